@@ -1,0 +1,117 @@
+"""Model files: safetensors with the configuration inside, written whole or not at all."""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+__all__ = ["FORMAT_VERSION", "CheckpointError", "load", "save"]
+
+FORMAT = "flowprior"
+FORMAT_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A model file that cannot be used, and why."""
+
+
+def save(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], config: Mapping[str, object]
+) -> None:
+    """Write a model file. Whatever interrupts it, an older file of that name stays whole.
+
+    Args:
+        path: The file, in a folder that exists.
+        tensors: Weights and buffers by name, on any device.
+        config: What is needed to build the model again; JSON types.
+
+    Raises:
+        OSError: If the file cannot be written.
+        TypeError: If the configuration is not JSON.
+    """
+    path = Path(path)
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "config": json.dumps(dict(config)),
+    }
+    content = safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
+    )
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with open(partial, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a model file.
+
+    Args:
+        path: A file written by :func:`save`.
+
+    Returns:
+        The tensors by name, on the CPU, and the configuration.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is truncated or damaged, is no flowprior model, or was written
+            in a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(f"{path} is a safetensors file, but not a flowprior model")
+            config = _read_header(path, metadata)
+            return {name: file.get_tensor(name) for name in file.keys()}, config  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is truncated, damaged or no safetensors file ({error})"
+        ) from error
+
+
+def _read_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        version = int(metadata["format_version"])
+        config = dict(json.loads(metadata["config"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has a damaged flowprior header ({error!r})") from error
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}, this flowprior reads up to {FORMAT_VERSION}: "
+            "install a newer flowprior"
+        )
+    return config
+
+
+def require_same_tensors(
+    path: str | os.PathLike[str], found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> None:
+    """Raise CheckpointError, listing every difference, unless names and shapes agree."""
+    problems = [f"missing {name}" for name in wanted if name not in found]
+    problems += [f"unexpected {name}" for name in found if name not in wanted]
+    problems += [
+        f"{name} is {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    if problems:
+        raise CheckpointError(f"{path} does not fit its model: " + "; ".join(problems))

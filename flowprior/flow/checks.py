@@ -1,0 +1,42 @@
+"""Input checks, made before any work and worded for the person who made the call."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["require_like", "require_non_negative", "require_tensor", "require_width"]
+
+
+def require_tensor(name: str, value: object) -> None:
+    """Raise TypeError unless ``value`` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} must be a torch.Tensor, got {type(value).__name__}; "
+            "torch.as_tensor converts arrays and lists"
+        )
+
+
+def require_width(name: str, value: Tensor, width: int) -> None:
+    """Raise ValueError unless ``value`` is (..., width)."""
+    require_tensor(name, value)
+    if value.ndim == 0 or value.shape[-1] != width:
+        raise ValueError(f"{name} must have shape (..., {width}), got {tuple(value.shape)}")
+
+
+def require_like(name: str, value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``value`` in ``dtype``; ValueError if that would lose precision or it lies elsewhere."""
+    if value.device != device:
+        raise ValueError(f"{name} is on {value.device}, but the weights are on {device}")
+    if not value.is_floating_point():
+        raise ValueError(f"{name} must be floating point, got {value.dtype}")
+    if torch.promote_types(value.dtype, dtype) != dtype:
+        raise ValueError(
+            f"{name} is {value.dtype}, but the model computes in {dtype}: convert one of them "
+            f"({name}.float() or model.double())"
+        )
+    return value.to(dtype)
+
+
+def require_non_negative(name: str, value: int) -> None:
+    """Raise ValueError unless ``value`` is a whole number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")

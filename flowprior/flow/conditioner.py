@@ -1,0 +1,129 @@
+"""The residual network that turns one half of the features and the context into coupling terms."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Conditioner"]
+
+BLOCK_INIT = 1e-3
+OUTPUT_INIT = 0.01
+
+
+class Conditioner(nn.Module):
+    """Pre-activation residual network m(x, c) whose context enters once, in the first layer.
+
+    The first layer is linear in ``[x; c]``. Its context part has a weight of its own, so
+    :meth:`project_context` computes it once per context, and every later call with that context
+    costs only the part of x.
+
+    Args:
+        in_features: Width of x.
+        out_features: Width of the output.
+        context_features: Width C of the context; 0 for none.
+        hidden_features: Width H of the network.
+        num_blocks: Number of residual blocks, two linear layers each.
+        batch_norm: Batch norm before each activation.
+        dropout: Dropout probability before the second linear layer of a block.
+
+    References:
+        Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, 2021, supplement,
+        Figures 2 and 3, for architecture and initialisation.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        context_features: int,
+        hidden_features: int,
+        num_blocks: int,
+        *,
+        batch_norm: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.input = nn.Linear(in_features, hidden_features)
+        self.context_weight = (
+            nn.Parameter(torch.empty(hidden_features, context_features))
+            if context_features
+            else None
+        )
+        self.blocks = nn.ModuleList(
+            _ResidualBlock(hidden_features, batch_norm=batch_norm, dropout=dropout)
+            for _ in range(num_blocks)
+        )
+        self.output = nn.Linear(hidden_features, out_features)
+
+        # The two parts of the first layer start as the one linear layer on [x; c] that they are.
+        bound = 1 / math.sqrt(max(in_features + context_features, 1))
+        for part in (self.input.weight, self.input.bias, self.context_weight):
+            if part is not None:
+                nn.init.uniform_(part, -bound, bound)
+        bound = OUTPUT_INIT / math.sqrt(hidden_features)
+        nn.init.uniform_(self.output.weight, -bound, bound)
+        nn.init.uniform_(self.output.bias, -bound, bound)
+
+    def project_context(self, context: Tensor) -> Tensor:
+        """The context's share of the first layer.
+
+        Args:
+            context: (..., C).
+
+        Returns:
+            (..., H), or a broadcasting zero (..., 1) if the network takes no context.
+        """
+        if self.context_weight is None:
+            return context.new_zeros((*context.shape[:-1], 1))
+        return F.linear(context.to(self.context_weight.dtype), self.context_weight)
+
+    def forward(self, x: Tensor, projected: Tensor) -> Tensor:
+        """Coupling terms.
+
+        Args:
+            x: (..., in_features).
+            projected: From :meth:`project_context`, broadcasting against (..., H).
+
+        Returns:
+            (..., out_features), in the dtype of x.
+        """
+        dtype = self.input.weight.dtype
+        hidden = self.input(x.to(dtype)) + projected
+        # Blocks see rows: batch norm takes its statistics over every leading axis.
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        for block in self.blocks:
+            rows = block(rows)
+        out = self.output(rows)
+        return out.reshape(*hidden.shape[:-1], out.shape[-1]).to(x.dtype)
+
+
+class _ResidualBlock(nn.Module):
+    """h + A1 dropout(relu(norm(A0 relu(norm(h)))))."""
+
+    def __init__(self, features: int, *, batch_norm: bool, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(
+            _BatchNorm(features) if batch_norm else nn.Identity() for _ in range(2)
+        )
+        self.linears = nn.ModuleList(nn.Linear(features, features) for _ in range(2))
+        self.dropout = nn.Dropout(dropout)
+        for parameter in self.linears[1].parameters():
+            nn.init.uniform_(parameter, -BLOCK_INIT, BLOCK_INIT)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        update = self.linears[0](self.norms[0](rows).relu())
+        update = self.linears[1](self.dropout(self.norms[1](update).relu()))
+        return rows + update
+
+
+class _BatchNorm(nn.BatchNorm1d):
+    """Batch norm that falls back on its running statistics where a batch has no variance."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if self.training and len(rows) < 2:
+            return F.batch_norm(
+                rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(rows)

@@ -1,0 +1,84 @@
+"""LULinear: a dense invertible linear map held as its LU factors."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["LULinear"]
+
+MIN_DIAGONAL = 1e-3
+
+
+class LULinear(nn.Module):
+    r"""Linear bijection :math:`y = L U x + b`, the identity when new.
+
+    L is lower triangular with a unit diagonal. U is upper triangular, its diagonal
+    :math:`\mathrm{softplus}(u) + 10^{-3}` is positive, so the map is invertible whatever the
+    weights. Both triangles are stored as flat vectors in row-major order.
+
+    Args:
+        features: Number of features D.
+
+    Attributes:
+        lower_entries: Strict lower triangle of L, shape (D (D - 1) / 2,).
+        upper_entries: Strict upper triangle of U, shape (D (D - 1) / 2,).
+        unconstrained_upper_diag: u, shape (D,).
+        bias: b, shape (D,).
+
+    References:
+        Durkan et al., *nflows*, 2020 (``LULinear``); https://zenodo.org/record/4296287.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+        entries = features * (features - 1) // 2
+        self.lower_entries = nn.Parameter(torch.zeros(entries))
+        self.upper_entries = nn.Parameter(torch.zeros(entries))
+        self.unconstrained_upper_diag = nn.Parameter(
+            torch.full((features,), math.log(math.expm1(1.0 - MIN_DIAGONAL)))
+        )
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Data to latent.
+
+        Args:
+            x: (..., D).
+
+        Returns:
+            ``y`` (..., D) and the log-determinant (), the same for every row.
+        """
+        lower, upper = self.factors(x.dtype)
+        return F.linear(x, lower @ upper, self.bias.to(x.dtype)), self.log_abs_det(x.dtype)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Latent to data: y (..., D) -> x (..., D), by two triangular solves."""
+        lower, upper = self.factors(y.dtype)
+        # Rows as one matrix: with more axes the solver would copy the factors for each of them.
+        rows = (y - self.bias).reshape(-1, self.features)
+        rows = torch.linalg.solve_triangular(
+            lower.mT, rows, upper=True, left=False, unitriangular=True
+        )
+        rows = torch.linalg.solve_triangular(upper.mT, rows, upper=False, left=False)
+        return rows.reshape(y.shape)
+
+    def log_abs_det(self, dtype: torch.dtype) -> Tensor:
+        """Log-determinant of the forward map, shape ()."""
+        return self._diagonal(dtype).log().sum()
+
+    def factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """L and U, each (D, D), in ``dtype``."""
+        device, size = self.bias.device, self.features
+        below = torch.tril_indices(size, size, offset=-1, device=device)
+        above = torch.triu_indices(size, size, offset=1, device=device)
+        zeros = torch.zeros(size, size, dtype=dtype, device=device)
+        lower = zeros.index_put((below[0], below[1]), self.lower_entries.to(dtype))
+        upper = zeros.index_put((above[0], above[1]), self.upper_entries.to(dtype))
+        identity = torch.eye(size, dtype=dtype, device=device)
+        return lower + identity, upper + torch.diag(self._diagonal(dtype))
+
+    def _diagonal(self, dtype: torch.dtype) -> Tensor:
+        return F.softplus(self.unconstrained_upper_diag.to(dtype)) + MIN_DIAGONAL

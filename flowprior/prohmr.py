@@ -1,0 +1,173 @@
+"""The original's weights: ProHMR's parameter names and shapes, to and from a ConditionalFlow.
+
+ProHMR's flow is twelve transforms, three per step: ActNorm, LULinear, additive coupling. Its names
+are kept by every checkpoint that was ever published, so they are matched letter by letter.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from flowprior.checkpoint import CheckpointError
+from flowprior.flow import ConditionalFlow
+
+__all__ = ["flow_config", "flow_state_from_prohmr", "flow_state_to_prohmr"]
+
+# Ours -> theirs within one step; {k} is the index of the step's ActNorm among the transforms.
+RENAMES = (
+    (r"^actnorm\.", "{k}."),
+    (r"^linear\.", "{k1}."),
+    (r"^coupling\.conditioner\.input\.", "{k2}.transform_net.initial_layer."),
+    (r"^coupling\.conditioner\.output\.", "{k2}.transform_net.final_layer."),
+    (
+        r"^coupling\.conditioner\.blocks\.(\d+)\.norms\.",
+        r"{k2}.transform_net.blocks.\1.batch_norm_layers.",
+    ),
+    (
+        r"^coupling\.conditioner\.blocks\.(\d+)\.linears\.",
+        r"{k2}.transform_net.blocks.\1.linear_layers.",
+    ),
+)
+CONTEXT_WEIGHT = "coupling.conditioner.context_weight"
+
+
+def flow_state_to_prohmr(flow: ConditionalFlow, prefix: str = "") -> dict[str, Tensor]:
+    """The flow's weights under the original's names, sharing no memory with it.
+
+    Args:
+        flow: A flow of either preset.
+        prefix: What the names shall start with; the original's models use ``"flow.flow."``.
+
+    Returns:
+        Tensors by name, in the original's order of steps, its constant buffers included.
+    """
+    state = flow.state_dict()
+    root = f"{prefix}_transform."
+    marker = torch.ones((), device=flow.device)
+    result = {f"{root}dummy_buffer": marker.clone()}
+    for step in range(len(flow.steps)):
+        ours = f"steps.{step}."
+        transforms = f"{root}_transforms."
+        for offset in range(3):
+            result[f"{transforms}{3 * step + offset}.dummy_buffer"] = marker.clone()
+        positions = torch.arange(flow.features, device=flow.device)
+        result[f"{transforms}{3 * step + 2}.identity_features"] = positions[step % 2 :: 2].clone()
+        result[f"{transforms}{3 * step + 2}.transform_features"] = positions[
+            1 - step % 2 :: 2
+        ].clone()
+        for name, tensor in state.items():
+            if not name.startswith(ours) or name == ours + CONTEXT_WEIGHT:
+                continue
+            theirs = _rename(name.removeprefix(ours), step)
+            if theirs.endswith("initial_layer.weight") and ours + CONTEXT_WEIGHT in state:
+                tensor = torch.cat((tensor, state[ours + CONTEXT_WEIGHT]), dim=1)
+            result[transforms + theirs] = tensor.clone()
+    return result
+
+
+def flow_config(state: Mapping[str, Tensor]) -> dict[str, int | bool]:
+    """Read a flow's sizes from its weights.
+
+    Args:
+        state: A flow's weights under the original's names, without prefix.
+
+    Returns:
+        ``features``, ``context_features``, ``hidden_features``, ``num_steps``, ``num_blocks`` and
+        ``batch_norm`` as :class:`flowprior.ConditionalFlow` takes them.
+
+    Raises:
+        CheckpointError: If the weights that tell the sizes are missing.
+    """
+    transforms = "_transform._transforms."
+    network = f"{transforms}2.transform_net."
+    try:
+        features = len(state[f"{transforms}0.log_scale"])
+        hidden, width = state[f"{network}initial_layer.weight"].shape
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"no ProHMR flow: {transforms}0.log_scale or {network}initial_layer.weight is missing "
+            "or has the wrong shape"
+        ) from error
+    count = _count(rf"^{re.escape(transforms)}(\d+)\.log_scale$", state)
+    blocks = _count(rf"^{re.escape(network)}blocks\.(\d+)\.linear_layers\.0\.weight$", state)
+    return {
+        "features": features,
+        "context_features": width - (features + 1) // 2,
+        "hidden_features": hidden,
+        "num_steps": count,
+        "num_blocks": blocks,
+        "batch_norm": f"{network}blocks.0.batch_norm_layers.0.weight" in state,
+    }
+
+
+def flow_state_from_prohmr(
+    state: Mapping[str, Tensor], wanted: ConditionalFlow
+) -> dict[str, Tensor]:
+    """The original's weights under the names of a :class:`flowprior.ConditionalFlow`.
+
+    Args:
+        state: A flow's weights under the original's names, without prefix.
+        wanted: A flow of the sizes that :func:`flow_config` tells, on any device.
+
+    Returns:
+        A state dict for ``wanted``.
+
+    Raises:
+        CheckpointError: Listing every weight that is missing, unexpected, of the wrong shape or
+            kind, or not finite.
+    """
+    expected = flow_state_to_prohmr(wanted)
+    problems = [f"missing {name}" for name in expected if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in expected]
+    for name in expected.keys() & state.keys():
+        problems += _differences(name, state[name], expected[name])
+    if problems:
+        raise CheckpointError("not a ProHMR flow: " + "; ".join(sorted(problems)))
+
+    result = {}
+    for ours in wanted.state_dict():
+        _, number, name = ours.split(".", 2)
+        step = int(number)
+        source = "coupling.conditioner.input.weight" if name == CONTEXT_WEIGHT else name
+        tensor = state[f"_transform._transforms.{_rename(source, step)}"]
+        if source == "coupling.conditioner.input.weight":
+            resting = len(state[f"_transform._transforms.{3 * step + 2}.identity_features"])
+            tensor = tensor[:, resting:] if name == CONTEXT_WEIGHT else tensor[:, :resting]
+        result[ours] = tensor.clone(memory_format=torch.contiguous_format)
+    return result
+
+
+def _rename(name: str, step: int) -> str:
+    for pattern, replacement in RENAMES:
+        filled = replacement.format(k=3 * step, k1=3 * step + 1, k2=3 * step + 2)
+        name, changed = re.subn(pattern, filled, name)
+        if changed:
+            return name
+    raise KeyError(name)
+
+
+def _count(pattern: str, state: Mapping[str, Tensor]) -> int:
+    return sum(re.match(pattern, name) is not None for name in state)
+
+
+def _differences(name: str, found: Tensor, expected: Tensor) -> list[str]:
+    if found.shape != expected.shape:
+        return [f"{name} is {tuple(found.shape)} instead of {tuple(expected.shape)}"]
+    if expected.is_floating_point() != found.is_floating_point():
+        return [f"{name} is {found.dtype}"]
+    if found.is_floating_point() and not bool(found.isfinite().all()):
+        return [f"{name} holds NaN or infinity"]
+    constant = name.endswith(("identity_features", "transform_features"))
+    if constant and found.tolist() != _alternating(name, len(found)):
+        return [f"{name} is not every other feature"]
+    return []
+
+
+def _alternating(name: str, count: int) -> list[int]:
+    index = int(name.removeprefix("_transform._transforms.").split(".")[0])
+    start = (index // 3) % 2
+    if name.endswith("transform_features"):
+        start = 1 - start
+    return list(range(start, start + 2 * count, 2))

@@ -1,0 +1,81 @@
+import math
+
+import torch
+
+from flowprior.flow import Conditioner
+from tests.flow.helpers import assert_close, draw
+
+
+def make(**kwargs) -> Conditioner:
+    options = {"batch_norm": False, "dropout": 0.0, **kwargs}
+    return Conditioner(6, 5, 7, 32, 2, **options).double()
+
+
+def test_first_layer_starts_as_one_linear_layer_on_both_inputs():
+    net = make()
+    bound = 1 / math.sqrt(6 + 7)
+    for part in (net.input.weight, net.input.bias, net.context_weight):
+        assert part.abs().max() <= bound
+    assert net.context_weight.abs().max() > 0.9 * bound
+
+
+def test_it_starts_close_to_zero():
+    net = make()
+    assert net.output.weight.abs().max() <= 0.01 / math.sqrt(32)
+    assert net.output.bias.abs().max() <= 0.01 / math.sqrt(32)
+    for block in net.blocks:
+        assert block.linears[1].weight.abs().max() <= 1e-3
+        assert block.linears[1].bias.abs().max() <= 1e-3
+        assert block.linears[0].weight.abs().max() > 1e-2
+
+
+def test_projected_context_is_the_whole_of_the_context():
+    net = make()
+    x, context = draw(4, 6), draw(4, 7)
+    joined = torch.cat((net.input.weight, net.context_weight), dim=1)
+    hidden = torch.cat((x, context), dim=1) @ joined.mT + net.input.bias
+    for block in net.blocks:
+        hidden = block(hidden)
+    assert_close(net(x, net.project_context(context)), net.output(hidden), 1e-12)
+
+
+def test_one_projection_serves_many_rows():
+    net = make()
+    x, context = draw(4, 3, 6), draw(4, 7)
+    projected = net.project_context(context)
+    together = net(x, projected[:, None])
+    for n in range(3):
+        assert_close(together[:, n], net(x[:, n], projected), 1e-12)
+
+
+def test_batch_norm_sees_all_leading_axes_as_rows():
+    x, context = draw(4, 3, 6), draw(4, 7)
+    nets = [make(batch_norm=True) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    deep = nets[0](x, nets[0].project_context(context)[:, None])
+    repeated = context.repeat_interleave(3, dim=0)
+    flat = nets[1](x.reshape(12, 6), nets[1].project_context(repeated))
+    assert_close(deep.reshape(12, 5), flat, 1e-12)
+    for name, value in nets[0].state_dict().items():
+        torch.testing.assert_close(value, nets[1].state_dict()[name])
+
+
+def test_batch_norm_epsilon_is_the_original_one():
+    assert make(batch_norm=True).blocks[0].norms[0].eps == 1e-5
+
+
+def test_one_row_in_training_uses_running_statistics_and_leaves_them():
+    net = make(batch_norm=True)
+    net(draw(50, 6), net.project_context(draw(50, 7)))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    x, context = draw(1, 6), draw(1, 7)
+    trained = net(x, net.project_context(context))
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    net.eval()
+    assert_close(trained, net(x, net.project_context(context)), 1e-12)
+
+
+def test_no_context():
+    net = Conditioner(6, 5, 0, 32, 2, batch_norm=False, dropout=0.0)
+    assert net.context_weight is None
+    assert net(torch.randn(3, 6), net.project_context(torch.empty(3, 0))).shape == (3, 5)

@@ -1,0 +1,149 @@
+import json
+import os
+
+import pytest
+import safetensors.torch
+import torch
+
+from flowprior import CheckpointError, ConditionalPosePrior, checkpoint
+
+
+@pytest.fixture
+def prior():
+    prior = ConditionalPosePrior(4, joints=3, layout="rows", hidden_features=16, num_steps=2)
+    prior.nll(torch.randn(10, 3, 6), torch.randn(10, 4))
+    return prior
+
+
+@pytest.fixture
+def saved(prior, tmp_path):
+    path = tmp_path / "prior.safetensors"
+    prior.save(path)
+    return path
+
+
+def rewrite(path, *, tensors=None, **metadata):
+    """The same file with other tensors or header entries."""
+    with safetensors.safe_open(path, "pt") as file:
+        old = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = file.metadata()
+    header = {name: value for name, value in {**header, **metadata}.items() if value is not None}
+    safetensors.torch.save_file(old if tensors is None else tensors(old), path, header)
+
+
+def test_what_is_loaded_is_what_was_saved(prior, saved):
+    rng = torch.get_rng_state()
+    loaded = ConditionalPosePrior.load(saved)
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert not loaded.training
+    assert loaded.config == prior.config
+    assert loaded.space.layout == "rows"
+    assert loaded.flow.is_initialized()
+    assert loaded.state_dict().keys() == prior.state_dict().keys()
+    for name, value in prior.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+    theta, context = torch.randn(5, 3, 6), torch.randn(5, 4)
+    assert torch.equal(loaded.log_prob(theta, context), prior.eval().log_prob(theta, context))
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dtype_is_kept(prior, tmp_path, dtype):
+    prior.to(dtype).save(tmp_path / "prior")
+    assert next(ConditionalPosePrior.load(tmp_path / "prior").parameters()).dtype == dtype
+
+
+def test_the_original_preset_keeps_its_statistics(tmp_path):
+    prior = ConditionalPosePrior(4, joints=3, preset="prohmr", hidden_features=16)
+    prior.nll(torch.randn(10, 3, 6), torch.randn(10, 4))
+    prior.save(tmp_path / "prior")
+    loaded = ConditionalPosePrior.load(tmp_path / "prior").state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in prior.state_dict().items())
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_crash_leaves_the_old_file_whole(prior, saved, monkeypatch, broken):
+    before = saved.read_bytes()
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, broken, crash)
+    with pytest.raises(KeyboardInterrupt):
+        prior.save(saved)
+    assert saved.read_bytes() == before
+    assert os.listdir(saved.parent) == [saved.name]
+
+
+def test_saving_replaces(prior, saved):
+    with torch.no_grad():
+        prior.flow.steps[0].linear.bias += 1
+    prior.save(saved)
+    loaded = ConditionalPosePrior.load(saved)
+    assert torch.equal(loaded.flow.steps[0].linear.bias, prior.flow.steps[0].linear.bias)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, -1])
+def test_a_truncated_file_is_refused(saved, keep):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(CheckpointError, match=r"prior.safetensors is truncated, damaged"):
+        ConditionalPosePrior.load(saved)
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "other"
+    path.write_text("not a model")
+    with pytest.raises(CheckpointError, match="no safetensors file"):
+        ConditionalPosePrior.load(path)
+    safetensors.torch.save_file({"weight": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match="not a flowprior model"):
+        ConditionalPosePrior.load(path)
+
+
+def test_a_newer_format_is_refused(saved):
+    rewrite(saved, format_version=str(checkpoint.FORMAT_VERSION + 1))
+    with pytest.raises(CheckpointError, match="format version 2, this flowprior reads up to 1"):
+        ConditionalPosePrior.load(saved)
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"format_version": "x"}, {"config": "{"}, {"config": None}, {"config": "3"}]
+)
+def test_a_damaged_header_is_refused(saved, metadata):
+    rewrite(saved, **metadata)
+    with pytest.raises(CheckpointError, match="damaged flowprior header"):
+        ConditionalPosePrior.load(saved)
+
+
+@pytest.mark.parametrize(
+    "config", [{"colour": 1}, {}, {"context_features": 4, "space": "quaternion"}]
+)
+def test_the_configuration_of_another_model_is_refused(saved, config):
+    rewrite(saved, config=json.dumps(config))
+    with pytest.raises(CheckpointError, match="is not a pose prior"):
+        ConditionalPosePrior.load(saved)
+
+
+def test_every_tensor_that_does_not_fit_is_named(saved):
+    def spoil(tensors):
+        tensors.pop("flow.steps.0.linear.bias")
+        tensors["flow.steps.1.linear.bias"] = torch.zeros(5)
+        return {**tensors, "surplus": torch.zeros(1)}
+
+    rewrite(saved, tensors=spoil)
+    with pytest.raises(CheckpointError) as error:
+        ConditionalPosePrior.load(saved)
+    assert "missing flow.steps.0.linear.bias" in str(error.value)
+    assert "unexpected surplus" in str(error.value)
+    assert "flow.steps.1.linear.bias is (5,) instead of (18,)" in str(error.value)
+
+
+def test_a_missing_file_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        ConditionalPosePrior.load(tmp_path / "nowhere")
+
+
+def test_a_missing_folder_is_an_error(prior, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        prior.save(tmp_path / "nowhere" / "prior")

@@ -1,0 +1,338 @@
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+import roma
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowprior import ConditionalPosePrior, PosePosterior, rotations
+from tests.flow.helpers import assert_close, draw
+
+J, C = 3, 4
+
+
+def make(**kwargs) -> ConditionalPosePrior:
+    """A small float64 prior with weights far from new, in evaluation mode."""
+    options = {"context_features": C, "joints": J, "hidden_features": 16, **kwargs}
+    prior = ConditionalPosePrior(**options).double()
+    for index, parameter in enumerate(prior.parameters()):
+        parameter.data += 0.2 * draw(*parameter.shape, seed=index)
+    for module in prior.modules():
+        if hasattr(module, "initialized"):
+            module.initialized.fill_(True)
+    return prior.eval()
+
+
+def rot6d(*batch: int, joints: int = J) -> torch.Tensor:
+    return rotations.matrix_to_rot6d(roma.random_rotmat((*batch, joints), dtype=torch.float64))
+
+
+# --- the four verbs ------------------------------------------------------------------------------
+
+
+def test_shapes_for_smpl():
+    prior = ConditionalPosePrior(context_features=8, hidden_features=16).eval()
+    posterior = prior(torch.randn(5, 8))
+    assert isinstance(posterior, PosePosterior)
+    assert posterior.batch_shape == (5,)
+    assert posterior.event_shape == (24, 6)
+    theta = posterior.sample(7)
+    assert theta.shape == (5, 7, 24, 6)
+    assert posterior.sample().shape == (5, 1, 24, 6)
+    assert posterior.sample(0).shape == (5, 0, 24, 6)
+    assert posterior.log_prob(theta).shape == (5, 7)
+    assert posterior.log_prob(theta[:, 0]).shape == (5,)
+    assert posterior.mode().shape == (5, 24, 6)
+    assert posterior.entropy().shape == (5,)
+    assert posterior.encode(theta).shape == (5, 7, 144)
+    assert posterior.decode(torch.zeros(5, 2, 144)).shape == (5, 2, 24, 6)
+
+
+def test_points_for_lifting():
+    prior = ConditionalPosePrior(8, joints=16, space="points", hidden_features=16).eval()
+    theta = prior.sample(torch.randn(5, 8), 7)
+    assert theta.shape == (5, 7, 16, 3)
+    assert prior.log_prob(theta.flatten(-2), torch.randn(5, 8)).shape == (5, 7)
+    with pytest.raises(ValueError, match="no joint rotations"):
+        prior.smpl_params(theta)
+
+
+def test_unconditional():
+    prior = make(context_features=0)
+    theta = prior.sample(None, 7)
+    assert theta.shape == (7, J, 6)
+    assert prior.log_prob(theta).shape == (7,)
+    assert prior.mode().shape == (J, 6)
+    assert prior().entropy().shape == ()
+    assert prior.nll(theta.detach()).shape == ()
+
+
+def test_the_prior_answers_as_its_posterior():
+    prior, context, theta = make(), draw(5, C), rot6d(5)
+    posterior = prior(context)
+    assert torch.equal(prior.log_prob(theta, context), posterior.log_prob(theta))
+    assert torch.equal(prior.mode(context), posterior.mode())
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    assert torch.equal(
+        prior.sample(context, 2, generator=generators[0]),
+        posterior.sample(2, generator=generators[1]),
+    )
+
+
+@pytest.mark.parametrize("layout", rotations.LAYOUTS)
+def test_every_form_of_theta_has_the_same_density(layout):
+    prior, context = make(layout=layout), draw(5, C)
+    matrix = roma.random_rotmat((5, J), dtype=torch.float64)
+    vector = rotations.matrix_to_rot6d(matrix, layout)
+    expected = prior.log_prob(vector, context).detach()
+    assert_close(prior.log_prob(rotations.matrix_to_rotvec(matrix), context), expected, 1e-8)
+    assert_close(prior.log_prob(matrix, context), expected, 1e-10)
+    assert_close(prior.log_prob(vector.flatten(-2), context), expected, 1e-10)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_samples_carry_their_log_prob(training):
+    prior, context = make().train(training), draw(5, C)
+    theta, log_prob = prior(context).sample_and_log_prob(6)
+    assert_close(prior.log_prob(theta, context), log_prob.detach(), 1e-10)
+
+
+def test_encode_and_decode_are_inverse():
+    posterior, theta = make()(draw(5, C)), rot6d(5, 2)
+    assert_close(posterior.decode(posterior.encode(theta)), theta, 1e-10)
+
+
+def test_the_mode_is_the_densest():
+    posterior = make()(draw(5, C))
+    _, log_prob = posterior.sample_and_log_prob(500)
+    assert (log_prob <= posterior.log_prob(posterior.mode())[:, None]).all()
+    assert_close(posterior.encode(posterior.mode()), torch.zeros(5, 6 * J), 1e-10)
+
+
+def test_gradients_to_theta_and_context():
+    prior = make()
+    theta, context = rot6d(2).requires_grad_(), draw(2, C).requires_grad_()
+    assert torch.autograd.gradcheck(prior.log_prob, (theta, context))
+    rotvec = (0.5 * draw(2, 2, 3)).requires_grad_()
+    assert torch.autograd.gradcheck(make(joints=2).log_prob, (rotvec, context))
+
+
+@given(rows=st.integers(1, 6), seed=st.integers(0, 99))
+def test_rows_do_not_see_their_neighbours(rows, seed):
+    prior = make(preset="prohmr")
+    theta, context = draw(rows, J, 6, seed=seed), draw(rows, C, seed=seed + 1)
+    together = prior.log_prob(theta, context).detach()
+    alone = torch.stack([prior.log_prob(t, c) for t, c in zip(theta, context, strict=True)])
+    assert_close(alone, together, 1e-10)
+
+
+# --- nll -----------------------------------------------------------------------------------------
+
+
+def test_nll_is_the_mean_over_valid_rows():
+    prior, theta, context = make(), rot6d(6), draw(6, C)
+    log_prob = prior.log_prob(theta, context)
+    assert_close(prior.nll(theta, context), -log_prob.mean(), 1e-12)
+    for valid in ([1, 0, 1, 0, 0, 1], [True, False, True, False, False, True]):
+        actual = prior.nll(theta, context, torch.tensor(valid))
+        assert_close(actual, -log_prob[[0, 2, 5]].mean(), 1e-12)
+    assert_close(prior.nll(theta, context, torch.ones(6)), -log_prob.mean(), 1e-12)
+
+
+def test_nll_adds_noise_to_the_target_in_training_only():
+    prior, theta, context = make(), rot6d(6), draw(6, C)
+    assert prior.nll(theta, context) == prior.nll(theta, context)
+    prior.train()
+    noise = torch.randn(6, 6 * J, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    expected = -prior.log_prob(theta.flatten(-2) + 0.005 * noise, context).mean()
+    actual = prior.nll(theta, context, generator=torch.Generator().manual_seed(5))
+    assert_close(actual, expected.detach(), 1e-12)
+    quiet = make(target_noise=0.0).train()
+    assert quiet.nll(theta, context) == quiet.nll(theta, context)
+
+
+@pytest.mark.parametrize("preset", ["default", "prohmr"])
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_annotated_rows_are_fine_as_the_very_first_batch(preset, count):
+    prior = ConditionalPosePrior(C, joints=J, hidden_features=16, preset=preset)
+    theta, context = torch.randn(6, J, 6), torch.randn(6, C)
+    theta[count:] = math.nan  # what is not annotated may hold anything
+    loss = prior.nll(theta, context, torch.arange(6) < count)
+    loss.backward()
+    assert loss.isfinite()
+    assert (loss == 0) == (count == 0)
+    for name, parameter in prior.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    assert not prior.flow.is_initialized()
+    prior.nll(torch.randn(6, J, 6), context)
+    assert prior.flow.is_initialized()
+    assert all(value.isfinite().all() for value in prior.state_dict().values())
+
+
+def test_the_first_batch_sets_actnorm_from_targets_without_noise():
+    theta = torch.randn(50, J, 6)
+    prior = ConditionalPosePrior(C, joints=J, hidden_features=16, target_noise=10.0)
+    valid = torch.arange(50) < 40
+    prior.nll(theta, torch.randn(50, C), valid)
+    expected = -theta[:40].flatten(-2).std(dim=0).log()
+    torch.testing.assert_close(prior.flow.steps[0].actnorm.log_scale.detach(), expected)
+
+
+def test_several_poses_per_context():
+    prior, theta, context = make(), rot6d(4, 3), draw(4, C)
+    valid = torch.tensor([True, False, True, True])
+    expected = -prior.log_prob(theta, context)[valid].mean()
+    assert_close(prior.nll(theta, context, valid), expected.detach(), 1e-12)
+
+
+def test_training_lowers_it():
+    torch.manual_seed(0)
+    prior = ConditionalPosePrior(C, joints=J, hidden_features=32, num_steps=2)
+    context = torch.randn(256, C)
+    mixing = torch.randn(C, 6 * J)
+    theta = (context @ mixing).sin().unflatten(-1, (J, 6)) + 0.1 * torch.randn(256, J, 6)
+    optimizer = torch.optim.Adam(prior.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = prior.nll(theta, context)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 10
+
+
+# --- SMPL ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", rotations.LAYOUTS)
+def test_smpl_params(layout):
+    prior = ConditionalPosePrior(8, layout=layout, hidden_features=16)
+    matrix = roma.random_rotmat((5, 2, 24))
+    params = prior.smpl_params(rotations.matrix_to_rot6d(matrix, layout))
+    assert params["global_orient"].shape == (5, 2, 1, 3, 3)
+    assert params["body_pose"].shape == (5, 2, 23, 3, 3)
+    joined = torch.cat((params["global_orient"], params["body_pose"]), dim=-3)
+    torch.testing.assert_close(joined, matrix, rtol=0, atol=1e-5)
+
+
+# --- devices, dtypes, transforms -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_no_tensor_is_born_on_the_cpu(training):
+    prior = ConditionalPosePrior(C, joints=J, hidden_features=16).to("meta").train(training)
+    theta, context = torch.empty(5, J, 6, device="meta"), torch.empty(5, C, device="meta")
+    posterior = prior(context)
+    results = [
+        prior.nll(theta, context),
+        posterior.log_prob(theta),
+        *posterior.sample_and_log_prob(2),
+        posterior.mode(),
+        posterior.encode(theta),
+        posterior.decode(torch.empty(5, 6 * J, device="meta")),
+        *prior.smpl_params(theta).values(),
+    ]
+    assert all(result.is_meta for result in results)
+
+
+def test_float64_by_default():
+    try:
+        torch.set_default_dtype(torch.float64)
+        prior = ConditionalPosePrior(C, joints=J, hidden_features=16).train()
+        assert prior.nll(torch.randn(5, J, 6), torch.randn(5, C)).dtype == torch.float64
+        assert prior.sample(torch.randn(5, C)).dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_half_precision_features_are_raised_as_under_autocast():
+    prior = ConditionalPosePrior(C, joints=J, hidden_features=16).eval()
+    context = torch.randn(5, C).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        theta, log_prob = prior(context).sample_and_log_prob(3)
+        assert theta.dtype == log_prob.dtype == torch.float32
+        torch.testing.assert_close(prior.log_prob(theta, context), log_prob, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_compute_the_same(clone):
+    prior, theta, context = make(), rot6d(5), draw(5, C)
+    assert torch.equal(clone(prior).log_prob(theta, context), prior.log_prob(theta, context))
+
+
+def test_function_transforms():
+    prior, theta, context = make(), rot6d(5), draw(5, C)
+    expected = prior.log_prob(theta, context).detach()
+    assert_close(torch.func.vmap(prior.log_prob)(theta, context), expected, 1e-12)
+    gradient = torch.func.vmap(torch.func.grad(prior.log_prob))(theta, context)
+    assert gradient.shape == theta.shape
+    assert gradient.isfinite().all()
+
+
+def test_it_compiles_into_one_graph():
+    prior, theta, context = make(), rot6d(5), draw(5, C)
+    compiled = torch.compile(prior.log_prob, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(theta, context), prior.log_prob(theta, context).detach(), 1e-12)
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+nan_context = torch.full((5, C), math.nan, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: p.log_prob(rot6d(5, joints=4), draw(5, C)), r"theta has shape \(5, 4, 6\); acc"),
+        (lambda p: p.log_prob(rot6d(4), draw(5, C)), r"theta has leading shape \(4,\), but .*\(5,"),
+        (lambda p: p.log_prob(rot6d(5), draw(5, C + 1)), r"context must have shape \(..., 4\)"),
+        (lambda p: p.log_prob(rot6d(5)), r"needs a context"),
+        (
+            lambda p: p.log_prob(math.nan * rot6d(5), draw(5, C)),
+            "theta holds NaN or infinity in 90",
+        ),
+        (lambda p: p.log_prob(rot6d(5), nan_context), "context holds NaN or infinity in 20 of 20"),
+        (lambda p: p.mode(nan_context / 0), "context holds NaN or infinity"),
+        (lambda p: p.nll(rot6d(5) * math.inf, draw(5, C)), "theta holds NaN or infinity"),
+        (lambda p: p.nll(rot6d(5), draw(5, C), torch.ones(4)), r"valid has shape \(4,\)"),
+        (lambda p: p.nll(rot6d(4), draw(5, C), torch.ones(5)), r"valid has shape \(5,\)"),
+        (lambda p: p.nll(rot6d(4), draw(5, C)), r"theta has leading shape \(4,\)"),
+        (lambda p: p.sample(draw(5, C), -1), "num_samples must be a whole number of at least 0"),
+        (lambda p: p(draw(5, C)).decode(draw(5, 7)), r"z must have shape \(..., 18\)"),
+        (lambda p: p(draw(5, C)).decode(draw(4, 18)), r"z has leading shape \(4,\)"),
+        (lambda p: p(draw(5, C)).decode(math.nan * draw(5, 18)), "z holds NaN"),
+    ],
+)
+def test_bad_calls(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(make())
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"layout": "zhou"}, "layout must be one of"),
+        ({"space": "quaternions"}, "space must be one of"),
+        ({"preset": "best"}, "preset must be one of"),
+        ({"joints": 0}, "joints must be at least 1"),
+        ({"context_features": -1}, "context_features must be at least 0"),
+        ({"target_noise": -0.1}, "target_noise must be at least 0"),
+    ],
+)
+def test_bad_construction(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        ConditionalPosePrior(**{"context_features": C, **kwargs})
+
+
+def test_arrays_are_refused_by_name():
+    prior = make()
+    with pytest.raises(TypeError, match=r"theta must be a torch\.Tensor, got ndarray"):
+        prior.log_prob(np.zeros((5, J, 6)), draw(5, C))
+    with pytest.raises(TypeError, match=r"context must be a torch\.Tensor, got list"):
+        prior([1.0] * C)
