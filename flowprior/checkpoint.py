@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-__all__ = ["FORMAT_VERSION", "CheckpointError", "load", "save"]
+__all__ = [
+    "FORMAT_VERSION",
+    "CheckpointError",
+    "ModelFile",
+    "load",
+    "require_same_tensors",
+    "save",
+]
 
 FORMAT = "flowprior"
 FORMAT_VERSION = 1
@@ -22,15 +30,27 @@ class CheckpointError(ValueError):
     """A model file that cannot be used, and why."""
 
 
-def save(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], config: Mapping[str, object]
-) -> None:
+@dataclass(frozen=True)
+class ModelFile:
+    """What a model file holds.
+
+    Attributes:
+        tensors: Weights and buffers by name.
+        config: What is needed to build the model again; JSON types.
+        provenance: Where the weights come from, in words for people.
+    """
+
+    tensors: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+def save(path: str | os.PathLike[str], model: ModelFile) -> None:
     """Write a model file. Whatever interrupts it, an older file of that name stays whole.
 
     Args:
         path: The file, in a folder that exists.
-        tensors: Weights and buffers by name, on any device.
-        config: What is needed to build the model again; JSON types.
+        model: Its content, tensors on any device.
 
     Raises:
         OSError: If the file cannot be written.
@@ -40,10 +60,12 @@ def save(
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "config": json.dumps(dict(config)),
+        "config": json.dumps(dict(model.config)),
+        "provenance": json.dumps(dict(model.provenance)),
     }
     content = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
+        {name: tensor.detach().cpu().contiguous() for name, tensor in model.tensors.items()},
+        metadata,
     )
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -58,14 +80,14 @@ def save(
         raise
 
 
-def load(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(path: str | os.PathLike[str]) -> ModelFile:
     """Read a model file.
 
     Args:
         path: A file written by :func:`save`.
 
     Returns:
-        The tensors by name, on the CPU, and the configuration.
+        Its content, tensors on the CPU.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -80,18 +102,20 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is a safetensors file, but not a flowprior model")
-            config = _read_header(path, metadata)
-            return {name: file.get_tensor(name) for name in file.keys()}, config  # noqa: SIM118
+            config, provenance = _read_header(path, metadata)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return ModelFile(tensors, config, provenance)
     except safetensors.SafetensorError as error:
         raise CheckpointError(
             f"{path} is truncated, damaged or no safetensors file ({error})"
         ) from error
 
 
-def _read_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+def _read_header(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         version = int(metadata["format_version"])
         config = dict(json.loads(metadata["config"]))
+        provenance = dict(json.loads(metadata.get("provenance", "{}")))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a damaged flowprior header ({error!r})") from error
     if version > FORMAT_VERSION:
@@ -99,7 +123,7 @@ def _read_header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             f"{path} has format version {version}, this flowprior reads up to {FORMAT_VERSION}: "
             "install a newer flowprior"
         )
-    return config
+    return config, provenance
 
 
 def require_same_tensors(

@@ -1,19 +1,21 @@
 """ConditionalPosePrior and PosePosterior: the density p(theta | context) over body poses."""
 
+import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from flowprior import checkpoint
+from flowprior import checkpoint, prohmr
 from flowprior.checkpoint import CheckpointError
-from flowprior.flow import ConditionalFlow, ProjectedContext
+from flowprior.flow import LU_FORWARDS, ConditionalFlow, ProjectedContext
 from flowprior.flow.checks import require_non_negative, require_tensor
 from flowprior.spaces import Rot6dSpace, make_space
 
-__all__ = ["ConditionalPosePrior", "PosePosterior"]
+__all__ = ["ConditionalPosePrior", "LatentCalibration", "PosePosterior"]
 
 
 class ConditionalPosePrior(nn.Module):
@@ -46,6 +48,8 @@ class ConditionalPosePrior(nn.Module):
         num_blocks: Residual blocks per conditioner.
         batch_norm: Overrides the preset's batch norm.
         dropout: Overrides the preset's dropout probability.
+        lu_forward: ``"legacy"`` for weights of the original that were trained in August 2021; see
+            :class:`flowprior.ConditionalFlow` and :meth:`latent_calibration`.
         target_noise: Standard deviation of the noise :meth:`nll` adds to theta in training, in
             units of the vector the flow models.
 
@@ -72,6 +76,7 @@ class ConditionalPosePrior(nn.Module):
         num_blocks: int = 2,
         batch_norm: bool | None = None,
         dropout: float | None = None,
+        lu_forward: str = "exact",
         target_noise: float = 0.005,
     ) -> None:
         super().__init__()
@@ -88,8 +93,10 @@ class ConditionalPosePrior(nn.Module):
             "num_blocks": num_blocks,
             "batch_norm": batch_norm,
             "dropout": dropout,
+            "lu_forward": lu_forward,
             "target_noise": target_noise,
         }
+        self.provenance: dict[str, str] = {}
         self.space = make_space(space, joints, layout)
         self.target_noise = target_noise
         self.flow = ConditionalFlow(
@@ -101,6 +108,7 @@ class ConditionalPosePrior(nn.Module):
             num_blocks=num_blocks,
             batch_norm=batch_norm,
             dropout=dropout,
+            lu_forward=lu_forward,
         )
 
     def forward(self, context: Tensor | None = None) -> "PosePosterior":
@@ -211,7 +219,8 @@ class ConditionalPosePrior(nn.Module):
         Raises:
             OSError: If the file cannot be written.
         """
-        checkpoint.save(path, self.state_dict(), self.config)
+        content = checkpoint.ModelFile(self.state_dict(), self.config, self.provenance)
+        checkpoint.save(path, content)
 
     @classmethod
     def load(
@@ -231,15 +240,120 @@ class ConditionalPosePrior(nn.Module):
             CheckpointError: If the file is truncated or damaged, of another model, or of a newer
                 format.
         """
-        tensors, config = checkpoint.load(path)
+        content = checkpoint.load(path)
         try:
             with torch.device("meta"):
-                prior = cls(**config)
+                prior = cls(**content.config)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is not a pose prior: {error}") from error
-        checkpoint.require_same_tensors(path, tensors, prior.state_dict())
-        prior.load_state_dict(tensors, assign=True)
+        checkpoint.require_same_tensors(path, content.tensors, prior.state_dict())
+        prior.load_state_dict(content.tensors, assign=True)
+        prior.provenance = dict(content.provenance)
         return prior.eval().to(device)
+
+    @classmethod
+    def from_prohmr(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        space: str | None = None,
+        lu_forward: str = "exact",
+        device: torch.device | str = "cpu",
+    ) -> "ConditionalPosePrior":
+        """Read a checkpoint of the original, executing nothing from it.
+
+        Its sizes are taken from its weights. 144 features are SMPL's 24 joints in 6D, layout
+        "columns"; 48 are the lifting model's 16 keypoints.
+
+        Args:
+            path: A Lightning checkpoint of ProHMR or its lifting model, or a state dict of one of
+                them or of the flow alone.
+            space: ``"rot6d"`` or ``"points"``, needed for any other number of features.
+            lu_forward: ``"legacy"`` for weights trained in August 2021, see
+                :meth:`latent_calibration`.
+            device: Where its weights shall be.
+
+        Returns:
+            The prior, in evaluation mode.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            CheckpointError: If the file cannot be read safely, holds no such flow, or holds one
+                whose weights are missing, unexpected, of the wrong shape or not finite; all of them
+                are named.
+            ValueError: If the space is unknown, or must be said.
+        """
+        weights = prohmr.read_prohmr(path).flow
+        sizes = prohmr.flow_config(weights)
+        features = int(sizes.pop("features"))
+        if space is None:
+            if features not in prohmr.SPACES:
+                raise ValueError(
+                    f"{path} has a flow over {features} features: say space='rot6d' or 'points'"
+                )
+            space = prohmr.SPACES[features]
+        joints, rest = divmod(features, 6 if space == "rot6d" else 3)
+        if rest:
+            raise ValueError(f"{path} has {features} features, no whole number of joints")
+        with torch.device("meta"):
+            prior = cls(joints=joints, space=space, preset="prohmr", lu_forward=lu_forward, **sizes)
+        state = prohmr.flow_state_from_prohmr(weights, prior.flow)
+        prior.flow.load_state_dict(state, assign=True)
+        prior.provenance = {"converted_from": os.path.basename(path)}
+        return prior.eval().to(device)
+
+    def to_prohmr_state_dict(self) -> dict[str, Tensor]:
+        """The weights under the original's names, for a model of its code to load.
+
+        Returns:
+            Tensors by name, ``flow.flow._transform...``, as ProHMR's Lightning module has them;
+            load them with ``strict=False``, since backbone and heads are not among them.
+
+        Raises:
+            ValueError: If the prior has another 6D layout than the original, whose code would take
+                it for other rotations.
+        """
+        if isinstance(self.space, Rot6dSpace) and self.space.layout != "columns":
+            raise ValueError(
+                f"the original reads 6D as 'columns', this prior has layout {self.space.layout!r}"
+            )
+        return prohmr.flow_state_to_prohmr(self.flow, prefix="flow.flow.")
+
+    @torch.no_grad()
+    def latent_calibration(
+        self, theta: Tensor, context: Tensor | None = None
+    ) -> "LatentCalibration":
+        """Check on real pairs whether the log-density can be trusted.
+
+        Latents of real poses are standard normal if the weights and the forward map belong
+        together: the mean of ||z||^2 / D is near 1 on training data, and moderately above on
+        subjects never seen. The original's published weights may have been trained with a forward
+        map that was wrong; their samples and mode are not affected, their log-density is.
+
+        Args:
+            theta: (*batch, *extra, J, k), real poses, at least a hundred for a usable figure.
+            context: (*batch, C), their contexts.
+
+        Returns:
+            The ratio for either forward map, and what follows.
+
+        Raises:
+            ValueError: As :meth:`log_prob`, or if there are no poses.
+        """
+        posterior = self(context)
+        x = posterior._checked_vector("theta", self.space.to_vector(theta))
+        if not x.numel():
+            raise ValueError("theta holds no poses to check with")
+        ratios = {
+            name: self.flow.with_lu_forward(name)(x, posterior.context)[0].square().mean().item()
+            for name in LU_FORWARDS
+        }
+        return LatentCalibration(
+            lu_forward=self.config["lu_forward"],
+            exact_ratio=ratios["exact"],
+            legacy_ratio=ratios["legacy"],
+            num_poses=x.numel() // x.shape[-1],
+        )
 
     def _select(
         self, valid: Tensor, x: Tensor, context: Tensor | None
@@ -255,6 +369,39 @@ class ConditionalPosePrior(nn.Module):
             )
         rows = valid.bool()
         return x[rows], None if context is None else context[rows]
+
+
+@dataclass(frozen=True)
+class LatentCalibration:
+    """What real poses say about a prior's log-density, from ``latent_calibration``.
+
+    Attributes:
+        lu_forward: The forward map the prior uses.
+        exact_ratio: Mean of ||z||^2 / D under the exact forward map; 1 if all is well.
+        legacy_ratio: The same under the original's forward map of August 2021.
+        num_poses: Number of poses it was measured on.
+    """
+
+    lu_forward: str
+    exact_ratio: float
+    legacy_ratio: float
+    num_poses: int
+
+    @property
+    def ratio(self) -> float:
+        """Mean of ||z||^2 / D under the forward map the prior uses."""
+        return self.exact_ratio if self.lu_forward == "exact" else self.legacy_ratio
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the ratio is within a factor of 2 of 1, and the other map does no better."""
+        return 0.5 <= self.ratio <= 2.0 and self.better_lu_forward == self.lu_forward
+
+    @property
+    def better_lu_forward(self) -> str:
+        """The forward map whose ratio is nearer to 1."""
+        exact, legacy = (abs(math.log(r)) for r in (self.exact_ratio, self.legacy_ratio))
+        return "exact" if exact <= legacy else "legacy"
 
 
 class PosePosterior:

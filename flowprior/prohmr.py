@@ -4,16 +4,26 @@ ProHMR's flow is twelve transforms, three per step: ActNorm, LULinear, additive 
 are kept by every checkpoint that was ever published, so they are matched letter by letter.
 """
 
+import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flowprior.checkpoint import CheckpointError
 from flowprior.flow import ConditionalFlow
+from flowprior.torch_file import read_torch_file
 
-__all__ = ["flow_config", "flow_state_from_prohmr", "flow_state_to_prohmr"]
+__all__ = [
+    "ProHMRWeights",
+    "flow_config",
+    "flow_state_from_prohmr",
+    "flow_state_to_prohmr",
+    "read_prohmr",
+]
 
 # Ours -> theirs within one step; {k} is the index of the step's ActNorm among the transforms.
 RENAMES = (
@@ -30,7 +40,72 @@ RENAMES = (
         r"{k2}.transform_net.blocks.\1.linear_layers.",
     ),
 )
+# What the original models, by number of features: SMPL poses and lifted keypoints.
+SPACES = {144: "rot6d", 48: "points"}
+
 CONTEXT_WEIGHT = "coupling.conditioner.context_weight"
+FIRST_WEIGHT = "_transform._transforms.0.log_scale"
+
+
+@dataclass(frozen=True)
+class ProHMRWeights:
+    """The parts of an original checkpoint, each under the names its own module gives its weights.
+
+    Attributes:
+        flow: The conditional flow (``_transform...``).
+        backbone: The image network, with torchvision's ResNet-50 names, or the lifting network.
+        fc_head: The head for betas and camera; empty in a lifting checkpoint.
+        discriminator: The adversarial prior; empty in a lifting checkpoint.
+        other: Whatever else the file holds under its full name, such as SMPL's buffers.
+    """
+
+    flow: dict[str, Tensor]
+    backbone: dict[str, Tensor]
+    fc_head: dict[str, Tensor]
+    discriminator: dict[str, Tensor]
+    other: dict[str, Tensor]
+
+
+def read_prohmr(path: str | os.PathLike[str]) -> ProHMRWeights:
+    """Read an original checkpoint, executing nothing from it.
+
+    Args:
+        path: A Lightning checkpoint of ProHMR or of its lifting model, or a state dict of one of
+            them or of the flow alone.
+
+    Returns:
+        Its weights by part, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file cannot be read safely or holds no flow of this kind.
+    """
+    content = read_torch_file(path)
+    state = content.get("state_dict", content)
+    tensors = {
+        name: value
+        for name, value in (state.items() if isinstance(state, Mapping) else ())
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    roots = [name.removesuffix(FIRST_WEIGHT) for name in tensors if name.endswith(FIRST_WEIGHT)]
+    if len(roots) != 1:
+        raise CheckpointError(
+            f"{path} holds {len(roots)} ProHMR flows instead of one: no weight, or several, "
+            f"named ...{FIRST_WEIGHT}"
+        )
+    model = roots[0].removesuffix("flow.").removesuffix("flow.")
+
+    def take(prefix: str, part: str = "") -> dict[str, Tensor]:
+        names = [name for name in tensors if name.startswith(prefix + part)]
+        return {name.removeprefix(prefix): tensors.pop(name) for name in names}
+
+    return ProHMRWeights(
+        flow=take(roots[0], "_transform."),
+        backbone=take(f"{model}backbone."),
+        fc_head=take(f"{model}flow.fc_head."),
+        discriminator=take(f"{model}discriminator."),
+        other=tensors,
+    )
 
 
 def flow_state_to_prohmr(flow: ConditionalFlow, prefix: str = "") -> dict[str, Tensor]:
@@ -45,7 +120,7 @@ def flow_state_to_prohmr(flow: ConditionalFlow, prefix: str = "") -> dict[str, T
     """
     state = flow.state_dict()
     root = f"{prefix}_transform."
-    marker = torch.ones((), device=flow.device)
+    marker = torch.ones((), dtype=flow.weight_dtype, device=flow.device)
     result = {f"{root}dummy_buffer": marker.clone()}
     for step in range(len(flow.steps)):
         ours = f"steps.{step}."
@@ -67,7 +142,7 @@ def flow_state_to_prohmr(flow: ConditionalFlow, prefix: str = "") -> dict[str, T
     return result
 
 
-def flow_config(state: Mapping[str, Tensor]) -> dict[str, int | bool]:
+def flow_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Read a flow's sizes from its weights.
 
     Args:
@@ -83,7 +158,7 @@ def flow_config(state: Mapping[str, Tensor]) -> dict[str, int | bool]:
     transforms = "_transform._transforms."
     network = f"{transforms}2.transform_net."
     try:
-        features = len(state[f"{transforms}0.log_scale"])
+        (features,) = state[f"{transforms}0.log_scale"].shape
         hidden, width = state[f"{network}initial_layer.weight"].shape
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

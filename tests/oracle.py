@@ -62,7 +62,7 @@ def random_state_dict(
     """
     rng = np.random.default_rng(seed)
     root = f"{prefix}_transform."
-    state: State = {root + "dummy_buffer": np.zeros(())}
+    state: State = {root + "dummy_buffer": np.ones(())}
 
     def linear(name: str, rows: int, columns: int) -> None:
         gain = scale / math.sqrt(max(columns, 1))
@@ -71,7 +71,7 @@ def random_state_dict(
 
     for step in range(num_steps):
         act_norm = f"{root}_transforms.{3 * step}."
-        state[act_norm + "dummy_buffer"] = np.zeros(())
+        state[act_norm + "dummy_buffer"] = np.ones(())
         state[act_norm + "initialized"] = np.array(True)
         state[act_norm + "log_scale"] = 0.3 * rng.standard_normal(features)
         state[act_norm + "shift"] = 0.5 * rng.standard_normal(features)
@@ -80,7 +80,7 @@ def random_state_dict(
         triangle = features * (features - 1) // 2
         # Entries of order 1/sqrt(D) keep the condition number independent of D.
         spread = 0.3 / math.sqrt(features)
-        state[lu + "dummy_buffer"] = np.zeros(())
+        state[lu + "dummy_buffer"] = np.ones(())
         state[lu + "bias"] = 0.5 * rng.standard_normal(features)
         state[lu + "lower_entries"] = spread * rng.standard_normal(triangle)
         state[lu + "upper_entries"] = spread * rng.standard_normal(triangle)
@@ -89,7 +89,7 @@ def random_state_dict(
         coupling = f"{root}_transforms.{3 * step + 2}."
         identity = np.arange(step % 2, features, 2, dtype=np.int64)
         transform = np.arange(1 - step % 2, features, 2, dtype=np.int64)
-        state[coupling + "dummy_buffer"] = np.zeros(())
+        state[coupling + "dummy_buffer"] = np.ones(())
         state[coupling + "identity_features"] = identity
         state[coupling + "transform_features"] = transform
 

@@ -1,12 +1,19 @@
 """The conditional flow. Tensors only: nothing here knows of poses or bodies."""
 
 from flowprior.flow.actnorm import ActNorm
-from flowprior.flow.conditional_flow import PRESETS, ConditionalFlow, ProjectedContext
+from flowprior.flow.conditional_flow import (
+    LU_FORWARDS,
+    PRESETS,
+    ConditionalFlow,
+    ProjectedContext,
+    standard_normal_log_prob,
+)
 from flowprior.flow.conditioner import Conditioner
 from flowprior.flow.coupling import AdditiveCoupling
 from flowprior.flow.lu_linear import LULinear
 
 __all__ = [
+    "LU_FORWARDS",
     "PRESETS",
     "ActNorm",
     "AdditiveCoupling",
@@ -14,4 +21,5 @@ __all__ = [
     "Conditioner",
     "LULinear",
     "ProjectedContext",
+    "standard_normal_log_prob",
 ]

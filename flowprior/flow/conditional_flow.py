@@ -1,5 +1,6 @@
 """ConditionalFlow: the stack of bijections and the density it defines."""
 
+import copy
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +14,13 @@ from flowprior.flow.checks import require_like, require_non_negative, require_wi
 from flowprior.flow.coupling import AdditiveCoupling
 from flowprior.flow.lu_linear import LULinear
 
-__all__ = ["PRESETS", "ConditionalFlow", "ProjectedContext"]
+__all__ = [
+    "LU_FORWARDS",
+    "PRESETS",
+    "ConditionalFlow",
+    "ProjectedContext",
+    "standard_normal_log_prob",
+]
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Nothing in the network depends on the batch or on chance, so training equals evaluation.
@@ -21,6 +28,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The original: constructor defaults that no configuration file of it mentions.
     "prohmr": {"batch_norm": True, "dropout": 0.5},
 }
+
+
+LU_FORWARDS = ("exact", "legacy")
 
 
 class ProjectedContext(NamedTuple):
@@ -63,6 +73,10 @@ class ConditionalFlow(nn.Module):
         num_blocks: Residual blocks per conditioner.
         batch_norm: Overrides the preset's choice.
         dropout: Overrides the preset's dropout probability.
+        lu_forward: ``"exact"``, or ``"legacy"`` for weights trained with the original's code of
+            August 2021, see :class:`LULinear`. With ``"legacy"``, :meth:`forward` and
+            :meth:`log_prob` are those the weights were trained with, while samples and mode come
+            from the exact inverse: ``log_prob`` of a sample is not what came with the sample.
 
     Raises:
         ValueError: For an unknown preset or sizes that make no flow.
@@ -83,8 +97,11 @@ class ConditionalFlow(nn.Module):
         num_blocks: int = 2,
         batch_norm: bool | None = None,
         dropout: float | None = None,
+        lu_forward: str = "exact",
     ) -> None:
         super().__init__()
+        if lu_forward not in LU_FORWARDS:
+            raise ValueError(f"lu_forward must be one of {LU_FORWARDS}, got {lu_forward!r}")
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
         sizes = {
@@ -107,7 +124,7 @@ class ConditionalFlow(nn.Module):
         self.steps = nn.ModuleList(
             _Step(
                 ActNorm(features),
-                LULinear(features),
+                LULinear(features, legacy_forward=lu_forward == "legacy"),
                 AdditiveCoupling(
                     features,
                     context_features,
@@ -124,7 +141,12 @@ class ConditionalFlow(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the bijection's arithmetic and results: the weights', but at least float32."""
-        return torch.promote_types(self._weight.dtype, torch.float32)
+        return torch.promote_types(self.weight_dtype, torch.float32)
+
+    @property
+    def weight_dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
+        return self._weight.dtype
 
     @property
     def device(self) -> torch.device:
@@ -212,7 +234,7 @@ class ConditionalFlow(nn.Module):
             ValueError: If shapes, dtypes or devices do not fit.
         """
         z, log_abs_det = self.forward(x, context)
-        return _standard_normal_log_prob(z) + log_abs_det
+        return standard_normal_log_prob(z) + log_abs_det
 
     def sample(
         self,
@@ -261,7 +283,7 @@ class ConditionalFlow(nn.Module):
         shape = (*projected.batch_shape, num_samples, self.features)
         z = torch.randn(shape, generator=generator, dtype=self.dtype, device=self.device)
         x, log_abs_det = self.inverse(z, projected)
-        return x, _standard_normal_log_prob(z) - log_abs_det
+        return x, standard_normal_log_prob(z) - log_abs_det
 
     def mode(self, context: Tensor | ProjectedContext | None = None) -> Tensor:
         """The most likely x: exact, because the log-determinant does not depend on x.
@@ -287,6 +309,13 @@ class ConditionalFlow(nn.Module):
         """
         base = 0.5 * self.features * math.log(2 * math.pi * math.e)
         return (base - self._log_abs_det()).expand(self._projected(context).batch_shape)
+
+    def with_lu_forward(self, lu_forward: str) -> "ConditionalFlow":
+        """A copy of this flow with another ``lu_forward``."""
+        other = copy.deepcopy(self)
+        for step in other._steps:
+            step.linear.legacy_forward = lu_forward == "legacy"
+        return other
 
     def is_initialized(self) -> bool:
         """Whether every ActNorm has been set, from a batch or from saved weights."""
@@ -359,5 +388,6 @@ class _Step(nn.Module):
         return self.actnorm.log_abs_det(dtype) + self.linear.log_abs_det(dtype)
 
 
-def _standard_normal_log_prob(z: Tensor) -> Tensor:
+def standard_normal_log_prob(z: Tensor) -> Tensor:
+    """Log-density of the base distribution in nats: z (..., D) -> (...)."""
     return -0.5 * (z.square().sum(dim=-1) + z.shape[-1] * math.log(2 * math.pi))

@@ -20,6 +20,9 @@ class LULinear(nn.Module):
 
     Args:
         features: Number of features D.
+        legacy_forward: Compute the forward map as :math:`y = L^T U^T x`, which ProHMR's code did
+            between 16 August and 8 September 2021. The inverse stays that of
+            :math:`L U x + b`, so the two no longer belong together.
 
     Attributes:
         lower_entries: Strict lower triangle of L, shape (D (D - 1) / 2,).
@@ -31,9 +34,10 @@ class LULinear(nn.Module):
         Durkan et al., *nflows*, 2020 (``LULinear``); https://zenodo.org/record/4296287.
     """
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, *, legacy_forward: bool = False) -> None:
         super().__init__()
         self.features = features
+        self.legacy_forward = legacy_forward
         entries = features * (features - 1) // 2
         self.lower_entries = nn.Parameter(torch.zeros(entries))
         self.upper_entries = nn.Parameter(torch.zeros(entries))
@@ -52,7 +56,11 @@ class LULinear(nn.Module):
             ``y`` (..., D) and the log-determinant (), the same for every row.
         """
         lower, upper = self.factors(x.dtype)
-        return F.linear(x, lower @ upper, self.bias.to(x.dtype)), self.log_abs_det(x.dtype)
+        if self.legacy_forward:
+            y = F.linear(x, lower.mT @ upper.mT)
+        else:
+            y = F.linear(x, lower @ upper, self.bias.to(x.dtype))
+        return y, self.log_abs_det(x.dtype)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Latent to data: y (..., D) -> x (..., D), by two triangular solves."""

@@ -1,0 +1,125 @@
+"""The command line: ``python -m flowprior convert`` and ``python -m flowprior info``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowprior import CheckpointError, ConditionalPosePrior, __version__
+from flowprior.flow import LU_FORWARDS
+from flowprior.spaces import SPACES
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: The arguments; those of the process if None.
+
+    Returns:
+        The exit code: 0, or 1 after an error that is told on standard error. Wrong usage exits
+        with 2.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        if args.command == "convert":
+            _convert(args.original, args.prior, args.space, args.lu_forward, args.force)
+        else:
+            _info(args.file)
+    except (OSError, ValueError) as error:
+        print(f"flowprior: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("flowprior: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flowprior", description="Convert and inspect pose priors."
+    )
+    parser.add_argument("--version", action="version", version=f"flowprior {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    convert = commands.add_parser(
+        "convert",
+        help="turn an original ProHMR checkpoint into a flowprior model",
+        description="Read an original ProHMR checkpoint, executing nothing from it, and write its "
+        "flow as a flowprior model.",
+    )
+    convert.add_argument("original", type=Path, help="checkpoint of ProHMR or its lifting model")
+    convert.add_argument("prior", type=Path, help="file to write, usually .safetensors")
+    convert.add_argument(
+        "--space", choices=SPACES, help="needed only for other sizes than the original's two"
+    )
+    convert.add_argument(
+        "--lu-forward",
+        choices=LU_FORWARDS,
+        default="exact",
+        help="legacy for weights trained in August 2021 (default: %(default)s)",
+    )
+    convert.add_argument("--force", action="store_true", help="replace an existing file")
+
+    info = commands.add_parser(
+        "info",
+        help="say what is in a file",
+        description="Say what is in a flowprior model or an original ProHMR checkpoint.",
+    )
+    info.add_argument("file", type=Path)
+    return parser
+
+
+def _convert(original: Path, target: Path, space: str | None, lu_forward: str, force: bool) -> None:
+    if target.exists() and not force:
+        raise FileExistsError(f"{target} exists; --force replaces it")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target.parent}: no such folder")
+    print(f"reading {original} ({_megabytes(original)})", flush=True)
+    prior = ConditionalPosePrior.from_prohmr(original, space=space, lu_forward=lu_forward)
+    print(f"writing {target}", flush=True)
+    prior.save(target)
+    _describe(prior, target)
+
+
+def _info(file: Path) -> None:
+    try:
+        prior = ConditionalPosePrior.load(file)
+    except CheckpointError as not_ours:
+        try:
+            prior = ConditionalPosePrior.from_prohmr(file)
+        except CheckpointError as not_original:
+            raise CheckpointError(
+                f"{not_ours}; nor an original checkpoint: {not_original}"
+            ) from None
+    _describe(prior, file)
+
+
+def _describe(prior: ConditionalPosePrior, file: Path) -> None:
+    config = prior.config
+    rotations = config["space"] == "rot6d"
+    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in prior.parameters()})
+    rows = {
+        "file": f"{file} ({_megabytes(file)})",
+        "pose": f"{config['joints']} {'joints in 6D' if rotations else 'keypoints'}, "
+        f"{prior.flow.features} features",
+        "layout": config["layout"] if rotations else "-",
+        "context": f"{config['context_features']} features",
+        "preset": config["preset"],
+        "flow": f"{config['num_steps']} steps, {config['num_blocks']} blocks, "
+        f"{config['hidden_features']} hidden features",
+        "lu forward": config["lu_forward"],
+        "parameters": f"{sum(p.numel() for p in prior.parameters()):,} ({', '.join(dtypes)})",
+        "actnorm": "initialised" if prior.flow.is_initialized() else "not initialised: untrained",
+        "provenance": ", ".join(f"{k}: {v}" for k, v in prior.provenance.items()) or "-",
+    }
+    for name, value in rows.items():
+        print(f"{name:>12}  {value}")
+
+
+def _megabytes(file: Path) -> str:
+    return f"{file.stat().st_size / 1e6:.1f} MB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

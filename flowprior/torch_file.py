@@ -1,0 +1,371 @@
+"""Reading PyTorch checkpoints without running anything that is inside them.
+
+A ``.pt`` or ``.ckpt`` file is a zip archive of one pickle and a raw record for each tensor storage.
+Unpickling imports what the pickle names and calls it, so here every name stands for a harmless
+stand-in instead: tensors are rebuilt, objects of any other class (the configuration, the state of
+callbacks) become :class:`Inert`, their contents without their code.
+
+``torch.load(weights_only=True)`` does not serve: it refuses items set on a subclass of ``dict``,
+which is how every ``yacs`` configuration is stored, even where that class is allowed.
+
+The format is that of ``torch.save`` since PyTorch 1.6 (``torch/serialization.py``); the way to
+restrict unpickling is that of the Python documentation (``pickle``, "Restricting Globals").
+"""
+
+import io
+import math
+import os
+import pickle
+import pickletools
+import re
+import struct
+import sys
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from flowprior.checkpoint import CheckpointError
+
+__all__ = ["Inert", "read_torch_file"]
+
+
+class Inert(dict[Any, Any]):
+    """An object whose class is not loaded; its entries, if it is a kind of dictionary.
+
+    Attributes:
+        args: What it was constructed from.
+        state: What its attributes were to be set from.
+        elements: Its elements, if it is a kind of list or set.
+    """
+
+    args: tuple[Any, ...]
+    state: Any
+    elements: list[Any]
+
+    # Not all ways of unpickling call __init__.
+    def __new__(cls, *args: object, **_: object) -> "Inert":
+        """Construct from anything."""
+        self = super().__new__(cls)
+        self.args, self.state, self.elements = args, None, []
+        return self
+
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def append(self, element: object) -> None:
+        """Take an element, as unpickling a list demands."""
+        self.elements.append(element)
+
+    def extend(self, elements: Iterable[object]) -> None:
+        """Take elements, as unpickling a list demands."""
+        self.elements.extend(elements)
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__}, not loaded>"
+
+
+def read_torch_file(path: str | os.PathLike[str]) -> dict[Any, Any]:
+    """Read what ``torch.save`` or Lightning wrote, running nothing of it.
+
+    The values of the tensors are not judged: they may be NaN, or of any dtype.
+
+    Args:
+        path: The file, in the zip format that PyTorch has written since version 1.6.
+
+    Returns:
+        The dictionary in the file. Tensors are on the CPU, whatever device they came from, need no
+        gradient and share memory where they did when saved. Objects of other classes are
+        :class:`Inert`, references to classes and functions subclasses of it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it is no such file, is damaged, announces more data than it holds, or
+            refers to code that has no place in a checkpoint.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is not a file; give the checkpoint file itself")
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(64)
+        if not head.startswith(b"PK\x03\x04"):
+            raise CheckpointError(f"{path} {_describe(head, size)}")
+        try:
+            content = _read(file, size)
+        except _Refusal as refusal:
+            raise CheckpointError(f"{path} {refusal}") from None
+        except _SYMPTOMS_OF_DAMAGE as error:
+            raise CheckpointError(
+                f"{path} is cut short or damaged: compare its size ({size} bytes) with the "
+                f"original's and copy it again ({type(error).__name__}: {error!s:.200})"
+            ) from error
+    if type(content) is not dict and not isinstance(content, _Dict):
+        raise CheckpointError(
+            f"{path} holds {content!r:.200} instead of a dictionary of weights; save "
+            "model.state_dict() rather than the model"
+        )
+    return content
+
+
+class _Refusal(Exception):
+    """Why a file is refused, to be put after its name."""
+
+
+# What zipfile, pickle and torch raise on bytes that make no sense.
+_SYMPTOMS_OF_DAMAGE = (
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    struct.error,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+_LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"
+
+
+def _describe(head: bytes, size: int) -> str:
+    """Say what a file is that does not start like a zip archive."""
+    if size == 0:
+        return "is empty"
+    if _LEGACY_MAGIC in head[:16]:
+        return (
+            "is in the format of PyTorch before 1.6, which is not read here; convert it with "
+            "torch.save(torch.load(path, map_location='cpu', weights_only=True), new_path)"
+        )
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+        return "is a safetensors file, not a PyTorch checkpoint"
+    return "is not a PyTorch checkpoint: it does not start like a file written by torch.save"
+
+
+def _read(file: BinaryIO, size: int) -> object:
+    with zipfile.ZipFile(file) as archive:
+        records = _Records(archive, size)
+        program = records.read("data.pkl")
+        # The unpickler allocates what these announce before it notices that they lie.
+        for opcode, argument, _ in pickletools.genops(program):
+            if opcode.name.endswith("PUT") and int(argument or 0) > len(program):
+                raise ValueError(f"memo of {argument} entries in a pickle of {len(program)} bytes")
+        return _Unpickler(program, records).load()
+
+
+class _Records:
+    """The records of a ``torch.save`` archive, checked before any is read.
+
+    Args:
+        archive: The open archive.
+        size: Size of the file in bytes; no more than that is ever read from it.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+        self._archive = archive
+        infos = archive.infolist()
+        self._infos = {info.filename: info for info in infos}
+        if len(self._infos) < len(infos):
+            raise _Refusal("has several records of the same name and is refused")
+        for info in infos:
+            # torch.save never compresses or encrypts; a small file cannot unfold into a huge one.
+            if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+                raise _Refusal("is a compressed or encrypted zip, not a PyTorch checkpoint")
+        announced = sum(info.file_size for info in infos)
+        if announced > size:
+            raise _Refusal(f"announces {announced} bytes of data in a file of {size} bytes")
+        roots = [name[:-8] for name in self._infos if re.fullmatch(r"[^/]+/data\.pkl", name)]
+        if len(roots) != 1:
+            raise _Refusal("is a zip archive, but not a PyTorch checkpoint: it has no data.pkl")
+        self._root = roots[0]
+        if self._root + "constants.pkl" in self._infos:
+            raise _Refusal("is a TorchScript program; save the weights with torch.save")
+        # Files older than this record are little-endian.
+        order = b"little"
+        if self._root + "byteorder" in self._infos:
+            order = self.read("byteorder")
+        if order != sys.byteorder.encode():
+            raise _Refusal(f"was written on a machine of other byte order ({order!r:.20})")
+
+    def size(self, name: str) -> int:
+        """Size of a record in bytes."""
+        return self._infos[self._root + name].file_size
+
+    def read(self, name: str) -> bytes:
+        """A whole record."""
+        return self._archive.read(self._infos[self._root + name])
+
+
+class _Dict(dict[Any, Any]):
+    """Stands for ordered and default dictionaries; drops the attributes they may have."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _Storage:
+    """The elements (N,) of one or several tensors."""
+
+    def __init__(self, elements: Tensor) -> None:
+        self.elements = elements
+
+
+class _Unpickler(pickle.Unpickler):
+    """An unpickler that can reach nothing but the stand-ins of this file.
+
+    Args:
+        program: The pickle.
+        records: Where the tensors' contents come from.
+    """
+
+    def __init__(self, program: bytes, records: _Records) -> None:
+        super().__init__(io.BytesIO(program), encoding="utf-8")
+        self._records = records
+        self._storages: dict[tuple[str, torch.dtype], _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Callable[..., object]:
+        """The stand-in for a name. Nothing is imported."""
+        full_name = f"{module}.{name}"
+        if full_name in _RESTORED:
+            return _RESTORED[full_name]
+        if not _belongs_in_checkpoint(full_name):
+            raise _Refusal(
+                f"refers to code that has no place in a checkpoint: {full_name:.200}. Nothing was "
+                "run. If you made this file yourself, save its weights alone: "
+                "torch.save({'state_dict': model.state_dict()}, path)"
+            )
+        return type(name, (Inert,), {"__module__": module, "__qualname__": name})
+
+    def persistent_load(self, pid: tuple[Any, ...]) -> object:
+        """The storage that a persistent id announces, its size checked before it is read."""
+        kind, type_, key, _, count = pid
+        dtype = _STORAGE_DTYPES.get(f"{type_.__module__}.{type_.__qualname__}")
+        if kind != "storage" or dtype is None or not isinstance(key, str) or type(count) is not int:
+            raise TypeError(f"no storage: {pid!r:.100}")
+        if (key, dtype) not in self._storages:
+            record = f"data/{key}"
+            announced, present = count * dtype.itemsize, self._records.size(record)
+            if announced != present:
+                raise _Refusal(
+                    f"announces {announced} bytes for {record}, which has {present}; it is damaged "
+                    "or was made to exhaust memory"
+                )
+            # frombuffer refuses an empty buffer and warns of one it must not write to.
+            buffer = bytearray(self._records.read(record)) or bytearray(1)
+            content = torch.frombuffer(buffer, dtype=torch.uint8)[:present]
+            # A bool of any other byte than 0 and 1 is undefined behaviour.
+            elements = content != 0 if dtype == torch.bool else content.view(dtype)
+            self._storages[key, dtype] = _Storage(elements)
+        return self._storages[key, dtype]
+
+
+def _rebuild_tensor(
+    storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
+) -> Tensor:
+    """A view of a storage, after checking that it stays inside."""
+    elements, count = storage.elements, len(storage.elements)
+    if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
+        raise ValueError("a tensor with negative or fractional sizes")
+    if 0 not in size:
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        # A view that repeats elements would pass the first test and explode when copied.
+        if last >= count or math.prod(size) > count:
+            raise _Refusal(
+                f"has a tensor of shape {size} with strides {stride} in a storage of {count} "
+                "elements; it is damaged or was made to exhaust memory"
+            )
+    return elements.as_strided(size, stride, offset)
+
+
+def _rebuild_parameter(tensor: Tensor, *_: object) -> Tensor:
+    return tensor
+
+
+_RESTORED: dict[str, Callable[..., object]] = {
+    "collections.OrderedDict": _Dict,
+    "collections.defaultdict": _Dict,
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+}
+
+_STORAGE_DTYPES = {
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.BoolStorage": torch.bool,
+    "torch.ByteStorage": torch.uint8,
+    "torch.CharStorage": torch.int8,
+    "torch.ComplexDoubleStorage": torch.complex128,
+    "torch.ComplexFloatStorage": torch.complex64,
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.IntStorage": torch.int32,
+    "torch.LongStorage": torch.int64,
+    "torch.ShortStorage": torch.int16,
+    "torch.storage.UntypedStorage": torch.uint8,
+}
+
+# What an honest pickle takes from the standard library. Everything else of it is refused: nothing
+# of it would run, but only a file made to do harm has a use for it.
+_PATHS = "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath"
+_STANDARD = {
+    "_codecs": "encode",
+    "_operator": "getitem",
+    "argparse": "Namespace",
+    "builtins": "Ellipsis NotImplemented bool bytearray bytes complex dict float frozenset int "
+    "list long object range set slice str tuple type unicode xrange",
+    "collections": "ChainMap Counter OrderedDict UserDict UserList defaultdict deque",
+    "copyreg": "__newobj__ __newobj_ex__ _reconstructor",
+    "datetime": "date datetime time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "pathlib": _PATHS,
+    "pathlib._local": _PATHS,
+    "types": "GenericAlias SimpleNamespace UnionType",
+    "uuid": "UUID",
+}
+_STANDARD_NAMES = frozenset(
+    f"{module}.{name}" for module, names in _STANDARD.items() for name in names.split()
+)
+_TYPING_NAME = re.compile(r"typing\.[A-Z]\w*")
+
+# Of other packages: classes, by the convention that their names start with a capital, and the few
+# functions that restore tensors and arrays.
+_CLASS_NAME = re.compile(r"(\w+\.)*_*[A-Z]\w*")
+_FUNCTION_NAME = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2"
+    r"|torch\.(bool|device|(bfloat|bits|complex|float|q?u?int)\d\w*)"
+    r"|torch\.serialization\._get_layout"
+    r"|numpy\.(dtype|ndarray|(bool|bytes|complex|float|str|u?int)\d*_?)"
+    r"|numpy\._?core\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)"
+)
+
+
+def _belongs_in_checkpoint(name: str) -> bool:
+    """Whether a global is a kind of data, as far as its name tells."""
+    if name.split(".", 1)[0] in sys.stdlib_module_names:
+        return name in _STANDARD_NAMES or _TYPING_NAME.fullmatch(name) is not None
+    return any(pattern.fullmatch(name) for pattern in (_CLASS_NAME, _FUNCTION_NAME))

@@ -1,0 +1,187 @@
+import numpy as np
+import pytest
+import roma
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowprior.metrics import best_of_n, mpjpe, pa_mpjpe
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def random_joints(seed, *shape, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, 3, generator=generator, dtype=dtype)
+
+
+def random_rotation(seed):
+    quaternion = torch.randn(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return roma.unitquat_to_rotmat(quaternion / quaternion.norm())
+
+
+def procrustes_numpy(pred, target):
+    """Umeyama's closed form for one pose, step by step."""
+    x, y = pred - pred.mean(0), target - target.mean(0)
+    u, s, vt = np.linalg.svd(y.T @ x)
+    sign = np.array([1.0, 1.0, np.linalg.det(u) * np.linalg.det(vt)])
+    rotation = u @ np.diag(sign) @ vt
+    aligned = (s * sign).sum() / (x**2).sum() * x @ rotation.T
+    return np.sqrt(((aligned - y) ** 2).sum(-1)).mean()
+
+
+def test_mpjpe_of_a_known_displacement():
+    target = random_joints(0, 5, 17)
+    pred = target.clone()
+    pred[:, 3] += torch.tensor([3.0, 0.0, 4.0])
+    torch.testing.assert_close(mpjpe(pred, target), torch.full((5,), 5 / 17).double())
+
+
+@given(seed=SEEDS, joints=st.integers(4, 25))
+@settings(max_examples=50, deadline=None)
+def test_pa_mpjpe_agrees_with_svd_procrustes(seed, joints):
+    pred, target = random_joints(seed, 2, 3, joints)
+    expected = [procrustes_numpy(p, t) for p, t in zip(pred.numpy(), target.numpy(), strict=True)]
+    np.testing.assert_allclose(pa_mpjpe(pred, target).numpy(), expected, rtol=1e-9)
+
+
+@given(
+    seed=SEEDS,
+    scale=st.floats(0.01, 100),
+    shift=st.lists(st.floats(-10, 10), min_size=3, max_size=3),
+)
+@settings(max_examples=50, deadline=None)
+def test_pa_mpjpe_does_not_see_a_similarity(seed, scale, shift):
+    pred, target = random_joints(seed, 2, 17)
+    moved = scale * pred @ random_rotation(seed).T + torch.tensor(shift, dtype=torch.float64)
+    torch.testing.assert_close(pa_mpjpe(moved, target), pa_mpjpe(pred, target))
+    assert pa_mpjpe(moved, pred) < 1e-9
+
+
+@given(seed=SEEDS)
+@settings(max_examples=30, deadline=None)
+def test_pa_mpjpe_does_not_align_a_mirror_image(seed):
+    pose = random_joints(seed, 17)
+    mirrored = pose * torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
+    # A reflection would bring this to zero.
+    assert pa_mpjpe(mirrored, pose) > 0.05
+
+
+@given(seed=SEEDS)
+@settings(max_examples=30, deadline=None)
+def test_aligning_does_not_raise_the_squared_error(seed):
+    # Least squares bounds the squared error; the mean of the norms is at most its root.
+    pred, target = random_joints(seed, 2, 17)
+    root_mean_square = (pred - target).square().sum(-1).mean().sqrt()
+    assert pa_mpjpe(pred, target) <= root_mean_square + 1e-12
+
+
+def test_aligning_helps_random_poses():
+    pred, target = random_joints(1, 2, 500, 17)
+    assert (pa_mpjpe(pred, target) <= mpjpe(pred, target)).all()
+
+
+LINE = torch.linspace(-1, 1, 17)[:, None] * torch.tensor([1.0, 2.0, 3.0])
+POSE = random_joints(3, 17, dtype=torch.float32)
+DEGENERATE = {
+    "pred in one point": (torch.full((17, 3), 5.3), POSE),
+    "pred at the origin": (torch.zeros(17, 3), POSE),
+    "target in one point": (POSE, torch.full((17, 3), 1.1)),
+    "both at the origin": (torch.zeros(17, 3), torch.zeros(17, 3)),
+    "pred on a line": (LINE, POSE),
+    "target on a line": (POSE, LINE),
+    "both on lines": (LINE, LINE.flip(-1)),
+    "pred in a plane": (POSE * torch.tensor([1.0, 1.0, 0.0]), POSE),
+    "one joint": (POSE[:1], LINE[:1]),
+    "two joints": (POSE[:2], LINE[:2]),
+    "equal": (POSE, POSE),
+}
+
+
+@pytest.mark.parametrize(("pred", "target"), DEGENERATE.values(), ids=DEGENERATE)
+def test_degenerate_poses_have_finite_errors_and_gradients(pred, target):
+    pred, target = pred.clone().requires_grad_(), target.clone().requires_grad_()
+    error = pa_mpjpe(pred, target)
+    error.backward()
+    assert error.isfinite()
+    assert pred.grad.isfinite().all()
+    assert target.grad.isfinite().all()
+    spread = (target - target.mean(0)).norm(dim=-1)
+    assert error <= spread.square().mean().sqrt() + 1e-5  # scale zero is always open
+
+
+def test_a_point_is_aligned_to_the_mean_of_the_target():
+    expected = (POSE - POSE.mean(0)).norm(dim=-1).mean()
+    torch.testing.assert_close(pa_mpjpe(torch.full((17, 3), 5.3), POSE), expected)
+
+
+def test_pa_mpjpe_gradient():
+    pred, target = random_joints(5, 2, 6)
+    assert torch.autograd.gradcheck(pa_mpjpe, (pred.requires_grad_(), target.requires_grad_()))
+
+
+@pytest.mark.parametrize("metric", [mpjpe, pa_mpjpe])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_dtype_and_shape_of_the_input_are_kept(metric, dtype):
+    samples = random_joints(0, 4, 7, 17).to(dtype)
+    target = random_joints(1, 4, 1, 17).to(dtype)
+    errors = metric(samples, target)
+    assert errors.shape == (4, 7)
+    assert errors.dtype == dtype
+    torch.testing.assert_close(errors[2, 5], metric(samples[2, 5], target[2, 0]))
+    assert metric(samples[:0], target[:0]).shape == (0, 7)
+
+
+@pytest.mark.parametrize("metric", [mpjpe, pa_mpjpe])
+def test_a_bad_row_stays_alone(metric):
+    pred, target = random_joints(0, 2, 3, 17)
+    expected = metric(pred, target)
+    pred[1, 4] = float("nan")
+    errors = metric(pred, target)
+    assert errors[1].isnan()
+    torch.testing.assert_close(errors[[0, 2]], expected[[0, 2]])
+
+
+@pytest.mark.parametrize("metric", [mpjpe, pa_mpjpe])
+@pytest.mark.parametrize(
+    ("pred", "target", "message"),
+    [
+        (torch.zeros(2, 17, 3), torch.zeros(2, 16, 3), r"\(2, 17, 3\) and \(2, 16, 3\)"),
+        (torch.zeros(2, 17, 3), torch.zeros(3, 17, 3), r"\(2, 17, 3\) and \(3, 17, 3\)"),
+        (torch.zeros(2, 17, 3), torch.zeros(17, 3), "same shape"),
+        (torch.zeros(2, 1, 17, 3), torch.zeros(2, 17, 3), "same shape"),
+        (torch.zeros(2, 1, 3), torch.zeros(2, 17, 3), "same shape"),
+        (torch.zeros(2, 51), torch.zeros(2, 51), r"pred of shape .* got \(2, 51\)"),
+        (torch.zeros(3), torch.zeros(3), r"\(\.\.\., J, 3\)"),
+        (torch.zeros(2, 0, 3), torch.zeros(2, 0, 3), "at least one joint"),
+        (torch.zeros(17, 3), torch.zeros(17, 2), r"target of shape .* got \(17, 2\)"),
+        (torch.zeros(17, 3).long(), torch.zeros(17, 3), "floating-point dtype, got torch.int64"),
+    ],
+)
+def test_bad_shapes_are_refused(metric, pred, target, message):
+    with pytest.raises(ValueError, match=message):
+        metric(pred, target)
+
+
+@given(seed=SEEDS, n=st.integers(1, 20))
+@settings(max_examples=30, deadline=None)
+def test_best_of_n_is_the_running_minimum(seed, n):
+    errors = random_joints(seed, 5, 20)[..., 0]
+    torch.testing.assert_close(best_of_n(errors, n), errors.cummin(-1).values[:, n - 1])
+
+
+def test_best_of_one_is_the_first_sample():
+    errors = torch.tensor([[3.0, 1.0], [2.0, 5.0]])
+    assert best_of_n(errors, 1).tolist() == [3.0, 2.0]
+    assert best_of_n(errors, 2).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("n", [-1, 0, 8])
+def test_best_of_n_refuses_more_samples_than_there_are(n):
+    with pytest.raises(ValueError, match=f"from 1 to the 7 samples given, got {n}"):
+        best_of_n(torch.zeros(3, 7), n)
+
+
+def test_best_of_n_needs_a_sample_axis():
+    with pytest.raises(ValueError, match="sample axis"):
+        best_of_n(torch.tensor(1.0), 1)

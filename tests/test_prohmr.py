@@ -1,0 +1,314 @@
+import copy
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from flowprior import CheckpointError, ConditionalPosePrior
+from flowprior.prohmr import flow_config, flow_state_from_prohmr, flow_state_to_prohmr, read_prohmr
+from tests import oracle
+from tests.flow.helpers import assert_close, draw, load_oracle
+
+SMALL = {"hidden_features": 16, "prefix": "flow.flow."}
+
+
+def tensors(state, dtype=torch.float32):
+    """The oracle's weights as the tensors a checkpoint holds."""
+    converted = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+    return {n: t.to(dtype) if t.is_floating_point() else t for n, t in converted.items()}
+
+
+@pytest.fixture
+def lightning_file(tmp_path, monkeypatch):
+    """A Lightning checkpoint as ProHMR writes it, small, with its configuration inside."""
+    config = types.ModuleType("yacs.config")
+    config.CfgNode = type("CfgNode", (dict,), {"__module__": "yacs.config"})
+    monkeypatch.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
+    monkeypatch.setitem(sys.modules, "yacs.config", config)
+    state = {
+        **tensors(oracle.random_state_dict(144, 20, **SMALL)),
+        "backbone.conv1.weight": torch.randn(4, 3, 7, 7),
+        "flow.fc_head.layers.0.weight": torch.randn(5, 20),
+        "flow.fc_head.init_cam": torch.zeros(1, 1, 3),
+        "discriminator.D_conv1.weight": torch.randn(32, 9, 1, 1),
+        "smpl.faces_tensor": torch.zeros(3),
+        "initialized": torch.tensor(True),
+    }
+    path = tmp_path / "original.pt"
+    content = {"epoch": 3, "state_dict": state, "hyper_parameters": {"cfg": config.CfgNode(A=1)}}
+    torch.save(content, path)
+    monkeypatch.delitem(sys.modules, "yacs")
+    monkeypatch.delitem(sys.modules, "yacs.config")
+    return path, state
+
+
+def save(path, state):
+    torch.save(state, path)
+    return path
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def test_a_lightning_checkpoint_is_taken_apart(lightning_file):
+    path, state = lightning_file
+    weights = read_prohmr(path)
+    assert len(weights.flow) == 177
+    assert torch.equal(weights.backbone["conv1.weight"], state["backbone.conv1.weight"])
+    assert weights.fc_head.keys() == {"layers.0.weight", "init_cam"}
+    assert weights.discriminator.keys() == {"D_conv1.weight"}
+    assert weights.other.keys() == {"smpl.faces_tensor", "initialized"}
+    assert "yacs" not in sys.modules
+
+
+@pytest.mark.parametrize("prefix", ["flow.flow.", "module.flow.flow.", "flow.", ""])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_bare_state_dicts(tmp_path, prefix, wrapped):
+    state = oracle.random_state_dict(48, 10, hidden_features=16, prefix=prefix)
+    weights = tensors(state, torch.float64)
+    content = {"state_dict": weights} if wrapped else weights
+    prior = ConditionalPosePrior.from_prohmr(save(tmp_path / "original.pt", content))
+    assert prior.config["space"] == "points"
+    assert prior.config["joints"] == 16
+    x, context = draw(3, 48), draw(3, 10)
+    expected = oracle.log_prob(state, x.numpy(), context.numpy())
+    assert_close(prior.log_prob(x, context), expected, 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("features", "context_features", "space", "joints"),
+    [(144, 2048, "rot6d", 24), (48, 1024, "points", 16)],
+)
+def test_the_published_sizes_agree_with_the_reference(
+    tmp_path, features, context_features, space, joints
+):
+    state = oracle.random_state_dict(features, context_features, scale=0.5, prefix="flow.flow.")
+    x, context = draw(3, features), draw(3, context_features)
+    arrays = state, x.numpy(), context.numpy()
+    for dtype, latents, densities in ((torch.float64, 1e-9, 1e-9), (torch.float32, 1e-4, 1e-3)):
+        path = save(tmp_path / "original.pt", {"state_dict": tensors(state, dtype)})
+        prior = ConditionalPosePrior.from_prohmr(path)
+        assert (prior.config["space"], prior.config["joints"]) == (space, joints)
+        assert prior.config["context_features"] == context_features
+        assert not prior.training
+        posterior = prior(context.to(dtype))
+        z = posterior.encode(x.to(dtype))
+        assert_close(z, oracle.forward(*arrays)[0], latents)
+        assert_close(posterior.log_prob(x.to(dtype)), oracle.log_prob(*arrays), densities)
+        decoded = posterior.decode(x.to(dtype)).flatten(-2)
+        assert_close(decoded, oracle.inverse(*arrays)[0], latents)
+        assert_close(posterior.mode().flatten(-2), oracle.mode(state, context.numpy()), latents)
+
+
+def test_training_mode_agrees_with_the_reference():
+    state = oracle.random_state_dict(144, 20, **SMALL)
+    flow = load_oracle({name.removeprefix("flow.flow."): value for name, value in state.items()})
+    flow.train()
+    for module in flow.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    x, context = draw(8, 144), draw(8, 20)
+    expected = oracle.log_prob(state, x.numpy(), context.numpy(), train=True)
+    assert_close(flow.log_prob(x, context), expected, 1e-9)
+    for name, value in flow_state_to_prohmr(flow, "flow.flow.").items():
+        assert_close(value.double(), state[name].astype(np.float64), 1e-9)
+
+
+def test_other_sizes_need_their_space(tmp_path):
+    state = tensors(oracle.random_state_dict(18, 10, hidden_features=16))
+    path = save(tmp_path / "original.pt", state)
+    with pytest.raises(ValueError, match="18 features: say space='rot6d' or 'points'"):
+        ConditionalPosePrior.from_prohmr(path)
+    assert ConditionalPosePrior.from_prohmr(path, space="rot6d").config["joints"] == 3
+    assert ConditionalPosePrior.from_prohmr(path, space="points").config["joints"] == 6
+    with pytest.raises(ValueError, match="space must be one of"):
+        ConditionalPosePrior.from_prohmr(path, space="euler")
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def test_there_and_back_is_bit_equal(lightning_file, tmp_path):
+    path, state = lightning_file
+    official = {name: value for name, value in state.items() if name.startswith("flow.flow.")}
+    prior = ConditionalPosePrior.from_prohmr(path)
+    prior.save(tmp_path / "prior.safetensors")
+    for converted in (prior, ConditionalPosePrior.load(tmp_path / "prior.safetensors")):
+        back = converted.to_prohmr_state_dict()
+        assert back.keys() == official.keys()
+        for name, value in official.items():
+            assert back[name].dtype == value.dtype, name
+            assert torch.equal(back[name], value), name
+
+
+def test_a_prior_of_ours_is_read_by_the_reference():
+    prior = ConditionalPosePrior(5, joints=2, preset="prohmr", hidden_features=16).double()
+    prior.nll(draw(20, 12), draw(20, 5))
+    prior.eval()
+    state = {name: value.numpy() for name, value in prior.to_prohmr_state_dict().items()}
+    x, context = draw(3, 12), draw(3, 5)
+    expected = oracle.log_prob(state, x.numpy(), context.numpy())
+    assert_close(prior.log_prob(x, context), expected, 1e-9)
+
+
+def test_the_written_weights_are_copies():
+    prior = ConditionalPosePrior(5, joints=2, hidden_features=16)
+    before = copy.deepcopy(prior.state_dict())
+    for value in prior.to_prohmr_state_dict().values():
+        value.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in prior.state_dict().items())
+
+
+def test_another_layout_is_not_written():
+    prior = ConditionalPosePrior(5, joints=2, layout="rows", hidden_features=16)
+    with pytest.raises(ValueError, match="the original reads 6D as 'columns'"):
+        prior.to_prohmr_state_dict()
+
+
+# --- files that do not fit -----------------------------------------------------------------------
+
+
+def test_everything_that_does_not_fit_is_named(tmp_path):
+    state = tensors(oracle.random_state_dict(48, 10, hidden_features=16))
+    del state["_transform._transforms.1.bias"]
+    state["_transform._transforms.3.shift"] = torch.zeros(7)
+    state["_transform._transforms.4.lower_entries"] = torch.full((1128,), float("nan"))
+    state["_transform._transforms.6.log_scale"] = torch.zeros(48, dtype=torch.int64)
+    state["_transform._transforms.2.identity_features"] += 1
+    state["_transform._transforms.99.shift"] = torch.zeros(48)
+    with pytest.raises(CheckpointError) as error:
+        ConditionalPosePrior.from_prohmr(save(tmp_path / "original.pt", state))
+    for problem in (
+        "missing _transform._transforms.1.bias",
+        "_transform._transforms.3.shift is (7,) instead of (48,)",
+        "_transform._transforms.4.lower_entries holds NaN or infinity",
+        "_transform._transforms.6.log_scale is torch.int64",
+        "_transform._transforms.2.identity_features is not every other feature",
+        "unexpected _transform._transforms.99.shift",
+    ):
+        assert problem in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["0.log_scale", "2.transform_net.initial_layer.weight"])
+@pytest.mark.parametrize("value", [None, torch.zeros(()), torch.zeros(2, 2, 2)])
+def test_weights_that_tell_the_sizes(tmp_path, name, value):
+    state = tensors(oracle.random_state_dict(48, 10, hidden_features=16))
+    if value is None:
+        del state[f"_transform._transforms.{name}"]
+    else:
+        state[f"_transform._transforms.{name}"] = value
+    with pytest.raises(CheckpointError):
+        ConditionalPosePrior.from_prohmr(save(tmp_path / "original.pt", state))
+
+
+@pytest.mark.parametrize("content", [{}, {"state_dict": {"a": torch.zeros(1)}}, {"state_dict": 3}])
+def test_no_flow_in_the_file(tmp_path, content):
+    with pytest.raises(CheckpointError, match="holds 0 ProHMR flows instead of one"):
+        ConditionalPosePrior.from_prohmr(save(tmp_path / "original.pt", content))
+
+
+def test_code_in_the_file_never_runs(tmp_path):
+    marker = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self):
+            return (exec, (f"open({str(marker)!r}, 'w')",))
+
+    state = tensors(oracle.random_state_dict(48, 10, hidden_features=16))
+    path = save(tmp_path / "original.pt", {"state_dict": state, "callbacks": Bomb()})
+    with pytest.raises(CheckpointError, match="exec"):
+        ConditionalPosePrior.from_prohmr(path)
+    assert not marker.exists()
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+
+
+def test_sizes_come_from_the_weights():
+    state = tensors(oracle.random_state_dict(7, 3, hidden_features=16, num_steps=3, num_blocks=1))
+    assert flow_config(state) == {
+        "features": 7,
+        "context_features": 3,
+        "hidden_features": 16,
+        "num_steps": 3,
+        "num_blocks": 1,
+        "batch_norm": True,
+    }
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("context_features", [0, 3])
+def test_names_map_both_ways(batch_norm, context_features):
+    sizes = {"hidden_features": 16, "batch_norm": batch_norm}
+    state = oracle.random_state_dict(7, context_features, **sizes)
+    flow, state = load_oracle(state), tensors(state, torch.float64)
+    assert flow_state_from_prohmr(state, flow).keys() == flow.state_dict().keys()
+    back = flow_state_to_prohmr(flow)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], value) for name, value in state.items())
+
+
+# --- weights trained with the forward map of August 2021 ------------------------------------------
+
+
+def test_the_legacy_forward_equals_the_reference():
+    state = oracle.random_state_dict(48, 10, hidden_features=16)
+    converted = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
+    prior = ConditionalPosePrior(
+        10, joints=16, space="points", preset="prohmr", hidden_features=16, lu_forward="legacy"
+    ).double()
+    prior.flow.load_state_dict(flow_state_from_prohmr(converted, prior.flow))
+    prior.eval()
+    x, context = draw(5, 48), draw(5, 10)
+    arrays = state, x.numpy(), context.numpy()
+    expected = oracle.log_prob(*arrays, legacy_lu=True)
+    assert_close(prior.log_prob(x, context), expected, 1e-9)
+    assert_close(prior(context).decode(x).flatten(-2), oracle.inverse(*arrays)[0], 1e-9)
+
+
+@pytest.mark.parametrize("trained_with", ["exact", "legacy"])
+def test_calibration_tells_which_forward_map_the_weights_were_trained_with(tmp_path, trained_with):
+    prior = ConditionalPosePrior(
+        2, joints=4, space="points", hidden_features=32, lu_forward=trained_with
+    )
+    context = torch.randn(2000, 2)
+    theta = torch.randn(2000, 12) @ torch.randn(12, 12) + (context @ torch.randn(2, 12)).sin()
+    optimizer = torch.optim.Adam(prior.parameters(), lr=3e-3)
+    for step in range(300):
+        rows = slice(step % 8 * 250, step % 8 * 250 + 250)
+        optimizer.zero_grad()
+        prior.nll(theta[rows], context[rows]).backward()
+        optimizer.step()
+    prior.eval()
+
+    result = prior.latent_calibration(theta, context)
+    assert result.trusted
+    assert result.num_poses == 2000
+    assert result.better_lu_forward == trained_with == result.lu_forward
+    assert result.ratio == pytest.approx(1, abs=0.15)
+
+    # The same weights under the other forward map, as someone who does not know would load them.
+    other = {"exact": "legacy", "legacy": "exact"}[trained_with]
+    path = save(tmp_path / "original.pt", prior.to_prohmr_state_dict())
+    mistaken = ConditionalPosePrior.from_prohmr(path, space="points", lu_forward=other)
+    result = mistaken.latent_calibration(theta, context)
+    assert not result.trusted
+    assert result.better_lu_forward == trained_with
+
+
+def test_calibration_needs_poses():
+    prior = ConditionalPosePrior(2, joints=4, hidden_features=16)
+    with pytest.raises(ValueError, match="no poses"):
+        prior.latent_calibration(torch.zeros(0, 4, 6), torch.zeros(0, 2))
+
+
+def test_the_switch_is_saved_and_checked(tmp_path):
+    prior = ConditionalPosePrior(2, joints=4, hidden_features=16, lu_forward="legacy")
+    prior.save(tmp_path / "prior")
+    loaded = ConditionalPosePrior.load(tmp_path / "prior")
+    assert loaded.config["lu_forward"] == "legacy"
+    assert all(step.linear.legacy_forward for step in loaded.flow.steps)
+    with pytest.raises(ValueError, match="lu_forward must be one of"):
+        ConditionalPosePrior(2, joints=4, lu_forward="old")
