@@ -1,4 +1,4 @@
-"""Errors of 3D joints: MPJPE, PA-MPJPE and the best of n samples.
+"""Errors of 3D joints: MPJPE, PA-MPJPE and the best of n samples; and calibration.
 
 Lengths come out in the unit they went in with: metres, everywhere else in this library.
 """
@@ -7,7 +7,28 @@ import roma
 import torch
 from torch import Tensor
 
-__all__ = ["best_of_n", "mpjpe", "pa_mpjpe"]
+from flowprior.calibration import (
+    JointCalibration,
+    calibration_error,
+    coverage,
+    energy_score,
+    expected_calibration_error,
+    latent_pit,
+    sample_spread,
+)
+
+__all__ = [
+    "JointCalibration",
+    "best_of_n",
+    "calibration_error",
+    "coverage",
+    "energy_score",
+    "expected_calibration_error",
+    "latent_pit",
+    "mpjpe",
+    "pa_mpjpe",
+    "sample_spread",
+]
 
 
 def mpjpe(pred: Tensor, target: Tensor) -> Tensor:

@@ -14,7 +14,14 @@ layout            entries                       written by
 
 Nothing in a 6D vector tells which one it is, so a wrong layout raises no error: it gives wrong
 rotations.
+
+Densities over rotations are taken with respect to Haar measure of total mass 1, the only measure
+that no choice of axes changes: uniformly distributed rotations have density 1. Both
+:func:`exp_log_volume` and :func:`chart_log_volume` say how much of it a set of coordinates holds.
 """
+
+import math
+from collections.abc import Callable, Sequence
 
 import roma
 import torch
@@ -23,7 +30,12 @@ from torch import Tensor
 
 __all__ = [
     "LAYOUTS",
+    "MAX_ANGLE",
+    "chart_log_volume",
+    "chart_to_matrix",
+    "exp_log_volume",
     "geodesic_distance",
+    "matrix_to_chart",
     "matrix_to_rot6d",
     "matrix_to_rotvec",
     "orthogonality_loss",
@@ -35,6 +47,20 @@ LAYOUTS = ("columns", "interleaved", "rows")
 
 # Vectors shorter than this have no usable direction: its gradient would exceed 1 / SHORTEST.
 SHORTEST = 1e-8
+
+# Half-turns stop this short in the chart, of which they would be at infinity. Float32 tells the
+# two sides of the antipode apart to a tenth of it.
+MAX_ANGLE = math.pi * (1 - 1e-6)
+SMALLEST_COSINE = math.cos(MAX_ANGLE / 2)
+
+# Density of Haar measure at the identity, where all rotation coordinates in radians agree.
+LOG_VOLUME_AT_IDENTITY = -math.log(8 * math.pi**2)
+
+# Taylor coefficients in the square of the argument, to float64 precision where they are used.
+SIN_RATIO = [(-1) ** k / math.factorial(2 * k + 1) for k in range(10)]  # sin(h) / h
+SINH_RATIO = [1 / math.factorial(2 * k + 1) for k in range(10)]  # sinh(h) / h
+COSH = [1 / math.factorial(2 * k) for k in range(10)]
+ASINH_RATIO = [math.comb(2 * k, k) / (-4) ** k / (2 * k + 1) for k in range(12)]  # asinh(h) / h
 
 
 def rot6d_to_matrix(x: Tensor, layout: str = "columns") -> Tensor:
@@ -57,11 +83,12 @@ def rot6d_to_matrix(x: Tensor, layout: str = "columns") -> Tensor:
     vectors = _split(x, layout).to(torch.promote_types(x.dtype, torch.float32))
     first, second = (_scale_to_one(vector) for vector in vectors.unbind(dim=-2))
 
-    x_axis = F.one_hot(first.new_zeros((), dtype=torch.long), 3).to(first.dtype)
-    first = torch.where(_is_zero(first), x_axis, first)
+    axes = torch.arange(3, device=x.device)  # one_hot fails in vmap of grad
+    first = torch.where(_is_zero(first), (axes == 0).to(first.dtype), first)
     axis = F.normalize(first, dim=-1)
     off_axis = second - (second * axis).sum(dim=-1, keepdim=True) * axis
-    farthest = F.one_hot(axis.detach().abs().argmin(dim=-1), 3).to(axis.dtype)
+    smallest = axis.detach().abs().argmin(dim=-1, keepdim=True)
+    farthest = (axes == smallest).to(axis.dtype)
     parallel = off_axis.detach().norm(dim=-1, keepdim=True) < 16 * torch.finfo(axis.dtype).eps
     second = torch.where(parallel, farthest, second)
 
@@ -105,6 +132,130 @@ def matrix_to_rotvec(matrix: Tensor) -> Tensor:
     """Rotation matrices (..., 3, 3) -> rotation vectors (..., 3), of length at most pi."""
     _require_trailing("matrix", matrix, (3, 3))
     return roma.rotmat_to_rotvec(matrix)
+
+
+def exp_log_volume(rotvec: Tensor) -> Tensor:
+    r"""Volume term of the exponential map: log-density of Haar measure over rotation vectors.
+
+    That is :math:`\log \frac{1 - \cos t}{4 \pi^2 t^2}` for a vector of length t, with respect to
+    Lebesgue measure on the ball of radius pi, over which it integrates to 1. A density over that
+    ball divided by this one is a density over rotations.
+
+    Args:
+        rotvec: (..., 3) in radians, of length at most pi.
+
+    Returns:
+        (...), in nats, with every derivative right at the zero vector too.
+
+    Raises:
+        ValueError: For another shape.
+
+    References:
+        Falorsi et al., *Reparameterizing Distributions on Lie Groups*, AISTATS 2019;
+        https://arxiv.org/abs/1903.02958.
+    """
+    _require_trailing("rotvec", rotvec, (3,))
+    half_squared = rotvec.square().sum(dim=-1) / 4
+    ratio = _even(
+        half_squared,
+        lambda y: _polynomial(SIN_RATIO, y),
+        lambda half: half.sin() / half,
+    )
+    return ratio.square().log() + LOG_VOLUME_AT_IDENTITY
+
+
+def matrix_to_chart(matrix: Tensor) -> Tensor:
+    r"""Rotations as unbounded 3-vectors: rotation vectors stretched so that the antipode is far.
+
+    A rotation by the angle t about some axis becomes the vector of length
+
+    .. math:: r = 2 \operatorname{artanh} \sin(t / 2) = 2 \operatorname{arsinh} \tan(t / 2)
+
+    along that axis, so its unit quaternion is :math:`(\tanh(r/2)\,x/r,\ \operatorname{sech}(r/2))`.
+    Small rotations are their rotation vectors, in radians; half a turn would be at infinity, which
+    r approaches as slowly as :math:`2 \log(4 / (\pi - t))`.
+
+    Angles beyond :data:`MAX_ANGLE`, a millionth short of pi, are taken for it: r is at most 28.1.
+    There the sign of the axis, about which half a turn says nothing, is a fixed one.
+
+    Args:
+        matrix: Rotation matrices (..., 3, 3).
+
+    Returns:
+        (..., 3), finite and with finite gradients for every rotation.
+
+    Raises:
+        ValueError: For another shape.
+    """
+    _require_trailing("matrix", matrix, (3, 3))
+    vector, cosine = roma.rotmat_to_unitquat(matrix).split((3, 1), dim=-1)
+    # No axis of rational direction is perpendicular to (1, sqrt 2, sqrt 3), where signs would flip.
+    a, b, c = vector.unbind(dim=-1)
+    tie = (a + math.sqrt(2) * b + math.sqrt(3) * c)[..., None]
+    sign = torch.where(cosine.abs() < SMALLEST_COSINE, tie, cosine)
+    vector = torch.where(sign < 0, -vector, vector)
+    cosine = cosine.abs().clamp(min=SMALLEST_COSINE)
+    tangent_squared = (vector / cosine).square().sum(dim=-1, keepdim=True)
+    ratio = _even(
+        tangent_squared,
+        lambda y: _polynomial(ASINH_RATIO, y),
+        lambda tangent: tangent.asinh() / tangent,
+        limit=1 / 16,
+    )
+    return 2 * ratio * vector / cosine
+
+
+def chart_to_matrix(x: Tensor) -> Tensor:
+    """Inverse of :func:`matrix_to_chart`.
+
+    Args:
+        x: (..., 3), of any length with a finite square.
+
+    Returns:
+        Rotation matrices (..., 3, 3).
+
+    Raises:
+        ValueError: For another shape.
+    """
+    _require_trailing("x", x, (3,))
+    half_squared = x.square().sum(dim=-1, keepdim=True) / 4
+    sine_ratio = _even(
+        half_squared,
+        lambda y: _polynomial(SINH_RATIO, y) / _polynomial(COSH, y),
+        lambda half: half.tanh() / half,
+    )
+    cosine = _even(
+        half_squared,
+        lambda y: 1 / _polynomial(COSH, y),
+        lambda half: 2 * (-half).exp() / (1 + (-2 * half).exp()),  # cosh overflows
+    )
+    return roma.unitquat_to_rotmat(torch.cat((sine_ratio * x / 2, cosine), dim=-1))
+
+
+def chart_log_volume(x: Tensor) -> Tensor:
+    r"""Log-density of Haar measure over the vectors of :func:`matrix_to_chart`.
+
+    That is :math:`\log \frac{\tanh^2 h}{8 \pi^2 h^2 \cosh h}` for a vector of length 2h, with
+    respect to Lebesgue measure. It is :func:`exp_log_volume` less the log-determinant of the
+    stretching.
+
+    Args:
+        x: (..., 3), of any length with a finite square.
+
+    Returns:
+        (...), in nats, with every derivative right at zero too.
+
+    Raises:
+        ValueError: For another shape.
+    """
+    _require_trailing("x", x, (3,))
+    half_squared = x.square().sum(dim=-1) / 4
+    relative = _even(
+        half_squared,
+        lambda y: 2 * _polynomial(SINH_RATIO, y).log() - 3 * _polynomial(COSH, y).log(),
+        lambda half: 2 * (half.tanh().log() - half.log()) - _log_cosh(half),
+    )
+    return relative + LOG_VOLUME_AT_IDENTITY
 
 
 def geodesic_distance(first: Tensor, second: Tensor) -> Tensor:
@@ -157,6 +308,37 @@ def _split(x: Tensor, layout: str) -> Tensor:
     if layout == "interleaved":
         return x.unflatten(-1, (3, 2)).mT
     return x.unflatten(-1, (2, 3))
+
+
+def _even(
+    squared: Tensor,
+    near: Callable[[Tensor], Tensor],
+    far: Callable[[Tensor], Tensor],
+    limit: float = 1.0,
+) -> Tensor:
+    """An even function of a length: ``near`` of its square below ``limit``, else ``far`` of it.
+
+    Through the length itself, derivatives at zero would be infinite or lost to rounding.
+    """
+    is_near = squared < limit
+    return torch.where(
+        is_near,
+        near(torch.where(is_near, squared, 0.0)),
+        far(torch.where(is_near, limit, squared).sqrt()),
+    )
+
+
+def _polynomial(coefficients: Sequence[float], y: Tensor) -> Tensor:
+    """Sum of coefficients[k] y^k."""
+    value = torch.full_like(y, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        value = value * y + coefficient
+    return value
+
+
+def _log_cosh(h: Tensor) -> Tensor:
+    """Of positive numbers, without overflow."""
+    return h + (-2 * h).exp().log1p() - math.log(2)
 
 
 def _scale_to_one(vector: Tensor) -> Tensor:

@@ -1,33 +1,44 @@
 """Pose spaces: how theta, in any form a user holds it, becomes the vector a flow works on."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from flowprior import rotations
 from flowprior.flow.checks import require_tensor
 
-__all__ = ["SPACES", "PointSpace", "PoseSpace", "Rot6dSpace", "make_space"]
+__all__ = [
+    "SPACES",
+    "PointSpace",
+    "PoseSpace",
+    "Rot6dSpace",
+    "RotationSpace",
+    "So3Space",
+    "make_space",
+]
 
 
 class PoseSpace(ABC):
-    """Poses of ``joints`` joints as vectors of ``features`` numbers.
+    """Poses of ``joints`` joints as vectors of D numbers.
 
     Attributes:
         joints: Number of joints J.
+        features: Number of features D of the vector.
         event_shape: Shape (J, k) of one pose as the prior returns it.
+        flat: Whether :meth:`log_volume` is constant, so that the most likely vector is the most
+            likely pose.
     """
 
-    def __init__(self, joints: int, numbers_per_joint: int) -> None:
+    flat: ClassVar[bool] = True
+
+    def __init__(self, joints: int, features_per_joint: int, numbers_per_joint: int) -> None:
         if joints < 1:
             raise ValueError(f"joints must be at least 1, got {joints}")
         self.joints = joints
+        self.features = joints * features_per_joint
         self.event_shape = (joints, numbers_per_joint)
-
-    @property
-    def features(self) -> int:
-        """Number of features D of the vector."""
-        return self.event_shape[0] * self.event_shape[1]
 
     @abstractmethod
     def to_vector(self, theta: Tensor) -> Tensor:
@@ -37,6 +48,17 @@ class PoseSpace(ABC):
         """(..., D) -> (..., J, k)."""
         return x.unflatten(-1, self.event_shape)
 
+    def log_volume(self, x: Tensor) -> Tensor:
+        """What to add to the log-density of x to get that of theta.
+
+        Args:
+            x: (..., D).
+
+        Returns:
+            (...), in nats; zero where theta is measured by the volume of the vectors themselves.
+        """
+        return x.new_zeros(x.shape[:-1])
+
     def _unrecognised(self, theta: Tensor, accepted: dict[str, tuple[int, ...]]) -> ValueError:
         forms = ", ".join(
             f"{name} (..., {', '.join(map(str, shape))})" for name, shape in accepted.items()
@@ -44,8 +66,8 @@ class PoseSpace(ABC):
         return ValueError(f"theta has shape {tuple(theta.shape)}; accepted are {forms}")
 
 
-class Rot6dSpace(PoseSpace):
-    """Joint rotations, modelled as 6D vectors in their ambient space.
+class RotationSpace(PoseSpace):
+    """Joint rotations, returned as 6D vectors (..., J, 6).
 
     Theta is told apart by its trailing shape: 6D vectors (..., J, 6) or flat (..., 6 J), matrices
     (..., J, 3, 3), rotation vectors (..., J, 3) in radians. For three joints (..., 3, 3, 3) is read
@@ -54,32 +76,32 @@ class Rot6dSpace(PoseSpace):
     Args:
         joints: Number of joints J.
         layout: Order of the six numbers, one of :data:`flowprior.rotations.LAYOUTS`.
+        features_per_joint: Features D per joint of the vector.
     """
 
-    def __init__(self, joints: int, layout: str = "columns") -> None:
-        super().__init__(joints, 6)
+    def __init__(self, joints: int, layout: str, features_per_joint: int) -> None:
+        super().__init__(joints, features_per_joint, 6)
         if layout not in rotations.LAYOUTS:
             raise ValueError(f"layout must be one of {rotations.LAYOUTS}, got {layout!r}")
         self.layout = layout
 
-    def to_vector(self, theta: Tensor) -> Tensor:
-        """Theta in any accepted form -> (..., 6 J). ValueError for any other shape."""
+    def to_rot6d(self, theta: Tensor) -> Tensor:
+        """Theta in any accepted form -> 6D vectors (..., J, 6). ValueError for any other shape."""
         require_tensor("theta", theta)
         shape, joints = theta.shape, self.joints
         if shape[-2:] == (joints, 6):
-            return theta.flatten(start_dim=-2)
-        if shape[-3:] == (joints, 3, 3):
-            return rotations.matrix_to_rot6d(theta, self.layout).flatten(start_dim=-2)
-        if shape[-2:] == (joints, 3):
-            matrix = rotations.rotvec_to_matrix(theta)
-            return rotations.matrix_to_rot6d(matrix, self.layout).flatten(start_dim=-2)
-        if shape[-1:] == (self.features,):
             return theta
+        if shape[-3:] == (joints, 3, 3):
+            return rotations.matrix_to_rot6d(theta, self.layout)
+        if shape[-2:] == (joints, 3):
+            return rotations.matrix_to_rot6d(rotations.rotvec_to_matrix(theta), self.layout)
+        if shape[-1:] == (6 * joints,):
+            return theta.unflatten(-1, self.event_shape)
         raise self._unrecognised(
             theta,
             {
                 "6D": (joints, 6),
-                "flat 6D": (self.features,),
+                "flat 6D": (6 * joints,),
                 "rotation matrices": (joints, 3, 3),
                 "rotation vectors": (joints, 3),
             },
@@ -87,7 +109,71 @@ class Rot6dSpace(PoseSpace):
 
     def to_matrix(self, theta: Tensor) -> Tensor:
         """Theta in any accepted form -> rotation matrices (..., J, 3, 3)."""
-        return rotations.rot6d_to_matrix(self.to_pose(self.to_vector(theta)), self.layout)
+        return rotations.rot6d_to_matrix(self.to_rot6d(theta), self.layout)
+
+
+class Rot6dSpace(RotationSpace):
+    """Joint rotations, modelled as 6D vectors in their ambient space, by whose volume they count.
+
+    Args:
+        joints: Number of joints J.
+        layout: Order of the six numbers, one of :data:`flowprior.rotations.LAYOUTS`.
+    """
+
+    def __init__(self, joints: int, layout: str = "columns") -> None:
+        super().__init__(joints, layout, features_per_joint=6)
+
+    def to_vector(self, theta: Tensor) -> Tensor:
+        """Theta in any accepted form -> (..., 6 J). ValueError for any other shape."""
+        return self.to_rot6d(theta).flatten(start_dim=-2)
+
+
+class So3Space(RotationSpace):
+    """Joint rotations, modelled as such: densities are over SO(3)^J, by Haar measure of mass 1.
+
+    The vector holds, for each joint, its rotation vector stretched from the ball of radius pi to
+    all of space, see :func:`flowprior.rotations.matrix_to_chart`. It depends on the rotation alone:
+    on neither the form nor the layout of theta, nor on how far a 6D vector is from orthonormal.
+
+    A density that falls off in that vector falls to zero at half-turns, and tells the two sides of
+    them apart. So give joints in a frame in which half-turns are rare: for a camera whose y points
+    down, turn the root by pi about x first.
+
+    Args:
+        joints: Number of joints J.
+        layout: Order of the six numbers, one of :data:`flowprior.rotations.LAYOUTS`.
+    """
+
+    flat = False
+
+    def __init__(self, joints: int, layout: str = "columns") -> None:
+        super().__init__(joints, layout, features_per_joint=3)
+
+    def to_vector(self, theta: Tensor) -> Tensor:
+        """Theta in any accepted form -> (..., 3 J). ValueError for any other shape."""
+        require_tensor("theta", theta)
+        x = rotations.matrix_to_chart(self.to_matrix(_at_least_float32(theta)))
+        return x.flatten(start_dim=-2).to(theta.dtype)
+
+    def to_pose(self, x: Tensor) -> Tensor:
+        """(..., 3 J) -> 6D vectors (..., J, 6), orthonormal."""
+        matrix = rotations.chart_to_matrix(self._by_joint(x))
+        return rotations.matrix_to_rot6d(matrix, self.layout).to(x.dtype)
+
+    def log_volume(self, x: Tensor) -> Tensor:
+        """What to add to the log-density of x to get that of theta.
+
+        Args:
+            x: (..., 3 J).
+
+        Returns:
+            (...), in nats. Least at x = 0, and in the end it grows by half the length of x.
+        """
+        return -rotations.chart_log_volume(self._by_joint(x)).sum(dim=-1).to(x.dtype)
+
+    def _by_joint(self, x: Tensor) -> Tensor:
+        """(..., 3 J) -> (..., J, 3), in float32 or better."""
+        return _at_least_float32(x).unflatten(-1, (self.joints, 3))
 
 
 class PointSpace(PoseSpace):
@@ -98,7 +184,7 @@ class PointSpace(PoseSpace):
     """
 
     def __init__(self, joints: int) -> None:
-        super().__init__(joints, 3)
+        super().__init__(joints, features_per_joint=3, numbers_per_joint=3)
 
     def to_vector(self, theta: Tensor) -> Tensor:
         """Keypoints in either form -> (..., 3 J). ValueError for any other shape."""
@@ -112,13 +198,19 @@ class PointSpace(PoseSpace):
         )
 
 
-SPACES = ("rot6d", "points")
+def _at_least_float32(value: Tensor) -> Tensor:
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+SPACES = ("rot6d", "so3", "points")
 
 
 def make_space(name: str, joints: int, layout: str) -> PoseSpace:
     """The pose space of that name, one of :data:`SPACES`."""
     if name == "rot6d":
         return Rot6dSpace(joints, layout)
+    if name == "so3":
+        return So3Space(joints, layout)
     if name == "points":
         return PointSpace(joints)
     raise ValueError(f"space must be one of {SPACES}, got {name!r}")

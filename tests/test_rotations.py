@@ -1,10 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 import roma
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from flowprior import rotations
 from tests.flow.helpers import assert_close, draw
@@ -12,11 +14,11 @@ from tests.flow.helpers import assert_close, draw
 layouts = pytest.mark.parametrize("layout", rotations.LAYOUTS)
 
 
-def random_matrices(*shape: int) -> torch.Tensor:
+def random_matrices(*shape: int) -> Tensor:
     return roma.random_rotmat(shape, dtype=torch.float64)
 
 
-def assert_rotations(matrix: torch.Tensor, tolerance: float = 1e-5) -> None:
+def assert_rotations(matrix: Tensor, tolerance: float = 1e-5) -> None:
     identity = torch.eye(3, dtype=matrix.dtype).expand_as(matrix)
     torch.testing.assert_close(matrix.mT @ matrix, identity, rtol=0, atol=tolerance)
     assert (torch.linalg.det(matrix) > 0).all()
@@ -150,6 +152,214 @@ def test_geodesic_distance_has_finite_gradients(angle):
     assert gradient.isfinite().all()
 
 
+HALF_TURNS = torch.tensor(
+    [
+        [1.0, 0, 0],
+        [0, -1, 0],
+        [0, 0, 1],
+        [1, -1, 0],
+        [-1, 0, 1],
+        [1, 1, -1],
+        [2, -1, 0],
+        [0.3, -0.2, 0.9],
+    ],
+    dtype=torch.float64,
+)
+HALF_TURNS = math.pi * torch.nn.functional.normalize(HALF_TURNS, dim=-1)
+
+# Where series and closed forms meet, on either side of it, and at the ends.
+LENGTHS = [0, 1e-12, 1e-6, 1e-3, 0.1, 0.4899, 0.4901, 1, 1.9999, 2.0001, 3, 3.14]
+lengths = pytest.mark.parametrize("length", LENGTHS)
+AXIS = torch.tensor([0.6, -0.48, 0.64], dtype=torch.float64)
+
+
+def rotvec_to_chart(rotvec: Tensor) -> Tensor:
+    return rotations.matrix_to_chart(rotations.rotvec_to_matrix(rotvec))
+
+
+def hessian(function):
+    return torch.func.jacrev(torch.func.grad(function))
+
+
+def log_haar_density(coordinates_to_matrix, x: Tensor) -> Tensor:
+    """Of Haar measure over coordinates, from the full Jacobian: mass 1 is 8 pi^2 in body frame."""
+    matrix = coordinates_to_matrix(x)
+    jacobian = torch.func.jacrev(coordinates_to_matrix)(x)  # (3, 3, 3), coordinates last
+    generators = torch.einsum("ji,jkc->ikc", matrix, jacobian)
+    turn = torch.stack((generators[2, 1], generators[0, 2], generators[1, 0]))
+    return torch.linalg.slogdet(turn).logabsdet - math.log(8 * math.pi**2)
+
+
+@lengths
+def test_volume_terms_are_those_of_the_full_jacobian(length):
+    x = length * AXIS
+    expected = log_haar_density(rotations.rotvec_to_matrix, x)
+    assert_close(rotations.exp_log_volume(x), expected, 1e-10)
+    expected = log_haar_density(rotations.chart_to_matrix, x)
+    assert_close(rotations.chart_log_volume(x), expected, 1e-10)
+    stretching = torch.linalg.slogdet(torch.func.jacrev(rotvec_to_chart)(x)).logabsdet
+    by_stretching = rotations.exp_log_volume(x) - stretching
+    # 3.14 radians are near the antipode, whose distance is known to float64's rounding.
+    assert_close(rotations.chart_log_volume(rotvec_to_chart(x)), by_stretching, 1e-9)
+
+
+@pytest.mark.parametrize("angle", [0.5, 2.0, math.pi])
+def test_exponential_volume_sums_to_the_share_of_rotations(angle):
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    radius = torch.from_numpy((nodes + 1) * angle / 2)
+    weights = torch.from_numpy(weights * angle / 2)
+    density = rotations.exp_log_volume(radius[:, None] * AXIS).exp()
+    share = (weights * 4 * math.pi * radius**2 * density).sum()
+    assert_close(share, (angle - math.sin(angle)) / math.pi, 1e-12)
+    drawn = rotations.matrix_to_rotvec(random_matrices(100_000)).norm(dim=-1)
+    assert_close((drawn <= angle).double().mean(), share, 0.006)
+
+
+@pytest.mark.parametrize("name", ["exp_log_volume", "chart_log_volume"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_volume_terms_have_right_derivatives_at_zero(name, dtype):
+    log_volume = getattr(rotations, name)
+    curvature = {"exp_log_volume": -1 / 6, "chart_log_volume": -7 / 12}[name]
+    for length in (0, 1e-30, 1e-9, 1e-5, 1e-3):
+        x = length * AXIS.to(dtype)
+        assert_close(log_volume(x), -math.log(8 * math.pi**2), 1e-6)
+        assert_close(torch.func.grad(log_volume)(x), curvature * x, 1e-9)
+        assert_close(hessian(log_volume)(x), curvature * torch.eye(3), 1e-6)
+
+
+@lengths
+def test_derivatives_in_float32_are_those_in_float64(length):
+    x = length * AXIS
+    weight = draw(3, 3)
+    for function in (
+        rotations.exp_log_volume,
+        rotations.chart_log_volume,
+        lambda x: (rotations.chart_to_matrix(x) * weight.to(x)).sum(),
+    ):
+        for derivative in (torch.func.grad, hessian):
+            single, double = (derivative(function)(v) for v in (x.float(), x))
+            assert_close(single.double(), double, 2e-6)
+
+
+def test_chart_stretches_rotation_vectors():
+    angle = torch.linspace(0.01, 3.1, 200, dtype=torch.float64)[:, None]
+    axis = torch.nn.functional.normalize(draw(200, 3), dim=-1)
+    assert_close(rotvec_to_chart(angle * axis), 2 * (angle / 2).tan().asinh() * axis, 1e-11)
+    assert_close(rotvec_to_chart(1e-5 * AXIS), 1e-5 * AXIS, 1e-14)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "longest", "tolerance"),
+    [(torch.float64, 20, 1e-10), (torch.float32, 5, 1e-5), (torch.float32, 15, 5e-4)],
+)
+def test_chart_round_trip(dtype, longest, tolerance):
+    length = torch.linspace(0, longest, 2000, dtype=torch.float64)[:, None]
+    x = (length * torch.nn.functional.normalize(draw(2000, 3), dim=-1)).to(dtype)
+    matrix = rotations.chart_to_matrix(x)
+    assert_rotations(matrix, 1e-6 if dtype == torch.float32 else 1e-14)
+    assert_close(rotations.matrix_to_chart(matrix), x, tolerance)
+    matrix = random_matrices(2000).to(dtype)
+    assert_close(rotations.chart_to_matrix(rotations.matrix_to_chart(matrix)), matrix, 2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_half_turns_have_one_place_in_the_chart(dtype):
+    half_turns = HALF_TURNS.to(dtype)
+    x = rotvec_to_chart(half_turns)
+    longest = 2 * math.asinh(math.tan(rotations.MAX_ANGLE / 2))
+    assert_close(x.norm(dim=-1), torch.full((8,), longest), 1e-5)
+    for same in (-1.0, 1 - 3e-7, 3.0, -3.0):
+        assert_close(rotvec_to_chart(same * half_turns), x, 1e-4)
+    exact = torch.diag_embed(2 * torch.eye(3, dtype=dtype) - 1)
+    assert_close(rotations.matrix_to_chart(exact), x[0, 0] * torch.eye(3), 1e-4)
+    assert_close(rotations.chart_to_matrix(x), rotations.rotvec_to_matrix(half_turns), 4e-6)
+
+
+def test_the_chart_is_continuous_up_to_its_last_angle():
+    short = 1 - torch.tensor([2e-6, 1.01e-6, 0.99e-6, 1e-7, 0], dtype=torch.float64)
+    length = rotvec_to_chart(short[:, None] * HALF_TURNS[0]).norm(dim=-1)
+    expected = 2 * (short.clamp(max=1 - 1e-6) * math.pi / 2).tan().asinh()
+    assert_close(length, expected, 1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("short", [0, 1e-12, 3e-7, 1e-6, 3e-6, 1e-3])
+def test_chart_has_finite_gradients_up_to_half_turns(short, dtype):
+    matrix = rotations.rotvec_to_matrix(((1 - short) * HALF_TURNS).to(dtype)).requires_grad_()
+    x = rotations.matrix_to_chart(matrix)
+    log_density = -x.square().sum(dim=-1) - rotations.chart_log_volume(x)
+    (gradient,) = torch.autograd.grad(log_density.sum(), matrix)
+    assert log_density.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("length", [30.0, 200.0, 1e4, 1e18])
+def test_chart_of_any_length(length, dtype):
+    x = (length * AXIS).to(dtype).requires_grad_()
+    matrix, log_volume = rotations.chart_to_matrix(x), rotations.chart_log_volume(x)
+    assert_rotations(matrix.detach())
+    decay = -2 * math.log(math.pi) - 2 * math.log(length) - length / 2
+    assert_close(log_volume / decay, 1, 1e-6)
+    (gradient,) = torch.autograd.grad(log_volume + matrix.sum(), x)
+    assert gradient.isfinite().all()
+
+
+def test_chart_gradients():
+    x = torch.cat((draw(4, 3), 1e-3 * draw(2, 3), torch.zeros(1, 3))).requires_grad_()
+    for function in (
+        rotations.chart_to_matrix,
+        rotations.chart_log_volume,
+        rotations.exp_log_volume,
+        lambda x: rotations.matrix_to_chart(rotations.chart_to_matrix(x)),
+    ):
+        assert torch.autograd.gradcheck(function, x)
+        assert torch.autograd.gradgradcheck(function, x)
+
+
+@given(st.lists(st.floats(-20, 20), min_size=3, max_size=3))
+def test_every_vector_is_the_chart_of_a_rotation(numbers):
+    x = torch.tensor(numbers, dtype=torch.float64)
+    x = x * (20 / x.norm().clamp(min=20))
+    assert_close(rotations.matrix_to_chart(rotations.chart_to_matrix(x)), x, 1e-10)
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 3), (2, 0, 3), (2, 3, 4, 3)])
+def test_chart_of_any_batch_shape(shape):
+    x = torch.randn(shape)
+    matrix = rotations.chart_to_matrix(x)
+    assert matrix.shape == (*shape, 3)
+    assert rotations.matrix_to_chart(matrix).shape == shape
+    for log_volume in (rotations.chart_log_volume, rotations.exp_log_volume):
+        assert log_volume(x).shape == shape[:-1]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        rotations.exp_log_volume,
+        rotations.chart_log_volume,
+        lambda x: rotations.matrix_to_chart(rotations.chart_to_matrix(x)),
+    ],
+    ids=["exp_log_volume", "chart_log_volume", "chart"],
+)
+def test_chart_under_transforms_and_devices(function):
+    x = torch.cat((torch.randn(4, 3), torch.zeros(1, 3)))
+    expected = function(x)
+    torch.testing.assert_close(torch.func.vmap(function)(x), expected)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), expected)
+    assert function(x.to("meta")).is_meta
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(function(x), expected)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert function(x).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(before)
+
+
 @layouts
 def test_orthogonality_loss(layout):
     matrix = random_matrices(4, 24)
@@ -178,6 +388,8 @@ def test_transforms_and_devices():
     x = torch.randn(4, 24, 6)
     expected = rotations.rot6d_to_matrix(x)
     torch.testing.assert_close(torch.func.vmap(rotations.rot6d_to_matrix)(x), expected)
+    slope = torch.func.grad(lambda x: rotations.rot6d_to_matrix(x)[..., 0].sum())
+    torch.testing.assert_close(torch.func.vmap(slope)(x), slope(x))
     compiled = torch.compile(rotations.rot6d_to_matrix, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), expected)
     assert rotations.rot6d_to_matrix(x.to("meta")).is_meta
@@ -193,6 +405,10 @@ def test_transforms_and_devices():
         (lambda: rotations.matrix_to_rot6d(torch.zeros(9)), r"matrix must have shape \(..., 3, 3"),
         (lambda: rotations.rotvec_to_matrix(torch.zeros(4)), r"rotvec must have shape \(..., 3\)"),
         (lambda: rotations.matrix_to_rotvec(torch.zeros(3)), r"matrix must have shape"),
+        (lambda: rotations.matrix_to_chart(torch.zeros(3)), r"matrix must have shape"),
+        (lambda: rotations.chart_to_matrix(torch.zeros(6)), r"x must have shape \(..., 3\)"),
+        (lambda: rotations.chart_log_volume(torch.zeros(6)), r"x must have shape \(..., 3\)"),
+        (lambda: rotations.exp_log_volume(torch.zeros(6)), r"rotvec must have shape \(..., 3\)"),
         (
             lambda: rotations.geodesic_distance(torch.eye(3), torch.zeros(3)),
             "second must have shape",
