@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flowprior import checkpoint, prohmr
 from flowprior.checkpoint import CheckpointError
 from flowprior.flow import LU_FORWARDS, ConditionalFlow, ProjectedContext
-from flowprior.flow.checks import require_non_negative, require_tensor
+from flowprior.flow.checks import require_count, require_like, require_tensor
 from flowprior.spaces import Rot6dSpace, make_space
 
 __all__ = ["ConditionalPosePrior", "LatentCalibration", "PosePosterior"]
@@ -158,8 +158,9 @@ class ConditionalPosePrior(nn.Module):
         """Negative log-likelihood, the mean over annotated rows.
 
         In training mode, Gaussian noise of standard deviation ``target_noise`` is added to the
-        target, and the first call with two or more rows sets the flow's ActNorm from the noiseless
-        targets.
+        target, which bounds the density where data has no spread, and the first call with two or
+        more rows sets the flow's ActNorm. In evaluation mode there is no noise: values of the two
+        modes cannot be compared.
 
         Args:
             theta: (*batch, *extra, J, k), in any accepted form. Rows that are not valid may hold
@@ -185,7 +186,9 @@ class ConditionalPosePrior(nn.Module):
         x = posterior._checked_vector("theta", x)
         projected = posterior.context
         if self.training:
-            if not self.flow.is_initialized():
+            if self.config["preset"] == "prohmr" and not self.flow.is_initialized():
+                # The original sets ActNorm from targets without noise, in a pass of its own. A
+                # feature that never varies then starts a thousandfold too large in every step.
                 with torch.no_grad():
                     self.flow(x, projected)
             noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
@@ -459,7 +462,7 @@ class PosePosterior:
         Raises:
             ValueError: If ``num_samples`` is negative.
         """
-        require_non_negative("num_samples", num_samples)
+        require_count("num_samples", num_samples)
         x, log_prob = self.prior.flow.sample_and_log_prob(
             self.context, num_samples, generator=generator
         )
@@ -529,6 +532,7 @@ class PosePosterior:
                 f"{name} has leading shape {tuple(x.shape[:-1])}, but the context has batch shape "
                 f"{tuple(batch)}: several poses for one context stand on axes after the batch"
             )
+        x = require_like(name, x, self.prior.flow.dtype, self.prior.flow.device)
         _require_finite(name, x)
         return x
 

@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from flowprior import rotations
-from flowprior.flow.checks import require_tensor
+from flowprior.flow.checks import require_count, require_tensor
 
 __all__ = ["SPACES", "PointSpace", "PoseSpace", "Rot6dSpace", "make_space"]
 
@@ -19,8 +20,7 @@ class PoseSpace(ABC):
     """
 
     def __init__(self, joints: int, numbers_per_joint: int) -> None:
-        if joints < 1:
-            raise ValueError(f"joints must be at least 1, got {joints}")
+        require_count("joints", joints, least=1)
         self.joints = joints
         self.event_shape = (joints, numbers_per_joint)
 
@@ -41,7 +41,10 @@ class PoseSpace(ABC):
         forms = ", ".join(
             f"{name} (..., {', '.join(map(str, shape))})" for name, shape in accepted.items()
         )
-        return ValueError(f"theta has shape {tuple(theta.shape)}; accepted are {forms}")
+        hint = ""
+        if theta.shape[-1:] == (3 * self.joints,):
+            hint = f"; theta.unflatten(-1, ({self.joints}, 3)) makes joints of flat vectors"
+        return ValueError(f"theta has shape {tuple(theta.shape)}; accepted are {forms}{hint}")
 
 
 class Rot6dSpace(PoseSpace):
@@ -65,6 +68,8 @@ class Rot6dSpace(PoseSpace):
     def to_vector(self, theta: Tensor) -> Tensor:
         """Theta in any accepted form -> (..., 6 J). ValueError for any other shape."""
         require_tensor("theta", theta)
+        # Rounding once more while encoding would cost half-precision input most of its accuracy.
+        theta = theta.to(torch.promote_types(theta.dtype, torch.float32))
         shape, joints = theta.shape, self.joints
         if shape[-2:] == (joints, 6):
             return theta.flatten(start_dim=-2)

@@ -44,6 +44,18 @@ def test_other_shapes_are_refused_and_accepted_ones_named(shape):
         Rot6dSpace(24).to_vector(torch.zeros(shape))
 
 
+def test_flat_rotation_vectors_are_told_what_to_do():
+    with pytest.raises(ValueError, match=r"theta.unflatten\(-1, \(24, 3\)\)"):
+        Rot6dSpace(24).to_vector(torch.zeros(4, 72))
+
+
+@pytest.mark.parametrize("form", [lambda m: m, rotations.matrix_to_rotvec])
+def test_half_precision_is_raised_before_it_is_encoded(form):
+    theta = form(roma.random_rotmat((4, 24))).half()
+    vector = Rot6dSpace(24).to_vector(theta)
+    assert torch.equal(vector, Rot6dSpace(24).to_vector(theta.float()))
+
+
 def test_points_refuse_rotations():
     with pytest.raises(ValueError, match=r"keypoints \(..., 16, 3\)"):
         PointSpace(16).to_vector(torch.zeros(4, 16, 6))
@@ -54,7 +66,7 @@ def test_points_refuse_rotations():
     [
         (("quaternion", 24, "columns"), "space must be one of"),
         (("rot6d", 24, "column"), "layout must be one of"),
-        (("rot6d", 0, "columns"), "joints must be at least 1"),
+        (("rot6d", 0, "columns"), "joints must be a whole number of at least 1"),
     ],
 )
 def test_bad_names(args, message):
