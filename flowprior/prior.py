@@ -48,6 +48,10 @@ class ConditionalPosePrior(nn.Module):
         num_blocks: Residual blocks per conditioner.
         batch_norm: Overrides the preset's batch norm.
         dropout: Overrides the preset's dropout probability.
+        context_norm: Overrides whether the context moves scale and shift of every ActNorm, which
+            makes the entropy differ from context to context and keeps the mode exact.
+        coupling: ``"additive"``, ``"affine"`` or ``"spline"``; with the last two, mode and entropy
+            are found numerically.
         lu_forward: ``"legacy"`` for weights of the original that were trained in August 2021; see
             :class:`flowprior.ConditionalFlow` and :meth:`latent_calibration`.
         target_noise: Standard deviation of the noise :meth:`nll` adds to theta in training, in
@@ -76,6 +80,8 @@ class ConditionalPosePrior(nn.Module):
         num_blocks: int = 2,
         batch_norm: bool | None = None,
         dropout: float | None = None,
+        context_norm: bool | None = None,
+        coupling: str = "additive",
         lu_forward: str = "exact",
         target_noise: float = 0.005,
     ) -> None:
@@ -93,6 +99,8 @@ class ConditionalPosePrior(nn.Module):
             "num_blocks": num_blocks,
             "batch_norm": batch_norm,
             "dropout": dropout,
+            "context_norm": context_norm,
+            "coupling": coupling,
             "lu_forward": lu_forward,
             "target_noise": target_noise,
         }
@@ -108,6 +116,8 @@ class ConditionalPosePrior(nn.Module):
             num_blocks=num_blocks,
             batch_norm=batch_norm,
             dropout=dropout,
+            context_norm=context_norm,
+            coupling=coupling,
             lu_forward=lu_forward,
         )
 
@@ -299,7 +309,7 @@ class ConditionalPosePrior(nn.Module):
         if rest:
             raise ValueError(f"{path} has {features} features, no whole number of joints")
         with torch.device("meta"):
-            prior = cls(joints=joints, space=space, preset="prohmr", lu_forward=lu_forward, **sizes)
+            prior = cls(joints=joints, space=space, lu_forward=lu_forward, **sizes)
         state = prohmr.flow_state_from_prohmr(weights, prior.flow)
         prior.flow.load_state_dict(state, assign=True)
         prior.provenance = {"converted_from": os.path.basename(path)}

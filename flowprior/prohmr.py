@@ -118,6 +118,11 @@ def flow_state_to_prohmr(flow: ConditionalFlow, prefix: str = "") -> dict[str, T
     Returns:
         Tensors by name, in the original's order of steps, its constant buffers included.
     """
+    if not flow.is_like_prohmr:
+        raise ValueError(
+            "only a flow with additive couplings, without context_norm and with temperature 1 has "
+            "a counterpart in the original"
+        )
     state = flow.state_dict()
     root = f"{prefix}_transform."
     marker = torch.ones((), dtype=flow.weight_dtype, device=flow.device)
@@ -173,6 +178,7 @@ def flow_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "hidden_features": hidden,
         "num_steps": count,
         "num_blocks": blocks,
+        "preset": "prohmr",
         "batch_norm": f"{network}blocks.0.batch_norm_layers.0.weight" in state,
     }
 
@@ -202,7 +208,10 @@ def flow_state_from_prohmr(
         raise CheckpointError("not a ProHMR flow: " + "; ".join(sorted(problems)))
 
     result = {}
-    for ours in wanted.state_dict():
+    for ours, own in wanted.state_dict().items():
+        if ours == "temperature":
+            result[ours] = torch.ones_like(own, device="cpu")
+            continue
         _, number, name = ours.split(".", 2)
         step = int(number)
         source = "coupling.conditioner.input.weight" if name == CONTEXT_WEIGHT else name

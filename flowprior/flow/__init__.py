@@ -9,17 +9,27 @@ from flowprior.flow.conditional_flow import (
     standard_normal_log_prob,
 )
 from flowprior.flow.conditioner import Conditioner
-from flowprior.flow.coupling import AdditiveCoupling
+from flowprior.flow.coupling import (
+    COUPLINGS,
+    AdditiveCoupling,
+    AffineCoupling,
+    Coupling,
+    SplineCoupling,
+)
 from flowprior.flow.lu_linear import LULinear
 
 __all__ = [
+    "COUPLINGS",
     "LU_FORWARDS",
     "PRESETS",
     "ActNorm",
     "AdditiveCoupling",
+    "AffineCoupling",
     "ConditionalFlow",
     "Conditioner",
+    "Coupling",
     "LULinear",
     "ProjectedContext",
+    "SplineCoupling",
     "standard_normal_log_prob",
 ]

@@ -3,11 +3,14 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["ActNorm"]
 
 MIN_STD = 1e-3
+# Bound of the terms that come from the context: a factor of 20 in scale, 3 deviations in shift.
+CONTEXT_BOUND = 3.0
 
 
 class ActNorm(nn.Module):
@@ -18,25 +21,36 @@ class ActNorm(nn.Module):
     A batch of fewer than two rows has no variance and leaves the map as it is. Evaluation and the
     inverse direction never initialise anything.
 
+    With a context, ``s`` and ``t`` gain a term each that is linear in the context, bounded by
+    ``CONTEXT_BOUND`` through a hyperbolic tangent, and zero when new. The log-determinant then
+    differs from context to context, but still does not depend on x.
+
     Args:
         features: Number of features D.
+        context_features: Width C of the context that moves scale and shift; 0 for none.
 
     Attributes:
         log_scale: s, shape (D,).
         shift: t, shape (D,).
+        context_weight: Weight (2 D, C) of the context's terms, log-scales first; None without.
         initialized: Boolean buffer, shape (), saved with the weights.
 
     References:
         Kingma and Dhariwal, *Glow: Generative Flow with Invertible 1x1 Convolutions*, 2018;
-        https://arxiv.org/abs/1807.03039.
+        https://arxiv.org/abs/1807.03039. The context's terms are the affine injector of Lugmayr et
+        al., *SRFlow: Learning the Super-Resolution Space with Normalizing Flow*, 2020, made linear
+        in the context; https://arxiv.org/abs/2006.14200.
     """
 
     initialized: Tensor
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, context_features: int = 0) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(features))
         self.shift = nn.Parameter(torch.zeros(features))
+        self.context_weight = (
+            nn.Parameter(torch.zeros(2 * features, context_features)) if context_features else None
+        )
         self.register_buffer("initialized", torch.tensor(False))
         # Reading the buffer waits for the device; once it was seen True nobody needs to look again.
         self._seen_initialized = False
@@ -47,27 +61,45 @@ class ActNorm(nn.Module):
             self._seen_initialized = bool(self.initialized)
         return self._seen_initialized
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def project_context(self, context: Tensor) -> Tensor | None:
+        """The context's terms (..., 2 D), log-scales first; None if the layer takes no context."""
+        if self.context_weight is None:
+            return None
+        terms = F.linear(context.to(self.context_weight.dtype), self.context_weight)
+        return CONTEXT_BOUND * torch.tanh(terms.to(context.dtype) / CONTEXT_BOUND)
+
+    def forward(self, x: Tensor, projected: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to latent.
 
         Args:
             x: (..., D).
+            projected: From :meth:`project_context`, broadcasting against (..., 2 D).
 
         Returns:
-            ``y`` (..., D) and the log-determinant (), the same for every row.
+            ``y`` (..., D) and the log-determinant, () or the leading shape of ``projected``.
         """
         if self.training and not self.is_initialized():
             self._initialize(x.detach())
-        y = x * self.log_scale.to(x.dtype).exp() + self.shift
-        return y, self.log_abs_det(x.dtype)
+        log_scale, shift = self._scale_and_shift(x.dtype, projected)
+        return x * log_scale.exp() + shift, log_scale.sum(dim=-1)
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """Latent to data: y (..., D) -> x (..., D)."""
-        return (y - self.shift) * torch.exp(-self.log_scale.to(y.dtype))
+    def inverse(self, y: Tensor, projected: Tensor | None = None) -> Tensor:
+        """Latent to data: y (..., D) -> x (..., D), ``projected`` as in :meth:`forward`."""
+        log_scale, shift = self._scale_and_shift(y.dtype, projected)
+        return (y - shift) * torch.exp(-log_scale)
 
-    def log_abs_det(self, dtype: torch.dtype) -> Tensor:
-        """Log-determinant of the forward map, shape ()."""
-        return self.log_scale.to(dtype).sum()
+    def log_abs_det(self, dtype: torch.dtype, projected: Tensor | None = None) -> Tensor:
+        """Log-determinant of the forward map, () or the leading shape of ``projected``."""
+        return self._scale_and_shift(dtype, projected)[0].sum(dim=-1)
+
+    def _scale_and_shift(
+        self, dtype: torch.dtype, projected: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self.log_scale.to(dtype), self.shift.to(dtype)
+        if projected is None:
+            return log_scale, shift
+        log_scale_term, shift_term = projected.chunk(2, dim=-1)
+        return log_scale + log_scale_term, shift + shift_term
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, cast
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flowprior.flow.actnorm import ActNorm
 from flowprior.flow.checks import require_count, require_like, require_width
-from flowprior.flow.coupling import AdditiveCoupling
+from flowprior.flow.coupling import COUPLINGS, Coupling
 from flowprior.flow.lu_linear import LULinear
 
 __all__ = [
@@ -24,36 +24,57 @@ __all__ = [
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Nothing in the network depends on the batch or on chance, so training equals evaluation.
-    "default": {"batch_norm": False, "dropout": 0.0},
+    "default": {"batch_norm": False, "dropout": 0.0, "context_norm": True},
     # The original: constructor defaults that no configuration file of it mentions.
-    "prohmr": {"batch_norm": True, "dropout": 0.5},
+    "prohmr": {"batch_norm": True, "dropout": 0.5, "context_norm": False},
 }
 
-
 LU_FORWARDS = ("exact", "legacy")
+
+
+class StepContext(NamedTuple):
+    """A context as one step reads it.
+
+    Attributes:
+        hidden: Its share of the conditioner's first layer, (*batch, H).
+        norm: Its terms in scale and shift of the ActNorm, (*batch, 2 D), or None.
+    """
+
+    hidden: Tensor
+    norm: Tensor | None
+
+    def with_extra_axes(self, count: int) -> "StepContext":
+        """Axes of size 1 between batch and features, for inputs that share their context."""
+
+        def insert(value: Tensor) -> Tensor:
+            return value.reshape(*value.shape[:-1], *(1,) * count, value.shape[-1])
+
+        return StepContext(insert(self.hidden), None if self.norm is None else insert(self.norm))
 
 
 class ProjectedContext(NamedTuple):
     """A context as the flow reads it: computed once, reused by every call.
 
     Attributes:
-        hidden: The context's share of each conditioner's first layer, a (*batch, H) per step.
+        steps: What each step reads.
     """
 
-    hidden: tuple[Tensor, ...]
+    steps: tuple[StepContext, ...]
 
     @property
     def batch_shape(self) -> torch.Size:
         """Shape of the batch of contexts."""
-        return self.hidden[0].shape[:-1]
+        return self.steps[0].hidden.shape[:-1]
 
 
 class ConditionalFlow(nn.Module):
     r"""Normalizing flow :math:`z = f(x; c)` over vectors x given a context c.
 
-    ``num_steps`` times ActNorm, LULinear, AdditiveCoupling map data x to a latent z that is
-    standard normal. The log-determinant depends on the weights alone. Hence ``z = 0`` is exactly
-    the mode of p(x | c), and the entropy is known in closed form.
+    ``num_steps`` times ActNorm, LULinear and a coupling map data x to a latent z that is standard
+    normal. With additive couplings the log-determinant does not depend on x. Hence ``z = 0`` is
+    exactly the mode of p(x | c), and the entropy is known in closed form. Without ``context_norm``
+    the log-determinant does not depend on the context either, so the entropy is one number for all
+    contexts. Other couplings bend the volume: mode and entropy are then found numerically.
 
     Shapes: a context is (\*batch, C); x and z are (\*batch, \*extra, D). Extra axes stand between
     batch and features and share the context of their row. Without a context the batch is empty
@@ -73,6 +94,8 @@ class ConditionalFlow(nn.Module):
         num_blocks: Residual blocks per conditioner.
         batch_norm: Overrides the preset's choice.
         dropout: Overrides the preset's dropout probability.
+        context_norm: Overrides whether the context moves scale and shift of every ActNorm.
+        coupling: ``"additive"``, ``"affine"`` or ``"spline"``.
         lu_forward: ``"exact"``, or ``"legacy"`` for weights trained with the original's code of
             August 2021, see :class:`LULinear`. With ``"legacy"``, :meth:`forward` and
             :meth:`log_prob` are those the weights were trained with, while samples and mode come
@@ -86,6 +109,8 @@ class ConditionalFlow(nn.Module):
         https://arxiv.org/abs/2108.11944.
     """
 
+    temperature: Tensor
+
     def __init__(
         self,
         features: int,
@@ -97,6 +122,8 @@ class ConditionalFlow(nn.Module):
         num_blocks: int = 2,
         batch_norm: bool | None = None,
         dropout: float | None = None,
+        context_norm: bool | None = None,
+        coupling: str = "additive",
         lu_forward: str = "exact",
     ) -> None:
         super().__init__()
@@ -104,6 +131,8 @@ class ConditionalFlow(nn.Module):
             raise ValueError(f"lu_forward must be one of {LU_FORWARDS}, got {lu_forward!r}")
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
+        if coupling not in COUPLINGS:
+            raise ValueError(f"coupling must be one of {sorted(COUPLINGS)}, got {coupling!r}")
         sizes = {
             "features": (features, 2),
             "context_features": (context_features, 0),
@@ -117,14 +146,16 @@ class ConditionalFlow(nn.Module):
             batch_norm = PRESETS[preset]["batch_norm"]
         if dropout is None:
             dropout = PRESETS[preset]["dropout"]
+        if context_norm is None:
+            context_norm = PRESETS[preset]["context_norm"]
 
         self.features = features
         self.context_features = context_features
         self.steps = nn.ModuleList(
             _Step(
-                ActNorm(features),
+                ActNorm(features, context_features if context_norm else 0),
                 LULinear(features, legacy_forward=lu_forward == "legacy"),
-                AdditiveCoupling(
+                COUPLINGS[coupling](
                     features,
                     context_features,
                     hidden_features,
@@ -136,6 +167,22 @@ class ConditionalFlow(nn.Module):
             )
             for step in range(num_steps)
         )
+        # Standard deviation of the latents before they are scaled to one; see calibrate().
+        self.register_buffer("temperature", torch.ones(()))
+
+    @property
+    def has_exact_mode(self) -> bool:
+        """Whether the log-determinant does not depend on x, so that z = 0 is the mode."""
+        return all(step.coupling.keeps_volume for step in self._steps)
+
+    @property
+    def is_like_prohmr(self) -> bool:
+        """Whether the original's code could compute this flow."""
+        plain = all(
+            step.coupling.keeps_volume and step.actnorm.context_weight is None
+            for step in self._steps
+        )
+        return plain and (self.temperature.is_meta or bool(self.temperature == 1))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -191,12 +238,12 @@ class ConditionalFlow(nn.Module):
             ValueError: If shapes, dtypes or devices do not fit.
         """
         x, projected = self._prepare("x", x, context)
-        log_abs_det = x.new_zeros(())
+        log_abs_det = self._temperature_log_abs_det()
         with self._full_precision():
-            for step, hidden in zip(self._steps, projected.hidden, strict=True):
-                x, step_log_abs_det = step(x, hidden)
+            for step, step_context in zip(self._steps, projected.steps, strict=True):
+                x, step_log_abs_det = step(x, step_context)
                 log_abs_det = log_abs_det + step_log_abs_det
-        return x, log_abs_det.expand(x.shape[:-1])
+        return x / self.temperature.to(x.dtype), log_abs_det.expand(x.shape[:-1])
 
     def inverse(
         self, z: Tensor, context: Tensor | ProjectedContext | None = None
@@ -214,10 +261,15 @@ class ConditionalFlow(nn.Module):
             ValueError: If shapes, dtypes or devices do not fit.
         """
         z, projected = self._prepare("z", z, context)
+        z = z * self.temperature.to(z.dtype)
+        log_abs_det = -self._temperature_log_abs_det()
         with self._full_precision():
-            for step, hidden in zip(reversed(self._steps), reversed(projected.hidden), strict=True):
-                z = step.inverse(z, hidden)
-        return z, -self._log_abs_det().expand(z.shape[:-1])
+            for step, step_context in zip(
+                reversed(self._steps), reversed(projected.steps), strict=True
+            ):
+                z, step_log_abs_det = step.inverse(z, step_context)
+                log_abs_det = log_abs_det + step_log_abs_det
+        return z, log_abs_det.expand(z.shape[:-1])
 
     def log_prob(self, x: Tensor, context: Tensor | ProjectedContext | None = None) -> Tensor:
         """Log-density of x given the context, in nats.
@@ -284,30 +336,86 @@ class ConditionalFlow(nn.Module):
         x, log_abs_det = self.inverse(z, projected)
         return x, standard_normal_log_prob(z) - log_abs_det
 
-    def mode(self, context: Tensor | ProjectedContext | None = None) -> Tensor:
-        """The most likely x: exact, because the log-determinant does not depend on x.
+    def mode(
+        self,
+        context: Tensor | ProjectedContext | None = None,
+        *,
+        log_volume: Callable[[Tensor], Tensor] | None = None,
+        max_steps: int = 100,
+    ) -> Tensor:
+        """The most likely x.
+
+        Exact where :attr:`has_exact_mode` and no ``log_volume`` is given: the decoded z = 0.
+        Otherwise a local maximum near it, found by ascent on the log-density in the latent space
+        and never less likely than the decoded z = 0; gradients to weights and context then treat
+        its z as a constant.
 
         Args:
             context: (*batch, C), projected or not.
+            log_volume: What to add to the log-density of x (..., D) to get that of the pose (...).
+            max_steps: Steps of ascent.
 
         Returns:
             (*batch, D).
         """
         projected = self._projected(context)
         shape = (*projected.batch_shape, self.features)
-        return self.inverse(torch.zeros(shape, dtype=self.dtype, device=self.device), projected)[0]
+        z = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        if not self.has_exact_mode or log_volume is not None:
+            z = self._climb(z, projected, log_volume, max_steps)
+        return self.inverse(z, projected)[0]
 
-    def entropy(self, context: Tensor | ProjectedContext | None = None) -> Tensor:
-        """Differential entropy of p(x | c) in nats, in closed form.
+    def entropy(
+        self,
+        context: Tensor | ProjectedContext | None = None,
+        *,
+        num_samples: int = 256,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Differential entropy of p(x | c) in nats.
+
+        In closed form where :attr:`has_exact_mode`, otherwise the mean surprise of samples.
 
         Args:
             context: (*batch, C), projected or not.
+            num_samples: Samples per context where there is no closed form.
+            generator: Source of their noise.
 
         Returns:
             (*batch,).
         """
+        projected = self._projected(context)
+        if not self.has_exact_mode:
+            return -self.sample_and_log_prob(projected, num_samples, generator=generator)[1].mean(
+                dim=-1
+            )
         base = 0.5 * self.features * math.log(2 * math.pi * math.e)
-        return (base - self._log_abs_det()).expand(self._projected(context).batch_shape)
+        log_abs_det = self._temperature_log_abs_det()
+        for step, step_context in zip(self._steps, projected.steps, strict=True):
+            log_abs_det = log_abs_det + step.constant_log_abs_det(self.dtype, step_context)
+        return (base - log_abs_det).expand(projected.batch_shape)
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor, context: Tensor | ProjectedContext | None = None) -> Tensor:
+        """Set the temperature that makes held-out data most likely: the rms of its latents.
+
+        Mode and order of hypotheses stay as they are. Training afterwards leaves it as it is.
+
+        Args:
+            x: (*batch, *extra, D), data the flow was not trained on.
+            context: (*batch, C), projected or not.
+
+        Returns:
+            The temperature, shape (); 1 changes nothing.
+
+        Raises:
+            ValueError: If shapes do not fit or there is no data.
+        """
+        if not x.numel():
+            raise ValueError("x holds no rows to calibrate with")
+        z, _ = self.forward(x, context)
+        self.temperature.mul_(z.square().mean().sqrt())
+        return self.temperature.clone()
 
     def with_lu_forward(self, lu_forward: str) -> "ConditionalFlow":
         """A copy of this flow with another ``lu_forward``."""
@@ -329,8 +437,39 @@ class ConditionalFlow(nn.Module):
         """Any weight: all share one dtype and device."""
         return self._steps[0].linear.bias
 
-    def _log_abs_det(self) -> Tensor:
-        return torch.stack([step.log_abs_det(self.dtype) for step in self._steps]).sum()
+    def _temperature_log_abs_det(self) -> Tensor:
+        return -self.features * self.temperature.to(self.dtype).log()
+
+    def _climb(
+        self,
+        z: Tensor,
+        projected: ProjectedContext,
+        log_volume: Callable[[Tensor], Tensor] | None,
+        max_steps: int,
+    ) -> Tensor:
+        """Ascent on the log-density from z, each row keeping the best point it met."""
+        # Tensors made under inference mode cannot enter a graph; their copies can.
+        with torch.inference_mode(False), torch.enable_grad():
+            projected = ProjectedContext(
+                tuple(
+                    StepContext(h.detach().clone(), None if n is None else n.detach().clone())
+                    for h, n in projected.steps
+                )
+            )
+            z = z.clone().requires_grad_()
+            optimizer = torch.optim.Adam([z], lr=0.03)
+            best, best_log_prob = z.detach().clone(), torch.full_like(z[..., 0], -math.inf)
+            for _ in range(max_steps + 1):
+                x, log_abs_det = self.inverse(z, projected)
+                log_prob = standard_normal_log_prob(z) - log_abs_det
+                if log_volume is not None:
+                    log_prob = log_prob + log_volume(x)
+                better = log_prob.detach() > best_log_prob
+                best = torch.where(better[..., None], z.detach(), best)
+                best_log_prob = torch.where(better, log_prob.detach(), best_log_prob)
+                (z.grad,) = torch.autograd.grad(-log_prob.sum(), z)
+                optimizer.step()
+        return best
 
     def _projected(self, context: Tensor | ProjectedContext | None) -> ProjectedContext:
         if isinstance(context, ProjectedContext):
@@ -351,9 +490,9 @@ class ConditionalFlow(nn.Module):
                 f"{name} has leading shape {tuple(leading)}, but the context has batch shape "
                 f"{tuple(batch)}: {name} must be (*batch, *extra, {self.features})"
             )
-        extra = (1,) * (len(leading) - len(batch))
-        hidden = tuple(h.reshape(*batch, *extra, h.shape[-1]) for h in projected.hidden)
-        return value, ProjectedContext(hidden)
+        count = len(leading) - len(batch)
+        steps = tuple(step_context.with_extra_axes(count) for step_context in projected.steps)
+        return value, ProjectedContext(steps)
 
     def _full_precision(self) -> AbstractContextManager[object]:
         """Autocast would round the two directions differently, so they would not be inverses."""
@@ -366,25 +505,32 @@ class ConditionalFlow(nn.Module):
 class _Step(nn.Module):
     """ActNorm, then LULinear, then a coupling."""
 
-    def __init__(self, actnorm: ActNorm, linear: LULinear, coupling: AdditiveCoupling) -> None:
+    def __init__(self, actnorm: ActNorm, linear: LULinear, coupling: Coupling) -> None:
         super().__init__()
         self.actnorm = actnorm
         self.linear = linear
         self.coupling = coupling
 
-    def project_context(self, context: Tensor) -> Tensor:
-        return self.coupling.conditioner.project_context(context)
+    def project_context(self, context: Tensor) -> StepContext:
+        return StepContext(
+            self.coupling.conditioner.project_context(context),
+            self.actnorm.project_context(context),
+        )
 
-    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        x, scale_log_abs_det = self.actnorm(x)
+    def forward(self, x: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+        x, norm_log_abs_det = self.actnorm(x, context.norm)
         x, linear_log_abs_det = self.linear(x)
-        return self.coupling(x, hidden), scale_log_abs_det + linear_log_abs_det
+        x, coupling_log_abs_det = self.coupling(x, context.hidden)
+        return x, norm_log_abs_det + linear_log_abs_det + coupling_log_abs_det
 
-    def inverse(self, z: Tensor, hidden: Tensor) -> Tensor:
-        return self.actnorm.inverse(self.linear.inverse(self.coupling.inverse(z, hidden)))
+    def inverse(self, z: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+        z, coupling_log_abs_det = self.coupling.inverse(z, context.hidden)
+        z = self.actnorm.inverse(self.linear.inverse(z), context.norm)
+        return z, coupling_log_abs_det - self.constant_log_abs_det(z.dtype, context)
 
-    def log_abs_det(self, dtype: torch.dtype) -> Tensor:
-        return self.actnorm.log_abs_det(dtype) + self.linear.log_abs_det(dtype)
+    def constant_log_abs_det(self, dtype: torch.dtype, context: StepContext) -> Tensor:
+        """The part of the forward log-determinant that does not depend on x."""
+        return self.actnorm.log_abs_det(dtype, context.norm) + self.linear.log_abs_det(dtype)
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:

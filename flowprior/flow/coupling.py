@@ -1,15 +1,19 @@
 """Coupling layers: one half of the features is moved by a function of the other half."""
 
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from flowprior.flow.conditioner import Conditioner
+from flowprior.flow.spline import rational_quadratic_spline
 
-__all__ = ["AdditiveCoupling"]
+__all__ = ["COUPLINGS", "AdditiveCoupling", "AffineCoupling", "Coupling", "SplineCoupling"]
 
 
-class AdditiveCoupling(nn.Module):
-    """Volume-preserving coupling: the moving half is shifted by m(resting half, context).
+class Coupling(nn.Module, ABC):
+    """One half of the features rests and, with the context, decides how the other half moves.
 
     Args:
         features: Number of features D, at least 2.
@@ -20,10 +24,12 @@ class AdditiveCoupling(nn.Module):
         batch_norm: Batch norm inside the conditioner.
         dropout: Dropout probability inside the conditioner.
 
-    References:
-        Dinh et al., *NICE: Non-linear Independent Components Estimation*, 2014;
-        https://arxiv.org/abs/1410.8516.
+    Attributes:
+        keeps_volume: Whether the log-determinant is always zero.
     """
+
+    keeps_volume: ClassVar[bool] = False
+    numbers_per_feature: ClassVar[int]
 
     def __init__(
         self,
@@ -39,9 +45,10 @@ class AdditiveCoupling(nn.Module):
         super().__init__()
         self.odd_moves = odd_moves
         even, odd = (features + 1) // 2, features // 2
+        rests, moves = (even, odd) if odd_moves else (odd, even)
         self.conditioner = Conditioner(
-            even if odd_moves else odd,
-            odd if odd_moves else even,
+            rests,
+            moves * self.numbers_per_feature,
             context_features,
             hidden_features,
             num_blocks,
@@ -49,29 +56,94 @@ class AdditiveCoupling(nn.Module):
             dropout=dropout,
         )
 
-    def forward(self, x: Tensor, projected: Tensor) -> Tensor:
-        """Data to latent; the log-determinant is zero.
+    def forward(self, x: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """Data to latent.
 
         Args:
             x: (..., D).
             projected: The conditioner's projected context, broadcasting against (..., H).
 
         Returns:
-            (..., D).
+            ``y`` (..., D) and the log-determinant (...), or () where it is always zero.
         """
-        return self._shift(x, projected, 1)
+        return self._couple(x, projected, inverse=False)
 
-    def inverse(self, y: Tensor, projected: Tensor) -> Tensor:
-        """Latent to data, arguments as in :meth:`forward`."""
-        return self._shift(y, projected, -1)
+    def inverse(self, y: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent to data: ``x`` (..., D) and the log-determinant of the inverse map."""
+        return self._couple(y, projected, inverse=True)
 
-    def _shift(self, x: Tensor, projected: Tensor, sign: int) -> Tensor:
+    @abstractmethod
+    def move(self, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Move features (..., M) by numbers (..., M, P): the result and the log-determinant."""
+
+    def _couple(self, x: Tensor, projected: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         even, odd = x[..., 0::2], x[..., 1::2]
-        if self.odd_moves:
-            odd = odd + sign * self.conditioner(even, projected)
-        else:
-            even = even + sign * self.conditioner(odd, projected)
-        return _interleave(even, odd)
+        resting, moving = (even, odd) if self.odd_moves else (odd, even)
+        numbers = self.conditioner(resting, projected)
+        numbers = numbers.unflatten(-1, (moving.shape[-1], self.numbers_per_feature))
+        moved, log_abs_det = self.move(moving, numbers, inverse=inverse)
+        even, odd = (even, moved) if self.odd_moves else (moved, odd)
+        return _interleave(even, odd), log_abs_det
+
+
+class AdditiveCoupling(Coupling):
+    """The moving half is shifted, which keeps the volume.
+
+    References:
+        Dinh et al., *NICE: Non-linear Independent Components Estimation*, 2014;
+        https://arxiv.org/abs/1410.8516.
+    """
+
+    keeps_volume = True
+    numbers_per_feature = 1
+
+    def move(self, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Shift; the log-determinant is the scalar zero."""
+        shift = numbers[..., 0]
+        return moving - shift if inverse else moving + shift, moving.new_zeros(())
+
+
+class AffineCoupling(Coupling):
+    """The moving half is scaled, by at most a factor of exp(2) either way, and shifted.
+
+    References:
+        Dinh et al., *Density estimation using Real NVP*, 2016; https://arxiv.org/abs/1605.08803.
+    """
+
+    numbers_per_feature = 2
+    max_log_scale = 2.0
+
+    def move(self, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Scale and shift."""
+        log_scale, shift = numbers.unbind(dim=-1)
+        log_scale = self.max_log_scale * torch.tanh(log_scale / self.max_log_scale)
+        log_abs_det = log_scale.sum(dim=-1)
+        if inverse:
+            return (moving - shift) * torch.exp(-log_scale), -log_abs_det
+        return moving * log_scale.exp() + shift, log_abs_det
+
+
+class SplineCoupling(Coupling):
+    """The moving half goes through monotone rational-quadratic splines, the identity outside.
+
+    References:
+        Durkan et al., *Neural Spline Flows*, 2019; https://arxiv.org/abs/1906.04032.
+    """
+
+    num_bins = 8
+    numbers_per_feature = 3 * num_bins - 1
+
+    def move(self, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Apply one spline to each feature."""
+        moved, log_derivative = rational_quadratic_spline(moving, numbers, inverse=inverse)
+        return moved, log_derivative.sum(dim=-1)
+
+
+COUPLINGS: dict[str, type[Coupling]] = {
+    "additive": AdditiveCoupling,
+    "affine": AffineCoupling,
+    "spline": SplineCoupling,
+}
 
 
 def _interleave(even: Tensor, odd: Tensor) -> Tensor:

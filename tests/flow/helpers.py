@@ -18,7 +18,7 @@ def random_flow(features: int, context_features: int, **kwargs) -> tuple[Conditi
 
 def load_oracle(state: dict) -> ConditionalFlow:
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.items()}
-    flow = ConditionalFlow(**flow_config(tensors)).double()
+    flow = ConditionalFlow(**flow_config(tensors), dropout=0.0).double()
     flow.load_state_dict(flow_state_from_prohmr(tensors, flow))
     return flow.eval()
 
