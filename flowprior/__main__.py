@@ -1,6 +1,7 @@
 """The command line: ``python -m flowprior convert`` and ``python -m flowprior info``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             _convert(args.original, args.prior, args.space, args.lu_forward, args.force)
         else:
             _info(args.file)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has had enough; Python must not complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (OSError, ValueError) as error:
         print(f"flowprior: {error}", file=sys.stderr)
         return 1

@@ -95,6 +95,8 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
             in a newer format.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give the model file itself")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:

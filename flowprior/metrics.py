@@ -47,7 +47,7 @@ def mpjpe(pred: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: The shapes are not (..., J, 3), do not match, or are not of floating point.
 
-    Source:
+    References:
         Ionescu et al., *Human3.6M: Large Scale Datasets and Predictive Methods for 3D Human
         Sensing in Natural Environments*, 2014, equation 8.
     """
@@ -66,15 +66,15 @@ def pa_mpjpe(pred: Tensor, target: Tensor) -> Tensor:
 
     Args:
         pred: (..., J, 3), in metres.
-        target: (..., J, 3), in metres. Leading axes as in `mpjpe`.
+        target: (..., J, 3), in metres. Leading axes as in ``mpjpe``.
 
     Returns:
-        (...), in metres, in the dtype ``mpjpe`` would give.
+        (...), in metres, in the dtype ```mpjpe``` would give.
 
     Raises:
         ValueError: The shapes are not (..., J, 3), do not match, or are not of floating point.
 
-    Source:
+    References:
         Umeyama, *Least-Squares Estimation of Transformation Parameters Between Two Point
         Patterns*, 1991; solved by ``roma.rigid_vectors_registration``
         after centring.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from flowprior import checkpoint, prohmr
 from flowprior.checkpoint import CheckpointError
 from flowprior.flow import LU_FORWARDS, ConditionalFlow, ProjectedContext
-from flowprior.flow.checks import require_non_negative, require_tensor
-from flowprior.spaces import Rot6dSpace, make_space
+from flowprior.flow.checks import require_count, require_like, require_tensor
+from flowprior.spaces import Rot6dSpace, RotationSpace, make_space
 
 __all__ = ["ConditionalPosePrior", "LatentCalibration", "PosePosterior"]
 
@@ -31,14 +31,16 @@ class ConditionalPosePrior(nn.Module):
 
     Theta is accepted as (..., J, 6), flat (..., 6 J), matrices (..., J, 3, 3) or rotation vectors
     (..., J, 3); with ``space="points"`` as (..., J, 3) or flat (..., 3 J). It is returned as
-    (..., J, 6) or (..., J, 3). Samples are points of the 6D space the density lives in, not yet
-    rotations: :meth:`smpl_params` or :func:`flowprior.rotations.rot6d_to_matrix` decode them.
+    (..., J, 6) or (..., J, 3). With ``space="rot6d"`` samples are points of the 6D space the
+    density lives in, not yet rotations: :meth:`smpl_params` or
+    :func:`flowprior.rotations.rot6d_to_matrix` decode them.
 
     Args:
         context_features: Width C of the context; 0 for an unconditional prior.
         joints: Number of joints J; 24 for SMPL, the root first.
-        space: ``"rot6d"`` for joint rotations with a density over their 6D vectors, ``"points"``
-            for 3D keypoints in metres.
+        space: ``"rot6d"`` for joint rotations with a density over their 6D vectors, ``"so3"`` for
+            joint rotations with a density over the rotations themselves, ``"points"`` for 3D
+            keypoints in metres.
         layout: Order of the six numbers, one of :data:`flowprior.rotations.LAYOUTS`; unused by
             ``"points"``.
         preset: ``"default"``, or ``"prohmr"`` for the original's network, batch norm and dropout
@@ -168,8 +170,9 @@ class ConditionalPosePrior(nn.Module):
         """Negative log-likelihood, the mean over annotated rows.
 
         In training mode, Gaussian noise of standard deviation ``target_noise`` is added to the
-        target, and the first call with two or more rows sets the flow's ActNorm from the noiseless
-        targets.
+        target, which bounds the density where data has no spread, and the first call with two or
+        more rows sets the flow's ActNorm. In evaluation mode there is no noise: values of the two
+        modes cannot be compared.
 
         Args:
             theta: (*batch, *extra, J, k), in any accepted form. Rows that are not valid may hold
@@ -195,12 +198,14 @@ class ConditionalPosePrior(nn.Module):
         x = posterior._checked_vector("theta", x)
         projected = posterior.context
         if self.training:
-            if not self.flow.is_initialized():
+            if self.config["preset"] == "prohmr" and not self.flow.is_initialized():
+                # The original sets ActNorm from targets without noise, in a pass of its own. A
+                # feature that never varies then starts a thousandfold too large in every step.
                 with torch.no_grad():
                     self.flow(x, projected)
             noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
             x = x + self.target_noise * noise
-        log_prob = self.flow.log_prob(x, projected)
+        log_prob = self.flow.log_prob(x, projected) + self.space.log_volume(x)
         return (-log_prob).sum() / max(log_prob.numel(), 1)
 
     def smpl_params(self, theta: Tensor) -> dict[str, Tensor]:
@@ -215,7 +220,7 @@ class ConditionalPosePrior(nn.Module):
         Raises:
             ValueError: If theta has another shape, or the prior is over keypoints.
         """
-        if not isinstance(self.space, Rot6dSpace):
+        if not isinstance(self.space, RotationSpace):
             raise ValueError("a prior over 3D keypoints has no joint rotations")
         matrix = self.space.to_matrix(theta)
         return {"global_orient": matrix[..., :1, :, :], "body_pose": matrix[..., 1:, :, :]}
@@ -302,6 +307,8 @@ class ConditionalPosePrior(nn.Module):
                     f"{path} has a flow over {features} features: say space='rot6d' or 'points'"
                 )
             space = prohmr.SPACES[features]
+        if space == "so3":
+            raise ValueError("the original models 6D vectors or keypoints, not space 'so3'")
         joints, rest = divmod(features, 6 if space == "rot6d" else 3)
         if rest:
             raise ValueError(f"{path} has {features} features, no whole number of joints")
@@ -323,11 +330,37 @@ class ConditionalPosePrior(nn.Module):
             ValueError: If the prior has another 6D layout than the original, whose code would take
                 it for other rotations.
         """
+        if self.config["space"] == "so3":
+            raise ValueError("the original models 6D vectors, this prior has space 'so3'")
         if isinstance(self.space, Rot6dSpace) and self.space.layout != "columns":
             raise ValueError(
                 f"the original reads 6D as 'columns', this prior has layout {self.space.layout!r}"
             )
         return prohmr.flow_state_to_prohmr(self.flow, prefix="flow.flow.")
+
+    @torch.no_grad()
+    def calibrate(self, theta: Tensor, context: Tensor | None = None) -> float:
+        """Set the temperature of the base distribution that makes held-out poses most likely.
+
+        On people it was not trained on, a prior is usually too sure of itself. One number, the
+        standard deviation of the latents, mends most of that. It is saved with the model, and the
+        order of hypotheses by density stays as it is; so does an exact mode.
+
+        Args:
+            theta: (*batch, *extra, J, k), poses of people the prior was not trained on.
+            context: (*batch, C), their contexts.
+
+        Returns:
+            The temperature; above 1 if the prior was too sure.
+
+        Raises:
+            ValueError: As :meth:`log_prob`, or if there are no poses.
+        """
+        posterior = self(context)
+        x = posterior._checked_vector("theta", self.space.to_vector(theta))
+        if not x.numel():
+            raise ValueError("theta holds no poses to calibrate with")
+        return float(self.flow.calibrate(x, posterior.context))
 
     @torch.no_grad()
     def latent_calibration(
@@ -469,16 +502,17 @@ class PosePosterior:
         Raises:
             ValueError: If ``num_samples`` is negative.
         """
-        require_non_negative("num_samples", num_samples)
+        require_count("num_samples", num_samples)
         x, log_prob = self.prior.flow.sample_and_log_prob(
             self.context, num_samples, generator=generator
         )
-        return self.prior.space.to_pose(x), log_prob
+        return self.prior.space.to_pose(x), log_prob + self.prior.space.log_volume(x)
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Log-density, differentiable in theta, weights and context.
 
-        With ``space="rot6d"`` it is the density of the 6D vectors, not of the rotations.
+        With ``space="rot6d"`` it is the density of the 6D vectors, not of the rotations; with
+        ``"so3"`` that of the rotations, by Haar measure of mass 1.
 
         Args:
             theta: (*batch, *extra, J, k), in any accepted form.
@@ -490,15 +524,43 @@ class PosePosterior:
             ValueError: If theta does not fit the batch or holds NaN or infinity.
         """
         x = self._checked_vector("theta", self.prior.space.to_vector(theta))
-        return self.prior.flow.log_prob(x, self.context)
+        return self.prior.flow.log_prob(x, self.context) + self.prior.space.log_volume(x)
 
     def mode(self) -> Tensor:
-        """The most likely theta (*batch, J, k): exact, the decoded z = 0."""
-        return self.prior.space.to_pose(self.prior.flow.mode(self.context))
+        """The most likely theta.
 
-    def entropy(self) -> Tensor:
-        """Differential entropy (*batch,) in nats, in closed form."""
-        return self.prior.flow.entropy(self.context)
+        Exact, the decoded z = 0, for additive couplings over 6D vectors or keypoints. For other
+        couplings and ``space="so3"`` the volume depends on theta: then it is a local maximum near
+        the decoded z = 0, found by ascent and never less likely than that.
+
+        Returns:
+            (*batch, J, k).
+        """
+        space = self.prior.space
+        log_volume = None if space.flat else space.log_volume
+        return space.to_pose(self.prior.flow.mode(self.context, log_volume=log_volume))
+
+    def entropy(
+        self, *, num_samples: int = 256, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Differential entropy in nats.
+
+        In closed form for additive couplings over 6D vectors or keypoints. Otherwise the mean
+        surprise of samples, or, for ``space="so3"``, the closed form plus a mean over samples.
+
+        Args:
+            num_samples: Samples per context where there is no closed form.
+            generator: Source of their noise.
+
+        Returns:
+            (*batch,).
+        """
+        flow, space = self.prior.flow, self.prior.space
+        entropy = flow.entropy(self.context, num_samples=num_samples, generator=generator)
+        if space.flat:
+            return entropy
+        x = flow.sample(self.context, num_samples, generator=generator)
+        return entropy - space.log_volume(x).mean(dim=-1)
 
     def encode(self, theta: Tensor) -> Tensor:
         """Latent of theta.
@@ -539,6 +601,7 @@ class PosePosterior:
                 f"{name} has leading shape {tuple(x.shape[:-1])}, but the context has batch shape "
                 f"{tuple(batch)}: several poses for one context stand on axes after the batch"
             )
+        x = require_like(name, x, self.prior.flow.dtype, self.prior.flow.device)
         _require_finite(name, x)
         return x
 

@@ -28,6 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowprior.flow.checks import require_tensor
+
 __all__ = [
     "LAYOUTS",
     "MAX_ANGLE",
@@ -357,6 +359,7 @@ def _require_layout(layout: str) -> None:
 
 
 def _require_trailing(name: str, value: Tensor, trailing: tuple[int, ...]) -> None:
+    require_tensor(name, value)
     if value.shape[-len(trailing) :] != trailing:
         wanted = ", ".join(map(str, trailing))
         raise ValueError(f"{name} must have shape (..., {wanted}), got {tuple(value.shape)}")

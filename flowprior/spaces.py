@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowprior import rotations
-from flowprior.flow.checks import require_tensor
+from flowprior.flow.checks import require_count, require_tensor
 
 __all__ = [
     "SPACES",
@@ -34,8 +34,7 @@ class PoseSpace(ABC):
     flat: ClassVar[bool] = True
 
     def __init__(self, joints: int, features_per_joint: int, numbers_per_joint: int) -> None:
-        if joints < 1:
-            raise ValueError(f"joints must be at least 1, got {joints}")
+        require_count("joints", joints, least=1)
         self.joints = joints
         self.features = joints * features_per_joint
         self.event_shape = (joints, numbers_per_joint)
@@ -63,7 +62,10 @@ class PoseSpace(ABC):
         forms = ", ".join(
             f"{name} (..., {', '.join(map(str, shape))})" for name, shape in accepted.items()
         )
-        return ValueError(f"theta has shape {tuple(theta.shape)}; accepted are {forms}")
+        hint = ""
+        if theta.shape[-1:] == (3 * self.joints,):
+            hint = f"; theta.unflatten(-1, ({self.joints}, 3)) makes joints of flat vectors"
+        return ValueError(f"theta has shape {tuple(theta.shape)}; accepted are {forms}{hint}")
 
 
 class RotationSpace(PoseSpace):
@@ -88,6 +90,8 @@ class RotationSpace(PoseSpace):
     def to_rot6d(self, theta: Tensor) -> Tensor:
         """Theta in any accepted form -> 6D vectors (..., J, 6). ValueError for any other shape."""
         require_tensor("theta", theta)
+        # Rounding once more while encoding would cost half-precision input most of its accuracy.
+        theta = _at_least_float32(theta)
         shape, joints = theta.shape, self.joints
         if shape[-2:] == (joints, 6):
             return theta
@@ -151,9 +155,7 @@ class So3Space(RotationSpace):
 
     def to_vector(self, theta: Tensor) -> Tensor:
         """Theta in any accepted form -> (..., 3 J). ValueError for any other shape."""
-        require_tensor("theta", theta)
-        x = rotations.matrix_to_chart(self.to_matrix(_at_least_float32(theta)))
-        return x.flatten(start_dim=-2).to(theta.dtype)
+        return rotations.matrix_to_chart(self.to_matrix(theta)).flatten(start_dim=-2)
 
     def to_pose(self, x: Tensor) -> Tensor:
         """(..., 3 J) -> 6D vectors (..., J, 6), orthonormal."""

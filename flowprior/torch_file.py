@@ -5,8 +5,9 @@ Unpickling imports what the pickle names and calls it, so here every name stands
 stand-in instead: tensors are rebuilt, objects of any other class (the configuration, the state of
 callbacks) become :class:`Inert`, their contents without their code.
 
-``torch.load(weights_only=True)`` does not serve: it refuses items set on a subclass of ``dict``,
-which is how every ``yacs`` configuration is stored, even where that class is allowed.
+``torch.load(weights_only=True)`` does not serve: even where its class is allowed, it refuses items
+set on a subclass of ``dict``, which is how every ``yacs`` configuration is stored ("Can only
+SETITEM for dict, collections.OrderedDict, collections.Counter").
 
 The format is that of ``torch.save`` since PyTorch 1.6 (``torch/serialization.py``); the way to
 restrict unpickling is that of the Python documentation (``pickle``, "Restricting Globals").
@@ -18,12 +19,12 @@ import os
 import pickle
 import pickletools
 import re
-import struct
 import sys
+import warnings
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ __all__ = ["Inert", "read_torch_file"]
 class Inert(dict[Any, Any]):
     """An object whose class is not loaded; its entries, if it is a kind of dictionary.
 
+    Its type is named like that class: ``__module__`` and ``__qualname__``.
+
     Attributes:
         args: What it was constructed from.
         state: What its attributes were to be set from.
@@ -47,7 +50,7 @@ class Inert(dict[Any, Any]):
     elements: list[Any]
 
     # Not all ways of unpickling call __init__.
-    def __new__(cls, *args: object, **_: object) -> "Inert":
+    def __new__(cls, /, *args: object, **_: object) -> "Inert":
         """Construct from anything."""
         self = super().__new__(cls)
         self.args, self.state, self.elements = args, None, []
@@ -56,6 +59,7 @@ class Inert(dict[Any, Any]):
     def __init__(self, *_: object, **__: object) -> None:
         super().__init__()
 
+    # Where this is missing, unpickling sets any attribute, methods included.
     def __setstate__(self, state: object) -> None:
         self.state = state
 
@@ -67,11 +71,10 @@ class Inert(dict[Any, Any]):
         """Take elements, as unpickling a list demands."""
         self.elements.extend(elements)
 
-    def __hash__(self) -> int:  # type: ignore[override]
-        return id(self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
+    # It may be the key of a dictionary.
+    __hash__ = object.__hash__  # type: ignore[assignment]
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__}, not loaded>"
@@ -108,41 +111,25 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[Any, Any]:
             content = _read(file, size)
         except _Refusal as refusal:
             raise CheckpointError(f"{path} {refusal}") from None
-        except _SYMPTOMS_OF_DAMAGE as error:
+        # On bytes that make no sense, zipfile, pickle and torch raise almost anything.
+        except Exception as error:
             raise CheckpointError(
                 f"{path} is cut short or damaged: compare its size ({size} bytes) with the "
                 f"original's and copy it again ({type(error).__name__}: {error!s:.200})"
             ) from error
-    if type(content) is not dict and not isinstance(content, _Dict):
-        raise CheckpointError(
-            f"{path} holds {content!r:.200} instead of a dictionary of weights; save "
-            "model.state_dict() rather than the model"
-        )
-    return content
+    if type(content) is dict or isinstance(content, _Dict):
+        return content
+    kind = type(content)
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    raise CheckpointError(
+        f"{path} holds one {name:.200} instead of a dictionary of weights; save "
+        "model.state_dict() rather than the model"
+    )
 
 
 class _Refusal(Exception):
     """Why a file is refused, to be put after its name."""
 
-
-# What zipfile, pickle and torch raise on bytes that make no sense.
-_SYMPTOMS_OF_DAMAGE = (
-    zipfile.BadZipFile,
-    pickle.UnpicklingError,
-    struct.error,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RecursionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 _LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 
@@ -162,14 +149,33 @@ def _describe(head: bytes, size: int) -> str:
 
 
 def _read(file: BinaryIO, size: int) -> object:
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(file) as archive, warnings.catch_warnings():
+        # Of wrong escapes in damaged strings.
+        warnings.simplefilter("ignore")
         records = _Records(archive, size)
-        program = records.read("data.pkl")
-        # The unpickler allocates what these announce before it notices that they lie.
-        for opcode, argument, _ in pickletools.genops(program):
-            if opcode.name.endswith("PUT") and int(argument or 0) > len(program):
-                raise ValueError(f"memo of {argument} entries in a pickle of {len(program)} bytes")
-        return _Unpickler(program, records).load()
+        return _Unpickler(_checked(records.read("data.pkl")), records).load_unsealed()
+
+
+def _checked(program: bytes) -> bytes:
+    """Refuse what the unpickler would do without asking :class:`_Unpickler`.
+
+    That is allocating whatever the pickle announces and returning registered extensions. Decoding
+    the instructions here fails where a text or number is announced that goes beyond the end.
+
+    Returns:
+        The pickle without its division into frames: where a frame ends amid an instruction, the
+        unpickler drops the first part, and would read another program than was checked.
+    """
+    pieces, start = [], 0
+    for opcode, argument, position in pickletools.genops(program):
+        if opcode.name.endswith("PUT") and int(argument or 0) > len(program):
+            raise ValueError(f"a memo that does not fit a pickle of {len(program)} bytes")
+        if opcode.name.startswith("EXT") or opcode.name.endswith("_BUFFER"):
+            raise ValueError(f"pickle instruction {opcode.name}")
+        if opcode.name == "FRAME":
+            pieces.append(program[start:position])
+            start = int(position or 0) + 9
+    return b"".join((*pieces, program[start:]))
 
 
 class _Records:
@@ -225,11 +231,59 @@ class _Dict(dict[Any, Any]):
         pass
 
 
-class _Storage:
-    """The elements (N,) of one or several tensors."""
+class _Storage(Inert):
+    """The contents (N,) of one or several tensors, and these tensors."""
 
-    def __init__(self, elements: Tensor) -> None:
-        self.elements = elements
+    content: Tensor
+    views: list[Tensor]
+
+
+class _Sealed(Tensor):
+    """A tensor while the unpickler has it.
+
+    To fill a set it would call even a tensor's ``add``, to fill a dictionary ``__setitem__``, to
+    set attributes ``__setstate__``: enough to change weights, or to exhaust memory by broadcasting.
+    """
+
+    def __new__(
+        cls,
+        storage: object,
+        offset: int,
+        size: tuple[int, ...],
+        stride: tuple[int, ...],
+        *_: object,
+    ) -> "_Sealed":
+        """A view of a storage, after checking that it stays inside."""
+        if not isinstance(storage, _Storage):
+            raise TypeError(f"a tensor of a {type(storage).__name__}")
+        if any(type(n) is not int or not 0 <= n < 2**63 for n in (offset, *size, *stride)):
+            raise ValueError("a tensor with negative or fractional sizes")
+        if len(size) > 64:
+            raise ValueError(f"a tensor of {len(size)} axes")
+        count = len(storage.content)
+        if 0 not in size:
+            last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+            # A view that repeats elements would pass the first test and explode when copied.
+            if last >= count or math.prod(size) > count:
+                raise _Refusal(
+                    f"has a tensor of shape {size} with strides {stride} in a storage of {count} "
+                    "elements; it is damaged or was made to exhaust memory"
+                )
+        view = storage.content.as_strided(size, stride, offset).as_subclass(cls)
+        storage.views.append(view)
+        return view
+
+    @classmethod
+    def __torch_function__(cls, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a tensor is used before the end of the pickle")
+
+
+class _Parameter(Inert):
+    """Stands for the functions that make a tensor a parameter."""
+
+    def __new__(cls, tensor: object, /, *_: object) -> object:  # type: ignore[misc]
+        """The tensor itself."""
+        return tensor
 
 
 class _Unpickler(pickle.Unpickler):
@@ -245,15 +299,24 @@ class _Unpickler(pickle.Unpickler):
         self._records = records
         self._storages: dict[tuple[str, torch.dtype], _Storage] = {}
 
-    def find_class(self, module: str, name: str) -> Callable[..., object]:
+    def load_unsealed(self) -> object:
+        """The content, with tensors that are of use again."""
+        content = self.load()
+        for storage in self._storages.values():
+            for view in storage.views:
+                view.__class__ = Tensor
+        return content
+
+    def find_class(self, module: str, name: str) -> type[object]:
         """The stand-in for a name. Nothing is imported."""
+        module = _PYTHON2_MODULES.get(module, module)
         full_name = f"{module}.{name}"
         if full_name in _RESTORED:
             return _RESTORED[full_name]
         if not _belongs_in_checkpoint(full_name):
             raise _Refusal(
-                f"refers to code that has no place in a checkpoint: {full_name:.200}. Nothing was "
-                "run. If you made this file yourself, save its weights alone: "
+                f"refers to code that has no place in a checkpoint: {full_name!r:.200}. Nothing "
+                "was run. If you made this file yourself, save its weights alone: "
                 "torch.save({'state_dict': model.state_dict()}, path)"
             )
         return type(name, (Inert,), {"__module__": module, "__qualname__": name})
@@ -263,7 +326,7 @@ class _Unpickler(pickle.Unpickler):
         kind, type_, key, _, count = pid
         dtype = _STORAGE_DTYPES.get(f"{type_.__module__}.{type_.__qualname__}")
         if kind != "storage" or dtype is None or not isinstance(key, str) or type(count) is not int:
-            raise TypeError(f"no storage: {pid!r:.100}")
+            raise TypeError("a persistent id of no known storage")
         if (key, dtype) not in self._storages:
             record = f"data/{key}"
             announced, present = count * dtype.itemsize, self._records.size(record)
@@ -275,41 +338,23 @@ class _Unpickler(pickle.Unpickler):
             # frombuffer refuses an empty buffer and warns of one it must not write to.
             buffer = bytearray(self._records.read(record)) or bytearray(1)
             content = torch.frombuffer(buffer, dtype=torch.uint8)[:present]
+            storage = self._storages[key, dtype] = _Storage()
             # A bool of any other byte than 0 and 1 is undefined behaviour.
-            elements = content != 0 if dtype == torch.bool else content.view(dtype)
-            self._storages[key, dtype] = _Storage(elements)
+            storage.content = content != 0 if dtype == torch.bool else content.view(dtype)
+            storage.views = []
         return self._storages[key, dtype]
 
 
-def _rebuild_tensor(
-    storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
-) -> Tensor:
-    """A view of a storage, after checking that it stays inside."""
-    elements, count = storage.elements, len(storage.elements)
-    if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
-        raise ValueError("a tensor with negative or fractional sizes")
-    if 0 not in size:
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        # A view that repeats elements would pass the first test and explode when copied.
-        if last >= count or math.prod(size) > count:
-            raise _Refusal(
-                f"has a tensor of shape {size} with strides {stride} in a storage of {count} "
-                "elements; it is damaged or was made to exhaust memory"
-            )
-    return elements.as_strided(size, stride, offset)
+_PYTHON2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
-
-def _rebuild_parameter(tensor: Tensor, *_: object) -> Tensor:
-    return tensor
-
-
-_RESTORED: dict[str, Callable[..., object]] = {
+# All are classes with a __setstate__, as a pickle could set attributes of anything else, for good.
+_RESTORED: dict[str, type[object]] = {
     "collections.OrderedDict": _Dict,
     "collections.defaultdict": _Dict,
-    "torch._utils._rebuild_tensor": _rebuild_tensor,
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-    "torch._utils._rebuild_parameter": _rebuild_parameter,
-    "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+    "torch._utils._rebuild_tensor": _Sealed,
+    "torch._utils._rebuild_tensor_v2": _Sealed,
+    "torch._utils._rebuild_parameter": _Parameter,
+    "torch._utils._rebuild_parameter_with_state": _Parameter,
 }
 
 _STORAGE_DTYPES = {

@@ -139,6 +139,11 @@ def test_every_tensor_that_does_not_fit_is_named(saved):
     assert "flow.steps.1.linear.bias is (5,) instead of (18,)" in str(error.value)
 
 
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(CheckpointError, match="is a folder"):
+        ConditionalPosePrior.load(tmp_path)
+
+
 def test_a_missing_file_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         ConditionalPosePrior.load(tmp_path / "nowhere")

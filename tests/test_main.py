@@ -68,7 +68,7 @@ def test_nothing_is_overwritten_unasked(original, tmp_path, capsys):
         (["convert", "nowhere", "prior"], "nowhere"),
         (["convert", "{original}", "nowhere/prior"], "nowhere: no such folder"),
         (["info", "{text}"], "nor an original checkpoint"),
-        (["info", "{folder}"], "no such file"),
+        (["info", "{folder}"], "is a folder"),
     ],
 )
 def test_errors_are_one_line_and_exit_1(
@@ -111,3 +111,9 @@ def test_hostile_files_run_nothing(tmp_path, capsys):
     assert main(["convert", str(tmp_path / "bomb.pt"), str(tmp_path / "prior")]) == 1
     assert "refers to code" in capsys.readouterr().err
     assert not marker.exists()
+
+
+def test_a_reader_that_leaves_early_is_no_error(original):
+    command = f"{sys.executable} -m flowprior info {original} | true"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert result.stderr == ""

@@ -155,7 +155,7 @@ def test_a_prior_of_ours_is_read_by_the_reference():
 
 
 def test_the_written_weights_are_copies():
-    prior = ConditionalPosePrior(5, joints=2, hidden_features=16)
+    prior = ConditionalPosePrior(5, joints=2, preset="prohmr", hidden_features=16)
     before = copy.deepcopy(prior.state_dict())
     for value in prior.to_prohmr_state_dict().values():
         value.zero_()
@@ -163,8 +163,15 @@ def test_the_written_weights_are_copies():
 
 
 def test_another_layout_is_not_written():
-    prior = ConditionalPosePrior(5, joints=2, layout="rows", hidden_features=16)
+    prior = ConditionalPosePrior(5, joints=2, layout="rows", preset="prohmr", hidden_features=16)
     with pytest.raises(ValueError, match="the original reads 6D as 'columns'"):
+        prior.to_prohmr_state_dict()
+
+
+@pytest.mark.parametrize("options", [{"context_norm": True}, {"coupling": "affine"}])
+def test_what_the_original_cannot_compute_is_not_written(options):
+    prior = ConditionalPosePrior(5, joints=2, preset="prohmr", hidden_features=16, **options)
+    with pytest.raises(ValueError, match="has a counterpart in the original"):
         prior.to_prohmr_state_dict()
 
 
@@ -234,6 +241,7 @@ def test_sizes_come_from_the_weights():
         "hidden_features": 16,
         "num_steps": 3,
         "num_blocks": 1,
+        "preset": "prohmr",
         "batch_norm": True,
     }
 
@@ -271,7 +279,12 @@ def test_the_legacy_forward_equals_the_reference():
 @pytest.mark.parametrize("trained_with", ["exact", "legacy"])
 def test_calibration_tells_which_forward_map_the_weights_were_trained_with(tmp_path, trained_with):
     prior = ConditionalPosePrior(
-        2, joints=4, space="points", hidden_features=32, lu_forward=trained_with
+        2,
+        joints=4,
+        space="points",
+        hidden_features=32,
+        context_norm=False,
+        lu_forward=trained_with,
     )
     context = torch.randn(2000, 2)
     theta = torch.randn(2000, 12) @ torch.randn(12, 12) + (context @ torch.randn(2, 12)).sin()

@@ -418,3 +418,8 @@ def test_transforms_and_devices():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_arrays_are_refused_by_name():
+    with pytest.raises(TypeError, match=r"matrix must be a torch\.Tensor, got list"):
+        rotations.matrix_to_rot6d([[1.0]])

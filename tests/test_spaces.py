@@ -338,6 +338,18 @@ def test_spaces_by_name(name):
     assert getattr(space, "layout", "rows") == "rows"
 
 
+def test_flat_rotation_vectors_are_told_what_to_do():
+    with pytest.raises(ValueError, match=r"theta.unflatten\(-1, \(24, 3\)\)"):
+        Rot6dSpace(24).to_vector(torch.zeros(4, 72))
+
+
+@pytest.mark.parametrize("form", [lambda m: m, rotations.matrix_to_rotvec])
+def test_half_precision_is_raised_before_it_is_encoded(form):
+    theta = form(roma.random_rotmat((4, 24))).half()
+    vector = Rot6dSpace(24).to_vector(theta)
+    assert torch.equal(vector, Rot6dSpace(24).to_vector(theta.float()))
+
+
 def test_points_refuse_rotations():
     with pytest.raises(ValueError, match=r"keypoints \(..., 16, 3\)"):
         PointSpace(16).to_vector(torch.zeros(4, 16, 6))
@@ -348,9 +360,9 @@ def test_points_refuse_rotations():
     [
         (("quaternion", 24, "columns"), "space must be one of"),
         (("rot6d", 24, "column"), "layout must be one of"),
-        (("rot6d", 0, "columns"), "joints must be at least 1"),
+        (("rot6d", 0, "columns"), "joints must be a whole number of at least 1"),
         (("so3", 24, "column"), "layout must be one of"),
-        (("so3", 0, "columns"), "joints must be at least 1"),
+        (("so3", 0, "columns"), "joints must be a whole number of at least 1"),
     ],
 )
 def test_bad_names(args, message):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["require_like", "require_non_negative", "require_tensor", "require_width"]
+__all__ = ["require_count", "require_like", "require_tensor", "require_width"]
 
 
 def require_tensor(name: str, value: object) -> None:
@@ -36,7 +36,7 @@ def require_like(name: str, value: Tensor, dtype: torch.dtype, device: torch.dev
     return value.to(dtype)
 
 
-def require_non_negative(name: str, value: int) -> None:
-    """Raise ValueError unless ``value`` is a whole number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+def require_count(name: str, value: int, least: int = 0) -> None:
+    """Raise ValueError unless ``value`` is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")

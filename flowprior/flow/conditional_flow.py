@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flowprior.flow.actnorm import ActNorm
-from flowprior.flow.checks import require_like, require_non_negative, require_width
+from flowprior.flow.checks import require_count, require_like, require_width
 from flowprior.flow.coupling import COUPLINGS, Coupling
 from flowprior.flow.lu_linear import LULinear
 
@@ -28,7 +28,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The original: constructor defaults that no configuration file of it mentions.
     "prohmr": {"batch_norm": True, "dropout": 0.5, "context_norm": False},
 }
-
 
 LU_FORWARDS = ("exact", "legacy")
 
@@ -142,8 +141,7 @@ class ConditionalFlow(nn.Module):
             "num_blocks": (num_blocks, 0),
         }
         for name, (size, least) in sizes.items():
-            if size < least:
-                raise ValueError(f"{name} must be at least {least}, got {size}")
+            require_count(name, size, least)
         if batch_norm is None:
             batch_norm = PRESETS[preset]["batch_norm"]
         if dropout is None:
@@ -331,7 +329,7 @@ class ConditionalFlow(nn.Module):
         Raises:
             ValueError: If ``num_samples`` is negative or the context does not fit.
         """
-        require_non_negative("num_samples", num_samples)
+        require_count("num_samples", num_samples)
         projected = self._projected(context)
         shape = (*projected.batch_shape, num_samples, self.features)
         z = torch.randn(shape, generator=generator, dtype=self.dtype, device=self.device)

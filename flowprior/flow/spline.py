@@ -57,9 +57,10 @@ def rational_quadratic_spline(
         a = height * (secant - slope0) + rise * bend
         b = height * slope0 - rise * bend
         c = -secant * rise
-        root = (b.square() - 4 * a * c).clamp(min=0).sqrt()
-        # This form of the root does not cancel where a is near zero; rounding may still leave [0, 1].
-        t = (2 * c / (-b - root).clamp(max=-torch.finfo(x.dtype).tiny)).clamp(0, 1)
+        tiny = torch.finfo(x.dtype).tiny
+        root = (b.square() - 4 * a * c).clamp(min=tiny).sqrt()
+        # This form of the root does not cancel where a is near zero; rounding may leave [0, 1].
+        t = (2 * c / (-b - root).clamp(max=-tiny)).clamp(0, 1)
     else:
         t = (u - left) / width
     middle = t * (1 - t)

@@ -374,11 +374,12 @@ def test_bad_calls(call, message):
     ("kwargs", "message"),
     [
         ({"preset": "glow"}, "preset must be one of"),
-        ({"features": 1}, "features must be at least 2, got 1"),
-        ({"context_features": -1}, "context_features must be at least 0"),
-        ({"num_steps": 0}, "num_steps must be at least 1"),
-        ({"hidden_features": 0}, "hidden_features must be at least 1"),
-        ({"num_blocks": -1}, "num_blocks must be at least 0"),
+        ({"features": 1}, "features must be a whole number of at least 2, got 1"),
+        ({"context_features": -1}, "context_features must be a whole number of at least 0"),
+        ({"num_steps": 0}, "num_steps must be a whole number of at least 1"),
+        ({"hidden_features": 0}, "hidden_features must be a whole number of at least 1"),
+        ({"num_blocks": -1}, "num_blocks must be a whole number of at least 0"),
+        ({"context_features": "4"}, "context_features must be a whole number"),
         ({"dropout": 1.5}, "dropout"),
     ],
 )
