@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flowprior import CheckpointError, ConditionalPosePrior, __version__
 from flowprior.flow import LU_FORWARDS
-from flowprior.spaces import SPACES
+from flowprior.prohmr import SPACES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("original", type=Path, help="checkpoint of ProHMR or its lifting model")
     convert.add_argument("prior", type=Path, help="file to write, usually .safetensors")
     convert.add_argument(
-        "--space", choices=SPACES, help="needed only for other sizes than the original's two"
+        "--space",
+        choices=sorted(set(SPACES.values())),
+        help="needed only for other sizes than the original's two",
     )
     convert.add_argument(
         "--lu-forward",

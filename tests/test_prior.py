@@ -216,6 +216,88 @@ def test_training_lowers_it():
     assert losses[-1] < losses[0] - 10
 
 
+# --- densities over rotations ---------------------------------------------------------------------
+
+
+def test_so3_shapes_and_round_trip():
+    prior = make(space="so3")
+    posterior = prior(draw(5, C))
+    theta, log_prob = posterior.sample_and_log_prob(7)
+    assert theta.shape == (5, 7, J, 6)
+    assert posterior.encode(theta).shape == (5, 7, 3 * J)
+    assert_close(posterior.log_prob(theta), log_prob.detach(), 1e-6)
+    assert_close(rotations.orthogonality_loss(theta), 0.0, 1e-12)
+    params = prior.smpl_params(theta)
+    assert params["body_pose"].shape == (5, 7, J - 1, 3, 3)
+
+
+def test_so3_density_belongs_to_the_rotation_alone():
+    prior, context = make(space="so3"), draw(5, C)
+    matrix = roma.random_rotmat((5, J), dtype=torch.float64)
+    expected = prior.log_prob(matrix, context).detach()
+    rot6d = rotations.matrix_to_rot6d(matrix)
+    first, second = rot6d[..., :3], rot6d[..., 3:]
+    gauge = torch.cat((3.0 * first, 0.2 * second + first), dim=-1)
+    for theta in (rot6d, gauge, rotations.matrix_to_rotvec(matrix)):
+        assert_close(prior.log_prob(theta, context), expected, 1e-7)
+
+
+def test_so3_density_integrates_to_one_over_the_group():
+    prior = ConditionalPosePrior(C, joints=1, space="so3", hidden_features=16).double()
+    prior.nll(0.5 * draw(200, 1, 3) + 0.3, draw(200, C))
+    matrix = roma.random_rotmat((200_000, 1), dtype=torch.float64)
+    with torch.no_grad():
+        density = prior.eval().log_prob(matrix, draw(C)).exp()
+    error = density.std() / 200_000**0.5
+    assert abs(density.mean() - 1) < 5 * error
+    assert error < 0.02
+
+
+def test_so3_mode_is_climbed_to():
+    posterior = make(space="so3")(draw(5, C))
+    start = posterior.log_prob(posterior.decode(torch.zeros(5, 3 * J)))
+    assert (posterior.log_prob(posterior.mode()) >= start - 1e-6).all()
+
+
+def test_so3_entropy_is_the_mean_surprise_of_samples():
+    posterior = make(space="so3")(draw(3, C))
+    with torch.no_grad():
+        log_prob = posterior.sample_and_log_prob(20_000)[1]
+        entropy = posterior.entropy(num_samples=20_000)
+    error = log_prob.std() / 20_000**0.5
+    assert ((entropy + log_prob.mean(dim=1)).abs() < 7 * error).all()
+
+
+def test_so3_trains():
+    prior = ConditionalPosePrior(C, joints=J, space="so3", hidden_features=32, num_steps=2)
+    context = torch.randn(256, C)
+    theta = (context @ torch.randn(C, 3 * J)).sin().unflatten(-1, (J, 3))
+    optimizer = torch.optim.Adam(prior.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = prior.nll(theta, context)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 5
+
+
+@pytest.mark.parametrize("space", ["rot6d", "so3"])
+def test_calibration_is_saved_and_helps(tmp_path, space):
+    prior, context = make(space=space), draw(300, C)
+    with torch.no_grad():
+        theta = prior(context).decode(1.5 * draw(300, prior.space.features, seed=8))
+        before = prior.nll(theta, context)
+        assert prior.calibrate(theta, context) == pytest.approx(1.5, rel=0.05)
+        assert prior.nll(theta, context) < before
+        prior.save(tmp_path / "prior")
+        loaded = ConditionalPosePrior.load(tmp_path / "prior")
+        assert loaded.nll(theta, context) == prior.nll(theta, context)
+    with pytest.raises(ValueError, match="no poses"):
+        prior.calibrate(theta[:0], context[:0])
+
+
 # --- SMPL ----------------------------------------------------------------------------------------
 
 
