@@ -1,7 +1,7 @@
 """Calibration of a pose posterior: can its probabilities be believed, and how sharp is it?
 
 The best of n samples says nothing of this and can get better as calibration gets worse. Report a
-calibration error next to it, and `sample_spread` next to that: a model that ignores its context can
+calibration error next to it, and ``sample_spread`` next to that: a model that ignores its context can
 be perfectly calibrated.
 
 Sums run in float64 whatever the dtype of the input, on its device. Samples are taken in pieces: a
@@ -52,7 +52,7 @@ def latent_pit(z: Tensor) -> Tensor:
     Raises:
         ValueError: ``z`` has no latent axis, is not of floating point, or holds NaN or infinity.
 
-    Source:
+    References:
         Rosenblatt, *Remarks on a Multivariate Transformation*, 1952, for the transform; the
         chi-square distribution function is the regularised incomplete gamma P(D / 2, ||z||^2 / 2).
     """
@@ -71,7 +71,7 @@ def coverage(pit: Tensor, levels: Tensor | Sequence[float] | None = None) -> Ten
     A calibrated model gives back the levels; an overconfident one stays below them.
 
     Args:
-        pit: Any shape, at least one value: what `latent_pit` gives for true poses.
+        pit: Any shape, at least one value: what ``latent_pit`` gives for true poses.
         levels: (L,) masses q in [0, 1]; 0, 0.05, ..., 1 if left out.
 
     Returns:
@@ -94,7 +94,7 @@ def calibration_error(coverage: Tensor, levels: Tensor | Sequence[float] | None 
     independent poses.
 
     Args:
-        coverage: (..., L), from `coverage` or `JointCalibration`.
+        coverage: (..., L), from ``coverage`` or ``JointCalibration``.
         levels: (L,), those ``coverage`` was taken at; 0, 0.05, ..., 1 if left out.
 
     Returns:
@@ -173,7 +173,7 @@ def expected_calibration_error(
         ValueError: Shapes are not as above, do not match or hold no poses; values are NaN or
             infinite; levels are not within [0, 1].
 
-    Source:
+    References:
         Pierzchlewicz et al., *Multi-Hypothesis 3D Human Pose Estimation Metrics Favor Miscalibrated
         Distributions*, 2022, arXiv 2210.11179. Details as in their code
         (github.com/sinzlab/cGNF): of an even number of samples the median is the lower middle one,
@@ -220,7 +220,7 @@ def energy_score(samples: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: Shapes are not as above or do not match, or values are NaN or infinite.
 
-    Source:
+    References:
         Gneiting and Raftery, *Strictly Proper Scoring Rules, Prediction, and Estimation*, 2007,
         section 4.3, with the sign turned; Ferro, *Fair scores for ensemble forecasts*, 2014.
     """

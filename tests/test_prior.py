@@ -15,12 +15,12 @@ from tests.flow.helpers import assert_close, draw
 J, C = 3, 4
 
 
-def make(**kwargs) -> ConditionalPosePrior:
+def make(spread: float = 0.2, **kwargs) -> ConditionalPosePrior:
     """A small float64 prior with weights far from new, in evaluation mode."""
     options = {"context_features": C, "joints": J, "hidden_features": 16, **kwargs}
     prior = ConditionalPosePrior(**options).double()
     for index, parameter in enumerate(prior.parameters()):
-        parameter.data += 0.2 * draw(*parameter.shape, seed=index)
+        parameter.data += spread * draw(*parameter.shape, seed=index)
     for module in prior.modules():
         if hasattr(module, "initialized"):
             module.initialized.fill_(True)
@@ -220,7 +220,7 @@ def test_training_lowers_it():
 
 
 def test_so3_shapes_and_round_trip():
-    prior = make(space="so3")
+    prior = make(0.05, space="so3")
     posterior = prior(draw(5, C))
     theta, log_prob = posterior.sample_and_log_prob(7)
     assert theta.shape == (5, 7, J, 6)
@@ -232,7 +232,7 @@ def test_so3_shapes_and_round_trip():
 
 
 def test_so3_density_belongs_to_the_rotation_alone():
-    prior, context = make(space="so3"), draw(5, C)
+    prior, context = make(0.05, space="so3"), draw(5, C)
     matrix = roma.random_rotmat((5, J), dtype=torch.float64)
     expected = prior.log_prob(matrix, context).detach()
     rot6d = rotations.matrix_to_rot6d(matrix)
@@ -254,13 +254,13 @@ def test_so3_density_integrates_to_one_over_the_group():
 
 
 def test_so3_mode_is_climbed_to():
-    posterior = make(space="so3")(draw(5, C))
+    posterior = make(0.05, space="so3")(draw(5, C))
     start = posterior.log_prob(posterior.decode(torch.zeros(5, 3 * J)))
     assert (posterior.log_prob(posterior.mode()) >= start - 1e-6).all()
 
 
 def test_so3_entropy_is_the_mean_surprise_of_samples():
-    posterior = make(space="so3")(draw(3, C))
+    posterior = make(0.05, space="so3")(draw(3, C))
     with torch.no_grad():
         log_prob = posterior.sample_and_log_prob(20_000)[1]
         entropy = posterior.entropy(num_samples=20_000)
@@ -285,7 +285,7 @@ def test_so3_trains():
 
 @pytest.mark.parametrize("space", ["rot6d", "so3"])
 def test_calibration_is_saved_and_helps(tmp_path, space):
-    prior, context = make(space=space), draw(300, C)
+    prior, context = make(0.05, space=space), draw(300, C)
     with torch.no_grad():
         theta = prior(context).decode(1.5 * draw(300, prior.space.features, seed=8))
         before = prior.nll(theta, context)

@@ -119,7 +119,8 @@ def test_so3_round_trip(dtype, tolerance):
     x = 2 * draw(50, 72).to(dtype)
     theta = space.to_pose(x)
     assert theta.shape == (50, 24, 6)
-    assert theta.dtype == space.to_vector(theta).dtype == space.log_volume(x).dtype == dtype
+    assert theta.dtype == space.log_volume(x).dtype == dtype
+    assert space.to_vector(theta).dtype == dtype
     assert_close(space.to_vector(theta), x, tolerance)
     assert_close(rotations.orthogonality_loss(theta), 0, 1e-12)
 
@@ -285,11 +286,12 @@ def test_so3_does_not_hide_what_is_not_finite(bad):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_so3_keeps_half_precision(dtype):
+def test_so3_raises_half_precision(dtype):
     space = So3Space(2)
     x = draw(5, 6).to(dtype)
     theta = space.to_pose(x)
-    assert theta.dtype == space.to_vector(theta).dtype == space.log_volume(x).dtype == dtype
+    assert theta.dtype == space.log_volume(x).dtype == dtype
+    assert space.to_vector(theta).dtype == torch.float32
     assert_close(space.to_vector(theta).float(), x.float(), 0.1)
     assert torch.equal(space.log_volume(x), space.log_volume(x.float()).to(dtype))
     half_turns = math.pi * torch.eye(3, dtype=dtype)[:, None].expand(3, 2, 3)
