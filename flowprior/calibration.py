@@ -1,8 +1,8 @@
 """Calibration of a pose posterior: can its probabilities be believed, and how sharp is it?
 
 The best of n samples says nothing of this and can get better as calibration gets worse. Report a
-calibration error next to it, and ``sample_spread`` next to that: a model that ignores its context can
-be perfectly calibrated.
+calibration error next to it, and ``sample_spread`` next to that: a model that ignores its context
+can be perfectly calibrated.
 
 Sums run in float64 whatever the dtype of the input, on its device. Samples are taken in pieces: a
 thousand poses with 4096 samples each need hardly more memory than the samples themselves.

@@ -1,0 +1,1 @@
+"""Complete programs built on flowprior, each in a folder of its own."""

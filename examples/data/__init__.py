@@ -1,0 +1,1 @@
+"""Pose data and virtual cameras shared by the examples."""

@@ -1,0 +1,46 @@
+"""More people than were recorded: mirror images and other proportions."""
+
+import torch
+from torch import Tensor
+
+from flowprior.skeleton import H36M_17
+
+__all__ = ["mirror", "vary_bones"]
+
+
+def mirror(joints: Tensor) -> Tensor:
+    """Mirror images of poses (..., 17, 3) in the world frame: the left side becomes the right."""
+    flipped = joints[..., list(H36M_17.flip), :]
+    return flipped * flipped.new_tensor([-1.0, 1.0, 1.0])
+
+
+def vary_bones(
+    joints: Tensor,
+    generator: torch.Generator | None = None,
+    stature: float = 0.03,
+    proportions: float = 0.03,
+) -> Tensor:
+    """Give the people of some poses another stature and other proportions.
+
+    Every bone keeps its direction. Its length changes by a factor of its own, shared with the bone
+    on the other side of the body, and one of the whole person.
+
+    Args:
+        joints: (B, 17, 3) in H36M-17 order, metres, the root at the origin.
+        generator: Source of randomness, on the device of ``joints``.
+        stature: Standard deviation of the logarithm of the factor of the whole person.
+        proportions: Standard deviation of the logarithm of the factor of each bone.
+
+    Returns:
+        (B, 17, 3).
+    """
+    noise = torch.randn(
+        joints.shape[:2], generator=generator, device=joints.device, dtype=joints.dtype
+    )
+    # One draw for both sides: that of the lower joint number. The root's is the person's own.
+    shared = [min(pair) for pair in enumerate(H36M_17.flip)]
+    factor = (stature * noise[:, :1] + proportions * noise[:, shared]).exp()[..., None]
+    placed = [joints[:, 0]]
+    for parent, child in H36M_17.bones:
+        placed.append(placed[parent] + factor[:, child] * (joints[:, child] - joints[:, parent]))
+    return torch.stack(placed, dim=1)

@@ -1,0 +1,96 @@
+"""Forward kinematics of a stick body with SMPL's joint tree, and its Human3.6M joints.
+
+World frame: metres, y up; with all rotations zero the body stands in a T-pose, faces +z and has
+its left side at +x. The rest pose is our own, in round numbers; it is not SMPL's.
+"""
+
+import torch
+from torch import Tensor
+
+from flowprior import rotations
+from flowprior.skeleton import H36M_17, SMPL_24
+
+__all__ = ["REST_OFFSETS", "joints17_from_rotations"]
+
+REST_OFFSETS: tuple[tuple[float, float, float], ...] = (
+    (0.0, 0.0, 0.0),  # pelvis
+    (0.09, -0.08, 0.0),  # left_hip
+    (-0.09, -0.08, 0.0),
+    (0.0, 0.13, -0.02),  # spine1
+    (0.0, -0.43, 0.0),  # left_knee
+    (0.0, -0.43, 0.0),
+    (0.0, 0.1, 0.0),  # spine2
+    (0.0, -0.42, -0.02),  # left_ankle
+    (0.0, -0.42, -0.02),
+    (0.0, 0.06, 0.0),  # spine3
+    (0.02, -0.06, 0.13),  # left_foot
+    (-0.02, -0.06, 0.13),
+    (0.0, 0.19, -0.01),  # neck
+    (0.07, 0.1, -0.01),  # left_collar
+    (-0.07, 0.1, -0.01),
+    (0.0, 0.08, 0.03),  # head
+    (0.1, 0.03, -0.01),  # left_shoulder
+    (-0.1, 0.03, -0.01),
+    (0.28, 0.0, -0.01),  # left_elbow
+    (-0.28, 0.0, -0.01),
+    (0.25, 0.0, 0.0),  # left_wrist
+    (-0.25, 0.0, 0.0),
+    (0.08, -0.01, 0.0),  # left_hand
+    (-0.08, -0.01, 0.0),
+)
+"""Each joint seen from its parent in the rest pose, SMPL-24 order, metres."""
+
+EXTRA_POINTS: dict[str, tuple[str, tuple[float, float, float]]] = {
+    "thorax": ("spine3", (0.0, 0.14, -0.02)),
+    "nose": ("head", (0.0, 0.03, 0.06)),
+    "head": ("head", (0.0, 0.15, 0.01)),
+}
+"""H36M joints that SMPL lacks: the joint that carries each, and its place seen from there."""
+
+RENAMED = {"right_foot": "right_ankle", "left_foot": "left_ankle", "spine": "spine1"}
+"""H36M joints that SMPL has under another name."""
+
+
+def joints17_from_rotations(rotvecs: Tensor, offsets: Tensor | None = None) -> Tensor:
+    """Pose the stick body and read its Human3.6M joints.
+
+    Args:
+        rotvecs: (..., 24, 3) rotation vectors in SMPL-24 order, the root first, in radians.
+        offsets: (..., 24, 3) rest offsets in metres, broadcast against ``rotvecs``; without them
+            `REST_OFFSETS`. The extra points grow with the bone they end.
+
+    Returns:
+        (..., 17, 3) joints in H36M-17 order, metres, the middle of the hips at the origin.
+
+    Raises:
+        ValueError: ``rotvecs`` is not of shape (..., 24, 3).
+    """
+    if rotvecs.shape[-2:] != (SMPL_24.num_joints, 3):
+        raise ValueError(
+            f"expected rotation vectors of shape (..., 24, 3), got {tuple(rotvecs.shape)}"
+        )
+    rest = rotvecs.new_tensor(REST_OFFSETS)
+    offsets = rest if offsets is None else offsets.to(rotvecs)
+    offsets = offsets.expand(torch.broadcast_shapes(rotvecs.shape, offsets.shape))
+    local = rotations.rotvec_to_matrix(rotvecs)
+
+    turned = [local[..., 0, :, :]]
+    joints = [torch.zeros_like(offsets[..., 0, :])]
+    for parent, child in SMPL_24.bones:
+        step = (turned[parent] @ offsets[..., child, :, None]).squeeze(-1)
+        joints.append(joints[parent] + step)
+        turned.append(turned[parent] @ local[..., child, :, :])
+
+    index = {name: joint for joint, name in enumerate(SMPL_24.joint_names)}
+    # A longer bone to the carrying joint carries longer extra points.
+    size = offsets.norm(dim=-1, keepdim=True) / rest.norm(dim=-1, keepdim=True)
+    hip = (joints[index["left_hip"]] + joints[index["right_hip"]]) / 2
+    body = [hip]
+    for name in H36M_17.joint_names[1:]:
+        if name in EXTRA_POINTS:
+            carrier = index[EXTRA_POINTS[name][0]]
+            point = rotvecs.new_tensor(EXTRA_POINTS[name][1])
+            body.append(joints[carrier] + size[..., carrier, :] * (turned[carrier] @ point))
+        else:
+            body.append(joints[index[RENAMED.get(name, name)]])
+    return torch.stack(body, dim=-2) - hip[..., None, :]

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from examples.data.augment import mirror, vary_bones
+from examples.data.poses import load_poses
+from flowprior.skeleton import H36M_17
+
+
+@pytest.fixture(scope="module")
+def poses():
+    return torch.from_numpy(load_poses().test).double()
+
+
+def test_mirror_exchanges_sides(poses):
+    mirrored = mirror(poses)
+    torch.testing.assert_close(mirror(mirrored), poses)
+    left = H36M_17.joint_names.index("left_wrist")
+    right = H36M_17.joint_names.index("right_wrist")
+    torch.testing.assert_close(mirrored[:, left, 1:], poses[:, right, 1:])
+    torch.testing.assert_close(mirrored[:, left, 0], -poses[:, right, 0])
+
+
+def bones(joints):
+    parents, children = torch.tensor(H36M_17.bones).T
+    return joints[:, children] - joints[:, parents]
+
+
+def test_varied_bones_keep_their_directions_and_the_two_sides_their_symmetry(poses):
+    varied = vary_bones(poses, torch.Generator().manual_seed(0))
+    before, after = bones(poses), bones(varied)
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(before, dim=-1), torch.nn.functional.normalize(after, dim=-1)
+    )
+    assert varied[:, 0].abs().max() == 0
+    factor = after.norm(dim=-1) / before.norm(dim=-1)
+    other_side = [partner - 1 for partner in H36M_17.flip[1:]]
+    torch.testing.assert_close(factor, factor[:, other_side])
+    log = factor.log()
+    person = log.mean(dim=1, keepdim=True)
+    assert log.std() == pytest.approx((0.03**2 + 0.03**2) ** 0.5, rel=0.05)
+    assert (log - person).std() == pytest.approx(0.03, rel=0.1)
+    torch.testing.assert_close(vary_bones(poses, stature=0, proportions=0), poses)
