@@ -188,23 +188,35 @@ def draw_keypoints(
             zorder=3,
             label="hidden",
         )
-    low, high = keypoints.min(axis=0), keypoints.max(axis=0)
-    margin = 0.07 * float((high - low).max())
-    ax.set_xlim(low[0] - margin, high[0] + margin)
-    ax.set_ylim(high[1] + margin, low[1] - margin)
-    ax.set_aspect("equal", adjustable="datalim")
+        ax.legend(loc="best", fontsize=8, frameon=False, handletextpad=0.1)
+    _fit(ax, keypoints, margin=0.08)
+    ax.invert_yaxis()
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.legend(loc="best", fontsize=8, frameon=False, handletextpad=0.1)
+
+
+def _fit(
+    ax: Axes, points: Array, extent: tuple[float, float] = (0.0, 0.0), margin: float = 0.0
+) -> None:
+    """Equal scales, and limits of the shape of the axes around points (..., 2).
+
+    The limits hold the points with a margin, relative to the larger side, and at least ``extent``.
+    """
+    flat = points.reshape(-1, 2)
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    width, height = np.maximum(high - low + 2 * margin * (high - low).max(), extent)
+    box = ax.get_window_extent()
+    ratio = box.width / box.height
+    width, height = max(width, height * ratio), max(height, width / ratio)
+    centre = (low + high) / 2
+    ax.set_xlim(centre[0] - width / 2, centre[0] + width / 2)
+    ax.set_ylim(centre[1] - height / 2, centre[1] + height / 2)
+    ax.set_aspect("equal")
 
 
 def _stage(ax: Axes, poses: Array, extent: tuple[float, float]) -> None:
     """Equal axes of one extent around poses (n, J, 3), and a floor 1 m across under the first."""
-    flat = _flatten(poses)
-    centre = (flat.min(axis=(0, 1)) + flat.max(axis=(0, 1))) / 2
-    ax.set_xlim(centre[0] - extent[0] / 2, centre[0] + extent[0] / 2)
-    ax.set_ylim(centre[1] - extent[1] / 2, centre[1] + extent[1] / 2)
-    ax.set_aspect("equal", adjustable="datalim")
+    _fit(ax, _flatten(poses), extent)
     ax.axis("off")
     floor = float(np.asarray(poses)[0, :, 1].min()) - 0.06
     height = 2 * 0.5 * np.sin(np.radians(8.0))
@@ -323,7 +335,7 @@ def best_of_n_picture(
                     f"{best[n - 1]:.0f}",
                     (n, best[n - 1]),
                     textcoords="offset points",
-                    xytext=(0, -16),
+                    xytext=(0, 8 if n == 1 else -16),
                     ha="left" if n == 1 else "right" if n == len(best) else "center",
                     color=SAMPLES[0],
                     fontweight="bold",
@@ -349,8 +361,9 @@ def best_of_n_picture(
         ]
         axes[-1].legend(handles=handles, loc="upper right", frameon=False)
         figure.suptitle(title, x=0.012, y=0.975, ha="left", fontsize=14, fontweight="bold")
-        figure.text(0.012, 0.872, note, fontsize=9.5, color="#5a5a63", va="center")
-        figure.tight_layout(rect=(0, 0, 1, 0.87))
+        figure.text(0.012, 0.89, note, fontsize=9.5, color="#5a5a63", va="center")
+        inch = 1 / figure.get_figwidth()
+        figure.subplots_adjust(0.75 * inch, 0.14, 1 - 0.15 * inch, 0.77, wspace=0.08)
         figure.savefig(path)
 
 

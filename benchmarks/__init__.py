@@ -1,0 +1,1 @@
+"""Timings against other libraries; figures and their commands are in RESULTS.md."""
