@@ -6,6 +6,7 @@ from flowprior.flow.conditional_flow import (
     PRESETS,
     ConditionalFlow,
     ProjectedContext,
+    StepContext,
     standard_normal_log_prob,
 )
 from flowprior.flow.conditioner import Conditioner
@@ -31,5 +32,6 @@ __all__ = [
     "LULinear",
     "ProjectedContext",
     "SplineCoupling",
+    "StepContext",
     "standard_normal_log_prob",
 ]

@@ -19,6 +19,7 @@ __all__ = [
     "PRESETS",
     "ConditionalFlow",
     "ProjectedContext",
+    "StepContext",
     "standard_normal_log_prob",
 ]
 
