@@ -99,9 +99,6 @@ class ConditionalPosePrior(nn.Module):
             "hidden_features": hidden_features,
             "num_steps": num_steps,
             "num_blocks": num_blocks,
-            "batch_norm": batch_norm,
-            "dropout": dropout,
-            "context_norm": context_norm,
             "coupling": coupling,
             "lu_forward": lu_forward,
             "target_noise": target_noise,
@@ -122,6 +119,7 @@ class ConditionalPosePrior(nn.Module):
             coupling=coupling,
             lu_forward=lu_forward,
         )
+        self.config |= self.flow.options
 
     def forward(self, context: Tensor | None = None) -> "PosePosterior":
         """The posterior given a context.

@@ -6,6 +6,7 @@ import safetensors.torch
 import torch
 
 from flowprior import CheckpointError, ConditionalPosePrior, checkpoint
+from flowprior.flow import PRESETS
 
 
 @pytest.fixture
@@ -73,6 +74,15 @@ def test_a_crash_leaves_the_old_file_whole(prior, saved, monkeypatch, broken):
         prior.save(saved)
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == [saved.name]
+
+
+def test_a_saved_model_does_not_lean_on_what_its_preset_means(saved, monkeypatch):
+    monkeypatch.setitem(
+        PRESETS, "default", {"batch_norm": True, "dropout": 0.3, "context_norm": False}
+    )
+    loaded = ConditionalPosePrior.load(saved)
+    assert loaded.flow.steps[0].actnorm.context_weight is not None
+    assert not any(isinstance(m, torch.nn.BatchNorm1d) for m in loaded.modules())
 
 
 def test_saving_replaces(prior, saved):

@@ -105,6 +105,10 @@ class ConditionalFlow(nn.Module):
     Raises:
         ValueError: For an unknown preset or sizes that make no flow.
 
+    Attributes:
+        options: The choices of the preset, with what overrides them.
+        temperature: Factor between latents and standard normal, shape (); see :meth:`calibrate`.
+
     References:
         Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, ICCV 2021;
         https://arxiv.org/abs/2108.11944.
@@ -143,18 +147,15 @@ class ConditionalFlow(nn.Module):
         }
         for name, (size, least) in sizes.items():
             require_count(name, size, least)
-        if batch_norm is None:
-            batch_norm = PRESETS[preset]["batch_norm"]
-        if dropout is None:
-            dropout = PRESETS[preset]["dropout"]
-        if context_norm is None:
-            context_norm = PRESETS[preset]["context_norm"]
+        given = {"batch_norm": batch_norm, "dropout": dropout, "context_norm": context_norm}
+        # What the preset stands for may change one day; what this flow is must not.
+        self.options = PRESETS[preset] | {k: v for k, v in given.items() if v is not None}
 
         self.features = features
         self.context_features = context_features
         self.steps = nn.ModuleList(
             _Step(
-                ActNorm(features, context_features if context_norm else 0),
+                ActNorm(features, context_features if self.options["context_norm"] else 0),
                 LULinear(features, legacy_forward=lu_forward == "legacy"),
                 COUPLINGS[coupling](
                     features,
@@ -162,8 +163,8 @@ class ConditionalFlow(nn.Module):
                     hidden_features,
                     num_blocks,
                     odd_moves=step % 2 == 0,
-                    batch_norm=batch_norm,
-                    dropout=dropout,
+                    batch_norm=self.options["batch_norm"],
+                    dropout=self.options["dropout"],
                 ),
             )
             for step in range(num_steps)
