@@ -204,6 +204,9 @@ def flow_state_from_prohmr(
     problems += [f"unexpected {name}" for name in state if name not in expected]
     for name in expected.keys() & state.keys():
         problems += _differences(name, state[name], expected[name])
+    dtypes = sorted({str(value.dtype) for value in state.values() if value.is_floating_point()})
+    if len(dtypes) > 1:
+        problems.append(f"weights of several dtypes, {', '.join(dtypes)}")
     if problems:
         raise CheckpointError("not a ProHMR flow: " + "; ".join(sorted(problems)))
 

@@ -199,6 +199,13 @@ def test_everything_that_does_not_fit_is_named(tmp_path):
         assert problem in str(error.value)
 
 
+def test_mixed_dtypes_are_refused(tmp_path):
+    state = tensors(oracle.random_state_dict(48, 10, hidden_features=16))
+    state["_transform._transforms.4.bias"] = state["_transform._transforms.4.bias"].half()
+    with pytest.raises(CheckpointError, match=r"several dtypes, torch\.float16, torch\.float32"):
+        ConditionalPosePrior.from_prohmr(save(tmp_path / "original.pt", state))
+
+
 @pytest.mark.parametrize("name", ["0.log_scale", "2.transform_net.initial_layer.weight"])
 @pytest.mark.parametrize("value", [None, torch.zeros(()), torch.zeros(2, 2, 2)])
 def test_weights_that_tell_the_sizes(tmp_path, name, value):
