@@ -2,23 +2,23 @@
 
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowprior import checkpoint, prohmr
 from flowprior.checkpoint import CheckpointError
-from flowprior.flow import LU_FORWARDS, ConditionalFlow, ProjectedContext
-from flowprior.flow.checks import require_count, require_like, require_tensor
-from flowprior.spaces import Rot6dSpace, RotationSpace, make_space
+from flowprior.flow import LU_FORWARDS, ConditionalFlow
+from flowprior.flow.checks import require_tensor
+from flowprior.posterior import PosePosterior, PosePrior
+from flowprior.spaces import Rot6dSpace, make_space
 
 __all__ = ["ConditionalPosePrior", "LatentCalibration", "PosePosterior"]
 
 
-class ConditionalPosePrior(nn.Module):
+class ConditionalPosePrior(PosePrior):
     r"""A normalizing-flow density p(theta | context) over poses.
 
     Calling the prior with a context gives a :class:`PosePosterior`, which has projected the context
@@ -67,7 +67,7 @@ class ConditionalPosePrior(nn.Module):
         https://arxiv.org/abs/2108.11944.
     """
 
-    __call__: Callable[..., "PosePosterior"]
+    flow: ConditionalFlow
 
     def __init__(
         self,
@@ -87,9 +87,25 @@ class ConditionalPosePrior(nn.Module):
         lu_forward: str = "exact",
         target_noise: float = 0.005,
     ) -> None:
-        super().__init__()
         if target_noise < 0:
             raise ValueError(f"target_noise must be at least 0, got {target_noise}")
+        pose_space = make_space(space, joints, layout)
+        flow = ConditionalFlow(
+            pose_space.features,
+            context_features,
+            preset=preset,
+            hidden_features=hidden_features,
+            num_steps=num_steps,
+            num_blocks=num_blocks,
+            batch_norm=batch_norm,
+            dropout=dropout,
+            context_norm=context_norm,
+            coupling=coupling,
+            lu_forward=lu_forward,
+        )
+        super().__init__(flow, pose_space)
+        self.target_noise = target_noise
+        self.provenance: dict[str, str] = {}
         self.config: dict[str, Any] = {
             "context_features": context_features,
             "joints": joints,
@@ -102,60 +118,8 @@ class ConditionalPosePrior(nn.Module):
             "coupling": coupling,
             "lu_forward": lu_forward,
             "target_noise": target_noise,
+            **flow.options,
         }
-        self.provenance: dict[str, str] = {}
-        self.space = make_space(space, joints, layout)
-        self.target_noise = target_noise
-        self.flow = ConditionalFlow(
-            self.space.features,
-            context_features,
-            preset=preset,
-            hidden_features=hidden_features,
-            num_steps=num_steps,
-            num_blocks=num_blocks,
-            batch_norm=batch_norm,
-            dropout=dropout,
-            context_norm=context_norm,
-            coupling=coupling,
-            lu_forward=lu_forward,
-        )
-        self.config |= self.flow.options
-
-    def forward(self, context: Tensor | None = None) -> "PosePosterior":
-        """The posterior given a context.
-
-        Args:
-            context: (*batch, C); None for an unconditional prior.
-
-        Returns:
-            The posterior, whose batch is that of the context.
-
-        Raises:
-            ValueError: If the context has another width, dtype or device than the prior, or holds
-                NaN or infinity.
-        """
-        if context is not None:
-            require_tensor("context", context)
-            _require_finite("context", context)
-        return PosePosterior(self, self.flow.project_context(context))
-
-    def sample(
-        self,
-        context: Tensor | None,
-        num_samples: int = 1,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Samples (*batch, n, J, k); see :meth:`PosePosterior.sample`."""
-        return self(context).sample(num_samples, generator=generator)
-
-    def log_prob(self, theta: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-density (*batch, *extra) in nats; see :meth:`PosePosterior.log_prob`."""
-        return self(context).log_prob(theta)
-
-    def mode(self, context: Tensor | None = None) -> Tensor:
-        """The most likely theta (*batch, J, k); see :meth:`PosePosterior.mode`."""
-        return self(context).mode()
 
     def nll(
         self,
@@ -191,7 +155,17 @@ class ConditionalPosePrior(nn.Module):
         """
         x = self.space.to_vector(theta)
         if valid is not None:
-            x, context = self._select(valid, x, context)
+            _require_batch(valid, x, context)
+            if self.training and (self.config["batch_norm"] or not self.flow.is_initialized()):
+                # Statistics of the batch must not see the other rows.
+                rows = valid.bool()
+                x, context = x[rows], None if context is None else context[rows]
+                valid = None
+            else:
+                # Same shapes whatever is valid, and nothing for the host to wait for.
+                rows = valid.bool()[..., None]
+                x = torch.where(rows.reshape(*valid.shape, *(1,) * (x.ndim - valid.ndim)), x, 0)
+                context = None if context is None else torch.where(rows, context, 0)
         posterior = self(context)
         x = posterior._checked_vector("theta", x)
         projected = posterior.context
@@ -203,25 +177,32 @@ class ConditionalPosePrior(nn.Module):
                     self.flow(x, projected)
             noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
             x = x + self.target_noise * noise
-        log_prob = self.flow.log_prob(x, projected) + self.space.log_volume(x)
-        return (-log_prob).sum() / max(log_prob.numel(), 1)
+        loss = -(self.flow.log_prob(x, projected) + self.space.log_volume(x))
+        if valid is None:
+            return loss.sum() / max(loss.numel(), 1)
+        weight = valid.bool().reshape(*valid.shape, *(1,) * (loss.ndim - valid.ndim))
+        weight = weight.expand(loss.shape).to(loss.dtype)
+        return (weight * loss).sum() / weight.sum().clamp(min=1)
 
-    def smpl_params(self, theta: Tensor) -> dict[str, Tensor]:
-        """Split theta into the rotation matrices a body model takes.
+    def freeze(self, conditioner_dtype: torch.dtype | None = None) -> PosePrior:
+        """An inference copy with constant weights, fused for speed.
+
+        Samples, mode and log-density are those of this prior in evaluation mode, to rounding.
+        Gradients reach theta, latents and the context. The copy cannot be trained or saved; keep
+        this prior for that.
 
         Args:
-            theta: Rotations in any accepted form.
+            conditioner_dtype: Dtype of the networks that decode latents, such as
+                ``torch.bfloat16``: samples and mode are then faster and a little off, the
+                log-density and latents of given poses are not touched. None for the prior's.
 
         Returns:
-            ``global_orient`` (..., 1, 3, 3) and ``body_pose`` (..., J - 1, 3, 3).
+            The copy, on the same device.
 
         Raises:
-            ValueError: If theta has another shape, or the prior is over keypoints.
+            ValueError: If ``conditioner_dtype`` is not a floating-point dtype.
         """
-        if not isinstance(self.space, RotationSpace):
-            raise ValueError("a prior over 3D keypoints has no joint rotations")
-        matrix = self.space.to_matrix(theta)
-        return {"global_orient": matrix[..., :1, :, :], "body_pose": matrix[..., 1:, :, :]}
+        return PosePrior(self.flow.freeze(conditioner_dtype), self.space)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and configuration to one safetensors file, whole or not at all.
@@ -396,21 +377,6 @@ class ConditionalPosePrior(nn.Module):
             num_poses=x.numel() // x.shape[-1],
         )
 
-    def _select(
-        self, valid: Tensor, x: Tensor, context: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """The valid rows of vectors and contexts, as one batch axis."""
-        require_tensor("valid", valid)
-        batch = valid.shape
-        if x.shape[: len(batch)] != batch or (context is not None and context.shape[:-1] != batch):
-            contexts = "none" if context is None else tuple(context.shape)
-            raise ValueError(
-                f"valid has shape {tuple(batch)}, which is not the batch shape of theta "
-                f"{tuple(x.shape)} and context {contexts}"
-            )
-        rows = valid.bool()
-        return x[rows], None if context is None else context[rows]
-
 
 @dataclass(frozen=True)
 class LatentCalibration:
@@ -445,172 +411,12 @@ class LatentCalibration:
         return "exact" if exact <= legacy else "legacy"
 
 
-class PosePosterior:
-    """p(theta | context) for one batch of contexts, from :class:`ConditionalPosePrior`.
-
-    Its methods use the prior's current weights with the context projected when it was made, so make
-    a new one after an optimiser step.
-
-    Attributes:
-        prior: The prior it came from.
-        context: The projected context.
-    """
-
-    def __init__(self, prior: ConditionalPosePrior, context: ProjectedContext) -> None:
-        self.prior = prior
-        self.context = context
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Shape of the batch of contexts."""
-        return self.context.batch_shape
-
-    @property
-    def event_shape(self) -> tuple[int, int]:
-        """Shape (J, k) of one theta."""
-        return self.prior.space.event_shape
-
-    def sample(self, num_samples: int = 1, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw samples. They carry gradients to weights and context.
-
-        Args:
-            num_samples: Number n of samples per context.
-            generator: Source of the noise, on the prior's device.
-
-        Returns:
-            (*batch, n, J, k), also for n = 1.
-
-        Raises:
-            ValueError: If ``num_samples`` is negative.
-        """
-        return self.sample_and_log_prob(num_samples, generator=generator)[0]
-
-    def sample_and_log_prob(
-        self, num_samples: int = 1, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Draw samples with their log-densities, which cost nothing extra.
-
-        Args:
-            num_samples: Number n of samples per context.
-            generator: Source of the noise, on the prior's device.
-
-        Returns:
-            Samples (*batch, n, J, k) and log-densities (*batch, n) in nats.
-
-        Raises:
-            ValueError: If ``num_samples`` is negative.
-        """
-        require_count("num_samples", num_samples)
-        x, log_prob = self.prior.flow.sample_and_log_prob(
-            self.context, num_samples, generator=generator
+def _require_batch(valid: Tensor, x: Tensor, context: Tensor | None) -> None:
+    require_tensor("valid", valid)
+    batch = valid.shape
+    if x.shape[: len(batch)] != batch or (context is not None and context.shape[:-1] != batch):
+        contexts = "none" if context is None else tuple(context.shape)
+        raise ValueError(
+            f"valid has shape {tuple(batch)}, which is not the batch shape of theta "
+            f"{tuple(x.shape)} and context {contexts}"
         )
-        return self.prior.space.to_pose(x), log_prob + self.prior.space.log_volume(x)
-
-    def log_prob(self, theta: Tensor) -> Tensor:
-        """Log-density, differentiable in theta, weights and context.
-
-        With ``space="rot6d"`` it is the density of the 6D vectors, not of the rotations; with
-        ``"so3"`` that of the rotations, by Haar measure of mass 1.
-
-        Args:
-            theta: (*batch, *extra, J, k), in any accepted form.
-
-        Returns:
-            (*batch, *extra), in nats.
-
-        Raises:
-            ValueError: If theta does not fit the batch or holds NaN or infinity.
-        """
-        x = self._checked_vector("theta", self.prior.space.to_vector(theta))
-        return self.prior.flow.log_prob(x, self.context) + self.prior.space.log_volume(x)
-
-    def mode(self) -> Tensor:
-        """The most likely theta.
-
-        Exact, the decoded z = 0, for additive couplings over 6D vectors or keypoints. For other
-        couplings and ``space="so3"`` the volume depends on theta: then it is a local maximum near
-        the decoded z = 0, found by ascent and never less likely than that.
-
-        Returns:
-            (*batch, J, k).
-        """
-        space = self.prior.space
-        log_volume = None if space.flat else space.log_volume
-        return space.to_pose(self.prior.flow.mode(self.context, log_volume=log_volume))
-
-    def entropy(
-        self, *, num_samples: int = 256, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Differential entropy in nats.
-
-        In closed form for additive couplings over 6D vectors or keypoints. Otherwise the mean
-        surprise of samples, or, for ``space="so3"``, the closed form plus a mean over samples.
-
-        Args:
-            num_samples: Samples per context where there is no closed form.
-            generator: Source of their noise.
-
-        Returns:
-            (*batch,).
-        """
-        flow, space = self.prior.flow, self.prior.space
-        entropy = flow.entropy(self.context, num_samples=num_samples, generator=generator)
-        if space.flat:
-            return entropy
-        x = flow.sample(self.context, num_samples, generator=generator)
-        return entropy - space.log_volume(x).mean(dim=-1)
-
-    def encode(self, theta: Tensor) -> Tensor:
-        """Latent of theta.
-
-        Args:
-            theta: (*batch, *extra, J, k), in any accepted form.
-
-        Returns:
-            z (*batch, *extra, D), standard normal for theta of this posterior.
-
-        Raises:
-            ValueError: If theta does not fit the batch or holds NaN or infinity.
-        """
-        x = self._checked_vector("theta", self.prior.space.to_vector(theta))
-        return cast(Tensor, self.prior.flow(x, self.context)[0])
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Theta of a latent, the inverse of :meth:`encode`.
-
-        Args:
-            z: (*batch, *extra, D).
-
-        Returns:
-            (*batch, *extra, J, k).
-
-        Raises:
-            ValueError: If z does not fit the batch or holds NaN or infinity.
-        """
-        require_tensor("z", z)
-        z = self._checked_vector("z", z)
-        return self.prior.space.to_pose(self.prior.flow.inverse(z, self.context)[0])
-
-    def _checked_vector(self, name: str, x: Tensor) -> Tensor:
-        """Refuse vectors that are not finite or not of this batch, in words about theta."""
-        batch = self.batch_shape
-        if x.shape[:-1][: len(batch)] != batch:
-            raise ValueError(
-                f"{name} has leading shape {tuple(x.shape[:-1])}, but the context has batch shape "
-                f"{tuple(batch)}: several poses for one context stand on axes after the batch"
-            )
-        x = require_like(name, x, self.prior.flow.dtype, self.prior.flow.device)
-        _require_finite(name, x)
-        return x
-
-
-def _require_finite(name: str, value: Tensor) -> None:
-    if value.is_meta or torch.compiler.is_compiling():
-        return
-    try:
-        finite = bool(value.isfinite().all())
-    except RuntimeError:  # vmap cannot look at values
-        return
-    if not finite:
-        bad = (~value.isfinite()).sum().item()
-        raise ValueError(f"{name} holds NaN or infinity in {bad} of {value.numel()} entries")

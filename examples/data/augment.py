@@ -3,15 +3,20 @@
 import torch
 from torch import Tensor
 
-from flowprior.skeleton import H36M_17
+from flowprior.skeleton import H36M_17, SMPL_24
 
-__all__ = ["mirror", "vary_bones"]
+__all__ = ["mirror", "mirror_rotvecs", "vary_bones"]
 
 
 def mirror(joints: Tensor) -> Tensor:
     """Mirror images of poses (..., 17, 3) in the world frame: the left side becomes the right."""
     flipped = joints[..., list(H36M_17.flip), :]
     return flipped * flipped.new_tensor([-1.0, 1.0, 1.0])
+
+
+def mirror_rotvecs(rotvecs: Tensor) -> Tensor:
+    """Mirror images of rotations (..., 24, 3) in SMPL-24 order, across the plane x = 0."""
+    return rotvecs[..., list(SMPL_24.flip), :] * rotvecs.new_tensor([1.0, -1.0, -1.0])
 
 
 def vary_bones(

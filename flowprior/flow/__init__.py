@@ -5,9 +5,6 @@ from flowprior.flow.conditional_flow import (
     LU_FORWARDS,
     PRESETS,
     ConditionalFlow,
-    ProjectedContext,
-    StepContext,
-    standard_normal_log_prob,
 )
 from flowprior.flow.conditioner import Conditioner
 from flowprior.flow.coupling import (
@@ -17,7 +14,15 @@ from flowprior.flow.coupling import (
     Coupling,
     SplineCoupling,
 )
+from flowprior.flow.frozen import FrozenFlow, FrozenStep
 from flowprior.flow.lu_linear import LULinear
+from flowprior.flow.stack import (
+    FlowStack,
+    ProjectedContext,
+    Step,
+    StepContext,
+    standard_normal_log_prob,
+)
 
 __all__ = [
     "COUPLINGS",
@@ -29,9 +34,13 @@ __all__ = [
     "ConditionalFlow",
     "Conditioner",
     "Coupling",
+    "FlowStack",
+    "FrozenFlow",
+    "FrozenStep",
     "LULinear",
     "ProjectedContext",
     "SplineCoupling",
+    "Step",
     "StepContext",
     "standard_normal_log_prob",
 ]

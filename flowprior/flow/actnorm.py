@@ -66,7 +66,12 @@ class ActNorm(nn.Module):
         if self.context_weight is None:
             return None
         terms = F.linear(context.to(self.context_weight.dtype), self.context_weight)
-        return CONTEXT_BOUND * torch.tanh(terms.to(context.dtype) / CONTEXT_BOUND)
+        return self.bounded(terms.to(context.dtype))
+
+    @staticmethod
+    def bounded(terms: Tensor) -> Tensor:
+        """The context's terms, kept within ``CONTEXT_BOUND``."""
+        return CONTEXT_BOUND * torch.tanh(terms / CONTEXT_BOUND)
 
     def forward(self, x: Tensor, projected: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data to latent.

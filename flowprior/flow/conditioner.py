@@ -1,15 +1,18 @@
 """The residual network that turns one half of the features and the context into coupling terms."""
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Conditioner"]
+__all__ = ["Conditioner", "ResidualBlock"]
 
 BLOCK_INIT = 1e-3
 OUTPUT_INIT = 0.01
+
+Affine = tuple[Tensor, Tensor]
 
 
 class Conditioner(nn.Module):
@@ -52,7 +55,7 @@ class Conditioner(nn.Module):
             else None
         )
         self.blocks = nn.ModuleList(
-            _ResidualBlock(hidden_features, batch_norm=batch_norm, dropout=dropout)
+            ResidualBlock(hidden_features, batch_norm=batch_norm, dropout=dropout)
             for _ in range(num_blocks)
         )
         self.output = nn.Linear(hidden_features, out_features)
@@ -99,7 +102,7 @@ class Conditioner(nn.Module):
         return out.reshape(*hidden.shape[:-1], out.shape[-1]).to(x.dtype)
 
 
-class _ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module):
     """h + A1 dropout(relu(norm(A0 relu(norm(h)))))."""
 
     def __init__(self, features: int, *, batch_norm: bool, dropout: float) -> None:
@@ -112,7 +115,24 @@ class _ResidualBlock(nn.Module):
         for parameter in self.linears[1].parameters():
             nn.init.uniform_(parameter, -BLOCK_INIT, BLOCK_INIT)
 
+    def folded(self) -> tuple[Affine | None, Affine, Affine]:
+        """The block as it evaluates, in float64: first norm, first and second linear layer.
+
+        The second norm is part of the first linear layer. Each is a weight and a bias; the norm is
+        elementwise and None if there is none.
+        """
+        linears = [cast(nn.Linear, linear) for linear in self.linears]
+        inner, outer = (
+            (each.weight.detach().double(), each.bias.detach().double()) for each in linears
+        )
+        first, second = self.norms
+        if isinstance(second, _BatchNorm):
+            gain, shift = second.as_affine()
+            inner = (gain[:, None] * inner[0], gain * inner[1] + shift)
+        return first.as_affine() if isinstance(first, _BatchNorm) else None, inner, outer
+
     def forward(self, rows: Tensor) -> Tensor:
+        """Rows (N, H) -> (N, H)."""
         update = self.linears[0](self.norms[0](rows).relu())
         update = self.linears[1](self.dropout(self.norms[1](update).relu()))
         return rows + update
@@ -120,6 +140,13 @@ class _ResidualBlock(nn.Module):
 
 class _BatchNorm(nn.BatchNorm1d):
     """Batch norm that falls back on its running statistics where a batch has no variance."""
+
+    def as_affine(self) -> Affine:
+        """Gain and shift of every feature in evaluation mode, in float64."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        gain = self.weight.detach().double() / (self.running_var.double() + self.eps).sqrt()
+        return gain, self.bias.detach().double() - gain * self.running_mean.double()
 
     def forward(self, rows: Tensor) -> Tensor:
         if self.training and len(rows) < 2:

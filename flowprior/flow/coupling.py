@@ -72,8 +72,9 @@ class Coupling(nn.Module, ABC):
         """Latent to data: ``x`` (..., D) and the log-determinant of the inverse map."""
         return self._couple(y, projected, inverse=True)
 
+    @classmethod
     @abstractmethod
-    def move(self, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    def move(cls, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """Move features (..., M) by numbers (..., M, P): the result and the log-determinant."""
 
     def _couple(self, x: Tensor, projected: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -97,7 +98,8 @@ class AdditiveCoupling(Coupling):
     keeps_volume = True
     numbers_per_feature = 1
 
-    def move(self, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    @classmethod
+    def move(cls, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """Shift; the log-determinant is the scalar zero."""
         shift = numbers[..., 0]
         return moving - shift if inverse else moving + shift, moving.new_zeros(())
@@ -113,10 +115,11 @@ class AffineCoupling(Coupling):
     numbers_per_feature = 2
     max_log_scale = 2.0
 
-    def move(self, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    @classmethod
+    def move(cls, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """Scale and shift."""
         log_scale, shift = numbers.unbind(dim=-1)
-        log_scale = self.max_log_scale * torch.tanh(log_scale / self.max_log_scale)
+        log_scale = cls.max_log_scale * torch.tanh(log_scale / cls.max_log_scale)
         log_abs_det = log_scale.sum(dim=-1)
         if inverse:
             return (moving - shift) * torch.exp(-log_scale), -log_abs_det
@@ -133,7 +136,8 @@ class SplineCoupling(Coupling):
     num_bins = 8
     numbers_per_feature = 3 * num_bins - 1
 
-    def move(self, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    @classmethod
+    def move(cls, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """Apply one spline to each feature."""
         moved, log_derivative = rational_quadratic_spline(moving, numbers, inverse=inverse)
         return moved, log_derivative.sum(dim=-1)

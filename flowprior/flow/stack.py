@@ -1,0 +1,443 @@
+"""FlowStack: the verbs of a stack of bijections, and the density it defines."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from flowprior.flow.checks import require_count, require_like, require_width
+
+__all__ = ["FlowStack", "ProjectedContext", "Step", "StepContext", "standard_normal_log_prob"]
+
+# Rows decoded at once when no gradient is wanted: their hidden layers stay in the cache of a CPU.
+# A GPU wants many rows, but not all of them at once.
+CPU_BLOCK = 512
+GPU_BLOCK = 65536
+
+
+class StepContext(NamedTuple):
+    """A context as one step reads it.
+
+    Attributes:
+        hidden: Its share of the conditioner's first layer, (*batch, H).
+        norm: Its terms in scale and shift of the ActNorm, (*batch, 2 D), or None.
+    """
+
+    hidden: Tensor
+    norm: Tensor | None
+
+    def with_extra_axes(self, count: int) -> "StepContext":
+        """Axes of size 1 between batch and features, for inputs that share their context."""
+
+        def insert(value: Tensor) -> Tensor:
+            return value.reshape(*value.shape[:-1], *(1,) * count, value.shape[-1])
+
+        return StepContext(insert(self.hidden), None if self.norm is None else insert(self.norm))
+
+    def rows(self, start: int, stop: int) -> "StepContext":
+        """Some of the contexts, counted along one batch axis that replaces all others."""
+
+        def select(value: Tensor) -> Tensor:
+            return value.reshape(-1, value.shape[-1])[start:stop]
+
+        return StepContext(select(self.hidden), None if self.norm is None else select(self.norm))
+
+
+class ProjectedContext(NamedTuple):
+    """A context as the flow reads it: computed once, reused by every call.
+
+    Attributes:
+        steps: What each step reads.
+    """
+
+    steps: tuple[StepContext, ...]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Shape of the batch of contexts."""
+        return self.steps[0].hidden.shape[:-1]
+
+    def with_extra_axes(self, count: int) -> "ProjectedContext":
+        """Axes of size 1 between batch and features, for inputs that share their context."""
+        return ProjectedContext(tuple(step.with_extra_axes(count) for step in self.steps))
+
+    def rows(self, start: int, stop: int) -> "ProjectedContext":
+        """Some of the contexts, counted along one batch axis that replaces all others."""
+        return ProjectedContext(tuple(step.rows(start, stop) for step in self.steps))
+
+
+class Step(Protocol):
+    """One bijection of the stack and its share of the log-determinant."""
+
+    @property
+    def keeps_volume(self) -> bool:
+        """Whether the log-determinant does not depend on x."""
+
+    def project_context(self, context: Tensor) -> StepContext:
+        """What the step reads of a context (*batch, C)."""
+
+    def __call__(self, x: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+        """Data to latent, and the log-determinant."""
+
+    def inverse(self, z: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+        """Latent to data, and the log-determinant of the inverse map."""
+
+    def constant_log_abs_det(self, dtype: torch.dtype, context: StepContext) -> Tensor:
+        """The part of the forward log-determinant that does not depend on x."""
+
+
+class FlowStack(nn.Module):
+    r"""Steps that map data x to a latent z that is standard normal given a context c.
+
+    Shapes: a context is (\*batch, C); x and z are (\*batch, \*extra, D). Extra axes stand between
+    batch and features and share the context of their row. Without a context the batch is empty
+    and every leading axis is extra. Wherever a context is taken, the result of
+    :meth:`project_context` may be given instead, which saves computing it again.
+
+    Args:
+        features: Number of features D.
+        context_features: Width C of the context; 0 for none.
+        steps: The bijections, data side first.
+
+    Attributes:
+        temperature: Standard deviation of the latents before they are scaled to one, shape ().
+    """
+
+    temperature: Tensor
+
+    def __init__(self, features: int, context_features: int, steps: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.features = features
+        self.context_features = context_features
+        self.steps = nn.ModuleList(steps)
+        self.register_buffer("temperature", torch.ones(()))
+
+    @property
+    def has_exact_mode(self) -> bool:
+        """Whether the log-determinant does not depend on x, so that z = 0 is the mode."""
+        return all(step.keeps_volume for step in self._steps)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the bijection's arithmetic and results: the weights', but at least float32."""
+        return torch.promote_types(self.weight_dtype, torch.float32)
+
+    @property
+    def weight_dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
+        return self._weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self._weight.device
+
+    def project_context(self, context: Tensor | None) -> ProjectedContext:
+        """Run the context through the part of each conditioner that reads it.
+
+        Args:
+            context: (*batch, C); None is an empty batch for a flow without context.
+
+        Returns:
+            The projected context, accepted by every other method.
+
+        Raises:
+            ValueError: If the context has another width, dtype or device than the flow.
+        """
+        if context is None:
+            if self.context_features:
+                raise ValueError(
+                    f"this flow needs a context of shape (..., {self.context_features}), got None"
+                )
+            context = self._weight.new_empty((0,))
+        require_width("context", context, self.context_features)
+        context = require_like("context", context, self.dtype, self.device)
+        with self._full_precision():
+            return ProjectedContext(tuple(step.project_context(context) for step in self._steps))
+
+    def forward(
+        self, x: Tensor, context: Tensor | ProjectedContext | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Data to latent. In training mode the first batch of two or more rows sets ActNorm.
+
+        Args:
+            x: (*batch, *extra, D).
+            context: (*batch, C), projected or not.
+
+        Returns:
+            ``z`` (*batch, *extra, D) and the log-determinant (*batch, *extra) of the map.
+
+        Raises:
+            ValueError: If shapes, dtypes or devices do not fit.
+        """
+        return self._run("x", x, context, self._forward)
+
+    def inverse(
+        self, z: Tensor, context: Tensor | ProjectedContext | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Latent to data, the exact inverse of :meth:`forward`.
+
+        Args:
+            z: (*batch, *extra, D).
+            context: (*batch, C), projected or not.
+
+        Returns:
+            ``x`` (*batch, *extra, D) and the log-determinant (*batch, *extra) of the inverse map.
+
+        Raises:
+            ValueError: If shapes, dtypes or devices do not fit.
+        """
+        return self._run("z", z, context, self._inverse)
+
+    def log_prob(self, x: Tensor, context: Tensor | ProjectedContext | None = None) -> Tensor:
+        """Log-density of x given the context, in nats.
+
+        Args:
+            x: (*batch, *extra, D).
+            context: (*batch, C), projected or not.
+
+        Returns:
+            (*batch, *extra).
+
+        Raises:
+            ValueError: If shapes, dtypes or devices do not fit.
+        """
+        z, log_abs_det = self.forward(x, context)
+        return standard_normal_log_prob(z) + log_abs_det
+
+    def sample(
+        self,
+        context: Tensor | ProjectedContext | None = None,
+        num_samples: int = 1,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw samples. They carry gradients to weights and context.
+
+        Args:
+            context: (*batch, C), projected or not.
+            num_samples: Number n of samples per context.
+            generator: Source of the noise, on the flow's device.
+
+        Returns:
+            (*batch, n, D).
+
+        Raises:
+            ValueError: If ``num_samples`` is negative or the context does not fit.
+        """
+        return self.sample_and_log_prob(context, num_samples, generator=generator)[0]
+
+    def sample_and_log_prob(
+        self,
+        context: Tensor | ProjectedContext | None = None,
+        num_samples: int = 1,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draw samples and give their log-densities, which cost nothing extra.
+
+        Args:
+            context: (*batch, C), projected or not.
+            num_samples: Number n of samples per context.
+            generator: Source of the noise, on the flow's device.
+
+        Returns:
+            Samples (*batch, n, D) and their log-densities (*batch, n), in nats.
+
+        Raises:
+            ValueError: If ``num_samples`` is negative or the context does not fit.
+        """
+        require_count("num_samples", num_samples)
+        projected = self._projected(context)
+        shape = (*projected.batch_shape, num_samples, self.features)
+        z = torch.randn(shape, generator=generator, dtype=self.dtype, device=self.device)
+        x, log_abs_det = self.inverse(z, projected)
+        return x, standard_normal_log_prob(z) - log_abs_det
+
+    def mode(
+        self,
+        context: Tensor | ProjectedContext | None = None,
+        *,
+        log_volume: Callable[[Tensor], Tensor] | None = None,
+        max_steps: int = 100,
+    ) -> Tensor:
+        """The most likely x.
+
+        Exact where :attr:`has_exact_mode` and no ``log_volume`` is given: the decoded z = 0.
+        Otherwise a local maximum near it, found by ascent on the log-density in the latent space
+        and never less likely than the decoded z = 0; gradients to weights and context then treat
+        its z as a constant.
+
+        Args:
+            context: (*batch, C), projected or not.
+            log_volume: What to add to the log-density of x (..., D) to get that of the pose (...).
+            max_steps: Steps of ascent.
+
+        Returns:
+            (*batch, D).
+        """
+        projected = self._projected(context)
+        shape = (*projected.batch_shape, self.features)
+        z = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        if not self.has_exact_mode or log_volume is not None:
+            z = self._climb(z, projected, log_volume, max_steps)
+        return self.inverse(z, projected)[0]
+
+    def entropy(
+        self,
+        context: Tensor | ProjectedContext | None = None,
+        *,
+        num_samples: int = 256,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Differential entropy of p(x | c) in nats.
+
+        In closed form where :attr:`has_exact_mode`, otherwise the mean surprise of samples.
+
+        Args:
+            context: (*batch, C), projected or not.
+            num_samples: Samples per context where there is no closed form.
+            generator: Source of their noise.
+
+        Returns:
+            (*batch,).
+        """
+        projected = self._projected(context)
+        if not self.has_exact_mode:
+            return -self.sample_and_log_prob(projected, num_samples, generator=generator)[1].mean(
+                dim=-1
+            )
+        base = 0.5 * self.features * math.log(2 * math.pi * math.e)
+        log_abs_det = self._temperature_log_abs_det()
+        for step, step_context in zip(self._steps, projected.steps, strict=True):
+            log_abs_det = log_abs_det + step.constant_log_abs_det(self.dtype, step_context)
+        return (base - log_abs_det).expand(projected.batch_shape)
+
+    @property
+    def _steps(self) -> Sequence[Step]:
+        return cast(Sequence[Step], self.steps)
+
+    @property
+    def _weight(self) -> Tensor:
+        """Any weight: all share one dtype and device."""
+        return next(itertools.chain(self.steps.parameters(), self.steps.buffers()))
+
+    def _temperature_log_abs_det(self) -> Tensor:
+        return -self.features * self.temperature.to(self.dtype).log()
+
+    def _climb(
+        self,
+        z: Tensor,
+        projected: ProjectedContext,
+        log_volume: Callable[[Tensor], Tensor] | None,
+        max_steps: int,
+    ) -> Tensor:
+        """Ascent on the log-density from z, each row keeping the best point it met."""
+        # Tensors made under inference mode cannot enter a graph; their copies can.
+        with torch.inference_mode(False), torch.enable_grad():
+            projected = ProjectedContext(
+                tuple(
+                    StepContext(h.detach().clone(), None if n is None else n.detach().clone())
+                    for h, n in projected.steps
+                )
+            )
+            z = z.clone().requires_grad_()
+            optimizer = torch.optim.Adam([z], lr=0.03)
+            best, best_log_prob = z.detach().clone(), torch.full_like(z[..., 0], -math.inf)
+            for _ in range(max_steps + 1):
+                x, log_abs_det = self.inverse(z, projected)
+                log_prob = standard_normal_log_prob(z) - log_abs_det
+                if log_volume is not None:
+                    log_prob = log_prob + log_volume(x)
+                better = log_prob.detach() > best_log_prob
+                best = torch.where(better[..., None], z.detach(), best)
+                best_log_prob = torch.where(better, log_prob.detach(), best_log_prob)
+                (z.grad,) = torch.autograd.grad(-log_prob.sum(), z)
+                optimizer.step()
+        return best
+
+    def _projected(self, context: Tensor | ProjectedContext | None) -> ProjectedContext:
+        if isinstance(context, ProjectedContext):
+            return context
+        return self.project_context(context)
+
+    def _forward(self, x: Tensor, projected: ProjectedContext) -> tuple[Tensor, Tensor]:
+        log_abs_det = self._temperature_log_abs_det()
+        for step, context in zip(self._steps, projected.steps, strict=True):
+            x, step_log_abs_det = step(x, context)
+            log_abs_det = log_abs_det + step_log_abs_det
+        return x / self.temperature.to(x.dtype), log_abs_det.expand(x.shape[:-1])
+
+    def _inverse(self, z: Tensor, projected: ProjectedContext) -> tuple[Tensor, Tensor]:
+        z = z * self.temperature.to(z.dtype)
+        log_abs_det = -self._temperature_log_abs_det()
+        for step, context in zip(reversed(self._steps), reversed(projected.steps), strict=True):
+            z, step_log_abs_det = step.inverse(z, context)
+            log_abs_det = log_abs_det + step_log_abs_det
+        return z, log_abs_det.expand(z.shape[:-1])
+
+    def _run(
+        self,
+        name: str,
+        value: Tensor,
+        context: Tensor | ProjectedContext | None,
+        direction: Callable[[Tensor, ProjectedContext], tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor]:
+        """Check a (*batch, *extra, D) input and map it, in blocks where no gradient is wanted."""
+        require_width(name, value, self.features)
+        value = require_like(name, value, self.dtype, self.device)
+        projected = self._projected(context)
+        batch = projected.batch_shape
+        leading = value.shape[:-1]
+        if leading[: len(batch)] != batch:
+            raise ValueError(
+                f"{name} has leading shape {tuple(leading)}, but the context has batch shape "
+                f"{tuple(batch)}: {name} must be (*batch, *extra, {self.features})"
+            )
+        with self._full_precision():
+            block = CPU_BLOCK if value.device.type == "cpu" else GPU_BLOCK
+            if leading.numel() > block and not self._needs_one_pass(value, projected):
+                rows = value.reshape(batch.numel(), -1, self.features)
+                parts = [
+                    direction(part, few.with_extra_axes(1))
+                    for part, few in _blocks(rows, projected, block)
+                ]
+                mapped = torch.cat([part.flatten(0, 1) for part, _ in parts])
+                log_abs_det = torch.cat([part.flatten() for _, part in parts])
+                return mapped.reshape(value.shape), log_abs_det.reshape(leading)
+            return direction(value, projected.with_extra_axes(len(leading) - len(batch)))
+
+    def _needs_one_pass(self, value: Tensor, projected: ProjectedContext) -> bool:
+        """Whether gradients are wanted, or statistics of the whole batch."""
+        if self.training or torch.compiler.is_compiling():
+            return True
+        tensors = (value, projected.steps[0].hidden, self._weight)
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+    def _full_precision(self) -> AbstractContextManager[object]:
+        """Autocast would round the two directions differently, so they would not be inverses."""
+        kind = self.device.type
+        if torch.amp.is_autocast_available(kind):
+            return torch.autocast(kind, enabled=False)
+        return nullcontext()
+
+
+def standard_normal_log_prob(z: Tensor) -> Tensor:
+    """Log-density of the base distribution in nats: z (..., D) -> (...)."""
+    return -0.5 * (z.square().sum(dim=-1) + z.shape[-1] * math.log(2 * math.pi))
+
+
+def _blocks(
+    rows: Tensor, projected: ProjectedContext, size: int
+) -> Iterator[tuple[Tensor, ProjectedContext]]:
+    """Blocks of at most ``size`` rows of (batch, extra, D): whole contexts, or parts of one."""
+    batch, extra, _ = rows.shape
+    contexts = max(size // extra, 1)
+    for start in range(0, batch, contexts):
+        few = projected.rows(start, start + contexts)
+        for begin in range(0, extra, size):
+            yield rows[start : start + contexts, begin : begin + size], few

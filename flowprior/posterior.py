@@ -1,0 +1,259 @@
+"""PosePrior and PosePosterior: what can be asked of a density over body poses."""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from flowprior.flow import FlowStack, ProjectedContext
+from flowprior.flow.checks import require_count, require_like, require_tensor
+from flowprior.spaces import PoseSpace, RotationSpace
+
+__all__ = ["PosePosterior", "PosePrior"]
+
+
+class PosePrior(nn.Module):
+    r"""A density p(theta | context) over poses, by a flow over vectors of some space.
+
+    Calling it with a context gives a :class:`PosePosterior`, which has projected the context
+    once and answers ``sample``, ``log_prob``, ``mode`` and more. The same verbs on the prior itself
+    take the context with each call. :class:`flowprior.ConditionalPosePrior` is the one to train;
+    its ``freeze`` gives one with constant weights.
+
+    Args:
+        flow: The flow.
+        space: What its vectors are.
+    """
+
+    __call__: Callable[..., "PosePosterior"]
+
+    def __init__(self, flow: FlowStack, space: PoseSpace) -> None:
+        super().__init__()
+        self.flow = flow
+        self.space = space
+
+    def forward(self, context: Tensor | None = None) -> "PosePosterior":
+        """The posterior given a context.
+
+        Args:
+            context: (*batch, C); None for an unconditional prior.
+
+        Returns:
+            The posterior, whose batch is that of the context.
+
+        Raises:
+            ValueError: If the context has another width, dtype or device than the prior, or holds
+                NaN or infinity.
+        """
+        if context is not None:
+            require_tensor("context", context)
+            _require_finite("context", context)
+        return PosePosterior(self, self.flow.project_context(context))
+
+    def sample(
+        self,
+        context: Tensor | None,
+        num_samples: int = 1,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Samples (*batch, n, J, k); see :meth:`PosePosterior.sample`."""
+        return self(context).sample(num_samples, generator=generator)
+
+    def log_prob(self, theta: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-density (*batch, *extra) in nats; see :meth:`PosePosterior.log_prob`."""
+        return self(context).log_prob(theta)
+
+    def mode(self, context: Tensor | None = None) -> Tensor:
+        """The most likely theta (*batch, J, k); see :meth:`PosePosterior.mode`."""
+        return self(context).mode()
+
+    def smpl_params(self, theta: Tensor) -> dict[str, Tensor]:
+        """Split theta into the rotation matrices a body model takes.
+
+        Args:
+            theta: Rotations in any accepted form.
+
+        Returns:
+            ``global_orient`` (..., 1, 3, 3) and ``body_pose`` (..., J - 1, 3, 3).
+
+        Raises:
+            ValueError: If theta has another shape, or the prior is over keypoints.
+        """
+        if not isinstance(self.space, RotationSpace):
+            raise ValueError("a prior over 3D keypoints has no joint rotations")
+        matrix = self.space.to_matrix(theta)
+        return {"global_orient": matrix[..., :1, :, :], "body_pose": matrix[..., 1:, :, :]}
+
+
+class PosePosterior:
+    """p(theta | context) for one batch of contexts, from :class:`ConditionalPosePrior`.
+
+    Its methods use the prior's current weights with the context projected when it was made, so make
+    a new one after an optimiser step.
+
+    Attributes:
+        prior: The prior it came from.
+        context: The projected context.
+    """
+
+    def __init__(self, prior: PosePrior, context: ProjectedContext) -> None:
+        self.prior = prior
+        self.context = context
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Shape of the batch of contexts."""
+        return self.context.batch_shape
+
+    @property
+    def event_shape(self) -> tuple[int, int]:
+        """Shape (J, k) of one theta."""
+        return self.prior.space.event_shape
+
+    def sample(self, num_samples: int = 1, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw samples. They carry gradients to weights and context.
+
+        Args:
+            num_samples: Number n of samples per context.
+            generator: Source of the noise, on the prior's device.
+
+        Returns:
+            (*batch, n, J, k), also for n = 1.
+
+        Raises:
+            ValueError: If ``num_samples`` is negative.
+        """
+        return self.sample_and_log_prob(num_samples, generator=generator)[0]
+
+    def sample_and_log_prob(
+        self, num_samples: int = 1, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw samples with their log-densities, which cost nothing extra.
+
+        Args:
+            num_samples: Number n of samples per context.
+            generator: Source of the noise, on the prior's device.
+
+        Returns:
+            Samples (*batch, n, J, k) and log-densities (*batch, n) in nats.
+
+        Raises:
+            ValueError: If ``num_samples`` is negative.
+        """
+        require_count("num_samples", num_samples)
+        x, log_prob = self.prior.flow.sample_and_log_prob(
+            self.context, num_samples, generator=generator
+        )
+        return self.prior.space.to_pose(x), log_prob + self.prior.space.log_volume(x)
+
+    def log_prob(self, theta: Tensor) -> Tensor:
+        """Log-density, differentiable in theta, weights and context.
+
+        With ``space="rot6d"`` it is the density of the 6D vectors, not of the rotations; with
+        ``"so3"`` that of the rotations, by Haar measure of mass 1.
+
+        Args:
+            theta: (*batch, *extra, J, k), in any accepted form.
+
+        Returns:
+            (*batch, *extra), in nats.
+
+        Raises:
+            ValueError: If theta does not fit the batch or holds NaN or infinity.
+        """
+        x = self._checked_vector("theta", self.prior.space.to_vector(theta))
+        return self.prior.flow.log_prob(x, self.context) + self.prior.space.log_volume(x)
+
+    def mode(self) -> Tensor:
+        """The most likely theta.
+
+        Exact, the decoded z = 0, for additive couplings over 6D vectors or keypoints. For other
+        couplings and ``space="so3"`` the volume depends on theta: then it is a local maximum near
+        the decoded z = 0, found by ascent and never less likely than that.
+
+        Returns:
+            (*batch, J, k).
+        """
+        space = self.prior.space
+        log_volume = None if space.flat else space.log_volume
+        return space.to_pose(self.prior.flow.mode(self.context, log_volume=log_volume))
+
+    def entropy(
+        self, *, num_samples: int = 256, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Differential entropy in nats.
+
+        In closed form for additive couplings over 6D vectors or keypoints. Otherwise the mean
+        surprise of samples, or, for ``space="so3"``, the closed form plus a mean over samples.
+
+        Args:
+            num_samples: Samples per context where there is no closed form.
+            generator: Source of their noise.
+
+        Returns:
+            (*batch,).
+        """
+        flow, space = self.prior.flow, self.prior.space
+        entropy = flow.entropy(self.context, num_samples=num_samples, generator=generator)
+        if space.flat:
+            return entropy
+        x = flow.sample(self.context, num_samples, generator=generator)
+        return entropy - space.log_volume(x).mean(dim=-1)
+
+    def encode(self, theta: Tensor) -> Tensor:
+        """Latent of theta.
+
+        Args:
+            theta: (*batch, *extra, J, k), in any accepted form.
+
+        Returns:
+            z (*batch, *extra, D), standard normal for theta of this posterior.
+
+        Raises:
+            ValueError: If theta does not fit the batch or holds NaN or infinity.
+        """
+        x = self._checked_vector("theta", self.prior.space.to_vector(theta))
+        return cast(Tensor, self.prior.flow(x, self.context)[0])
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Theta of a latent, the inverse of :meth:`encode`.
+
+        Args:
+            z: (*batch, *extra, D).
+
+        Returns:
+            (*batch, *extra, J, k).
+
+        Raises:
+            ValueError: If z does not fit the batch or holds NaN or infinity.
+        """
+        require_tensor("z", z)
+        z = self._checked_vector("z", z)
+        return self.prior.space.to_pose(self.prior.flow.inverse(z, self.context)[0])
+
+    def _checked_vector(self, name: str, x: Tensor) -> Tensor:
+        """Refuse vectors that are not finite or not of this batch, in words about theta."""
+        batch = self.batch_shape
+        if x.shape[:-1][: len(batch)] != batch:
+            raise ValueError(
+                f"{name} has leading shape {tuple(x.shape[:-1])}, but the context has batch shape "
+                f"{tuple(batch)}: several poses for one context stand on axes after the batch"
+            )
+        x = require_like(name, x, self.prior.flow.dtype, self.prior.flow.device)
+        _require_finite(name, x)
+        return x
+
+
+def _require_finite(name: str, value: Tensor) -> None:
+    # Elsewhere the host would have to wait for the device.
+    if value.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    try:
+        finite = bool(value.isfinite().all())
+    except RuntimeError:  # vmap cannot look at values
+        return
+    if not finite:
+        bad = (~value.isfinite()).sum().item()
+        raise ValueError(f"{name} holds NaN or infinity in {bad} of {value.numel()} entries")
