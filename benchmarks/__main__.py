@@ -193,7 +193,7 @@ def _without_grad(calls: dict[str, Call]) -> dict[str, Call]:
 def time_case(case: Case, rounds: int, device: torch.device, shuffler: random.Random) -> None:
     """Fill in median seconds of every variant and the matrix peak of the same rounds."""
     left, right = (torch.randn(MATRIX, MATRIX, device=device) for _ in range(2))
-    calls = {**case.calls, "matrix": lambda: left @ right}
+    calls: dict[str, Call] = {**case.calls, "matrix": lambda: left @ right}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name in shuffler.sample(sorted(calls), len(calls)):
