@@ -171,7 +171,7 @@ class Models:
         case = self.sampling(batch, count)
         stacks: dict[str, FlowStack] = {"flowprior": self.ours, **self.frozen}
         with torch.no_grad():
-            held = {
+            held: dict[str, Call] = {
                 name: partial(stack.sample, stack.project_context(context), count)
                 for name, stack in stacks.items()
             }
