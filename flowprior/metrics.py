@@ -1,7 +1,13 @@
-"""Errors of 3D joints: MPJPE, PA-MPJPE and the best of n samples; and calibration.
+"""Errors of 3D joints and vertices, what samples are worth, and calibration.
 
-Lengths come out in the unit they went in with: metres, everywhere else in this library.
+Lengths come out in the unit they went in with: metres, everywhere else in this library. Sums run in
+float64 on the device of the input, results come in the dtype of the input, and nothing given is
+changed.
 """
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import roma
 import torch
@@ -19,19 +25,24 @@ from flowprior.calibration import (
 
 __all__ = [
     "JointCalibration",
+    "Tally",
     "best_of_n",
     "calibration_error",
+    "consistency_2d",
     "coverage",
     "energy_score",
     "expected_calibration_error",
     "latent_pit",
     "mpjpe",
     "pa_mpjpe",
+    "pve",
+    "quantise",
+    "sample_diversity",
     "sample_spread",
 ]
 
 
-def mpjpe(pred: Tensor, target: Tensor) -> Tensor:
+def mpjpe(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean per-joint position error: the mean over the joints of the Euclidean distance.
 
     Nothing is aligned here: subtract the root joint first where the protocol says so.
@@ -40,9 +51,11 @@ def mpjpe(pred: Tensor, target: Tensor) -> Tensor:
         pred: (..., J, 3), in metres.
         target: (..., J, 3), in metres. Each leading axis has the size it has in ``pred``, or 1 on
             either side: samples (B, n, J, 3) are compared with ``target[:, None]``.
+        valid: Which joints count, of bool or 0 / 1: (J,), or (..., J) with leading axes as in
+            ``target``. The others may hold anything. All if None.
 
     Returns:
-        (...), in metres.
+        (...), in metres; NaN where no joint counts, which :class:`Tally` leaves out and counts.
 
     Raises:
         ValueError: The shapes are not (..., J, 3), do not match, or are not of floating point.
@@ -51,25 +64,26 @@ def mpjpe(pred: Tensor, target: Tensor) -> Tensor:
         Ionescu et al., *Human3.6M: Large Scale Datasets and Predictive Methods for 3D Human
         Sensing in Natural Environments*, 2014, equation 8.
     """
-    _check_joints(pred, target)
-    distance: Tensor = torch.linalg.vector_norm(pred - target, dim=-1)
-    return distance.mean(dim=-1)
+    dtype, pred, target, weight = _prepared(pred, target, valid)
+    distance = torch.linalg.vector_norm(pred - target, dim=-1)
+    return ((weight * distance).sum(dim=-1) / weight.sum(dim=-1)).to(dtype)
 
 
-def pa_mpjpe(pred: Tensor, target: Tensor) -> Tensor:
+def pa_mpjpe(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """MPJPE after the similarity (rotation, translation, scale) that best aligns the prediction.
 
-    "Best" is in the least-squares sense, so on a rare pose this error can exceed the MPJPE. The
-    rotation is proper: a mirrored pose stays mirrored. Where no pose can be aligned because all
-    joints of ``pred`` coincide, they are moved to the mean of the target. The registration runs in
-    float64 whatever the dtype of the input.
+    Also called the reconstruction error. "Best" is in the least-squares sense, so on a rare pose
+    this error can exceed the MPJPE. The rotation is proper: a mirrored pose stays mirrored. Where
+    no pose can be aligned because all joints of ``pred`` coincide, they are moved to the mean of
+    the target.
 
     Args:
         pred: (..., J, 3), in metres.
         target: (..., J, 3), in metres. Leading axes as in ``mpjpe``.
+        valid: Which joints count, in the alignment and in the mean, as in ``mpjpe``.
 
     Returns:
-        (...), in metres, in the dtype ```mpjpe``` would give.
+        (...), in metres; NaN where no joint counts.
 
     Raises:
         ValueError: The shapes are not (..., J, 3), do not match, or are not of floating point.
@@ -79,23 +93,43 @@ def pa_mpjpe(pred: Tensor, target: Tensor) -> Tensor:
         Patterns*, 1991; solved by ``roma.rigid_vectors_registration``
         after centring.
     """
-    _check_joints(pred, target)
-    dtype = torch.promote_types(pred.dtype, target.dtype)
+    dtype, pred, target, weight = _prepared(pred, target, valid)
     shape = torch.broadcast_shapes(pred.shape, target.shape)
-    x, y = pred.double().expand(shape), target.double().expand(shape)
-    if x.numel() == 0:
-        return mpjpe(pred, target)
-    x = x - x.mean(dim=-2, keepdim=True)
-    y = y - y.mean(dim=-2, keepdim=True)
+    if math.prod(shape) == 0:
+        return mpjpe(pred, target).to(dtype)
+    share = weight / weight.sum(dim=-1, keepdim=True).clamp(min=1)
+    x, y = (each.expand(shape) for each in (pred, target))
+    share = share.expand(shape[:-1])[..., None]
+    x = share.sqrt() * (x - (share * x).sum(dim=-2, keepdim=True))
+    y = share.sqrt() * (y - (share * y).sum(dim=-2, keepdim=True))
     # Joints that coincide differ by rounding only. Anything may stand in for them below: their
     # place in the result is the mean of the target, and no gradient meets 0 / 0.
     spread = x.square().sum(dim=(-2, -1), keepdim=True)
-    coincide = spread <= 1e-24 * pred.double().square().sum(dim=(-2, -1), keepdim=True)
+    size = (share * pred.square()).sum(dim=(-2, -1), keepdim=True)
+    coincide = spread <= 1e-24 * size
     x = torch.where(coincide, torch.ones_like(x), x)
     rotation, scale = roma.rigid_vectors_registration(x, y, compute_scaling=True)
     aligned = scale[..., None, None] * x @ rotation.mT
     aligned = torch.where(coincide, torch.zeros_like(x), aligned)
-    return mpjpe(aligned, y).to(dtype)
+    # The square roots of the weights, taken back.
+    root = torch.where(share > 0, share, 1).sqrt()
+    return mpjpe(aligned / root, y / root, weight > 0).to(dtype)
+
+
+def pve(pred: Tensor, target: Tensor) -> Tensor:
+    """Per-vertex error: the mean distance of the vertices of two meshes of one topology.
+
+    Args:
+        pred: (..., V, 3), in metres.
+        target: (..., V, 3), in metres. Leading axes as in ``mpjpe``.
+
+    Returns:
+        (...), in metres.
+
+    Raises:
+        ValueError: As ``mpjpe``.
+    """
+    return mpjpe(pred, target)
 
 
 def best_of_n(errors: Tensor, n: int) -> Tensor:
@@ -116,6 +150,203 @@ def best_of_n(errors: Tensor, n: int) -> Tensor:
     if not 1 <= n <= errors.shape[-1]:
         raise ValueError(f"expected n from 1 to the {errors.shape[-1]} samples given, got {n}")
     return errors[..., :n].amin(dim=-1)
+
+
+def quantise(samples: Tensor, n: int, *, seed: int = 0, centroids: bool = False) -> Tensor:
+    """Reduce many samples to n that stand for them, by k-means.
+
+    So a model that can draw any number is compared with one that gives n hypotheses: draw 4096,
+    keep n, take the best. Needs scikit-learn, which comes with ``flowprior[examples]``.
+
+    Args:
+        samples: (..., N, J, k), such as joints (B, 4096, 17, 3).
+        n: How many to keep, 1 to N.
+        seed: Of the k-means.
+        centroids: Return the means of the clusters instead of the samples nearest to them. A mean
+            of poses has shorter bones than any of them.
+
+    Returns:
+        (..., n, J, k).
+
+    Raises:
+        ValueError: ``n`` is outside 1..N, the samples have fewer than three axes or are not finite.
+
+    References:
+        Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, 2021, supplement 5.2;
+        Biggs et al., *3D Multibodies: Fitting Sets of Plausible 3D Models to Ambiguous Image
+        Data*, 2020.
+    """
+    if samples.ndim < 3:
+        raise ValueError(f"expected samples of shape (..., N, J, k), got {tuple(samples.shape)}")
+    if not 1 <= n <= samples.shape[-3]:
+        raise ValueError(f"expected n from 1 to the {samples.shape[-3]} samples given, got {n}")
+    if not samples.isfinite().all():
+        raise ValueError("samples hold NaN or infinity")
+    from sklearn.cluster import KMeans
+
+    *batch, number, _, _ = samples.shape
+    clouds = samples.detach().flatten(-2).reshape(math.prod(batch), number, -1)
+    kept = []
+    for cloud in clouds:
+        exact = cloud.double()
+        means = KMeans(n, n_init=1, random_state=seed).fit(exact.cpu().numpy())
+        centres = torch.as_tensor(means.cluster_centers_, device=cloud.device)
+        nearest = cloud[torch.cdist(centres, exact).argmin(dim=-1)]
+        kept.append(centres.to(cloud.dtype) if centroids else nearest)
+    shape = (*batch, n, *samples.shape[-2:])
+    return torch.stack(kept).reshape(shape) if kept else samples.new_zeros(shape)
+
+
+def sample_diversity(samples: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """How far samples lie from their mean, for joints that were seen and for those that were not.
+
+    A useful posterior is narrow where there is evidence and wide where there is none.
+
+    Args:
+        samples: (B, n, J, 3), in metres.
+        visible: (B, J) of bool or 0 / 1.
+
+    Returns:
+        Mean distance of visible and of hidden joints, each () in metres, NaN if there is none.
+
+    Raises:
+        ValueError: The shapes do not fit.
+
+    References:
+        Sengupta et al., *HuManiFlow: Ancestor-Conditioned Normalising Flows on SO(3) Manifolds for
+        Human Pose and Shape Distribution Estimation*, 2023, sample diversity.
+    """
+    if samples.ndim != 4 or visible.shape != (samples.shape[0], samples.shape[2]):
+        raise ValueError(
+            "expected samples of shape (B, n, J, 3) and visible of shape (B, J), "
+            f"got {tuple(samples.shape)} and {tuple(visible.shape)}"
+        )
+    exact = samples.double()
+    off = torch.linalg.vector_norm(exact - exact.mean(dim=1, keepdim=True), dim=-1).mean(dim=1)
+    seen = visible.bool()
+    return off[seen].mean().to(samples.dtype), off[~seen].mean().to(samples.dtype)
+
+
+def consistency_2d(samples_2d: Tensor, keypoints_2d: Tensor, conf: Tensor) -> Tensor:
+    """How far projected samples lie from the 2D keypoints that were seen.
+
+    Args:
+        samples_2d: (B, n, K, 2), in pixels or any other unit.
+        keypoints_2d: (B, K, 2), in the same unit. Those without confidence may hold anything.
+        conf: (B, K), not negative; a keypoint counts if it is above zero.
+
+    Returns:
+        (B, n), mean distance over the keypoints that count; NaN if there is none.
+
+    Raises:
+        ValueError: The shapes do not fit.
+    """
+    batch, points = conf.shape if conf.ndim == 2 else (-1, -1)
+    fits = samples_2d.ndim == 4 and samples_2d.shape[::2] == (batch, points)
+    if not fits or samples_2d.shape[-1] != 2 or keypoints_2d.shape != (batch, points, 2):
+        raise ValueError(
+            "expected samples_2d (B, n, K, 2), keypoints_2d (B, K, 2) and conf (B, K), got "
+            f"{tuple(samples_2d.shape)}, {tuple(keypoints_2d.shape)} and {tuple(conf.shape)}"
+        )
+    counts = (conf > 0)[:, None]
+    target = torch.where(counts[..., None], keypoints_2d[:, None].double(), 0)
+    distance = torch.linalg.vector_norm(samples_2d.double() - target, dim=-1)
+    total = torch.where(counts, distance, 0).sum(dim=-1) / counts.sum(dim=-1)
+    return total.to(samples_2d.dtype)
+
+
+@dataclass
+class Tally:
+    """Means of errors over a dataset, and the count of what could not be judged.
+
+    Add batches as they come. Tallies of several processes add up with ``+``.
+
+    Attributes:
+        sums: By metric and group, the sum of the finite values.
+        counts: By metric and group, how many there were.
+        left_out: By metric, how many values were NaN or infinite and are in no mean.
+    """
+
+    sums: dict[tuple[str, str], float] = field(default_factory=dict)
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def add(self, values: Mapping[str, Tensor], groups: Sequence[str] | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            values: Errors (B,) by the name of the metric.
+            groups: B names, such as the actions of Human3.6M; one group if None.
+
+        Raises:
+            ValueError: A metric is not of shape (B,) with B the number of groups.
+        """
+        for name, value in values.items():
+            if value.ndim != 1 or (groups is not None and len(groups) != len(value)):
+                size = "B" if groups is None else len(groups)
+                raise ValueError(f"expected {name} of shape ({size},), got {tuple(value.shape)}")
+            self.left_out.setdefault(name, 0)
+            for number, group in zip(
+                value.detach().double().tolist(), groups or [""] * len(value), strict=True
+            ):
+                if not math.isfinite(number):
+                    self.left_out[name] += 1
+                    continue
+                key = (name, group)
+                self.sums[key] = self.sums.get(key, 0.0) + number
+                self.counts[key] = self.counts.get(key, 0) + 1
+
+    def __add__(self, other: "Tally") -> "Tally":
+        both = (self, other)
+        keys = dict.fromkeys(key for tally in both for key in tally.counts)
+        names = dict.fromkeys(name for tally in both for name in tally.left_out)
+        return Tally(
+            {key: sum(tally.sums.get(key, 0.0) for tally in both) for key in keys},
+            {key: sum(tally.counts.get(key, 0) for tally in both) for key in keys},
+            {name: sum(tally.left_out.get(name, 0) for tally in both) for name in names},
+        )
+
+    def count(self, name: str) -> int:
+        """How many values are in the mean of a metric."""
+        return sum(count for (metric, _), count in self.counts.items() if metric == name)
+
+    def mean(self, name: str) -> float:
+        """Mean of a metric over all rows; NaN if there are none."""
+        total = sum(value for (metric, _), value in self.sums.items() if metric == name)
+        return total / self.count(name) if self.count(name) else math.nan
+
+    def group_means(self, name: str) -> dict[str, float]:
+        """Mean of a metric in each group."""
+        return {
+            group: value / self.counts[metric, group]
+            for (metric, group), value in self.sums.items()
+            if metric == name
+        }
+
+    def mean_of_groups(self, name: str) -> float:
+        """Mean of the groups' means, as in protocol 1 of Human3.6M; NaN if there are none."""
+        means = self.group_means(name).values()
+        return sum(means) / len(means) if means else math.nan
+
+
+def _prepared(
+    pred: Tensor, target: Tensor, valid: Tensor | None
+) -> tuple[torch.dtype, Tensor, Tensor, Tensor]:
+    """The dtype of the result; poses in float64, zero where they do not count; weights."""
+    _check_joints(pred, target)
+    dtype = torch.promote_types(pred.dtype, target.dtype)
+    shape = torch.broadcast_shapes(pred.shape, target.shape)[:-1]
+    if valid is None:
+        return dtype, pred.double(), target.double(), target.new_ones(shape[-1:]).double()
+    if valid.ndim not in (1, len(shape)) or any(
+        size not in (1, wanted)
+        for size, wanted in zip(valid.shape[::-1], shape[::-1], strict=False)
+    ):
+        raise ValueError(f"expected valid of shape (..., {shape[-1]}), got {tuple(valid.shape)}")
+    counts = valid.bool()
+    kept = counts[..., None]
+    pred, target = (torch.where(kept, each.double(), 0) for each in (pred, target))
+    return dtype, pred, target, counts.double()
 
 
 def _check_joints(pred: Tensor, target: Tensor) -> None:

@@ -4,8 +4,18 @@ import roma
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
-from flowprior.metrics import best_of_n, mpjpe, pa_mpjpe
+from flowprior.metrics import (
+    Tally,
+    best_of_n,
+    consistency_2d,
+    mpjpe,
+    pa_mpjpe,
+    pve,
+    quantise,
+    sample_diversity,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -185,3 +195,160 @@ def test_best_of_n_refuses_more_samples_than_there_are(n):
 def test_best_of_n_needs_a_sample_axis():
     with pytest.raises(ValueError, match="sample axis"):
         best_of_n(torch.tensor(1.0), 1)
+
+
+# --- joints that do not count --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", [mpjpe, pa_mpjpe])
+def test_a_mask_is_a_selection(metric):
+    pred, target = torch.randn(5, 8, 3), torch.randn(5, 8, 3)
+    valid = torch.tensor([True, False, True, True, True, False, True, True])
+    expected = metric(pred[:, valid], target[:, valid])
+    pred[:, ~valid], target[:, 1] = torch.nan, torch.inf
+    for mask in (valid, valid.float(), valid.expand(5, 8)):
+        torch.testing.assert_close(metric(pred, target, mask), expected)
+    samples = pred[:, None].expand(5, 3, 8, 3)
+    several = metric(samples, target[:, None], valid.expand(5, 1, 8))
+    torch.testing.assert_close(several, expected[:, None].expand(5, 3))
+
+
+@pytest.mark.parametrize("metric", [mpjpe, pa_mpjpe])
+def test_poses_without_a_joint_that_counts_are_nan_and_leave_the_others_alone(metric):
+    pred, target = torch.randn(2, 4, 3), torch.randn(2, 4, 3)
+    valid = torch.tensor([[0, 0, 0, 0], [1, 1, 1, 1]])
+    error = metric(pred, target, valid)
+    assert error[0].isnan()
+    torch.testing.assert_close(error[1], metric(pred[1], target[1]))
+
+
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="expected valid of shape"):
+        mpjpe(torch.zeros(2, 4, 3), torch.zeros(2, 4, 3), torch.ones(3))
+
+
+def test_pve_is_the_mean_distance_of_vertices():
+    pred = torch.zeros(2, 100, 3)
+    target = pred + torch.tensor([0.0, 3.0, 4.0])
+    torch.testing.assert_close(pve(pred, target), torch.full((2,), 5.0))
+
+
+@pytest.mark.filterwarnings("ignore:Optimal rotation is not uniquely")
+@given(st.integers(0, 100), st.sampled_from(["random", "flat", "line", "mirrored", "same"]))
+def test_pa_mpjpe_agrees_with_scipy(seed, kind):
+    generator = np.random.default_rng(seed)
+    x, y = generator.normal(size=(2, 10, 3))
+    if kind == "flat":
+        x[:, 2] = 0
+    elif kind == "line":
+        y = np.outer(np.arange(10.0), y[0])
+    elif kind == "mirrored":
+        x = y * [-1, 1, 1]
+    elif kind == "same":
+        x = y.copy()
+    centred = [each - each.mean(axis=0) for each in (x, y)]
+    rotation, _ = Rotation.align_vectors(centred[1], centred[0])
+    turned = rotation.apply(centred[0])
+    scale = (turned * centred[1]).sum() / np.square(turned).sum()
+    expected = np.linalg.norm(scale * turned - centred[1], axis=-1).mean()
+    actual = pa_mpjpe(torch.from_numpy(x), torch.from_numpy(y))
+    # On a line the best rotation is not unique, the error is.
+    assert actual.item() == pytest.approx(expected, abs=1e-7)
+
+
+# --- samples -------------------------------------------------------------------------------------
+
+
+def clusters(centres, n=40):
+    return centres[torch.arange(n) % len(centres)] + 0.01 * torch.randn(2, n, 4, 3)
+
+
+def test_quantised_samples_are_samples_and_stand_for_every_cluster():
+    pytest.importorskip("sklearn")
+    centres = 10 * torch.randn(5, 4, 3)
+    samples = clusters(centres)
+    kept = quantise(samples, 5)
+    assert kept.shape == (2, 5, 4, 3)
+    for row in range(2):
+        same = (kept[row][:, None] == samples[row]).flatten(2).all(dim=-1)
+        assert same.any(dim=-1).all()
+        nearest = torch.cdist(kept[row].flatten(-2), centres.flatten(-2)).argmin(dim=-1)
+        assert sorted(nearest.tolist()) == [0, 1, 2, 3, 4]
+    assert torch.equal(kept, quantise(samples, 5))
+    means = quantise(samples[0], 5, centroids=True)
+    assert (torch.cdist(means.flatten(-2), centres.flatten(-2)).amin(dim=-1) < 0.02).all()
+    torch.testing.assert_close(
+        quantise(samples, 1, centroids=True)[:, 0], samples.mean(dim=1), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("samples", "n", "message"),
+    [
+        (torch.zeros(4, 3), 1, "shape"),
+        (torch.zeros(2, 4, 3), 3, "from 1 to the 2"),
+        (torch.zeros(2, 4, 3), 0, "from 1 to the 2"),
+        (torch.full((2, 4, 3), torch.nan), 1, "NaN"),
+    ],
+)
+def test_what_cannot_be_quantised_is_refused(samples, n, message):
+    with pytest.raises(ValueError, match=message):
+        quantise(samples, n)
+
+
+def test_diversity_is_told_apart_by_visibility():
+    samples = torch.zeros(1, 2, 3, 3)
+    samples[0, 0, 0, 0], samples[0, 1, 0, 0] = 1.0, -1.0
+    samples[0, 0, 1, 0], samples[0, 1, 1, 0] = 5.0, 1.0
+    seen, hidden = sample_diversity(samples, torch.tensor([[1, 0, 1]]))
+    assert (seen.item(), hidden.item()) == (0.5, 2.0)
+    assert sample_diversity(samples, torch.ones(1, 3))[1].isnan()
+    with pytest.raises(ValueError, match=r"\(B, n, J, 3\)"):
+        sample_diversity(samples, torch.ones(3))
+
+
+def test_consistency_counts_keypoints_with_confidence_only():
+    samples = torch.zeros(2, 4, 3, 2)
+    keypoints = torch.tensor([3.0, 4.0]).expand(2, 3, 2).clone()
+    keypoints[:, 1] = torch.nan
+    conf = torch.tensor([[1.0, 0.0, 0.3], [0.0, 0.0, 0.0]])
+    error = consistency_2d(samples, keypoints, conf)
+    torch.testing.assert_close(error[0], torch.full((4,), 5.0))
+    assert error[1].isnan().all()
+    with pytest.raises(ValueError, match="samples_2d"):
+        consistency_2d(samples[0], keypoints, conf)
+
+
+# --- datasets ------------------------------------------------------------------------------------
+
+
+def test_a_tally_counts_what_it_leaves_out():
+    tally = Tally()
+    tally.add({"mpjpe": torch.tensor([1.0, torch.nan, 3.0])}, ["walk", "sit", "walk"])
+    tally.add({"mpjpe": torch.tensor([6.0, torch.inf])}, ["sit", "sit"])
+    assert (tally.mean("mpjpe"), tally.count("mpjpe"), tally.left_out["mpjpe"]) == (10 / 3, 3, 2)
+    assert tally.group_means("mpjpe") == {"walk": 2.0, "sit": 6.0}
+    assert tally.mean_of_groups("mpjpe") == 4.0
+    assert np.isnan(tally.mean("other"))
+    assert np.isnan(tally.mean_of_groups("other"))
+
+
+@given(st.lists(st.floats(-1e3, 1e3) | st.just(float("nan")), max_size=12), st.integers(0, 12))
+def test_tallies_of_parts_add_up(values, cut):
+    names = ["a" if index % 3 else "b" for index in range(len(values))]
+    whole, parts = Tally(), (Tally(), Tally())
+    tensor = torch.tensor(values, dtype=torch.float64)
+    whole.add({"m": tensor}, names)
+    for tally, part in zip(parts, (slice(cut), slice(cut, None)), strict=True):
+        tally.add({"m": tensor[part]}, names[part])
+    both = parts[0] + parts[1]
+    assert both.counts == whole.counts
+    assert both.left_out == whole.left_out
+    assert both.mean("m") == pytest.approx(whole.mean("m"), nan_ok=True, abs=1e-9)
+
+
+def test_a_tally_refuses_errors_without_a_row_each():
+    with pytest.raises(ValueError, match="shape"):
+        Tally().add({"m": torch.zeros(2, 2)})
+    with pytest.raises(ValueError, match="shape"):
+        Tally().add({"m": torch.zeros(2)}, ["a"])
