@@ -25,6 +25,7 @@ from examples.data.augment import mirror, mirror_rotvecs, vary_bones
 from examples.data.cameras import Views, occlude, photograph
 from examples.data.kinematics import joints17_from_rotations
 from examples.lifting.model import MartinezEncoder, keypoint_features
+from examples.pictures import comparison_picture, reliability_picture
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.metrics import (
     best_of_n,
@@ -53,6 +54,7 @@ BUDGET = {"context_norm": True, "hidden_features": 128}
 NUM_SAMPLES = 1000
 CALIBRATION_SAMPLES = 200
 BATCH = 256
+COUNTS = (1, 10, 50, 100, 1000)
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.95)
 # Of the mean L1 error of the decoded z = 0, in units of the flow's vectors, against nats.
 MODE_WEIGHT = 200.0
@@ -74,12 +76,10 @@ class Poses:
         generator: torch.Generator,
         *,
         augment: bool = False,
-        strong: bool = False,
     ) -> tuple[Views, Tensor]:
         """Views of some poses and their rotations (B, 24, 3, 3), the root seen from the camera.
 
-        With ``augment``, half of the people are mirrored and all have other proportions. With
-        ``strong``, views that lose joints lose half of the rest, too.
+        With ``augment``, half of the people are mirrored and all have other proportions.
         """
         joints, rotvecs = self.joints[rows], self.rotvecs[rows]
         if augment:
@@ -93,19 +93,7 @@ class Poses:
         upright = matrix.new_tensor([1.0, -1.0, -1.0])[:, None] * (turn @ matrix[:, 0])
         matrix = torch.cat((upright[:, None], matrix[:, 1:]), dim=1)
         jitter = ROTATION_NOISE * torch.randn(rotvecs.shape, generator=generator)
-        seen = occlude(seen, generator)
-        return (hide_more(seen, generator) if strong else seen), (
-            matrix @ rotations.rotvec_to_matrix(jitter)
-        )
-
-
-def hide_more(views: Views, generator: torch.Generator) -> Views:
-    """Hide half of the joints that are left in views that lost some, but leave four."""
-    lost = ~views.visible.all(dim=1, keepdim=True)
-    drawn = torch.rand(views.visible.shape, generator=generator)
-    visible = views.visible & ~(lost & (drawn < 0.5))
-    visible = torch.where(visible.sum(dim=1, keepdim=True) < 4, views.visible, visible)
-    return Views(views.joints, views.keypoints, visible)
+        return occlude(seen, generator), matrix @ rotations.rotvec_to_matrix(jitter)
 
 
 def load(path: Path) -> dict[str, Poses]:
@@ -161,7 +149,7 @@ def same_budget(target: str, options: dict[str, Any]) -> int:
     )
 
 
-def train(model: Model, poses: Poses, steps: int, seed: int, *, strong: bool = False) -> Model:
+def train(model: Model, poses: Poses, steps: int, seed: int) -> Model:
     """NLL and the mode's error, AdamW, one cycle of the learning rate."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=1e-4, fused=True)
@@ -169,7 +157,7 @@ def train(model: Model, poses: Poses, steps: int, seed: int, *, strong: bool = F
     model.train()
     for _ in range(steps):
         rows = torch.randint(len(poses.joints), (BATCH,), generator=generator)
-        views, matrix = poses.views(rows, generator, augment=True, strong=strong)
+        views, matrix = poses.views(rows, generator, augment=True)
         theta, context = model.theta(views, matrix), model.context(views)
         target = model.prior.space.to_vector(theta)
         centre, _ = model.prior.flow.inverse(torch.zeros_like(target), context)
@@ -196,16 +184,14 @@ def noisy_nll(model: Model, theta: Tensor, context: Tensor) -> Tensor:
     return -(model.prior.flow.log_prob(x, projected) + model.prior.space.log_volume(x))
 
 
-def judge(
-    model: Model, data: dict[str, Poses], num_views: int, seed: int, *, strong: bool = False
-) -> dict[str, float]:
+def judge(model: Model, data: dict[str, Poses], num_views: int, seed: int) -> dict[str, float]:
     """All figures on held-out people."""
     generator = torch.Generator().manual_seed(1000 + seed)
 
     def held_out(split: str) -> tuple[Views, Tensor]:
         poses = data[split]
         rows = torch.linspace(0, len(poses.joints) - 1, num_views).round().long()
-        return poses.views(rows, generator, strong=strong)
+        return poses.views(rows, generator)
 
     views, matrix = held_out("test")
     theta, clear = model.theta(views, matrix), views.visible.all(dim=1)
@@ -242,7 +228,7 @@ def judge(
         "nll_occluded": nll[~clear].mean(),
         "nll_per_dimension": nll.mean() / z.shape[-1],
         "mode_mpjpe_mm": mode_error.mean(),
-        **{f"best_of_{n}_mm": best_of_n(error, n).mean() for n in (1, 10, 50, 100, 1000)},
+        **{f"best_of_{n}_mm": best_of_n(error, n).mean() for n in COUNTS},
         "ece": ece.ece,
         "ece_worst_joint": ece.joint_errors.max(),
         "energy_score_mm": 1000 * torch.cat(scores).mean(),
@@ -259,7 +245,7 @@ def judge(
 
 
 def _correlation(first: Tensor, second: Tensor) -> Tensor:
-    if first.std() < 1e-9:
+    if first.std() < 1e-3:  # one number for every image, but for rounding
         return torch.tensor(math.nan)
     return torch.corrcoef(torch.stack((first.float(), second.float())))[0, 1]
 
@@ -292,21 +278,51 @@ def table(results: dict[str, dict[str, float]], target: str) -> str:
         cells = []
         for _, key, spec in columns:
             values = np.array([run[key] for run in runs])
+            if np.isnan(values).any():
+                cells.append("constant")
+                continue
             spread = f" ± {values.std(ddof=1):{spec}}" if len(runs) > 1 else ""
             cells.append(f"{values.mean():{spec}}{spread}")
         lines.append("| " + " | ".join([variant, str(len(runs)), *cells]) + " |")
     return "\n".join(lines)
 
 
+def draw(results: dict[str, dict[str, float]], target: str, out: Path) -> None:
+    """Pictures of the latents' coverage and of the best of n samples, means over the seeds."""
+    covered, errors = {}, {}
+    for variant in VARIANTS:
+        runs = [run for name, run in results.items() if name.startswith(f"{target}/{variant}/")]
+        if not runs:
+            continue
+        covered[variant] = (
+            LEVELS,
+            [float(np.mean([run[f"coverage_{level}"] for run in runs])) for level in LEVELS],
+        )
+        errors[variant] = [float(np.mean([run[f"best_of_{n}_mm"] for run in runs])) for n in COUNTS]
+    note = "Motion capture of people not seen in training, mean of the seeds."
+    reliability_picture(
+        out / f"reliability_{target}.png",
+        covered,
+        "How often the truth's latent lies in the region that should hold it",
+        note,
+    )
+    comparison_picture(
+        out / f"best_of_n_{target}.png",
+        COUNTS,
+        errors,
+        title="Error of the best of n samples",
+        note=note,
+    )
+
+
 def main() -> None:
-    """Run what is missing, then print the tables."""
+    """Run what is missing, then print the tables and draw the pictures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.density_study")
     parser.add_argument("--data", type=Path, required=True, help="motion capture .npz")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--views", type=int, default=1000, help="held-out views")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--strong", action="store_true", help="hide more joints")
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     args = parser.parse_args()
@@ -325,12 +341,10 @@ def main() -> None:
                 options["hidden_features"] = same_budget(target, options)
                 torch.manual_seed(seed)
                 start = time.perf_counter()
-                model = train(
-                    Model(target, options), data["train"], args.steps, seed, strong=args.strong
-                )
+                model = train(Model(target, options), data["train"], args.steps, seed)
                 trained = time.perf_counter()
                 with torch.no_grad():
-                    figures = judge(model, data, args.views, seed, strong=args.strong)
+                    figures = judge(model, data, args.views, seed)
                 figures["hidden_features"] = options["hidden_features"]
                 file.write_text(json.dumps(figures, indent=2) + "\n")
                 print(
@@ -344,7 +358,9 @@ def main() -> None:
         target, variant, number = file.stem.split("-")
         results[f"{target}/{variant}/{number}"] = json.loads(file.read_text())
     for target in TARGETS:
-        print(f"\n{target}\n\n{table(results, target)}")
+        if any(name.startswith(target) for name in results):
+            print(f"\n{target}\n\n{table(results, target)}")
+            draw(results, target, args.out)
 
 
 if __name__ == "__main__":

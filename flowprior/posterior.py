@@ -88,7 +88,7 @@ class PosePrior(nn.Module):
 
 
 class PosePosterior:
-    """p(theta | context) for one batch of contexts, from :class:`ConditionalPosePrior`.
+    """p(theta | context) for one batch of contexts, from :class:`flowprior.ConditionalPosePrior`.
 
     Its methods use the prior's current weights with the context projected when it was made, so make
     a new one after an optimiser step.

@@ -32,7 +32,7 @@ class ConditionalPosePrior(PosePrior):
     Theta is accepted as (..., J, 6), flat (..., 6 J), matrices (..., J, 3, 3) or rotation vectors
     (..., J, 3); with ``space="points"`` as (..., J, 3) or flat (..., 3 J). It is returned as
     (..., J, 6) or (..., J, 3). With ``space="rot6d"`` samples are points of the 6D space the
-    density lives in, not yet rotations: :meth:`smpl_params` or
+    density lives in, not yet rotations: ``smpl_params`` or
     :func:`flowprior.rotations.rot6d_to_matrix` decode them.
 
     Args:
@@ -333,7 +333,7 @@ class ConditionalPosePrior(PosePrior):
             The temperature; above 1 if the prior was too sure.
 
         Raises:
-            ValueError: As :meth:`log_prob`, or if there are no poses.
+            ValueError: As ``log_prob``, or if there are no poses.
         """
         posterior = self(context)
         x = posterior._checked_vector("theta", self.space.to_vector(theta))
@@ -360,7 +360,7 @@ class ConditionalPosePrior(PosePrior):
             The ratio for either forward map, and what follows.
 
         Raises:
-            ValueError: As :meth:`log_prob`, or if there are no poses.
+            ValueError: As ``log_prob``, or if there are no poses.
         """
         posterior = self(context)
         x = posterior._checked_vector("theta", self.space.to_vector(theta))

@@ -143,6 +143,38 @@ def test_nll_is_the_mean_over_valid_rows():
     assert_close(prior.nll(theta, context, torch.ones(6)), -log_prob.mean(), 1e-12)
 
 
+@pytest.mark.parametrize("options", [{}, {"preset": "prohmr"}])
+def test_rows_that_are_not_valid_leave_no_trace(options):
+    prior, theta, context = make(**options).train(), rot6d(6), draw(6, C)
+    for module in prior.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    prior.target_noise = 0.0
+    valid = torch.tensor([True, False, True, False, False, True])
+    theta[~valid], context[~valid] = math.nan, math.nan
+    context.requires_grad_()
+    gradients = []
+    for arguments in ((theta, context, valid), (theta[valid], context[valid])):
+        prior.zero_grad()
+        loss = prior.nll(*arguments)
+        loss.backward()
+        gradients.append([loss.detach(), *(p.grad.clone() for p in prior.parameters())])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert_close(ours, theirs, 1e-10)
+    assert context.grad is not None
+    assert context.grad.isfinite().all()
+
+
+def test_a_training_step_never_waits_for_the_device():
+    prior = make().train()
+    assert prior.flow.is_initialized()
+    prior.to("meta")  # where reading a value is an error
+    theta, context = rot6d(6).to("meta"), draw(6, C).to("meta")
+    loss = prior.nll(theta, context, torch.ones(6, device="meta"))
+    (loss + prior.mode(context).sum() + prior.sample(context, 2).sum()).backward()
+    assert all(parameter.grad is not None for parameter in prior.parameters())
+
+
 def test_nll_adds_noise_to_the_target_in_training_only():
     prior, theta, context = make(), rot6d(6), draw(6, C)
     assert prior.nll(theta, context) == prior.nll(theta, context)
@@ -429,3 +461,33 @@ def test_arrays_are_refused_by_name():
         prior.log_prob(np.zeros((5, J, 6)), draw(5, C))
     with pytest.raises(TypeError, match=r"context must be a torch\.Tensor, got list"):
         prior([1.0] * C)
+
+
+# --- freeze --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"preset": "prohmr"}, {"space": "so3"}, {"coupling": "affine"}, {"layout": "rows"}],
+    ids=str,
+)
+def test_a_frozen_prior_gives_the_same_answers(options):
+    prior = make(**options)
+    frozen, context = prior.freeze(), draw(4, C)
+    seeds = (torch.Generator().manual_seed(3) for _ in range(2))
+    theirs = prior.sample(context, 5, generator=next(seeds))
+    assert_close(frozen.sample(context, 5, generator=next(seeds)), theirs.detach(), 1e-8)
+    theta = theirs.detach()[:, 0]
+    assert_close(frozen.log_prob(theta, context), prior.log_prob(theta, context).detach(), 1e-8)
+    assert_close(frozen.mode(context), prior.mode(context).detach(), 1e-8)
+    posterior = frozen(context)
+    assert_close(posterior.decode(posterior.encode(theta)), theta, 1e-8)
+
+
+def test_a_frozen_prior_passes_gradients_to_theta_alone():
+    prior = make()
+    theta, context = rot6d(3).requires_grad_(), draw(3, C)
+    (ours,) = torch.autograd.grad(prior.freeze().log_prob(theta, context).sum(), theta)
+    (theirs,) = torch.autograd.grad(prior.log_prob(theta, context).sum(), theta)
+    assert_close(ours, theirs, 1e-9)
+    assert not list(prior.freeze().parameters())

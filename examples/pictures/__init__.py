@@ -4,7 +4,12 @@
 draws bodies, `figures` composes whole pages of them and of errors. No picture needs a display.
 """
 
-from examples.pictures.figures import best_of_n_picture, lifting_picture, reliability_picture
+from examples.pictures.figures import (
+    best_of_n_picture,
+    comparison_picture,
+    lifting_picture,
+    reliability_picture,
+)
 from examples.pictures.images import gallery_picture, lay_over, save_image, side_by_side
 from examples.pictures.meshes import (
     Camera,
@@ -38,6 +43,7 @@ __all__ = [
     "Camera",
     "best_of_n_picture",
     "body_views",
+    "comparison_picture",
     "draw_body",
     "draw_keypoints",
     "draw_samples",

@@ -23,7 +23,11 @@ from examples.pictures.skeletons import (
 )
 from examples.pictures.style import DASHES, INK, MODE, REGRESSOR, SAMPLES, STYLE, TRUTH, Array
 
-__all__ = ["best_of_n_picture", "lifting_picture", "reliability_picture"]
+__all__ = ["best_of_n_picture", "comparison_picture", "lifting_picture", "reliability_picture"]
+
+# Of models in one plot. Pink stays the mode's; a colour that comes round again is dashed.
+MODELS = (SAMPLES[0], SAMPLES[1], REGRESSOR, "#c2613a", INK)
+STYLES = ("-", DASHES, (0, (1, 1.2)))
 
 
 def lifting_picture(
@@ -170,6 +174,59 @@ def best_of_n_picture(
         figure.savefig(path)
 
 
+def comparison_picture(
+    path: Path,
+    counts: Sequence[int],
+    errors: Mapping[str, Sequence[float]],
+    *,
+    title: str,
+    note: str = "",
+) -> None:
+    """The error of the best sample against the number of samples, for several models.
+
+    Args:
+        path: The PNG file to write.
+        counts: Numbers of samples (N,).
+        errors: Errors (N,) in millimetres by the name of the model.
+        title: Headline.
+        note: A line below it.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.2, 4.6), dpi=110)
+        ax = figure.add_axes((0.09, 0.12, 0.66, 0.68))
+        for index, (name, values) in enumerate(errors.items()):
+            ax.plot(
+                counts,
+                values,
+                color=MODELS[index % len(MODELS)],
+                linestyle=STYLES[index // len(MODELS) % len(STYLES)],
+                linewidth=2.4,
+                marker="o",
+                markersize=4,
+                label=f"{name}\n{values[-1]:.1f} mm of {counts[-1]}",
+            )
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(FixedLocator(list(counts)))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color="#ececf0", linewidth=0.8)
+        ax.set_axisbelow(True)
+        ax.set_xlabel("samples drawn")
+        ax.set_ylabel("MPJPE, mm")
+        ax.legend(
+            loc="upper left",
+            bbox_to_anchor=(1.02, 1.03),
+            borderaxespad=0.0,
+            labelspacing=0.9,
+            frameon=False,
+            fontsize=9.5,
+        )
+        figure.suptitle(title, x=0.018, y=0.965, ha="left", fontsize=14, fontweight="bold")
+        figure.text(0.018, 0.875, note, fontsize=9.5, color="#5a5a63", va="center")
+        figure.savefig(path)
+
+
 def reliability_picture(
     path: Path,
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
@@ -188,9 +245,6 @@ def reliability_picture(
         title: Headline.
         note: A line below it.
     """
-    # Pink stays the mode's.
-    colours = (SAMPLES[0], SAMPLES[1], REGRESSOR, "#c2613a", INK)
-    styles = ("-", DASHES, (0, (1, 1.2)))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.2, 5.6), dpi=110)
         ax = figure.add_axes((0.1, 0.105, 4.15 / 8.2, 4.15 / 5.6))
@@ -200,9 +254,8 @@ def reliability_picture(
             ax.plot(
                 q,
                 share,
-                color=colours[index % len(colours)],
-                # A colour that comes round again is dashed.
-                linestyle=styles[index // len(colours) % len(styles)],
+                color=MODELS[index % len(MODELS)],
+                linestyle=STYLES[index // len(MODELS) % len(STYLES)],
                 linewidth=2.4,
                 label=f"{name}\nerror {np.abs(share - q).mean():.3f}",
                 zorder=3,

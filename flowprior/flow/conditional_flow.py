@@ -38,7 +38,7 @@ class ConditionalFlow(FlowStack):
     Shapes: a context is (\*batch, C); x and z are (\*batch, \*extra, D). Extra axes stand between
     batch and features and share the context of their row. Without a context the batch is empty
     and every leading axis is extra. Wherever a context is taken, the result of
-    :meth:`project_context` may be given instead, which saves computing it again.
+    ``project_context`` may be given instead, which saves computing it again.
 
     Inputs of lower precision than the weights are raised to it, and the bijection itself is
     computed in float32 or better, also under autocast and with half-precision weights.
@@ -56,8 +56,8 @@ class ConditionalFlow(FlowStack):
         context_norm: Overrides whether the context moves scale and shift of every ActNorm.
         coupling: ``"additive"``, ``"affine"`` or ``"spline"``.
         lu_forward: ``"exact"``, or ``"legacy"`` for weights trained with the original's code of
-            August 2021, see :class:`LULinear`. With ``"legacy"``, :meth:`forward` and
-            :meth:`log_prob` are those the weights were trained with, while samples and mode come
+            August 2021, see :class:`LULinear`. With ``"legacy"``, ``forward`` and
+            ``log_prob`` are those the weights were trained with, while samples and mode come
             from the exact inverse: ``log_prob`` of a sample is not what came with the sample.
 
     Raises:

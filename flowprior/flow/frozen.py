@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowprior.flow.actnorm import ActNorm
-from flowprior.flow.conditioner import Conditioner, ResidualBlock
+from flowprior.flow.conditioner import Affine, Conditioner, ResidualBlock
 from flowprior.flow.coupling import Coupling
 from flowprior.flow.lu_linear import LULinear
 from flowprior.flow.stack import FlowStack, StepContext
@@ -202,7 +202,11 @@ class FrozenStep(nn.Module):
 
 
 class _FrozenConditioner(nn.Module):
-    """The conditioner with constant weights of one dtype, without its context and first bias."""
+    """The conditioner with constant weights of one dtype, without its context and first bias.
+
+    Nothing nonlinear stands between the second linear layer of the last block and the output layer,
+    so their product replaces the former: a quarter of the work of two blocks.
+    """
 
     input: Tensor
     output: Tensor
@@ -210,12 +214,20 @@ class _FrozenConditioner(nn.Module):
 
     def __init__(self, conditioner: Conditioner, dtype: torch.dtype) -> None:
         super().__init__()
-        self.register_buffer("input", _constant(conditioner.input.weight, dtype))
-        self.blocks = nn.ModuleList(
-            _FrozenBlock(cast(ResidualBlock, block), dtype) for block in conditioner.blocks
+        output, bias = (
+            value.detach().double()
+            for value in (conditioner.output.weight, conditioner.output.bias)
         )
-        self.register_buffer("output", _constant(conditioner.output.weight, dtype))
-        self.register_buffer("output_bias", _constant(conditioner.output.bias, dtype))
+        blocks = [cast(ResidualBlock, block).folded() for block in conditioner.blocks]
+        if blocks:
+            norm, inner, (weight, last_bias) = blocks[-1]
+            blocks[-1] = norm, inner, (output @ weight, output @ last_bias)
+        self.register_buffer("input", _constant(conditioner.input.weight, dtype))
+        fused = [_FrozenBlock(*block, dtype) for block in blocks]
+        self.blocks = nn.ModuleList(fused[:-1])
+        self.last = fused[-1] if fused else None
+        self.register_buffer("output", _constant(output, dtype))
+        self.register_buffer("output_bias", _constant(bias, dtype))
 
     def forward(self, x: Tensor, projected: Tensor) -> Tensor:
         dtype = self.input.dtype
@@ -226,13 +238,15 @@ class _FrozenConditioner(nn.Module):
             hidden = F.linear(x.to(dtype), self.input).add_(projected)
         rows = hidden.flatten(end_dim=-2) if hidden.ndim > 1 else hidden[None]
         for block in self.blocks:
-            rows = block(rows)
+            rows = block(rows, onto=rows)
         out = F.linear(rows, self.output, self.output_bias)
+        if self.last is not None:
+            out = self.last(rows, onto=out)
         return out.reshape(*hidden.shape[:-1], -1).to(x.dtype)
 
 
 class _FrozenBlock(nn.Module):
-    """h + A1 relu(A0 relu(g h + s) + a0) + a1; g and s are None without batch norm."""
+    """onto + A1 relu(A0 relu(g h + s) + a0) + a1; g and s are None without batch norm."""
 
     gain: Tensor | None
     shift: Tensor | None
@@ -241,9 +255,10 @@ class _FrozenBlock(nn.Module):
     weight1: Tensor
     bias1: Tensor
 
-    def __init__(self, block: ResidualBlock, dtype: torch.dtype) -> None:
+    def __init__(
+        self, norm: Affine | None, inner: Affine, outer: Affine, dtype: torch.dtype
+    ) -> None:
         super().__init__()
-        norm, inner, outer = block.folded()
         gain, shift = norm or (None, None)
         self.register_buffer("gain", None if gain is None else _constant(gain, dtype))
         self.register_buffer("shift", None if shift is None else _constant(shift, dtype))
@@ -251,14 +266,14 @@ class _FrozenBlock(nn.Module):
             self.register_buffer(f"weight{number}", _constant(weight, dtype))
             self.register_buffer(f"bias{number}", _constant(bias, dtype))
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, onto: Tensor) -> Tensor:
         if self.gain is None or self.shift is None:
             update = rows.relu()
         else:
             update = torch.addcmul(self.shift, rows, self.gain).relu_()
         update = F.linear(update, self.weight0, self.bias0).relu_()
         # In place on what this network made itself, which autograd allows: relu keeps its output.
-        return rows.addmm_(update, self.weight1.mT).add_(self.bias1)
+        return onto.addmm_(update, self.weight1.mT).add_(self.bias1)
 
 
 def _constant(value: Tensor, dtype: torch.dtype) -> Tensor:

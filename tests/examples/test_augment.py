@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from examples.data.augment import mirror, vary_bones
+from examples.data.augment import mirror, mirror_rotvecs, vary_bones
+from examples.data.kinematics import joints17_from_rotations
 from examples.data.poses import load_poses
 from flowprior.skeleton import H36M_17
 
@@ -18,6 +19,15 @@ def test_mirror_exchanges_sides(poses):
     right = H36M_17.joint_names.index("right_wrist")
     torch.testing.assert_close(mirrored[:, left, 1:], poses[:, right, 1:])
     torch.testing.assert_close(mirrored[:, left, 0], -poses[:, right, 0])
+
+
+def test_mirrored_rotations_are_those_of_the_mirrored_joints():
+    rotvecs = torch.randn(20, 24, 3)
+    mirrored = mirror_rotvecs(rotvecs)
+    torch.testing.assert_close(mirror_rotvecs(mirrored), rotvecs)
+    torch.testing.assert_close(
+        joints17_from_rotations(mirrored), mirror(joints17_from_rotations(rotvecs))
+    )
 
 
 def bones(joints):

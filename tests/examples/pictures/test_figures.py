@@ -2,7 +2,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from examples.pictures import best_of_n_picture, lifting_picture, reliability_picture
+from examples.pictures import (
+    best_of_n_picture,
+    comparison_picture,
+    lifting_picture,
+    reliability_picture,
+)
 
 
 @pytest.fixture
@@ -35,3 +40,14 @@ def test_a_reliability_picture_is_written(tmp_path):
     curves = {"too sure": (levels, levels**2), "calibrated": (levels, levels)}
     reliability_picture(tmp_path / "reliability.png", curves, "Title", note="note")
     assert matplotlib.image.imread(tmp_path / "reliability.png").shape[2] in (3, 4)
+
+
+def test_a_comparison_picture_is_written(tmp_path):
+    path = tmp_path / "comparison.png"
+    errors = {f"model {number}": [90.0 - number, 70.0, 50.0 + number] for number in range(7)}
+    comparison_picture(path, [1, 10, 100], errors, title="Title", note="note")
+    image = matplotlib.image.imread(path)
+    # Every model has a line: the seven end at different heights.
+    assert image[..., :3].std() > 0.02
+    comparison_picture(tmp_path / "one.png", [1, 10], {"model": [2.0, 1.0]}, title="One")
+    assert (matplotlib.image.imread(tmp_path / "one.png") != image).any()

@@ -1,0 +1,229 @@
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowprior.flow import ConditionalFlow, FrozenFlow, stack
+from tests.flow.helpers import assert_close, draw, random_flow
+
+sizes = st.fixed_dictionaries(
+    {
+        "features": st.integers(2, 9),
+        "context_features": st.integers(0, 5),
+        "num_steps": st.integers(1, 5),
+        "num_blocks": st.integers(0, 3),
+        "batch_norm": st.booleans(),
+        "seed": st.integers(0, 1000),
+    }
+)
+options = st.fixed_dictionaries(
+    {
+        "coupling": st.sampled_from(["additive", "affine", "spline"]),
+        "context_norm": st.booleans(),
+        "batch_norm": st.booleans(),
+        "num_steps": st.integers(1, 3),
+        "num_blocks": st.integers(0, 2),
+        "context_features": st.integers(0, 4),
+        "features": st.integers(2, 7),
+    }
+)
+
+
+def scrambled_flow(features: int = 6, context_features: int = 4, **kwargs) -> ConditionalFlow:
+    """A float64 flow with every weight and running statistic away from its start."""
+    flow = ConditionalFlow(features, context_features, hidden_features=16, **kwargs).double()
+    with torch.no_grad():
+        for value in flow.parameters():
+            value.add_(0.2 * torch.randn_like(value))
+        for name, value in flow.named_buffers():
+            if name.endswith("running_var"):
+                value.uniform_(0.5, 2.0)
+            elif name.endswith("running_mean"):
+                value.normal_()
+            elif name.endswith("initialized"):
+                value.fill_(True)
+    flow.temperature.fill_(1.3)
+    return flow.eval()
+
+
+def assert_same_flow(actual, expected, x, context, tolerance=1e-9) -> None:
+    for ours, theirs in zip(actual(x, context), expected(x, context), strict=True):
+        assert_close(ours, theirs, tolerance)
+    for ours, theirs in zip(actual.inverse(x, context), expected.inverse(x, context), strict=True):
+        assert_close(ours, theirs, tolerance)
+    assert_close(actual.log_prob(x, context), expected.log_prob(x, context), tolerance)
+    if expected.has_exact_mode:
+        assert_close(actual.mode(context), expected.mode(context), tolerance)
+        assert_close(actual.entropy(context), expected.entropy(context), tolerance)
+
+
+@given(size=sizes)
+def test_it_equals_the_flow_of_the_reference(size):
+    flow, _ = random_flow(**size)
+    context = draw(4, size["context_features"])
+    assert_same_flow(flow.freeze(), flow, draw(4, 3, size["features"]), context)
+
+
+@given(kwargs=options)
+def test_it_equals_the_flow_of_every_option(kwargs):
+    flow = scrambled_flow(**kwargs)
+    x, context = draw(3, 2, kwargs["features"]), draw(3, kwargs["context_features"])
+    assert_same_flow(flow.freeze(), flow, x, context)
+
+
+def test_the_legacy_forward_is_frozen_as_such():
+    flow = scrambled_flow().with_lu_forward("legacy")
+    assert_same_flow(flow.freeze(), flow, draw(3, 6), draw(3, 4))
+
+
+@given(kwargs=options)
+def test_it_inverts_itself_and_its_log_det_is_that_of_the_jacobian(kwargs):
+    frozen = scrambled_flow(**kwargs).freeze()
+    x, context = draw(2, kwargs["features"]), draw(2, kwargs["context_features"])
+    z, log_abs_det = frozen(x, context)
+    back, inverse_log_abs_det = frozen.inverse(z, context)
+    assert_close(back, x, 1e-8)
+    assert_close(log_abs_det + inverse_log_abs_det, torch.zeros(2), 1e-8)
+    for row in range(2):
+        jacobian = torch.func.jacrev(lambda v, row=row: frozen(v, context[row])[0])(x[row])
+        assert_close(log_abs_det[row], torch.linalg.slogdet(jacobian)[1], 1e-8)
+
+
+def test_gradients_reach_x_and_context_but_no_weight():
+    flow = scrambled_flow(context_norm=True)
+    frozen = flow.freeze()
+    x, context = draw(3, 6).requires_grad_(), draw(3, 4).requires_grad_()
+    for model in (frozen.log_prob, lambda z, c: frozen.inverse(z, c)[0]):
+        assert torch.autograd.gradcheck(model, (x, context))
+    expected = torch.autograd.grad(flow.log_prob(x, context).sum(), (x, context))
+    actual = torch.autograd.grad(frozen.log_prob(x, context).sum(), (x, context))
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert_close(ours, theirs, 1e-9)
+    assert not list(frozen.parameters())
+
+
+def test_in_float32_it_is_as_exact_as_the_flow():
+    flow, _ = random_flow(144, 64, hidden_features=128, scale=0.5)
+    x, context = draw(8, 144), draw(8, 64)
+    exact, z = flow.log_prob(x, context), flow(x, context)[0]
+    flow = flow.float()
+    frozen = flow.freeze()
+    assert frozen.dtype == torch.float32
+    x, z, context = x.float(), z.float(), context.float()
+    assert_close(frozen.log_prob(x, context), exact, 1e-3)
+    assert_close(frozen.inverse(z, context)[0], x, 1e-4)
+    assert_close(frozen.inverse(frozen(x, context)[0], context)[0], x, 1e-4)
+
+
+def test_a_bfloat16_conditioner_moves_samples_little_and_densities_not_at_all():
+    flow = ConditionalFlow(48, 16, hidden_features=128).eval()
+    with torch.no_grad():
+        for name, value in flow.named_parameters():
+            if name.endswith(("linears.1.weight", "output.weight")):
+                value.normal_(std=128**-0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a CPU without such arithmetic
+        rough = flow.freeze(torch.bfloat16)
+    z, context = torch.randn(4, 200, 48), torch.randn(4, 16)
+    exact = flow.inverse(z, context)[0]
+    off = (rough.inverse(z, context)[0] - exact) / exact.std(dim=1, keepdim=True)
+    assert 0 < off.square().mean().sqrt() < 0.02
+    assert rough.inverse(z, context)[0].dtype == torch.float32
+    assert torch.equal(rough.log_prob(exact, context), flow.freeze().log_prob(exact, context))
+
+
+def test_a_dtype_without_fractions_is_refused():
+    with pytest.raises(ValueError, match="floating point"):
+        ConditionalFlow(4, 2).freeze(torch.int8)
+
+
+def test_a_processor_without_the_arithmetic_is_named(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    with pytest.warns(UserWarning, match="bfloat16"):
+        ConditionalFlow(4, 2).freeze(torch.bfloat16)
+
+
+def test_it_stays_in_evaluation_mode_and_apart_from_its_flow():
+    flow = scrambled_flow(batch_norm=True, dropout=0.5)
+    frozen = flow.freeze()
+    x, context = draw(5, 6), draw(5, 4)
+    before = frozen.log_prob(x, context)
+    assert not frozen.train().training
+    assert not any(module.training for module in frozen.modules())
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.zero_()
+    flow.temperature.fill_(9.0)
+    assert torch.equal(frozen.log_prob(x, context), before)
+
+
+def test_copies_and_moves_keep_the_numbers():
+    frozen = scrambled_flow().freeze()
+    x, context = draw(5, 6), draw(5, 4)
+    expected = frozen.log_prob(x, context)
+    for other in (copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen))):
+        assert isinstance(other, FrozenFlow)
+        assert torch.equal(other.log_prob(x, context), expected)
+    single = copy.deepcopy(frozen).float()
+    assert single.log_prob(x.float(), context.float()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("make", [lambda f: f, ConditionalFlow.freeze], ids=["flow", "frozen"])
+@pytest.mark.parametrize("context_features", [0, 4])
+def test_results_do_not_depend_on_the_size_of_the_blocks(monkeypatch, make, context_features):
+    flow = make(scrambled_flow(context_features=context_features, context_norm=True))
+    batch = (3, 2) if context_features else ()
+    z, context = draw(*batch, 7, 5, 6), draw(*batch, 4) if context_features else None
+    with torch.no_grad():
+        expected = flow.inverse(z, context), flow.forward(z, context)
+        for size in (1, 4, 5, 36, 100):
+            monkeypatch.setattr(stack, "CPU_BLOCK", size)
+            actual = flow.inverse(z, context), flow.forward(z, context)
+            for ours, theirs in zip(actual, expected, strict=True):
+                assert_close(ours[0], theirs[0], 1e-10)
+                assert_close(ours[1], theirs[1], 1e-10)
+
+
+def test_samples_of_a_seed_do_not_depend_on_the_size_of_the_blocks(monkeypatch):
+    flow, context = scrambled_flow().freeze(), draw(3, 4)
+
+    def sample() -> torch.Tensor:
+        return flow.sample(context, 50, generator=torch.Generator().manual_seed(3))
+
+    expected = sample()
+    monkeypatch.setattr(stack, "CPU_BLOCK", 7)
+    assert_close(sample(), expected, 1e-10)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_it_compiles_as_one_graph(frozen):
+    flow = scrambled_flow(context_norm=True, num_steps=2)
+    model = flow.freeze() if frozen else flow
+    x, context = draw(3, 6), draw(3, 4)
+    torch.compiler.reset()
+    log_prob = torch.compile(model.log_prob, backend="aot_eager", fullgraph=True)
+    assert_close(log_prob(x, context), model.log_prob(x, context), 1e-10)
+    decode = torch.compile(model.inverse, backend="aot_eager", fullgraph=True)
+    z = draw(3, 700, 6)
+    assert_close(decode(z, context)[0], model.inverse(z, context)[0], 1e-10)
+
+
+def test_a_training_step_compiles_as_one_graph():
+    flow = scrambled_flow(context_norm=True, num_steps=2)
+    x, context = draw(8, 6), draw(8, 4)
+    torch.compiler.reset()
+
+    def loss(x, context):
+        return -flow.log_prob(x, context).mean() + flow.mode(context).abs().mean()
+
+    gradients = []
+    for call in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True)):
+        flow.zero_grad()
+        call(x, context).backward()
+        gradients.append([p.grad.clone() for p in flow.parameters()])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert_close(ours, theirs, 1e-10)
