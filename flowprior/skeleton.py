@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Skeleton:
     """A named, ordered set of J joints and the tree that connects them.
 
@@ -93,6 +93,9 @@ class Skeleton:
                 f"{self.name}: expected flip to be a permutation that undoes itself, "
                 f"got {self.flip}"
             )
+
+    def __repr__(self) -> str:
+        return f"<Skeleton {self.name!r} of {self.num_joints} joints>"
 
     @property
     def num_joints(self) -> int:

@@ -123,6 +123,10 @@ def test_meanings_are_the_names_unless_given():
         Skeleton("odd", ("a", "b"), (-1, 0), (0, 1), ("a",))
 
 
+def test_a_skeleton_shows_itself_in_a_line():
+    assert repr(PROHMR_44) == "<Skeleton 'PROHMR-44' of 44 joints>"
+
+
 def test_index_finds_a_joint_or_names_those_there_are():
     assert PROHMR_44.index("pelvis_mpii") == 39 == PROHMR_PELVIS
     with pytest.raises(ValueError, match="COCO-17 has no joint 'neck'; it has nose, left_eye"):

@@ -1,230 +1,33 @@
-"""Pictures shared by the examples: keypoints in the image, bodies in 3D, error curves.
+"""Whole pictures: what a lifting model says of one person, and its errors over many."""
 
-Colours mean the same everywhere: pink is the mode, purple and yellow are samples, grey is the truth
-and whatever was hidden. A person's right side is the darker one.
-
-3D poses are given upright, (..., J, 3) in metres with x to the right, y up and z towards the
-viewer, and are drawn in parallel projection, so that lengths can be compared across panels.
-"""
-
-import colorsys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Ellipse, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 
-from flowprior.skeleton import H36M_17, Skeleton
+from examples.pictures.skeletons import (
+    draw_body,
+    draw_keypoints,
+    draw_samples,
+    flatten,
+    stage,
+    turn,
+)
+from examples.pictures.style import DASHES, INK, MODE, REGRESSOR, SAMPLES, STYLE, TRUTH, Array
 
-__all__ = [
-    "MODE",
-    "REGRESSOR",
-    "SAMPLES",
-    "TRUTH",
-    "best_of_n_picture",
-    "comparison_picture",
-    "draw_body",
-    "draw_keypoints",
-    "draw_samples",
-    "lifting_picture",
-    "reliability_picture",
-    "turn",
-]
+__all__ = ["best_of_n_picture", "comparison_picture", "lifting_picture", "reliability_picture"]
 
-Array = NDArray[np.floating[Any]]
-
-MODE = "#e8488a"
-SAMPLES = ("#7a4fb5", "#eeb11d")
-TRUTH = "#77777d"
-REGRESSOR = "#2f7f95"
-INK = "#2b2b33"
-LEFT, RIGHT, MIDDLE = "#3fa7b8", "#1f5f7a", "#2f7f95"
-HIDDEN = "#b4b4bc"
-FLOOR = "#efeff3"
-DASHES = (0, (5, 2))
 # Of models in one plot. Pink stays the mode's; a colour that comes round again is dashed.
 MODELS = (SAMPLES[0], SAMPLES[1], REGRESSOR, "#c2613a", INK)
 STYLES = ("-", DASHES, (0, (1, 1.2)))
-
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "font.family": "DejaVu Sans",
-    "axes.titlesize": 10,
-    "axes.titlecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": "#9a9aa3",
-    "text.color": INK,
-    "xtick.color": "#5a5a63",
-    "ytick.color": "#5a5a63",
-    "savefig.facecolor": "white",
-}
-
-
-def turn(poses: Array, degrees: float) -> Array:
-    """Turn upright poses (..., J, 3) about the vertical; 90 shows what was on their right edge."""
-    angle = np.radians(degrees)
-    x, y, z = np.moveaxis(np.asarray(poses), -1, 0)
-    return np.stack(
-        [np.cos(angle) * x - np.sin(angle) * z, y, np.sin(angle) * x + np.cos(angle) * z], axis=-1
-    )
-
-
-def _flatten(poses: Array, elevation: float = 8.0) -> Array:
-    """Parallel projection from a little above: (..., J, 3) -> (..., J, 2)."""
-    angle = np.radians(elevation)
-    x, y, z = np.moveaxis(np.asarray(poses), -1, 0)
-    return np.stack([x, np.cos(angle) * y - np.sin(angle) * z], axis=-1)
-
-
-def _shade(colour: str, factor: float) -> str:
-    hue, light, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
-    return str(to_hex(colorsys.hls_to_rgb(hue, min(1.0, light * factor), saturation)))
-
-
-def _side(skeleton: Skeleton, joint: int) -> str:
-    name = skeleton.joint_names[joint]
-    return "left" if name.startswith("left") else "right" if name.startswith("right") else "middle"
-
-
-def draw_body(
-    ax: Axes,
-    pose: Array,
-    colour: str,
-    skeleton: Skeleton = H36M_17,
-    width: float = 3.2,
-    zorder: float = 5,
-) -> None:
-    """One body as a stick figure with a head, near limbs in front of far ones.
-
-    Args:
-        ax: Where to draw.
-        pose: (J, 3) upright, metres.
-        colour: Its colour; the right side is drawn darker, the left lighter.
-        skeleton: The joint set.
-        width: Line width in points.
-        zorder: Where it stands among what else is drawn.
-    """
-    flat = _flatten(pose)
-    shades = {"left": _shade(colour, 1.18), "right": _shade(colour, 0.72), "middle": colour}
-    bones = sorted(skeleton.bones, key=lambda bone: float(pose[list(bone), 2].sum()))
-    lines = LineCollection(
-        [flat[list(bone)] for bone in bones],
-        colors=[shades[_side(skeleton, child)] for _, child in bones],
-        linewidths=width,
-        capstyle="round",
-        zorder=zorder,
-    )
-    ax.add_collection(lines)
-    if "head" in skeleton.joint_names:
-        head = skeleton.joint_names.index("head")
-        middle = flat[[head, skeleton.parents[head]]].mean(axis=0)
-        ax.add_patch(Circle(middle, 0.085, facecolor=colour, edgecolor="none", zorder=zorder + 0.1))
-
-
-def draw_samples(ax: Axes, samples: Array, skeleton: Skeleton = H36M_17) -> None:
-    """Many bodies as faint lines, in the two colours of samples by turns.
-
-    Args:
-        ax: Where to draw.
-        samples: (n, J, 3) upright, metres.
-        skeleton: The joint set.
-    """
-    flat = _flatten(samples)
-    alpha = float(np.clip(6 / max(len(samples), 1), 0.12, 0.6))
-    for index, sample in enumerate(flat):
-        lines = LineCollection(
-            [sample[list(bone)] for bone in skeleton.bones],
-            colors=SAMPLES[index % len(SAMPLES)],
-            linewidths=1.5,
-            alpha=alpha,
-            capstyle="round",
-            zorder=3 + index / max(len(samples), 1),
-        )
-        ax.add_collection(lines)
-
-
-def draw_keypoints(
-    ax: Axes,
-    keypoints: Array,
-    visible: NDArray[np.bool_],
-    skeleton: Skeleton = H36M_17,
-) -> None:
-    """2D keypoints as the network gets them; hidden joints as rings where they would have been.
-
-    Args:
-        ax: Where to draw.
-        keypoints: (J, 2) in pixels, y down.
-        visible: (J,) bool.
-        skeleton: The joint set.
-    """
-    colours = {"left": LEFT, "right": RIGHT, "middle": MIDDLE}
-    for parent, child in skeleton.bones:
-        seen = bool(visible[parent] and visible[child])
-        ax.plot(
-            *keypoints[[parent, child]].T,
-            color=colours[_side(skeleton, child)] if seen else HIDDEN,
-            linewidth=2.6 if seen else 1.2,
-            linestyle="-" if seen else (0, (2, 2)),
-            solid_capstyle="round",
-            zorder=2 if seen else 1,
-        )
-    ax.scatter(
-        keypoints[visible, 0], keypoints[visible, 1], s=26, color=INK, zorder=4, label="detected"
-    )
-    if not visible.all():
-        ax.scatter(
-            keypoints[~visible, 0],
-            keypoints[~visible, 1],
-            s=34,
-            facecolor="white",
-            edgecolor="#8d8d96",
-            linewidth=1.2,
-            zorder=3,
-            label="hidden",
-        )
-        ax.legend(loc="best", fontsize=8, frameon=False, handletextpad=0.1)
-    _fit(ax, keypoints, margin=0.08)
-    ax.invert_yaxis()
-    ax.set_xticks([])
-    ax.set_yticks([])
-
-
-def _fit(
-    ax: Axes, points: Array, extent: tuple[float, float] = (0.0, 0.0), margin: float = 0.0
-) -> None:
-    """Equal scales, and limits of the shape of the axes around points (..., 2).
-
-    The limits hold the points with a margin, relative to the larger side, and at least ``extent``.
-    """
-    flat = points.reshape(-1, 2)
-    low, high = flat.min(axis=0), flat.max(axis=0)
-    width, height = np.maximum(high - low + 2 * margin * (high - low).max(), extent)
-    box = ax.get_window_extent()
-    ratio = box.width / box.height
-    width, height = max(width, height * ratio), max(height, width / ratio)
-    centre = (low + high) / 2
-    ax.set_xlim(centre[0] - width / 2, centre[0] + width / 2)
-    ax.set_ylim(centre[1] - height / 2, centre[1] + height / 2)
-    ax.set_aspect("equal")
-
-
-def _stage(ax: Axes, poses: Array, extent: tuple[float, float]) -> None:
-    """Equal axes of one extent around poses (n, J, 3), and a floor 1 m across under the first."""
-    _fit(ax, _flatten(poses), extent)
-    ax.axis("off")
-    floor = float(np.asarray(poses)[0, :, 1].min()) - 0.06
-    height = 2 * 0.5 * np.sin(np.radians(8.0))
-    ax.add_patch(Ellipse((0, floor), 1.0, height, facecolor=FLOOR, edgecolor="none", zorder=0))
 
 
 def lifting_picture(
@@ -262,7 +65,7 @@ def lifting_picture(
             spine.set_color("#d5d5da")
 
         everything = np.concatenate([truth[None], mode[None], samples])
-        views = [_flatten(turn(everything, degrees)) for degrees in (0, 90)]
+        views = [flatten(turn(everything, degrees)) for degrees in (0, 90)]
         width, height = 1.06 * np.max([np.ptp(view, axis=(0, 1)) for view in views], axis=0)
         panels = (
             ("seen from the camera", 0, True),
@@ -271,7 +74,7 @@ def lifting_picture(
             ("truth, from the side", 90, False),
         )
         for ax, (name, degrees, predicted) in zip(axes[1:], panels, strict=True):
-            _stage(ax, turn(everything, degrees), (width, height))
+            stage(ax, turn(everything, degrees), (width, height))
             if predicted:
                 draw_samples(ax, turn(samples, degrees))
                 draw_body(ax, turn(mode, degrees), MODE)

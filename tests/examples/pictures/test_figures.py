@@ -1,52 +1,18 @@
 import matplotlib.image
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from examples.pictures import (
     best_of_n_picture,
     comparison_picture,
-    draw_body,
-    draw_keypoints,
     lifting_picture,
     reliability_picture,
-    turn,
 )
-from flowprior.skeleton import H36M_17
 
 
 @pytest.fixture
 def pose():
     return np.random.default_rng(0).normal(size=(17, 3)).astype(np.float32)
-
-
-def test_turn_keeps_heights_and_brings_the_right_edge_to_the_front(pose):
-    turned = turn(np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]]), 90)
-    np.testing.assert_allclose(turned, [[0, 2, 1], [-3, 1, 0]], atol=1e-12)
-    np.testing.assert_allclose(turn(turn(pose, 30), -30), pose, atol=1e-6)
-
-
-def test_keypoints_are_drawn_y_down_with_rings_for_the_hidden(pose):
-    ax = Figure().subplots()
-    visible = np.ones(17, bool)
-    visible[[3, 6]] = False
-    draw_keypoints(ax, 100 * pose[:, :2], visible)
-    bottom, top = ax.get_ylim()
-    assert bottom > top
-    assert ax.get_aspect() == 1
-    seen, hidden = (np.asarray(c.get_offsets()) for c in ax.collections)
-    np.testing.assert_allclose(seen, 100 * pose[visible, :2], rtol=1e-6)
-    np.testing.assert_allclose(hidden, 100 * pose[~visible, :2], rtol=1e-6)
-    dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
-    assert len(dashed) == 2
-
-
-def test_a_body_has_every_bone_and_a_head(pose):
-    ax = Figure().subplots()
-    draw_body(ax, pose, "#ff0000")
-    (lines,) = ax.collections
-    assert len(lines.get_segments()) == len(H36M_17.bones)
-    assert len(ax.patches) == 1
 
 
 def test_pictures_are_written_and_not_blank(pose, tmp_path):

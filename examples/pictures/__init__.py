@@ -1,0 +1,67 @@
+"""Pictures shared by the examples, one concept a file; everything is importable from here.
+
+`style` has the colours, `images` works on pixels, `skeletons` draws keypoints and joints, `meshes`
+draws bodies, `figures` composes whole pages of them and of errors. No picture needs a display.
+"""
+
+from examples.pictures.figures import (
+    best_of_n_picture,
+    comparison_picture,
+    lifting_picture,
+    reliability_picture,
+)
+from examples.pictures.images import gallery_picture, lay_over, save_image, side_by_side
+from examples.pictures.meshes import (
+    Camera,
+    body_views,
+    interpolation_strip,
+    mode_and_samples_views,
+    overlay_bodies,
+    render_bodies,
+    uncertainty_colours,
+    write_glb,
+)
+from examples.pictures.skeletons import (
+    VIEWS,
+    draw_body,
+    draw_keypoints,
+    draw_samples,
+    draw_uncertainty,
+    overlay_keypoints,
+    skeleton_views_picture,
+    turn,
+    view_rotation,
+)
+from examples.pictures.style import MODE, REGRESSOR, SAMPLES, TRUTH
+
+__all__ = [
+    "MODE",
+    "REGRESSOR",
+    "SAMPLES",
+    "TRUTH",
+    "VIEWS",
+    "Camera",
+    "best_of_n_picture",
+    "body_views",
+    "comparison_picture",
+    "draw_body",
+    "draw_keypoints",
+    "draw_samples",
+    "draw_uncertainty",
+    "gallery_picture",
+    "interpolation_strip",
+    "lay_over",
+    "lifting_picture",
+    "mode_and_samples_views",
+    "overlay_bodies",
+    "overlay_keypoints",
+    "reliability_picture",
+    "render_bodies",
+    "save_image",
+    "side_by_side",
+    "skeleton_views_picture",
+    "turn",
+    "uncertainty_colours",
+    "view_rotation",
+    "write_glb",
+]
