@@ -3,26 +3,21 @@
 A ``.pt`` or ``.ckpt`` file is a zip archive of one pickle and a raw record for each tensor storage.
 Unpickling imports what the pickle names and calls it, so here every name stands for a harmless
 stand-in instead: tensors are rebuilt, objects of any other class (the configuration, the state of
-callbacks) become :class:`Inert`, their contents without their code.
+callbacks) become :class:`~flowprior.sealed_pickle.Inert`, their contents without their code.
 
 ``torch.load(weights_only=True)`` does not serve: even where its class is allowed, it refuses items
 set on a subclass of ``dict``, which is how every ``yacs`` configuration is stored ("Can only
 SETITEM for dict, collections.OrderedDict, collections.Counter").
 
-The format is that of ``torch.save`` since PyTorch 1.6 (``torch/serialization.py``); the way to
-restrict unpickling is that of the Python documentation (``pickle``, "Restricting Globals").
+The format is that of ``torch.save`` since PyTorch 1.6 (``torch/serialization.py``).
 """
 
-import io
 import math
 import os
-import pickle
-import pickletools
 import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -30,54 +25,9 @@ import torch
 from torch import Tensor
 
 from flowprior.checkpoint import CheckpointError
+from flowprior.sealed_pickle import Inert, Refusal, SealedUnpickler
 
-__all__ = ["Inert", "read_torch_file"]
-
-
-class Inert(dict[Any, Any]):
-    """An object whose class is not loaded; its entries, if it is a kind of dictionary.
-
-    Its type is named like that class: ``__module__`` and ``__qualname__``.
-
-    Attributes:
-        args: What it was constructed from.
-        state: What its attributes were to be set from.
-        elements: Its elements, if it is a kind of list or set.
-    """
-
-    args: tuple[Any, ...]
-    state: Any
-    elements: list[Any]
-
-    # Not all ways of unpickling call __init__.
-    def __new__(cls, /, *args: object, **_: object) -> "Inert":
-        """Construct from anything."""
-        self = super().__new__(cls)
-        self.args, self.state, self.elements = args, None, []
-        return self
-
-    def __init__(self, *_: object, **__: object) -> None:
-        super().__init__()
-
-    # Where this is missing, unpickling sets any attribute, methods included.
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-    def append(self, element: object) -> None:
-        """Take an element, as unpickling a list demands."""
-        self.elements.append(element)
-
-    def extend(self, elements: Iterable[object]) -> None:
-        """Take elements, as unpickling a list demands."""
-        self.elements.extend(elements)
-
-    # It may be the key of a dictionary.
-    __hash__ = object.__hash__  # type: ignore[assignment]
-    __eq__ = object.__eq__
-    __ne__ = object.__ne__
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__qualname__}, not loaded>"
+__all__ = ["read_torch_file"]
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> dict[Any, Any]:
@@ -91,7 +41,8 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[Any, Any]:
     Returns:
         The dictionary in the file. Tensors are on the CPU, whatever device they came from, need no
         gradient and share memory where they did when saved. Objects of other classes are
-        :class:`Inert`, references to classes and functions subclasses of it.
+        :class:`~flowprior.sealed_pickle.Inert`, references to classes and functions subclasses of
+        it.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -109,7 +60,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[Any, Any]:
             raise CheckpointError(f"{path} {_describe(head, size)}")
         try:
             content = _read(file, size)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             raise CheckpointError(f"{path} {refusal}") from None
         # On bytes that make no sense, zipfile, pickle and torch raise almost anything.
         except Exception as error:
@@ -125,10 +76,6 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[Any, Any]:
         f"{path} holds one {name:.200} instead of a dictionary of weights; save "
         "model.state_dict() rather than the model"
     )
-
-
-class _Refusal(Exception):
-    """Why a file is refused, to be put after its name."""
 
 
 _LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"
@@ -153,29 +100,7 @@ def _read(file: BinaryIO, size: int) -> object:
         # Of wrong escapes in damaged strings.
         warnings.simplefilter("ignore")
         records = _Records(archive, size)
-        return _Unpickler(_checked(records.read("data.pkl")), records).load_unsealed()
-
-
-def _checked(program: bytes) -> bytes:
-    """Refuse what the unpickler would do without asking :class:`_Unpickler`.
-
-    That is allocating whatever the pickle announces and returning registered extensions. Decoding
-    the instructions here fails where a text or number is announced that goes beyond the end.
-
-    Returns:
-        The pickle without its division into frames: where a frame ends amid an instruction, the
-        unpickler drops the first part, and would read another program than was checked.
-    """
-    pieces, start = [], 0
-    for opcode, argument, position in pickletools.genops(program):
-        if opcode.name.endswith("PUT") and int(argument or 0) > len(program):
-            raise ValueError(f"a memo that does not fit a pickle of {len(program)} bytes")
-        if opcode.name.startswith("EXT") or opcode.name.endswith("_BUFFER"):
-            raise ValueError(f"pickle instruction {opcode.name}")
-        if opcode.name == "FRAME":
-            pieces.append(program[start:position])
-            start = int(position or 0) + 9
-    return b"".join((*pieces, program[start:]))
+        return _Unpickler(records.read("data.pkl"), records).load_unsealed()
 
 
 class _Records:
@@ -191,26 +116,26 @@ class _Records:
         infos = archive.infolist()
         self._infos = {info.filename: info for info in infos}
         if len(self._infos) < len(infos):
-            raise _Refusal("has several records of the same name and is refused")
+            raise Refusal("has several records of the same name and is refused")
         for info in infos:
             # torch.save never compresses or encrypts; a small file cannot unfold into a huge one.
             if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-                raise _Refusal("is a compressed or encrypted zip, not a PyTorch checkpoint")
+                raise Refusal("is a compressed or encrypted zip, not a PyTorch checkpoint")
         announced = sum(info.file_size for info in infos)
         if announced > size:
-            raise _Refusal(f"announces {announced} bytes of data in a file of {size} bytes")
+            raise Refusal(f"announces {announced} bytes of data in a file of {size} bytes")
         roots = [name[:-8] for name in self._infos if re.fullmatch(r"[^/]+/data\.pkl", name)]
         if len(roots) != 1:
-            raise _Refusal("is a zip archive, but not a PyTorch checkpoint: it has no data.pkl")
+            raise Refusal("is a zip archive, but not a PyTorch checkpoint: it has no data.pkl")
         self._root = roots[0]
         if self._root + "constants.pkl" in self._infos:
-            raise _Refusal("is a TorchScript program; save the weights with torch.save")
+            raise Refusal("is a TorchScript program; save the weights with torch.save")
         # Files older than this record are little-endian.
         order = b"little"
         if self._root + "byteorder" in self._infos:
             order = self.read("byteorder")
         if order != sys.byteorder.encode():
-            raise _Refusal(f"was written on a machine of other byte order ({order!r:.20})")
+            raise Refusal(f"was written on a machine of other byte order ({order!r:.20})")
 
     def size(self, name: str) -> int:
         """Size of a record in bytes."""
@@ -265,7 +190,7 @@ class _Sealed(Tensor):
             last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
             # A view that repeats elements would pass the first test and explode when copied.
             if last >= count or math.prod(size) > count:
-                raise _Refusal(
+                raise Refusal(
                     f"has a tensor of shape {size} with strides {stride} in a storage of {count} "
                     "elements; it is damaged or was made to exhaust memory"
                 )
@@ -286,8 +211,8 @@ class _Parameter(Inert):
         return tensor
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler that can reach nothing but the stand-ins of this file.
+class _Unpickler(SealedUnpickler):
+    """An unpickler of the tensors of an archive.
 
     Args:
         program: The pickle.
@@ -295,7 +220,12 @@ class _Unpickler(pickle.Unpickler):
     """
 
     def __init__(self, program: bytes, records: _Records) -> None:
-        super().__init__(io.BytesIO(program), encoding="utf-8")
+        super().__init__(
+            program,
+            _RESTORED,
+            "If you made this file yourself, save its weights alone: "
+            "torch.save({'state_dict': model.state_dict()}, path)",
+        )
         self._records = records
         self._storages: dict[tuple[str, torch.dtype], _Storage] = {}
 
@@ -307,20 +237,6 @@ class _Unpickler(pickle.Unpickler):
                 view.__class__ = Tensor
         return content
 
-    def find_class(self, module: str, name: str) -> type[object]:
-        """The stand-in for a name. Nothing is imported."""
-        module = _PYTHON2_MODULES.get(module, module)
-        full_name = f"{module}.{name}"
-        if full_name in _RESTORED:
-            return _RESTORED[full_name]
-        if not _belongs_in_checkpoint(full_name):
-            raise _Refusal(
-                f"refers to code that has no place in a checkpoint: {full_name!r:.200}. Nothing "
-                "was run. If you made this file yourself, save its weights alone: "
-                "torch.save({'state_dict': model.state_dict()}, path)"
-            )
-        return type(name, (Inert,), {"__module__": module, "__qualname__": name})
-
     def persistent_load(self, pid: tuple[Any, ...]) -> object:
         """The storage that a persistent id announces, its size checked before it is read."""
         kind, type_, key, _, count = pid
@@ -331,7 +247,7 @@ class _Unpickler(pickle.Unpickler):
             record = f"data/{key}"
             announced, present = count * dtype.itemsize, self._records.size(record)
             if announced != present:
-                raise _Refusal(
+                raise Refusal(
                     f"announces {announced} bytes for {record}, which has {present}; it is damaged "
                     "or was made to exhaust memory"
                 )
@@ -345,9 +261,6 @@ class _Unpickler(pickle.Unpickler):
         return self._storages[key, dtype]
 
 
-_PYTHON2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-
-# All are classes with a __setstate__, as a pickle could set attributes of anything else, for good.
 _RESTORED: dict[str, type[object]] = {
     "collections.OrderedDict": _Dict,
     "collections.defaultdict": _Dict,
@@ -372,45 +285,3 @@ _STORAGE_DTYPES = {
     "torch.ShortStorage": torch.int16,
     "torch.storage.UntypedStorage": torch.uint8,
 }
-
-# What an honest pickle takes from the standard library. Everything else of it is refused: nothing
-# of it would run, but only a file made to do harm has a use for it.
-_PATHS = "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath"
-_STANDARD = {
-    "_codecs": "encode",
-    "_operator": "getitem",
-    "argparse": "Namespace",
-    "builtins": "Ellipsis NotImplemented bool bytearray bytes complex dict float frozenset int "
-    "list long object range set slice str tuple type unicode xrange",
-    "collections": "ChainMap Counter OrderedDict UserDict UserList defaultdict deque",
-    "copyreg": "__newobj__ __newobj_ex__ _reconstructor",
-    "datetime": "date datetime time timedelta timezone",
-    "decimal": "Decimal",
-    "fractions": "Fraction",
-    "pathlib": _PATHS,
-    "pathlib._local": _PATHS,
-    "types": "GenericAlias SimpleNamespace UnionType",
-    "uuid": "UUID",
-}
-_STANDARD_NAMES = frozenset(
-    f"{module}.{name}" for module, names in _STANDARD.items() for name in names.split()
-)
-_TYPING_NAME = re.compile(r"typing\.[A-Z]\w*")
-
-# Of other packages: classes, by the convention that their names start with a capital, and the few
-# functions that restore tensors and arrays.
-_CLASS_NAME = re.compile(r"(\w+\.)*_*[A-Z]\w*")
-_FUNCTION_NAME = re.compile(
-    r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2"
-    r"|torch\.(bool|device|(bfloat|bits|complex|float|q?u?int)\d\w*)"
-    r"|torch\.serialization\._get_layout"
-    r"|numpy\.(dtype|ndarray|(bool|bytes|complex|float|str|u?int)\d*_?)"
-    r"|numpy\._?core\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)"
-)
-
-
-def _belongs_in_checkpoint(name: str) -> bool:
-    """Whether a global is a kind of data, as far as its name tells."""
-    if name.split(".", 1)[0] in sys.stdlib_module_names:
-        return name in _STANDARD_NAMES or _TYPING_NAME.fullmatch(name) is not None
-    return any(pattern.fullmatch(name) for pattern in (_CLASS_NAME, _FUNCTION_NAME))

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowprior.checkpoint import CheckpointError
-from flowprior.torch_file import Inert, read_torch_file
+from flowprior.sealed_pickle import Inert
+from flowprior.torch_file import read_torch_file
 
 
 def read(content):
@@ -249,7 +250,7 @@ def test_code_is_refused_and_never_runs(tmp_path, name, protocol):
         {"state_dict": {}, "hyper_parameters": [{"a": (1, [gadget])}]},
         {"state_dict": {}, "hyper_parameters": argparse.Namespace(lr=gadget)},
     ):
-        refuse(saved(content, protocol), re.escape(f"checkpoint: '{name}'. Nothing was run"))
+        refuse(saved(content, protocol), re.escape(f"data file: '{name}'. Nothing was run"))
         assert not list(tmp_path.iterdir())
 
 
@@ -262,7 +263,7 @@ def test_hand_written_programs_are_refused(tmp_path):
         "S'pathlib';S'Path.touch';\x93. S'yacs';S'os.sys';\x93. cyacs;A.__class__;."
     ):
         program = program.replace(b"MARKER", str(tmp_path / "marker").encode())
-        refuse(archived(program), "no place in a checkpoint")
+        refuse(archived(program), "no place in a data file")
         assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,360 @@
+"""Reading NumPy's files, pickled ones too, without running anything that is inside them.
+
+Body models and data sets of this field come as pickles: the official SMPL files (of Python 2, with
+objects of the dead package ``chumpy``), the sequences of 3DPW, archives whose arrays are pickled
+dictionaries. ``pickle.load`` and ``numpy.load(allow_pickle=True)`` run whatever such a file says.
+Here arrays are rebuilt from parts that are checked; other objects stay
+:class:`~flowprior.sealed_pickle.Inert`.
+
+What an array looks like in a pickle is read off NumPy (``ndarray.__reduce__``), what a sparse
+matrix looks like off SciPy, and a ``chumpy`` array off the files themselves: ``Ch`` holds its value
+as ``x``, ``Select`` an array ``a``, the indices ``idxs`` into it and a ``preferred_shape``.
+"""
+
+import math
+import os
+import re
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import IO, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprior.sealed_pickle import Inert, Refusal, SealedUnpickler
+
+__all__ = ["read_npz", "read_pickle"]
+
+Array: TypeAlias = NDArray[Any]
+
+# No regressor or weight of any body model has more entries; a made-up shape can.
+LARGEST_DENSE = 2**25
+ADVICE = "If you made this file yourself, save its arrays with numpy.savez instead."
+
+
+def read_pickle(path: str | os.PathLike[str]) -> object:
+    """Read a pickle of arrays, of Python 2 or 3, running nothing of it.
+
+    Args:
+        path: The file, such as an official SMPL ``.pkl`` or a sequence of 3DPW.
+
+    Returns:
+        Its content, usually a dictionary. Arrays, NumPy scalars, sparse matrices and the arrays of
+        ``chumpy`` come as NumPy arrays and scalars; strings of Python 2 are read as Latin-1.
+        Objects of other classes are :class:`~flowprior.sealed_pickle.Inert`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no pickle, is damaged, announces more than it holds, or refers to code
+            that has no place in a data file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a pickle")
+    program = path.read_bytes()
+    try:
+        return _loads(program)
+    except Refusal as refusal:
+        raise ValueError(f"{path} {refusal}") from None
+    # On bytes that make no sense, pickle and numpy raise almost anything.
+    except Exception as error:
+        raise ValueError(
+            f"{path} is no pickle, or a damaged one of {len(program)} bytes "
+            f"({type(error).__name__}: {error!s:.200})"
+        ) from error
+
+
+def read_npz(
+    path: str | os.PathLike[str], keys: Collection[str] | None = None
+) -> dict[str, Array | object]:
+    """Read an ``.npz`` file, pickled entries included, running nothing of it.
+
+    Args:
+        path: The file, as ``numpy.savez`` or ``numpy.savez_compressed`` write it.
+        keys: Read these of its entries alone, where there are such; all if None.
+
+    Returns:
+        Its arrays by name. An entry that is one pickled object, as VideoPose3D's ``positions_3d``
+        is, comes as that object.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no ``.npz`` file, is damaged, or one of its entries refers to code that
+            has no place in a data file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not an .npz file")
+    with path.open("rb") as stream:
+        if stream.read(4)[:2] != b"PK":
+            raise ValueError(f"{path} is not an .npz file: it does not start like a zip archive")
+        stream.seek(0)
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                names = {
+                    name.removesuffix(".npy"): name
+                    for name in archive.namelist()
+                    if name.endswith(".npy")
+                }
+                return {
+                    key: _read_entry(archive, name)
+                    for key, name in names.items()
+                    if keys is None or key in keys
+                }
+        except Refusal as refusal:
+            raise ValueError(f"{path} {refusal}") from None
+        # As above, and zipfile too.
+        except Exception as error:
+            raise ValueError(
+                f"{path} is not an .npz file, or a damaged one "
+                f"({type(error).__name__}: {error!s:.200})"
+            ) from error
+
+
+def _read_entry(archive: zipfile.ZipFile, name: str) -> Array | object:
+    with archive.open(name) as entry:
+        if _holds_objects(entry):
+            content = _loads(entry.read())
+            if not isinstance(content, np.ndarray):
+                raise Refusal(f"has an entry {name!r} that is no array")
+            return content.item() if content.ndim == 0 else content
+    with archive.open(name) as entry:
+        return np.lib.format.read_array(entry, allow_pickle=False)
+
+
+def _holds_objects(entry: IO[bytes]) -> bool:
+    """Whether what follows the header of an ``.npy`` file is a pickle; reads the header."""
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    # Version 3.0 is for the names of structured arrays.
+    reader = readers.get(np.lib.format.read_magic(entry))
+    return reader is not None and reader(entry)[2].hasobject
+
+
+def _loads(program: bytes) -> object:
+    restored: dict[str, type[object]] = {"numpy.dtype": _Dtype, "numpy.ndarray": _NdarrayClass}
+    # Bytes, as Python 3 writes them for Python 2.
+    restored |= {"_codecs.encode": _Bytes, "builtins.bytes": _Bytes}
+    for core in ("numpy.core", "numpy._core"):
+        restored[f"{core}.multiarray._reconstruct"] = _Array
+        restored[f"{core}.multiarray.scalar"] = _Scalar
+        restored[f"{core}.numeric._frombuffer"] = _Buffer
+    for kind, stand_in in {"csc": _Csc, "csr": _Csr, "coo": _Coo}.items():
+        for module in (f"scipy.sparse.{kind}", f"scipy.sparse._{kind}"):
+            restored[f"{module}.{kind}_matrix"] = restored[f"{module}.{kind}_array"] = stand_in
+    frozen = SealedUnpickler(program, restored, ADVICE, encoding="latin1").load()
+    return _Thaw(len(program)).plain(frozen)
+
+
+class _Thaw:
+    """Turns what was restored into plain objects, each once, however often it occurs.
+
+    Args:
+        size: Of the pickle in bytes. Parts of it can be named many times over, so the arrays may
+            only grow to a small multiple of it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._room = 4 * size + 2**20
+        self._dense_room = LARGEST_DENSE
+        self._done: dict[int, object] = {}
+        self._sources: list[object] = []  # kept alive: an id is good for a living object only
+
+    def plain(self, value: object) -> object:
+        """The plain object."""
+        if not isinstance(value, dict | list | tuple):
+            return value
+        if id(value) in self._done:
+            return self._done[id(value)]
+        self._sources.append(value)
+        if isinstance(value, Inert):
+            made = value.build(self) if isinstance(value, _Lazy) else self._chumpy(value)
+        elif isinstance(value, tuple):
+            made = tuple(self.plain(entry) for entry in value)
+        elif isinstance(value, list):
+            entries: list[object] = []
+            made = self._done[id(value)] = entries  # before it is filled: it may contain itself
+            entries.extend(self.plain(entry) for entry in value)
+        else:
+            items: dict[object, object] = {}
+            made = self._done[id(value)] = items
+            items.update((self.plain(key), self.plain(entry)) for key, entry in value.items())
+        self._done[id(value)] = made
+        return made
+
+    def array(self, shape: object, dtype: object, order: Literal["C", "F"], data: object) -> Array:
+        """An array of announced shape and dtype, if the data that is there fits them."""
+        if not isinstance(dtype, _Dtype):
+            raise Refusal("has an array without a dtype")
+        if not isinstance(shape, tuple) or any(type(n) is not int or n < 0 for n in shape):
+            raise Refusal(f"has an array of shape {shape!r:.100}")
+        kind, count = dtype.build(self), math.prod(shape)
+        self._room -= count * kind.itemsize
+        if self._room < 0:
+            raise Refusal("announces more arrays than it holds; it was made to exhaust memory")
+        if kind.hasobject:
+            if not isinstance(data, list) or len(data) != count:
+                raise Refusal(f"announces an array of {count} objects, but does not hold it")
+            objects = np.empty(count, dtype=object)
+            for index, entry in enumerate(data):
+                objects[index] = self.plain(entry)
+            return objects.reshape(shape)
+        data = self.plain(data) if isinstance(data, _Bytes) else data
+        if isinstance(data, str):  # the bytes of Python 2
+            data = data.encode("latin1")
+        if not isinstance(data, bytes | bytearray) or len(data) != count * kind.itemsize:
+            raise Refusal(
+                f"announces an array of {count * kind.itemsize} bytes, but does not hold it"
+            )
+        native = kind.newbyteorder("=")
+        if not len(data):
+            return np.zeros(shape, native)
+        # A copy, which is writable and does not hold on to the whole file.
+        return np.frombuffer(data, kind).reshape(shape, order=order).astype(native)
+
+    def dense(self, shape: object) -> NDArray[np.float64]:
+        """Zeros of the shape of a sparse matrix."""
+        if (
+            not isinstance(shape, tuple)
+            or len(shape) != 2
+            or any(type(n) is not int or n < 0 for n in shape)
+        ):
+            raise Refusal(f"has a sparse matrix of shape {shape!r:.100}")
+        self._dense_room -= math.prod(shape)
+        if self._dense_room < 0:
+            raise Refusal(f"has a sparse matrix of shape {shape}, too large to be written out")
+        return np.zeros(shape)
+
+    def _chumpy(self, value: Inert) -> object:
+        """The array that an object of chumpy stands for; an object of any other class as it is."""
+        kind: object = type(value)
+        if type(value).__qualname__ == "_reconstructor" and value.args:  # pickle protocols 0 and 1
+            kind = value.args[0]
+        package = str(getattr(kind, "__module__", "")).partition(".")[0]
+        name = getattr(kind, "__qualname__", "")
+        if package != "chumpy" or not isinstance(value.state, dict):
+            return value
+        state = {
+            key: self.plain(value.state[key])
+            for key in ("x", "a", "idxs", "preferred_shape")
+            if key in value.state
+        }
+        if name == "Ch" and "x" in state:
+            return np.asarray(state["x"])
+        if name == "Select" and {"a", "idxs"} <= state.keys():
+            chosen = np.asarray(state["a"]).ravel()[np.asarray(state["idxs"])]
+            self._room -= chosen.nbytes
+            return chosen.reshape(state.get("preferred_shape", chosen.shape))
+        return value
+
+
+class _NdarrayClass(Inert):
+    """Stands for the class ``numpy.ndarray``, which pickles name and never call."""
+
+
+class _Lazy(Inert):
+    """What becomes an array once the whole pickle is read."""
+
+    def build(self, thaw: _Thaw) -> object:
+        """The array, scalar or dtype."""
+        raise NotImplementedError
+
+
+class _Bytes(_Lazy):
+    """Bytes: nothing, or (text, "latin1")."""
+
+    def build(self, thaw: _Thaw) -> bytes:
+        if not self.args:
+            return b""
+        if len(self.args) != 2 or type(self.args[0]) is not str or self.args[1] != "latin1":
+            raise Refusal("has bytes that are none")
+        return self.args[0].encode("latin1")
+
+
+class _Dtype(_Lazy):
+    """A dtype: its code, and its byte order once the state is set."""
+
+    def build(self, thaw: _Thaw) -> np.dtype[Any]:
+        """The dtype, of numbers, booleans, strings or objects."""
+        code = self.args[0] if self.args else None
+        if not isinstance(code, str) or not re.fullmatch(r"[<>=|]?[biufcSUO]\d{0,9}", code):
+            raise Refusal(f"has an array of an unusual dtype: {code!r:.100}")
+        found = np.dtype(code)
+        order = self.state[1] if isinstance(self.state, tuple) and len(self.state) > 1 else None
+        return found.newbyteorder("<" if order == "<" else ">") if order in ("<", ">") else found
+
+
+class _Array(_Lazy):
+    """An array as ``ndarray.__reduce__`` writes it: state (version, shape, dtype, order, data)."""
+
+    def build(self, thaw: _Thaw) -> Array:
+        if not isinstance(self.state, tuple) or len(self.state) != 5:
+            raise Refusal("has an array without its content")
+        _, shape, dtype, fortran, data = self.state
+        return thaw.array(shape, dtype, "F" if fortran else "C", data)
+
+
+class _Buffer(_Lazy):
+    """An array as pickle protocol 5 writes it: (data, dtype, shape, order)."""
+
+    def build(self, thaw: _Thaw) -> Array:
+        if len(self.args) != 4:
+            raise Refusal("has an array without its content")
+        data, dtype, shape, order = self.args
+        return thaw.array(shape, dtype, "F" if order == "F" else "C", data)
+
+
+class _Scalar(_Lazy):
+    """A NumPy scalar: (dtype, data)."""
+
+    def build(self, thaw: _Thaw) -> object:
+        if len(self.args) != 2:
+            raise Refusal("has a number without its content")
+        return thaw.array((), self.args[0], "C", self.args[1])[()]
+
+
+class _Sparse(_Lazy):
+    """A sparse matrix: its attributes, of which ``data`` holds the entries that are not zero."""
+
+    def parts(self, thaw: _Thaw, *names: str) -> list[Array]:
+        """The dense matrix, all zeros, and the attributes of those names as flat arrays."""
+        if not isinstance(self.state, dict):
+            raise Refusal("has a sparse matrix without its content")
+        shape = thaw.plain(self.state.get("_shape", self.state.get("shape")))
+        found = [thaw.plain(self.state.get(name)) for name in names]
+        if not all(isinstance(part, np.ndarray) and part.ndim == 1 for part in found):
+            raise Refusal(f"has a sparse matrix without one of {', '.join(names)}")
+        return [thaw.dense(shape), *(np.asarray(part) for part in found)]
+
+
+class _Csr(_Sparse):
+    """Compressed rows."""
+
+    transposed = False
+
+    def build(self, thaw: _Thaw) -> Array:
+        dense, entries, indices, ends = self.parts(thaw, "data", "indices", "indptr")
+        lines = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+        # Several entries in one place add up.
+        np.add.at(dense.T if self.transposed else dense, (lines, indices), entries)
+        return dense
+
+
+class _Csc(_Csr):
+    """Compressed columns."""
+
+    transposed = True
+
+
+class _Coo(_Sparse):
+    """Coordinates."""
+
+    def build(self, thaw: _Thaw) -> Array:
+        if isinstance(self.state, dict) and isinstance(self.state.get("coords"), tuple):
+            self.state = self.state | dict(zip(("row", "col"), self.state["coords"], strict=True))
+        dense, entries, rows, columns = self.parts(thaw, "data", "row", "col")
+        np.add.at(dense, (rows, columns), entries)
+        return dense

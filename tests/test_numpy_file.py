@@ -1,0 +1,341 @@
+import io
+import os
+import pathlib
+import pickle
+import struct
+import sys
+import tempfile
+import types
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from flowprior.numpy_file import read_npz, read_pickle
+from flowprior.sealed_pickle import Inert
+
+
+def read(program):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "file.pkl")
+        path.write_bytes(program)
+        return read_pickle(path)
+
+
+def refuse(program, message):
+    with pytest.raises(ValueError, match=message):
+        read(program)
+
+
+class Call:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def python2_array(array):
+    """How the pickle module of Python 2 writes an array (protocol 2): raw bytes as a string."""
+    array = np.ascontiguousarray(array)
+    data = array.tobytes()
+    return (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntU\x01btR(I1\n("
+        + b"".join(b"I%d\n" % size for size in array.shape)
+        + b"tcnumpy\ndtype\n(U"
+        + bytes([len(array.dtype.str) - 1])
+        + array.dtype.str[1:].encode()
+        + b"I0\nI1\ntR(I3\nU\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffI0\ntb\x89T"
+        + struct.pack("<i", len(data))
+        + data
+        + b"tb"
+    )
+
+
+@pytest.fixture
+def chumpy(monkeypatch):
+    """Classes that pickle as those of the package chumpy do, in modules of its names."""
+    names = ("chumpy", "chumpy.ch", "chumpy.reordering")
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+
+    def make(module, name):
+        made = type(name, (), {"__module__": module})
+        setattr(sys.modules[module], name, made)
+        return made
+
+    return types.SimpleNamespace(
+        Ch=make("chumpy.ch", "Ch"),
+        Select=make("chumpy.reordering", "Select"),
+        Other=make("chumpy.ch", "Other"),
+    )
+
+
+def made_of(kind, **state):
+    made = kind()
+    made.__dict__.update(state)
+    return made
+
+
+DTYPES = st.one_of(
+    npst.integer_dtypes(endianness="?"),
+    npst.unsigned_integer_dtypes(endianness="?"),
+    npst.floating_dtypes(endianness="?"),
+    npst.boolean_dtypes(),
+    npst.unicode_string_dtypes(max_len=5),
+    npst.byte_string_dtypes(max_len=5),
+)
+
+
+@given(
+    array=npst.arrays(DTYPES, npst.array_shapes(min_dims=0, max_dims=3, min_side=0)),
+    protocol=st.integers(0, 5),
+    fortran=st.booleans(),
+)
+def test_arrays_come_back(array, protocol, fortran):
+    if fortran:
+        array = np.asfortranarray(array)
+    found = read(pickle.dumps({"a": [array]}, protocol=protocol))["a"][0]
+    assert isinstance(found, np.ndarray)
+    assert found.dtype == array.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(found, array)
+    assert found.flags.writeable
+    assert found.dtype.isnative
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_scalars_strings_and_nesting(protocol):
+    shared = np.arange(3.0)
+    content = {
+        "scalar": np.float32(2.5),
+        "flag": np.bool_(True),
+        "text": "gr\u00f6\u00dfe",
+        "tuple": (1, [shared], {"x": None}),
+        "objects": np.array([{"a": shared}, None, "x"], dtype=object),
+        "grid": np.array([[1, "b"], [None, 2.0]], dtype=object),
+    }
+    found = read(pickle.dumps(content, protocol=protocol))
+    assert found["scalar"] == 2.5
+    assert isinstance(found["scalar"], np.float32)
+    assert found["flag"]
+    assert found["text"] == content["text"]
+    np.testing.assert_array_equal(found["tuple"][1][0], shared)
+    assert found["objects"][0]["a"] is found["tuple"][1][0]
+    assert found["grid"].tolist() == content["grid"].tolist()
+
+
+def test_fortran_order_of_objects():
+    grid = np.asfortranarray(np.array([[1, "b", 3], [None, 2.0, ()]], dtype=object))
+    assert read(pickle.dumps(grid)).tolist() == grid.tolist()
+
+
+def test_a_list_that_contains_itself():
+    loop = [np.ones(2)]
+    loop.append({"again": loop})
+    found = read(pickle.dumps(loop))
+    assert found[1]["again"] is found
+
+
+@given(array=npst.arrays(st.sampled_from([np.float64, np.float32, np.int64, np.uint32]), (3, 2)))
+def test_python_2(array):
+    program = b"\x80\x02}U\x01a" + python2_array(array) + b"s."
+    found = read(program)["a"]
+    assert found.dtype == array.dtype
+    np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize("kind", ["csc", "csr", "coo"])
+@pytest.mark.parametrize("family", ["matrix", "array"])
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_sparse_matrices_are_written_out(kind, family, protocol):
+    dense = np.where(np.random.default_rng(0).random((5, 7)) < 0.4, 1.5, 0.0)
+    sparse = getattr(scipy.sparse, f"{kind}_{family}")(dense)
+    np.testing.assert_array_equal(read(pickle.dumps(sparse, protocol=protocol)), dense)
+
+
+def test_entries_of_a_sparse_matrix_add_up():
+    sparse = scipy.sparse.coo_matrix(([1.0, 2.0, 4.0], ([0, 0, 1], [2, 2, 0])), shape=(2, 3))
+    np.testing.assert_array_equal(read(pickle.dumps(sparse)), sparse.toarray())
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_chumpy_arrays_without_chumpy(chumpy, protocol, monkeypatch):
+    base = np.random.default_rng(0).normal(size=(4, 3, 12))
+    indices = np.arange(base.size).reshape(base.shape)[..., :10]
+    content = {
+        "plain": made_of(chumpy.Ch, x=base, _dirty_vars=set(), _itr=None),
+        "part": made_of(
+            chumpy.Select,
+            a=made_of(chumpy.Ch, x=base),
+            idxs=indices.ravel(),
+            preferred_shape=indices.shape,
+        ),
+        "expression": made_of(chumpy.Other, a=1),
+    }
+    program = pickle.dumps(content, protocol=protocol)
+    for name in ("chumpy", "chumpy.ch", "chumpy.reordering"):
+        monkeypatch.delitem(sys.modules, name)
+    found = read(program)
+    np.testing.assert_array_equal(found["plain"], base)
+    np.testing.assert_array_equal(found["part"], base[..., :10])
+    assert isinstance(found["expression"], Inert)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize(
+    "call",
+    [
+        (os.system, "touch {marker}"),
+        (eval, "open({marker!r}, 'w')"),
+        (exec, "open({marker!r}, 'w')"),
+        (open, "{marker}", "w"),
+        (np.save, "{marker}", [1.0]),
+        (np.load, "{marker}"),
+        (pickle.loads, b"."),
+        (getattr, "x", "upper"),
+        (__import__, "os"),
+    ],
+)
+def test_code_is_refused_and_never_runs(tmp_path, call, protocol):
+    marker = tmp_path / "marker"
+    function, *args = call
+    args = [a.format(marker=str(marker)) if isinstance(a, str) else a for a in args]
+    gadget = Call(function, *args)
+    holder = np.empty((), dtype=object)
+    holder[()] = {"deep": [gadget]}
+    for content in (gadget, {"v_template": gadget}, [np.ones(2), (gadget,)], holder):
+        refuse(pickle.dumps(content, protocol=protocol), "Nothing was run")
+        archive = tmp_path / "file.npz"
+        archive.write_bytes(npz(a=np.array([1, gadget], dtype=object)))
+        with pytest.raises(ValueError, match="Nothing was run"):
+            read_npz(archive)
+    assert not marker.exists()
+
+
+def array_program(shape, dtype="f8", data=b"", order=False):
+    """A pickle of an array that announces any shape."""
+
+    class Announced:
+        def __reduce__(self):
+            return (
+                np._core.multiarray._reconstruct,
+                (np.ndarray, (0,), b"b"),
+                (1, shape, np.dtype(dtype), order, data),
+            )
+
+    return pickle.dumps(Announced(), protocol=4)
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (b"", "no pickle"),
+        (b"hello", "no pickle"),
+        (b"\x80\x04", "no pickle"),
+        (pickle.dumps(np.arange(1000.0))[:-300], "no pickle"),
+        (array_program((10**12,)), "does not hold it|exhaust memory"),
+        (array_program((2,), data=b"\0" * 15), "does not hold it"),
+        (array_program((-1,), data=b"\0" * 8), "shape"),
+        (array_program((3,), "O", [1]), "3 objects"),
+        (array_program((1,), "O", b"12345678"), "1 objects"),
+        (array_program((1,), [("a", "f8")], b"\0" * 8), "unusual dtype"),
+        (array_program((1,), "M8[s]", b"\0" * 8), "unusual dtype"),
+    ],
+)
+def test_damaged_and_made_up_files(program, message):
+    refuse(program, message)
+
+
+def test_one_piece_of_data_in_many_arrays():
+    data = b"\0" * 80_000
+    part = Call(np._core.numeric._frombuffer, data, np.dtype("f8"), (10_000,), "C")
+    copies = [Call(part.call[0], *part.call[1]) for _ in range(1000)]
+    assert len(read(pickle.dumps(copies[:3]))) == 3
+    refuse(pickle.dumps(copies), "exhaust memory")
+
+
+def test_a_sparse_matrix_that_is_too_large():
+    sparse = scipy.sparse.coo_matrix(([1.0], ([0], [0])), shape=(10**6, 10**6))
+    refuse(pickle.dumps(sparse), "too large")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [None, {}, {"_shape": (2, 2)}, {"_shape": (2, 2), "data": 1, "indices": 2, "indptr": 3}],
+)
+def test_broken_sparse_matrices(state):
+    made = b"\x80\x02cscipy.sparse._csc\ncsc_matrix\n)\x81"
+    program = made + pickle.dumps(state, 2)[2:-1] + b"b."
+    refuse(program, "sparse matrix")
+
+
+def test_an_index_outside_a_sparse_matrix():
+    sparse = scipy.sparse.csr_matrix(np.eye(3))
+    sparse.indices[0] = 99
+    refuse(pickle.dumps(sparse), "no pickle, or a damaged one")
+
+
+@given(st.data())
+def test_any_damage_is_a_value_error(data):
+    program = bytearray(pickle.dumps({"a": np.arange(6.0), "b": ["x", (1, np.int32(3))]}))
+    for _ in range(data.draw(st.integers(1, 4))):
+        program[data.draw(st.integers(0, len(program) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        read(bytes(program))
+    except ValueError as error:
+        assert "file.pkl" in str(error)  # noqa: PT017 - many damages go unnoticed
+
+
+def npz(**arrays):
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def test_npz_with_pickled_entries(tmp_path):
+    path = tmp_path / "data.npz"
+    positions = {"S1": {"Walking": np.ones((5, 32, 3), np.float32)}}
+    np.savez(
+        path,
+        positions_3d=positions,
+        plain=np.arange(3),
+        names=np.array(["a", "b"]),
+        mixed=np.array([None, {"a": 1}], dtype=object),
+    )
+    found = read_npz(path)
+    assert list(found) == ["positions_3d", "plain", "names", "mixed"]
+    np.testing.assert_array_equal(
+        found["positions_3d"]["S1"]["Walking"], positions["S1"]["Walking"]
+    )
+    assert found["plain"].tolist() == [0, 1, 2]
+    assert found["names"].tolist() == ["a", "b"]
+    assert found["mixed"].tolist() == [None, {"a": 1}]
+    assert list(read_npz(path, {"plain", "absent"})) == ["plain"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"not a zip", b"PK\x03\x04" + b"\0" * 50])
+def test_not_an_npz(tmp_path, content):
+    path = tmp_path / "data.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"data\.npz is not an \.npz file"):
+        read_npz(path)
+
+
+def test_a_truncated_npz(tmp_path):
+    path = tmp_path / "data.npz"
+    path.write_bytes(npz(a=np.arange(1000))[:-40])
+    with pytest.raises(ValueError, match="damaged"):
+        read_npz(path)
+
+
+def test_no_file(tmp_path):
+    for reader in (read_npz, read_pickle):
+        with pytest.raises(FileNotFoundError):
+            reader(tmp_path / "absent")
+        with pytest.raises(ValueError, match="folder"):
+            reader(tmp_path)
