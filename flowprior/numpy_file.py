@@ -170,19 +170,21 @@ class _Thaw:
         if id(value) in self._done:
             return self._done[id(value)]
         self._sources.append(value)
+        key = id(value)
         if isinstance(value, Inert):
+            value = _reconstructed(value)
             made = value.build(self) if isinstance(value, _Lazy) else self._chumpy(value)
         elif isinstance(value, tuple):
             made = tuple(self.plain(entry) for entry in value)
         elif isinstance(value, list):
             entries: list[object] = []
-            made = self._done[id(value)] = entries  # before it is filled: it may contain itself
+            made = self._done[key] = entries  # before it is filled: it may contain itself
             entries.extend(self.plain(entry) for entry in value)
         else:
             items: dict[object, object] = {}
-            made = self._done[id(value)] = items
+            made = self._done[key] = items
             items.update((self.plain(key), self.plain(entry)) for key, entry in value.items())
-        self._done[id(value)] = made
+        self._done[key] = made
         return made
 
     def array(self, shape: object, dtype: object, order: Literal["C", "F"], data: object) -> Array:
@@ -230,11 +232,7 @@ class _Thaw:
 
     def _chumpy(self, value: Inert) -> object:
         """The array that an object of chumpy stands for; an object of any other class as it is."""
-        kind: object = type(value)
-        if type(value).__qualname__ == "_reconstructor" and value.args:  # pickle protocols 0 and 1
-            kind = value.args[0]
-        package = str(getattr(kind, "__module__", "")).partition(".")[0]
-        name = getattr(kind, "__qualname__", "")
+        package, name = type(value).__module__.partition(".")[0], type(value).__qualname__
         if package != "chumpy" or not isinstance(value.state, dict):
             return value
         state = {
@@ -249,6 +247,18 @@ class _Thaw:
             self._room -= chosen.nbytes
             return chosen.reshape(state.get("preferred_shape", chosen.shape))
         return value
+
+
+def _reconstructed(value: Inert) -> Inert:
+    """The object itself, where pickle protocols 0 and 1 wrap it in a call that makes it."""
+    kind = value.args[0] if value.args else None
+    if type(value).__qualname__ != "_reconstructor" or not isinstance(kind, type):
+        return value
+    if not issubclass(kind, Inert):
+        return value
+    made = kind()
+    made.state = value.state
+    return made
 
 
 class _NdarrayClass(Inert):

@@ -151,7 +151,7 @@ def test_python_2(array):
 
 @pytest.mark.parametrize("kind", ["csc", "csr", "coo"])
 @pytest.mark.parametrize("family", ["matrix", "array"])
-@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 5])
 def test_sparse_matrices_are_written_out(kind, family, protocol):
     dense = np.where(np.random.default_rng(0).random((5, 7)) < 0.4, 1.5, 0.0)
     sparse = getattr(scipy.sparse, f"{kind}_{family}")(dense)

