@@ -42,7 +42,7 @@ napoleon_custom_sections = [("Source", "References")]
 # Every reference inside the library must resolve; those that leave it have no inventory here.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|os|collections|abc|typing|pathlib)\..*"),
+    (r"py:.*", r"(torch|numpy|os|collections|abc|typing|pathlib|pickle)\..*"),
     (r"py:.*", r"(bool|int|float|str|object|type|dict|list|tuple|None|optional)"),
     (r"py:.*", r"(OSError|TypeError|ValueError|RuntimeError|FileNotFoundError)"),
     (r"py:.*", r"(Any|Callable|Mapping|Tensor|PathLike)"),
