@@ -1,26 +1,26 @@
-"""Pose data for the examples: the embedded poses, a converted file, or a folder of AMASS files."""
+"""Poses to train, choose and report on, split by person, from any source that says who is who."""
 
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from examples.data import h36m
+from examples.data.amass import read_amass
+from examples.data.files import require_path
 from examples.data.kinematics import joints17_from_rotations
+from examples.data.mocap import SPLITS, read_split_poses
+from examples.data.motion import Float32
 from examples.data.procedural import sample_person, sample_poses
+from examples.data.report import Report
 from flowprior.skeleton import H36M_17, SMPL_24
 
 __all__ = ["SPLITS", "PoseSet", "load_poses"]
 
-SPLITS = ("train", "val", "test")
-
-JOINTS_KEYS = ("joints17", "split", "subject", "subject_names")
-AMASS_RATE_HZ = 10.0
-BODY_JOINTS = 22  # what SMPL, SMPL-H and SMPL-X have in common
+RATE_HZ = 10.0
 
 
 @dataclass(frozen=True)
@@ -31,200 +31,176 @@ class PoseSet:
     origin, facing anywhere.
 
     Args:
-        train: Poses to train on.
-        val: Poses to choose settings on; may be empty.
-        test: Poses to report on.
+        train: Joints to train on.
+        val: Joints to choose settings on; may be empty.
+        test: Joints to report on.
         subjects: Names of the subjects of each part.
         source: Where the poses come from, for people to read.
+        report: What was found there, and what of it is left out.
+        smpl_rotvecs: By part, (N, 24, 3) float32 rotation vectors of the same poses, row by row;
+            empty if the source has joints only. `rotvecs` gives them.
     """
 
-    train: NDArray[np.float32]
-    val: NDArray[np.float32]
-    test: NDArray[np.float32]
+    train: Float32
+    val: Float32
+    test: Float32
     subjects: dict[str, tuple[str, ...]]
     source: str
+    report: Report
+    smpl_rotvecs: Mapping[str, Float32]
 
-    def part(self, split: str) -> NDArray[np.float32]:
-        """The poses of one of `SPLITS`."""
-        poses: NDArray[np.float32] = {"train": self.train, "val": self.val, "test": self.test}[
-            split
-        ]
-        return poses
+    def part(self, split: str) -> Float32:
+        """The joints (N, 17, 3) of one of `SPLITS`."""
+        joints: Float32 = {"train": self.train, "val": self.val, "test": self.test}[split]
+        return joints
+
+    @property
+    def has_rotvecs(self) -> bool:
+        """Whether the source has SMPL's rotations, not only joints."""
+        return bool(self.smpl_rotvecs)
+
+    def rotvecs(self, split: str) -> Float32:
+        """SMPL's poses in one of `SPLITS`, row by row those of `part`.
+
+        They turn the body in the same world: metres, y up, the zero pose facing +z. Bones are the
+        person's own in `part`, those of whichever body model takes the rotations here.
+
+        Args:
+            split: One of `SPLITS`.
+
+        Returns:
+            (N, 24, 3) rotation vectors in SMPL-24 order, the root (``global_orient``) first.
+
+        Raises:
+            ValueError: The source has joints only.
+        """
+        if not self.has_rotvecs:
+            raise ValueError(
+                f"{self.source}: expected poses with SMPL's rotations, got joints only. AMASS "
+                "clips have them, and files with the key poses beside joints17"
+            )
+        return self.smpl_rotvecs[split]
 
 
 def load_poses(path: Path | str | None = None, seed: int = 0) -> PoseSet:
     """Load poses, split by subject.
 
     Args:
-        path: None for the embedded poses; a ``.npz`` file with ``joints17`` (N, 17, 3), ``split``
-            (N,) of 0 train, 1 val, 2 test, ``subject`` (N,) and ``subject_names``; or a folder
-            with AMASS ``.npz`` files anywhere below it, one folder per subject.
+        path: None for the embedded poses; a ``.npz`` file as `read_split_poses` takes it, with
+            ``joints17`` (N, 17, 3), ``split`` (N,) of 0 train, 1 val, 2 test, ``subject`` (N,),
+            ``subject_names`` and perhaps ``poses`` (N, 72); VideoPose3D's ``data_3d_h36m.npz``, or
+            the folder with it; or a folder with AMASS ``.npz`` files anywhere below it, one folder
+            per subject. Of the last two, ten poses per second are taken.
         seed: Seed of the embedded poses. Files are always read and split the same way.
 
     Returns:
-        The poses.
+        The poses. What cannot be used of a file is in the report.
 
     Raises:
         FileNotFoundError: There is nothing at ``path``, or no ``.npz`` file below it.
-        ValueError: The file is not what is expected; the message says what it holds.
+        ValueError: The file is not what is expected, or nothing usable is left for a part; the
+            message says what it holds.
     """
     if path is None:
         return _procedural(seed)
-    path = Path(path)
-    if path.is_dir():
-        return _amass_folder(path)
-    if path.is_file():
-        return _joints_file(path)
-    raise FileNotFoundError(f"no such file or folder: {path}")
+    path = require_path(path)
+    if h36m.matches(path) or (path / h36m.FILE_3D).is_file():
+        return _h36m_file(path)
+    return _amass_folder(path) if path.is_dir() else _split_file(path)
 
 
 def _procedural(
     seed: int, people: tuple[int, int, int] = (24, 3, 5), poses_each: int = 1000
 ) -> PoseSet:
     rng = np.random.default_rng(seed)
-    parts: dict[str, NDArray[np.float32]] = {}
+    parts: dict[str, Float32] = {}
+    rotvecs: dict[str, Float32] = {}
     subjects: dict[str, tuple[str, ...]] = {}
     for split, number in zip(SPLITS, people, strict=True):
-        parts[split] = np.concatenate(
-            [sample_poses(sample_person(rng), poses_each, rng) for _ in range(number)]
-        )
+        sampled = [sample_poses(sample_person(rng), poses_each, rng) for _ in range(number)]
+        parts[split] = np.concatenate([joints for joints, _ in sampled])
+        rotvecs[split] = np.concatenate([vectors for _, vectors in sampled])
         first = sum(map(len, subjects.values()))
         subjects[split] = tuple(f"person{first + i:02d}" for i in range(number))
-    return PoseSet(**parts, subjects=subjects, source=f"embedded procedural poses, seed {seed}")
+    total = sum(people) * poses_each
+    source = f"embedded procedural poses, seed {seed}"
+    report = Report(source, "procedural poses", unit="pose", rows=total, kept=total)
+    return PoseSet(**parts, subjects=subjects, source=source, report=report, smpl_rotvecs=rotvecs)
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Every array of an npz file that numpy reads without unpickling."""
-    arrays: dict[str, NDArray[Any]] = {}
-    try:
-        # Opened here, since numpy does not close a file that turns out to be damaged.
-        with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise ValueError("a single array")
-            for key in file.files:
-                try:
-                    arrays[key] = file[key]
-                except ValueError as error:
-                    # Labels and the like may be pickled; nothing here needs them.
-                    if "allow_pickle" not in str(error):
-                        raise
-    except (ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not an .npz file, or a damaged one ({error})") from error
-    return arrays
-
-
-def _joints_file(path: Path) -> PoseSet:
-    file = _read_npz(path)
-    missing = [key for key in JOINTS_KEYS if key not in file]
-    if missing:
-        raise ValueError(
-            f"{path}: expected the keys {', '.join(JOINTS_KEYS)}; {', '.join(missing)} missing, "
-            f"found {', '.join(sorted(file)) or 'none'}. A folder of AMASS files is given as the "
-            "folder"
-        )
-    joints, split, subject = file["joints17"], file["split"], file["subject"]
-    names = file["subject_names"]
-    expected = (H36M_17.num_joints, 3)
-    if joints.ndim != 3 or joints.shape[1:] != expected or joints.dtype.kind != "f":
-        raise ValueError(
-            f"{path}: expected joints17 of shape (N, 17, 3) and a floating-point dtype, "
-            f"got {joints.shape} of {joints.dtype}"
-        )
-    for key, column in (("split", split), ("subject", subject)):
-        if column.shape != joints.shape[:1] or column.dtype.kind not in "iu":
-            raise ValueError(
-                f"{path}: expected {key} to be {len(joints)} integers like joints17, "
-                f"got shape {column.shape} of {column.dtype}"
-            )
-    if len(subject) and not 0 <= subject.min() <= subject.max() < names.size:
-        raise ValueError(f"{path}: subject points outside the {names.size} subject_names")
-    parts = {
-        name: _checked(joints[split == code], f"{path}: joints17")
-        for code, name in enumerate(SPLITS)
-    }
+def _split_file(path: Path) -> PoseSet:
+    poses, report = read_split_poses(path)
+    rows = {name: poses.split == code for code, name in enumerate(SPLITS)}
     subjects = {
-        name: tuple(str(names[i]) for i in np.unique(subject[split == code]))
-        for code, name in enumerate(SPLITS)
+        name: tuple(poses.subject_names[i] for i in np.unique(poses.subject[rows[name]]))
+        for name in SPLITS
     }
     shared = set(subjects["train"]) & (set(subjects["val"]) | set(subjects["test"]))
     if shared:
         raise ValueError(f"{path}: subjects of train are held out too: {', '.join(sorted(shared))}")
     for name in ("train", "test"):
-        if not len(parts[name]):
-            raise ValueError(f"{path}: no pose has the split code of {name}")
-    return PoseSet(**parts, subjects=subjects, source=str(path))
+        if not rows[name].any():
+            raise ValueError(f"{path}: no usable pose has the split code of {name}")
+    parts = {name: poses.joints[rows[name]] for name in SPLITS}
+    rotvecs = {}
+    if poses.rotvecs is not None:
+        rotvecs = {name: poses.rotvecs[rows[name]] for name in SPLITS}
+    return PoseSet(
+        **parts, subjects=subjects, source=str(path), report=report, smpl_rotvecs=rotvecs
+    )
+
+
+def _h36m_file(path: Path) -> PoseSet:
+    """Human3.6M by its usual split, which has no part to choose on."""
+    poses, report = h36m.read_h36m_world(path, RATE_HZ)
+    by_part = {"train": h36m.TRAIN_SUBJECTS, "val": (), "test": h36m.TEST_SUBJECTS}
+    subjects = {
+        split: tuple(subject for subject in names if len(poses.get(subject, ())))
+        for split, names in by_part.items()
+    }
+    for name in ("train", "test"):
+        if not subjects[name]:
+            raise ValueError(f"{path}: no usable pose of {', '.join(by_part[name])}\n{report}")
+    empty = np.zeros((0, H36M_17.num_joints, 3), np.float32)
+    parts: dict[str, Float32] = {
+        split: np.concatenate([empty, *(poses[name] for name in names)])
+        for split, names in subjects.items()
+    }
+    return PoseSet(**parts, subjects=subjects, source=str(path), report=report, smpl_rotvecs={})
 
 
 def _amass_folder(folder: Path) -> PoseSet:
-    files = sorted(folder.rglob("*.npz"))
-    if not files:
-        raise FileNotFoundError(f"no .npz file in or below the folder {folder}")
-    by_subject: dict[str, list[NDArray[np.float32]]] = {}
-    skipped: set[str] = set()
-    for path in files:
-        file = _read_npz(path)
-        # AMASS puts a shape.npz, which holds no motion, beside the clips of a subject.
-        if "poses" not in file:
-            skipped |= set(file)
-            continue
-        subject = path.parent.relative_to(folder).as_posix()
-        by_subject.setdefault(subject, []).append(_amass_joints(path, file))
-    if not by_subject:
-        raise ValueError(
-            f"{folder}: expected AMASS files with the key poses, "
-            f"found {', '.join(sorted(skipped)) or 'no key'}"
-        )
+    motions, report = read_amass(folder, RATE_HZ)
+    by_subject: dict[str, list[Float32]] = {}
+    for motion in motions:
+        by_subject.setdefault(motion.subject, []).append(motion.rotvecs)
     if len(by_subject) < 2:
         raise ValueError(
-            f"{folder}: expected at least two subject folders, to hold one out; "
-            f"found {', '.join(by_subject)}"
+            f"{folder}: expected usable poses in at least two subject folders, to hold one out; "
+            f"found {', '.join(by_subject) or 'none'}\n{report}"
         )
+    subjects = _hold_out(list(by_subject))
+    empty = np.zeros((0, SMPL_24.num_joints, 3), np.float32)
+    rotvecs = {
+        split: np.concatenate([empty, *(clip for name in names for clip in by_subject[name])])
+        for split, names in subjects.items()
+    }
+    parts = {
+        split: joints17_from_rotations(torch.from_numpy(vectors)).numpy()
+        for split, vectors in rotvecs.items()
+    }
+    source = f"AMASS files below {folder}"
+    return PoseSet(**parts, subjects=subjects, source=source, report=report, smpl_rotvecs=rotvecs)
+
+
+def _hold_out(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Subjects of each part: a tenth to test on, another to choose on, the rest to train on."""
     # A hash of the name puts a subject in the same part on every machine, in no special order.
-    names = sorted(by_subject, key=lambda name: (zlib.crc32(name.encode()), name))
+    names = sorted(names, key=lambda name: (zlib.crc32(name.encode()), name))
     held_out = max(1, round(0.1 * len(names)))
     ends = (held_out, 2 * held_out if len(names) > 2 else held_out)
-    subjects = {
-        "test": tuple(sorted(names[: ends[0]])),
-        "val": tuple(sorted(names[ends[0] : ends[1]])),
+    return {
         "train": tuple(sorted(names[ends[1] :])),
+        "val": tuple(sorted(names[ends[0] : ends[1]])),
+        "test": tuple(sorted(names[: ends[0]])),
     }
-    empty = np.zeros((0, H36M_17.num_joints, 3), np.float32)
-    parts = {
-        split: np.concatenate([empty, *(clip for name in part for clip in by_subject[name])])
-        for split, part in subjects.items()
-    }
-    return PoseSet(**parts, subjects=subjects, source=f"AMASS files below {folder}")
-
-
-def _amass_joints(path: Path, file: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Joints of one AMASS clip, thinned out in time, z up turned to y up."""
-    poses = file["poses"]
-    if poses.ndim != 2 or poses.shape[1] < 3 * BODY_JOINTS or poses.dtype.kind != "f":
-        raise ValueError(
-            f"{path}: expected poses of shape (T, 156) with rotation vectors (at least the first "
-            f"66 numbers), got {poses.shape} of {poses.dtype}"
-        )
-    # SMPL-X files spell it mocap_frame_rate.
-    rates = [file[key] for key in ("mocap_framerate", "mocap_frame_rate") if key in file]
-    if not rates:
-        raise ValueError(
-            f"{path}: expected the key mocap_framerate, found {', '.join(sorted(file))}"
-        )
-    rate = float(rates[0]) if rates[0].size == 1 and rates[0].dtype.kind in "fiu" else np.nan
-    if not (np.isfinite(rate) and rate > 0):
-        raise ValueError(f"{path}: expected a positive mocap_framerate, got {rates[0]}")
-    poses = poses[:: max(1, round(rate / AMASS_RATE_HZ)), : 3 * BODY_JOINTS]
-    rotvecs = torch.zeros(len(poses), SMPL_24.num_joints, 3)
-    rotvecs[:, :BODY_JOINTS] = torch.from_numpy(
-        _checked(poses.reshape(-1, BODY_JOINTS, 3), f"{path}: poses")
-    )
-    joints = joints17_from_rotations(rotvecs).numpy()
-    return np.ascontiguousarray(np.stack([joints[..., 0], joints[..., 2], -joints[..., 1]], -1))
-
-
-def _checked(values: NDArray[Any], what: str) -> NDArray[np.float32]:
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
-    if len(bad):
-        raise ValueError(f"{what} of {len(bad)} poses holds NaN or infinity, first in {bad[0]}")
-    return values.astype(np.float32)

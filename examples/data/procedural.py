@@ -364,7 +364,9 @@ def sample_person(rng: np.random.Generator) -> Person:
     return Person(offsets, rng.normal(0, 3.5, len(LIMITS)))
 
 
-def sample_poses(person: Person, n: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def sample_poses(
+    person: Person, n: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Poses of one person, heading anywhere.
 
     Args:
@@ -373,9 +375,9 @@ def sample_poses(person: Person, n: int, rng: np.random.Generator) -> NDArray[np
         rng: Source of randomness.
 
     Returns:
-        (n, 17, 3) joints in H36M-17 order, metres, y up, the middle of the hips at the origin.
+        (n, 17, 3) joints in H36M-17 order, metres, y up, the middle of the hips at the origin; and
+        (n, 24, 3) the rotation vectors that put them there, radians, SMPL-24 order.
     """
     angles = sample_angles(n, rng, person.habit)
     rotvecs = to_rotation_vectors(angles, rng.uniform(-180, 180, n))
-    joints: NDArray[np.float32] = joints17_from_rotations(rotvecs, person.offsets).numpy()
-    return joints
+    return joints17_from_rotations(rotvecs, person.offsets).numpy(), rotvecs.numpy()

@@ -461,6 +461,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         return _fail(str(error))
 
+    if not poses.report.clean:
+        print(poses.report, file=sys.stderr)
     print(f"{poses.source}: {len(poses.train)} poses of {len(poses.subjects['train'])} people to")
     print(
         f"train on, {len(poses.part(args.split))} of {len(poses.subjects[args.split])} others "

@@ -1,0 +1,90 @@
+"""What the readers of this folder share: a look into archives, arrays checked, rows named."""
+
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["npz_keys", "number_array", "numbered", "require_path"]
+
+
+def npz_keys(path: Path) -> frozenset[str]:
+    """Names of the arrays of an ``.npz`` file, without reading them; none if it is no such file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return frozenset()
+    return frozenset(name.removesuffix(".npy") for name in names if name.endswith(".npy"))
+
+
+def require_path(path: Path | str) -> Path:
+    """The path, if something is there.
+
+    Args:
+        path: A file or folder.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    return path
+
+
+def number_array(
+    content: Mapping[str, object],
+    key: str,
+    shape: tuple[int | None, ...],
+    source: str | os.PathLike[str],
+) -> NDArray[Any]:
+    """An entry of a file as an array of numbers of an expected shape.
+
+    Args:
+        content: The file.
+        key: The entry.
+        shape: Expected size of each axis; None where any will do.
+        source: What the message calls the file.
+
+    Returns:
+        The array, of an integer or floating-point dtype.
+
+    Raises:
+        ValueError: It is missing, no array of real numbers, or of another shape.
+    """
+    if key not in content:
+        raise ValueError(f"{source}: expected the key {key}, found {_listed(content)}")
+    value = content[key]
+    array = value if isinstance(value, np.ndarray) else np.asarray(None)
+    fits = array.ndim == len(shape) and all(
+        size in (None, found) for size, found in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype.kind not in "fiu":
+        wanted = ", ".join("N" if size is None else str(size) for size in shape)
+        wanted += "," if len(shape) == 1 else ""
+        raise ValueError(
+            f"{source}: expected {key} to be numbers of shape ({wanted}), "
+            f"got {array.dtype} of shape {array.shape}"
+        )
+    return array
+
+
+def numbered(unit: str, rows: Iterable[int] | NDArray[Any]) -> list[str]:
+    """Places for a report: "frame 3", "frame 8".
+
+    Args:
+        unit: What a row is called.
+        rows: Indices, or a mask (N,) of bool.
+    """
+    if isinstance(rows, np.ndarray) and rows.dtype == bool:
+        rows = np.flatnonzero(rows)
+    return [f"{unit} {row}" for row in rows]
+
+
+def _listed(content: Mapping[str, object]) -> str:
+    return ", ".join(sorted(content)) or "none"
