@@ -152,18 +152,18 @@ def best_of_n(errors: Tensor, n: int) -> Tensor:
     return errors[..., :n].amin(dim=-1)
 
 
-def quantise(samples: Tensor, n: int, *, seed: int = 0, centroids: bool = False) -> Tensor:
-    """Reduce many samples to n that stand for them, by k-means.
+def quantise(samples: Tensor, n: int, *, seed: int = 0, nearest: bool = False) -> Tensor:
+    """Reduce many samples to the n centroids of k-means.
 
     So a model that can draw any number is compared with one that gives n hypotheses: draw 4096,
-    keep n, take the best. Needs scikit-learn, which comes with ``flowprior[examples]``.
+    make n of them, take the best. Needs scikit-learn, which comes with ``flowprior[examples]``.
 
     Args:
         samples: (..., N, J, k), such as joints (B, 4096, 17, 3).
         n: How many to keep, 1 to N.
         seed: Of the k-means.
-        centroids: Return the means of the clusters instead of the samples nearest to them. A mean
-            of poses has shorter bones than any of them.
+        nearest: Return the sample nearest to each centroid instead, which is a pose: a mean of
+            poses has shorter bones than any of them.
 
     Returns:
         (..., n, J, k).
@@ -191,8 +191,8 @@ def quantise(samples: Tensor, n: int, *, seed: int = 0, centroids: bool = False)
         exact = cloud.double()
         means = KMeans(n, n_init=1, random_state=seed).fit(exact.cpu().numpy())
         centres = torch.as_tensor(means.cluster_centers_, device=cloud.device)
-        nearest = cloud[torch.cdist(centres, exact).argmin(dim=-1)]
-        kept.append(centres.to(cloud.dtype) if centroids else nearest)
+        closest = torch.cdist(centres, exact).argmin(dim=-1)
+        kept.append(cloud[closest] if nearest else centres.to(cloud.dtype))
     shape = (*batch, n, *samples.shape[-2:])
     return torch.stack(kept).reshape(shape) if kept else samples.new_zeros(shape)
 
@@ -200,17 +200,19 @@ def quantise(samples: Tensor, n: int, *, seed: int = 0, centroids: bool = False)
 def sample_diversity(samples: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
     """How far samples lie from their mean, for joints that were seen and for those that were not.
 
-    A useful posterior is narrow where there is evidence and wide where there is none.
+    A useful posterior is narrow where there is evidence and wide where there is none. The values
+    are those of single joints, so that a `Tally` of several batches has their mean over all joints.
 
     Args:
-        samples: (B, n, J, 3), in metres.
+        samples: (B, n, J, 3), n at least 2, in metres.
         visible: (B, J) of bool or 0 / 1.
 
     Returns:
-        Mean distance of visible and of hidden joints, each () in metres, NaN if there is none.
+        Mean distances of the samples of each visible joint (V,) and of each hidden joint (H,) to
+        their mean, in metres; V + H is B J.
 
     Raises:
-        ValueError: The shapes do not fit.
+        ValueError: The shapes do not fit, or samples are NaN or infinite.
 
     References:
         Sengupta et al., *HuManiFlow: Ancestor-Conditioned Normalising Flows on SO(3) Manifolds for
@@ -221,10 +223,8 @@ def sample_diversity(samples: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
             "expected samples of shape (B, n, J, 3) and visible of shape (B, J), "
             f"got {tuple(samples.shape)} and {tuple(visible.shape)}"
         )
-    exact = samples.double()
-    off = torch.linalg.vector_norm(exact - exact.mean(dim=1, keepdim=True), dim=-1).mean(dim=1)
-    seen = visible.bool()
-    return off[seen].mean().to(samples.dtype), off[~seen].mean().to(samples.dtype)
+    spread, seen = sample_spread(samples), visible.bool()
+    return spread[seen], spread[~seen]
 
 
 def consistency_2d(samples_2d: Tensor, keypoints_2d: Tensor, conf: Tensor) -> Tensor:

@@ -234,22 +234,36 @@ def test_pve_is_the_mean_distance_of_vertices():
 
 
 @pytest.mark.filterwarnings("ignore:Optimal rotation is not uniquely")
-@given(st.integers(0, 100), st.sampled_from(["random", "flat", "line", "mirrored", "same"]))
-def test_pa_mpjpe_agrees_with_scipy(seed, kind):
+@settings(max_examples=120)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["random", "flat", "line", "lines", "mirrored", "same", "pair", "point"]),
+    st.sampled_from([1e-3, 1.0, 1e3]),
+    st.sampled_from([0.0, 100.0]),
+)
+def test_pa_mpjpe_agrees_with_scipy(seed, kind, size, shift):
     generator = np.random.default_rng(seed)
     x, y = generator.normal(size=(2, 10, 3))
     if kind == "flat":
         x[:, 2] = 0
     elif kind == "line":
         y = np.outer(np.arange(10.0), y[0])
+    elif kind == "lines":
+        x, y = np.outer(generator.normal(size=10), x[0]), np.outer(np.arange(10.0), y[0])
     elif kind == "mirrored":
         x = y * [-1, 1, 1]
     elif kind == "same":
         x = y.copy()
+    elif kind == "pair":
+        x, y = x[:2], y[:2]
+    elif kind == "point":
+        x[:] = x[0]
+    x = size * x + shift
     centred = [each - each.mean(axis=0) for each in (x, y)]
     rotation, _ = Rotation.align_vectors(centred[1], centred[0])
     turned = rotation.apply(centred[0])
-    scale = (turned * centred[1]).sum() / np.square(turned).sum()
+    square = np.square(turned).sum()
+    scale = (turned * centred[1]).sum() / square if square > 1e-20 else 0.0
     expected = np.linalg.norm(scale * turned - centred[1], axis=-1).mean()
     actual = pa_mpjpe(torch.from_numpy(x), torch.from_numpy(y))
     # On a line the best rotation is not unique, the error is.
@@ -267,19 +281,17 @@ def test_quantised_samples_are_samples_and_stand_for_every_cluster():
     pytest.importorskip("sklearn")
     centres = 10 * torch.randn(5, 4, 3)
     samples = clusters(centres)
-    kept = quantise(samples, 5)
+    kept = quantise(samples, 5, nearest=True)
     assert kept.shape == (2, 5, 4, 3)
     for row in range(2):
         same = (kept[row][:, None] == samples[row]).flatten(2).all(dim=-1)
         assert same.any(dim=-1).all()
         nearest = torch.cdist(kept[row].flatten(-2), centres.flatten(-2)).argmin(dim=-1)
         assert sorted(nearest.tolist()) == [0, 1, 2, 3, 4]
-    assert torch.equal(kept, quantise(samples, 5))
-    means = quantise(samples[0], 5, centroids=True)
+    assert torch.equal(kept, quantise(samples, 5, nearest=True))
+    means = quantise(samples[0], 5)
     assert (torch.cdist(means.flatten(-2), centres.flatten(-2)).amin(dim=-1) < 0.02).all()
-    torch.testing.assert_close(
-        quantise(samples, 1, centroids=True)[:, 0], samples.mean(dim=1), rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(quantise(samples, 1)[:, 0], samples.mean(dim=1), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -301,8 +313,18 @@ def test_diversity_is_told_apart_by_visibility():
     samples[0, 0, 0, 0], samples[0, 1, 0, 0] = 1.0, -1.0
     samples[0, 0, 1, 0], samples[0, 1, 1, 0] = 5.0, 1.0
     seen, hidden = sample_diversity(samples, torch.tensor([[1, 0, 1]]))
-    assert (seen.item(), hidden.item()) == (0.5, 2.0)
-    assert sample_diversity(samples, torch.ones(1, 3))[1].isnan()
+    assert (seen.tolist(), hidden.tolist()) == ([1.0, 0.0], [2.0])
+    assert sample_diversity(samples, torch.ones(1, 3))[1].shape == (0,)
+    # Batches with different numbers of hidden joints add up to the mean over all joints.
+    tally, many = Tally(), torch.randn(5, 20, 6, 3)
+    visible = torch.rand(5, 6) < 0.6
+    for rows in (slice(2), slice(2, 5)):
+        seen, hidden = sample_diversity(many[rows], visible[rows])
+        tally.add({"visible": seen, "hidden": hidden})
+    expected = (many - many.mean(dim=1, keepdim=True)).norm(dim=-1).mean(dim=1)
+    assert tally.mean("visible") == pytest.approx(expected[visible].mean().item())
+    assert tally.mean("hidden") == pytest.approx(expected[~visible].mean().item())
+    assert tally.count("visible") + tally.count("hidden") == 30
     with pytest.raises(ValueError, match=r"\(B, n, J, 3\)"):
         sample_diversity(samples, torch.ones(3))
 

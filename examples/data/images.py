@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from examples.data.annotations import Annotations, image_root
+from examples.data.crops import Labels, Regions
 
 __all__ = [
     "REGION_PX",
@@ -123,6 +124,20 @@ class ImageBatch:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def regions(self) -> Regions:
+        """What `examples.data.crops.make_crops` cuts the crops out of."""
+        return Regions(
+            self.images, self.region_from_image, self.center, self.box_size, self.img_size
+        )
+
+    @property
+    def labels(self) -> Labels:
+        """What `examples.data.crops.make_crops` takes along."""
+        return Labels(
+            self.keypoints_2d, self.keypoints_3d, self.global_orient, self.body_pose, self.betas
+        )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ImageBatch":
         """The batch on another device."""

@@ -1,7 +1,8 @@
 """Pictures shared by the examples, one concept a file; everything is importable from here.
 
-`style` has the colours, `images` works on pixels, `skeletons` draws keypoints and joints, `meshes`
-draws bodies, `figures` composes whole pages of them and of errors. No picture needs a display.
+`style` has the colours, `images` works on pixels, `skeletons` draws keypoints and joints,
+`rendering` bodies before a camera, `meshes` bodies from several sides, `figures` composes whole
+pages of them and of errors. No picture needs a display.
 """
 
 from examples.pictures.figures import (
@@ -12,15 +13,13 @@ from examples.pictures.figures import (
 )
 from examples.pictures.images import gallery_picture, lay_over, save_image, side_by_side
 from examples.pictures.meshes import (
-    Camera,
     body_views,
     interpolation_strip,
     mode_and_samples_views,
-    overlay_bodies,
-    render_bodies,
     uncertainty_colours,
     write_glb,
 )
+from examples.pictures.rendering import Camera, overlay_bodies, render_bodies
 from examples.pictures.skeletons import (
     VIEWS,
     draw_body,

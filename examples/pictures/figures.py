@@ -17,7 +17,7 @@ from examples.pictures.skeletons import (
     draw_body,
     draw_keypoints,
     draw_samples,
-    flatten,
+    outline,
     stage,
     turn,
 )
@@ -65,8 +65,8 @@ def lifting_picture(
             spine.set_color("#d5d5da")
 
         everything = np.concatenate([truth[None], mode[None], samples])
-        views = [flatten(turn(everything, degrees)) for degrees in (0, 90)]
-        width, height = 1.06 * np.max([np.ptp(view, axis=(0, 1)) for view in views], axis=0)
+        views = [outline(turn(everything, degrees)) for degrees in (0, 90)]
+        width, height = 1.06 * np.max([np.ptp(view, axis=0) for view in views], axis=0)
         panels = (
             ("seen from the camera", 0, True),
             ("seen from the side", 90, True),

@@ -164,7 +164,8 @@ def gallery_picture(
         if scale:
             label, low, high = scale
             tall = 0.6 * sum(heights)
-            box = ((width - bar + 8) / width, (margin + 30) / height, 14 / width, tall / height)
+            right = margin + max(widths) + 20
+            box = (right / width, (margin + 30) / height, 14 / width, tall / height)
             mappable = ScalarMappable(Normalize(low, high), UNCERTAINTY)
             figure.colorbar(mappable, cax=figure.add_axes(box), label=label)
         x = margin / width

@@ -1,337 +1,36 @@
-"""Bodies as meshes: from several sides, over a photograph, the mode among samples, as GLB files.
+"""Bodies as meshes: from several sides, the mode among samples, interpolated, as GLB files.
 
-Vertices are plain arrays, (V, 3) for one body or (n, V, 3) for several, in metres; faces (F, 3) are
-the same for all. `body_views` and what is made of it take them upright, with y up and z towards the
-viewer, as `flowprior.body` gives them. A `Camera` looks along +z with y *down*, as OpenCV's does.
-
-OpenGL draws through EGL, which needs no display; where there is none, matplotlib does.
+Vertices are plain arrays, (V, 3) for one body or (n, V, 3) for several, in metres, upright: y up
+and z towards the viewer, as `flowprior.body` gives them. Faces (F, 3) are the same for all.
 """
 
-import contextlib
-import functools
-import os
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import matplotlib
 import numpy as np
-from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from examples.pictures.images import PixelCanvas, check_image, lay_over, side_by_side
+from examples.pictures.images import lay_over, side_by_side
+from examples.pictures.rendering import (
+    Backend,
+    Camera,
+    Colours,
+    check_bodies,
+    paint,
+    render_bodies,
+)
 from examples.pictures.skeletons import VIEWS, view_rotation
 from examples.pictures.style import MODE, SAMPLES, UNCERTAINTY, Array, Image
 
-if TYPE_CHECKING:
-    import pyrender
-
 __all__ = [
-    "Camera",
     "body_views",
     "interpolation_strip",
     "mode_and_samples_views",
-    "overlay_bodies",
-    "render_bodies",
     "uncertainty_colours",
     "write_glb",
 ]
-
-Backend: TypeAlias = Literal["auto", "egl", "matplotlib"]
-Colours: TypeAlias = str | Sequence[str] | Array
-
-# Directions towards the lights, in the frame of the camera (x right, y down, z forward), and their
-# strengths: a key light from the upper left, a fill from the right, and what comes from all around.
-LIGHTS = (((-0.45, -0.6, -0.75), 0.8), ((0.85, -0.1, -0.5), 0.22))
-AMBIENT = 0.15
-FINER = 3  # times the resolution, at which matplotlib draws
-GAMMA = 2.2  # of pyrender's shader: light adds up before it, colours are given after it
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole camera at the origin, looking along +z with y down.
-
-    Args:
-        focal: Focal length in pixels, one for both axes or (x, y).
-        principal_point: Where the axis meets the image, (x, y) in pixels from its upper left edge.
-        translation: (3,) metres, added to every vertex: where the body stands before the camera.
-            Weak perspective (s, tx, ty) of a crop of side b is (tx, ty, 2 focal / (b s)).
-
-    Raises:
-        ValueError: A value is not finite, or a focal length not positive.
-    """
-
-    focal: float | tuple[float, float]
-    principal_point: tuple[float, float]
-    translation: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-    def __post_init__(self) -> None:
-        values = np.concatenate([self.focals, self.principal_point, self.translation])
-        if values.shape != (7,) or not np.isfinite(values).all() or min(self.focals) <= 0:
-            raise ValueError(
-                "expected a positive focal length, a principal point (2,) and a translation (3,), "
-                f"all finite, got {self}"
-            )
-
-    @property
-    def focals(self) -> Array:
-        """(2,) focal lengths along x and y, in pixels."""
-        return np.broadcast_to(np.asarray(self.focal, dtype=float), (2,))
-
-    def project(self, points: Array) -> Array:
-        """Points (..., 3) in metres to pixels (..., 2)."""
-        seen = np.asarray(points) + np.asarray(self.translation)
-        return seen[..., :2] / seen[..., 2:] * self.focals + np.asarray(self.principal_point)
-
-
-def _bodies(vertices: ArrayLike, faces: ArrayLike) -> tuple[Array, NDArray[np.int64]]:
-    """Vertices as (n, V, 3) and faces as (F, 3), or what is wrong with them."""
-    bodies = np.asarray(vertices, dtype=float)
-    triangles = np.asarray(faces).astype(np.int64)
-    if bodies.ndim not in (2, 3) or bodies.shape[-1] != 3 or not bodies.size:
-        raise ValueError(f"expected vertices (V, 3) or (n, V, 3), got {bodies.shape}")
-    if not np.isfinite(bodies).all():
-        raise ValueError("vertices are not finite")
-    if triangles.ndim != 2 or triangles.shape[-1] != 3 or not triangles.size:
-        raise ValueError(f"expected faces (F, 3), got {triangles.shape}")
-    if triangles.min() < 0 or triangles.max() >= bodies.shape[-2]:
-        raise ValueError(
-            f"faces name vertices {triangles.min()} to {triangles.max()}, "
-            f"but there are {bodies.shape[-2]}"
-        )
-    return bodies.reshape(-1, *bodies.shape[-2:]), triangles
-
-
-def _paint(colours: Colours, bodies: Array) -> Array:
-    """One colour, one per body or one per vertex, as (n, V, 3) in [0, 1]."""
-    if isinstance(colours, str):
-        colours = [colours] * len(bodies)
-    if isinstance(colours[0], str):
-        rgb = np.array([to_rgb(str(colour)) for colour in colours])[:, None]
-    else:
-        rgb = np.asarray(colours, dtype=float)
-    if rgb.ndim > 3 or rgb.shape[0] not in (1, len(bodies), bodies.shape[1]):
-        raise ValueError(f"expected {len(bodies)} colours, or one, got {len(rgb)}")
-    return np.broadcast_to(rgb, bodies.shape)
-
-
-@contextlib.contextmanager
-def _egl() -> Iterator[None]:
-    """PyOpenGL reads its platform from the environment; afterwards that is as it was."""
-    was_set = "PYOPENGL_PLATFORM" in os.environ
-    os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
-    try:
-        yield
-    finally:
-        if not was_set:
-            del os.environ["PYOPENGL_PLATFORM"]
-
-
-@functools.cache
-def _gl_renderer() -> "pyrender.OffscreenRenderer":
-    with _egl():
-        import pyrender
-
-        return pyrender.OffscreenRenderer(64, 64)
-
-
-@functools.cache
-def _has_gl() -> bool:
-    try:
-        _gl_renderer()
-    except Exception as error:  # what is raised depends on the driver, or on there being none
-        warnings.warn(
-            f"no OpenGL through EGL ({type(error).__name__}: {error}); drawing bodies with "
-            "matplotlib, which shades each triangle as one",
-            stacklevel=2,
-        )
-        return False
-    return True
-
-
-# A layer is one body drawn alone: (H, W, 4) colour in [0, 1], multiplied by its alpha, which is the
-# covered share of the pixel, and (H, W) depth in metres, infinite where there is nothing.
-Layer: TypeAlias = tuple[Array, Array]
-
-
-def _draw_gl(
-    vertices: Array, faces: NDArray[np.int64], rgb: Array, camera: Camera, size: tuple[int, int]
-) -> Layer:
-    renderer = _gl_renderer()
-    import pyrender
-    import trimesh
-
-    opengl = np.array([1.0, -1.0, -1.0])  # y up, looking along -z
-    mesh = trimesh.Trimesh(vertices * opengl, faces, process=False)
-    depth_range = vertices[:, 2].min(), vertices[:, 2].max()
-    scene = pyrender.Scene(bg_color=(0.0, 0.0, 0.0, 0.0), ambient_light=(AMBIENT,) * 3)
-    body = pyrender.Primitive(
-        positions=mesh.vertices,
-        normals=mesh.vertex_normals,
-        color_0=np.concatenate([rgb**GAMMA, np.ones_like(rgb[:, :1])], axis=1),
-        indices=faces,
-        material=pyrender.MetallicRoughnessMaterial(metallicFactor=0.0, roughnessFactor=0.9),
-        mode=pyrender.constants.GLTF.TRIANGLES,
-    )
-    scene.add(pyrender.Mesh([body]))
-    scene.add(
-        pyrender.IntrinsicsCamera(
-            *camera.focals,
-            *camera.principal_point,
-            znear=0.95 * depth_range[0],
-            zfar=1.05 * depth_range[1],
-        )
-    )
-    for direction, strength in LIGHTS:
-        # A light shines along the -z of its pose.
-        towards = np.array(direction) * opengl / np.linalg.norm(direction)
-        pose = np.eye(4)
-        pose[:3, 2] = towards
-        pose[:3, 0] = np.cross([0.0, 1.0, 0.0], towards)
-        pose[:3, 0] /= np.linalg.norm(pose[:3, 0])
-        pose[:3, 1] = np.cross(towards, pose[:3, 0])
-        scene.add(pyrender.DirectionalLight(intensity=np.pi * strength), pose=pose)
-    renderer.viewport_width, renderer.viewport_height = size
-    colour, depth = renderer.render(scene, flags=pyrender.RenderFlags.RGBA)
-    return colour / np.float32(255), np.where(depth > 0, depth, np.inf)
-
-
-def _draw_matplotlib(
-    vertices: Array, faces: NDArray[np.int64], rgb: Array, camera: Camera, size: tuple[int, int]
-) -> Layer:
-    corners = vertices[faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    # Whatever way the triangles wind, the side that is seen is the one that is lit.
-    normals *= -np.sign((normals * corners.mean(axis=1)).sum(axis=1, keepdims=True))
-    light = np.full(len(faces), AMBIENT)
-    for direction, strength in LIGHTS:
-        towards = np.array(direction) / np.linalg.norm(direction)
-        light += strength * np.maximum(normals @ towards, 0.0)
-    depth = corners[..., 2].mean(axis=1)
-    order = np.argsort(-depth)
-    corners_2d = camera.project(corners - np.asarray(camera.translation))[order]
-    linear = rgb[faces].mean(axis=1) ** GAMMA * light[:, None]
-    shaded = np.clip(linear, 0, 1)[order] ** (1 / GAMMA)
-    # The depth of each triangle as a colour of 24 bits.
-    near, far = depth.min(), depth.max() + 1e-6
-    code = 1 + np.rint((depth[order] - near) / (far - near) * (2**24 - 2)).astype(np.int64)
-    code_rgb = np.stack([code >> 16, code >> 8 & 255, code & 255], axis=1) / 255
-
-    def draw(colours: Array) -> NDArray[np.int64]:
-        # Matplotlib's own smoothing lets every seam between triangles shine through.
-        canvas = PixelCanvas(FINER * size[0], FINER * size[1])
-        triangles = PolyCollection(
-            list(FINER * corners_2d),
-            facecolors=colours,
-            edgecolors="none",
-            linewidths=0.0,
-            antialiaseds=False,
-            snap=False,
-        )
-        canvas.ax.add_collection(triangles, autolim=False)
-        return canvas.pixels().reshape(size[1], FINER, size[0], FINER, 4).astype(np.int64)
-
-    coded = draw(code_rgb)
-    code = coded[..., 0] << 16 | coded[..., 1] << 8 | coded[..., 2]
-    drawn = np.where(coded[..., 3] > 0, near + (code - 1) / (2**24 - 2) * (far - near), np.inf)
-    fine = draw(shaded) / np.float32(255)
-    fine[..., :3] *= fine[..., 3:]
-    return fine.mean(axis=(1, 3)), drawn.min(axis=(1, 3))
-
-
-def render_bodies(
-    vertices: ArrayLike,
-    faces: ArrayLike,
-    camera: Camera,
-    size: tuple[int, int],
-    *,
-    colours: Colours = MODE,
-    alphas: float | Sequence[float] = 1.0,
-    backend: Backend = "auto",
-) -> Image:
-    """Draw bodies before a camera, on nothing.
-
-    Bodies that let light through are mixed pixel by pixel from far to near; of each body only the
-    surface that is in front is seen, so that a faint body looks as smooth as a solid one.
-
-    Args:
-        vertices: (V, 3) or (n, V, 3) in metres; with the camera's translation added they must
-            lie in front of it.
-        faces: (F, 3) vertex indices.
-        camera: Where the bodies are seen from.
-        size: (width, height) of the image in pixels.
-        colours: One colour, one for each body, or RGB in [0, 1] of each vertex, (V, 3) or
-            (n, V, 3).
-        alphas: Opacity in [0, 1], one or one for each body.
-        backend: "egl" for OpenGL, "matplotlib" for a drawing without it, "auto" for the first where
-            it works, which is tried once.
-
-    Returns:
-        (height, width, 4) RGBA, uint8, the colour not multiplied by alpha.
-
-    Raises:
-        ValueError: A shape is another, a value is not finite, or a vertex lies behind the camera.
-    """
-    bodies, triangles = _bodies(vertices, faces)
-    rgb = _paint(colours, bodies)
-    opacity = np.broadcast_to(np.asarray(alphas, dtype=float), (len(bodies),))
-    seen = bodies + np.asarray(camera.translation)
-    if (seen[..., 2] <= 0).any():
-        raise ValueError(
-            "a vertex lies behind the camera: with its translation added, the least depth is "
-            f"{seen[..., 2].min():.3g} m, expected more than 0"
-        )
-    if backend == "auto":
-        backend = "egl" if _has_gl() else "matplotlib"
-    draw = {"egl": _draw_gl, "matplotlib": _draw_matplotlib}[backend]
-    layers = [draw(body, triangles, c, camera, size) for body, c in zip(seen, rgb, strict=True)]
-    colour = np.stack([layer for layer, _ in layers]) * opacity[:, None, None, None]
-    far_to_near = np.argsort(-np.stack([depth for _, depth in layers]), axis=0)
-    colour = np.take_along_axis(colour, far_to_near[..., None], axis=0)
-    mixed = np.zeros_like(colour[0])
-    for layer in colour:
-        mixed = layer + (1 - layer[..., 3:]) * mixed
-    mixed[..., :3] /= np.maximum(mixed[..., 3:], 1e-6)
-    return np.rint(255 * np.clip(mixed, 0, 1)).astype(np.uint8)
-
-
-def overlay_bodies(
-    image: Image,
-    vertices: ArrayLike,
-    faces: ArrayLike,
-    camera: Camera,
-    *,
-    colours: Colours = MODE,
-    alphas: float | Sequence[float] = 1.0,
-    backend: Backend = "auto",
-) -> Image:
-    """Draw bodies over the photograph that they were estimated from.
-
-    Args:
-        image: (H, W, 3) RGB, uint8.
-        vertices: As in `render_bodies`, likewise the others.
-        faces: (F, 3).
-        camera: The camera that took the image.
-        colours: As in `render_bodies`.
-        alphas: As in `render_bodies`.
-        backend: As in `render_bodies`.
-
-    Returns:
-        (H, W, 3) RGB, uint8.
-
-    Raises:
-        ValueError: As in `render_bodies`, or the image has another shape or dtype.
-    """
-    height, width = check_image(image).shape[:2]
-    layer = render_bodies(
-        vertices, faces, camera, (width, height), colours=colours, alphas=alphas, backend=backend
-    )
-    return lay_over(image, layer)
 
 
 def body_views(
@@ -366,7 +65,7 @@ def body_views(
     Raises:
         ValueError: As in `render_bodies`, or there is no such view.
     """
-    bodies, _ = _bodies(vertices, faces)
+    bodies, _ = check_bodies(vertices, faces)
     held = bodies.reshape(-1, 3) if around is None else np.asarray(around, float).reshape(-1, 3)
     centre = (held.min(axis=0) + held.max(axis=0)) / 2
     unknown = set(views) - set(VIEWS)
@@ -424,8 +123,8 @@ def mode_and_samples_views(
     Raises:
         ValueError: As in `body_views`, or mode and samples do not have the same vertices.
     """
-    one, _ = _bodies(mode, faces)
-    many, _ = _bodies(samples, faces)
+    one, _ = check_bodies(mode, faces)
+    many, _ = check_bodies(samples, faces)
     if len(one) != 1 or one.shape[1:] != many.shape[1:]:
         raise ValueError(
             f"expected a mode (V, 3) and samples (n, V, 3) of the same V, got {np.shape(mode)} and "
@@ -480,7 +179,7 @@ def interpolation_strip(
     Raises:
         ValueError: As in `body_views`.
     """
-    bodies, _ = _bodies(np.stack([np.asarray(body) for body in vertices]), faces)
+    bodies, _ = check_bodies(np.stack([np.asarray(body) for body in vertices]), faces)
     blend = LinearSegmentedColormap.from_list("latent", list(colours))
     return side_by_side(
         [
@@ -560,8 +259,8 @@ def write_glb(
     """
     import trimesh
 
-    bodies, triangles = _bodies(vertices, faces)
-    rgb = _paint(colours, bodies)
+    bodies, triangles = check_bodies(vertices, faces)
+    rgb = paint(colours, bodies)
     names = names or [f"body {index + 1}" for index in range(len(bodies))]
     if len(names) != len(bodies) or len(set(names)) != len(names):
         raise ValueError(f"expected {len(bodies)} distinct names, got {list(names)}")

@@ -48,6 +48,8 @@ __all__ = [
     "view_rotation",
 ]
 
+FLOOR_RADIUS = 0.5  # metres
+
 VIEWS: dict[str, tuple[float, float]] = {
     "front": (0.0, 8.0),
     "side": (90.0, 8.0),
@@ -229,18 +231,37 @@ def fit(
     ax.set_aspect("equal")
 
 
+def outline(poses: Array, elevation: float = 8.0) -> Array:
+    """The points (P, 2) that a drawing of poses (n, J, 3) has to hold, its floor's included."""
+    points = flatten(poses, elevation).reshape(-1, 2)
+    if elevation >= 45:
+        return points
+    return np.concatenate([points, _floor(poses, elevation) + FLOOR_RADIUS * _tilt(elevation)])
+
+
 def stage(ax: Axes, poses: Array, extent: tuple[float, float], elevation: float = 8.0) -> None:
     """Equal axes of one extent around poses (n, J, 3), and a floor 1 m across under the first.
 
     From above there is no floor to be seen that would not be taken for a thing.
     """
-    fit(ax, flatten(poses, elevation), extent)
+    fit(ax, outline(poses, elevation), extent)
     ax.axis("off")
     if elevation < 45:
-        lowest = float(np.asarray(poses)[0, :, 1].min()) - 0.06
-        x, y = flatten(np.array([0.0, lowest, 0.0]), elevation)
-        height = float(np.sin(np.radians(elevation)))
-        ax.add_patch(Ellipse((x, y), 1.0, height, facecolor=FLOOR, edgecolor="none", zorder=0))
+        width, height = 2 * FLOOR_RADIUS * _tilt(elevation)[-1]
+        x, y = _floor(poses, elevation)
+        ax.add_patch(Ellipse((x, y), width, height, facecolor=FLOOR, edgecolor="none", zorder=0))
+
+
+def _floor(poses: Array, elevation: float) -> Array:
+    """Where the middle of the floor is drawn, (2,)."""
+    lowest = float(np.asarray(poses)[0, :, 1].min()) - 0.06
+    return flatten(np.array([0.0, lowest, 0.0]), elevation)
+
+
+def _tilt(elevation: float) -> Array:
+    """Two opposite corners of a square around a circle on the floor of radius 1, (2, 2)."""
+    corner = np.array([1.0, np.sin(np.radians(elevation))])
+    return np.stack([-corner, corner])
 
 
 def draw_uncertainty(
@@ -320,8 +341,8 @@ def skeleton_views_picture(
             1, len(views), left=0.1 * inch, right=right, bottom=0.03, top=0.78, wspace=0.04
         )
         turned = [drawn @ view_rotation(VIEWS[name][0]).T for name in views]
-        flats = [flatten(poses, VIEWS[name][1]) for name, poses in zip(views, turned, strict=True)]
-        width, height = 1.08 * np.max([np.ptp(flat, axis=(0, 1)) for flat in flats], axis=0)
+        flats = [outline(poses, VIEWS[name][1]) for name, poses in zip(views, turned, strict=True)]
+        width, height = 1.08 * np.max([np.ptp(flat, axis=0) for flat in flats], axis=0)
         low, high = (0.0, 1.0) if spread_mm is None else (0.0, float(np.max(spread_mm)) or 1.0)
         for column, (name, poses) in enumerate(zip(views, turned, strict=True)):
             ax = figure.add_subplot(grid[0, column])

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from examples.data.crop_augmentation import draw_augmentation
+from examples.data.crops import Regions, make_crops
 from examples.data.images import ImageDataset, collate, decode
 from tests.examples.data.test_images import people
-
-crops = pytest.importorskip("examples.data.crops", reason="examples.data.crops is not there yet")
-augmentation = pytest.importorskip("examples.data.crop_augmentation")
 
 
 @pytest.mark.parametrize(("box_size", "tolerance"), [(150.0, 0.01), (400.0, 0.5), (700.0, 0.5)])
@@ -28,17 +27,11 @@ def test_crops_of_regions_are_those_of_images(tmp_path, box_size, tolerance):
     )
     dataset = ImageDataset(rows, tmp_path)
     batch = collate([dataset[row] for row in range(n)])
-    drawn = augmentation.draw_augmentation(n, torch.Generator().manual_seed(0))
+    drawn = draw_augmentation(n, torch.Generator().manual_seed(0))
     drawn.extreme[:] = False
-    labels = crops.Labels(
-        batch.keypoints_2d, batch.keypoints_3d, batch.global_orient, batch.body_pose, batch.betas
-    )
-    regions = crops.Regions(
-        batch.images, batch.region_from_image, batch.center, batch.box_size, batch.img_size
-    )
     image = torch.from_numpy(decode(tmp_path / "a.png")).permute(2, 0, 1).expand(n, -1, -1, -1)
-    whole = crops.Regions.whole(image, batch.center, batch.box_size)
-    made = [crops.make_crops(each, labels, drawn) for each in (regions, whole)]
+    whole = Regions.whole(image, batch.center, batch.box_size)
+    made = [make_crops(each, batch.labels, drawn) for each in (batch.regions, whole)]
     assert torch.equal(made[0].crop_from_image, made[1].crop_from_image)
     assert torch.equal(made[0].labels.keypoints_2d, made[1].labels.keypoints_2d)
     difference = 255 * 0.225 * (made[0].images - made[1].images).abs()

@@ -20,6 +20,7 @@ from examples.pictures import (
     turn,
     view_rotation,
 )
+from examples.pictures.skeletons import stage
 from flowprior.skeleton import BODY_25, COCO_17, H36M_17, SKELETONS
 
 
@@ -47,6 +48,18 @@ def test_keypoints_are_drawn_y_down_with_rings_for_the_hidden(pose):
     np.testing.assert_allclose(hidden, 100 * pose[~visible, :2], rtol=1e-6)
     dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert len(dashed) == 2
+
+
+@given(st.floats(0, 44), st.floats(-1, 1))
+def test_the_floor_is_whole(elevation, aside):
+    ax = Figure(figsize=(3, 4)).add_axes((0, 0, 1, 1))
+    poses = np.random.default_rng(0).normal(size=(2, 17, 3)) * 0.2 + np.array([aside, 0, 0])
+    stage(ax, poses, (0.1, 0.1), elevation)
+    (floor,) = ax.patches
+    corners = floor.get_center() + np.array([[-1], [1]]) * (floor.width / 2, floor.height / 2)
+    low, high = np.transpose([ax.get_xlim(), ax.get_ylim()])
+    assert (corners >= low - 1e-9).all()
+    assert (corners <= high + 1e-9).all()
 
 
 def test_a_body_has_every_bone_and_a_head(pose):

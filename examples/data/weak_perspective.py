@@ -1,0 +1,120 @@
+"""The camera of ProHMR's network: weak perspective over a crop, made a pinhole camera far away.
+
+The network says (s, tx, ty): half the crop's side is 1 / s metres at the body, and the body stands
+(tx, ty) metres from the axis. Camera frame: x to the right of the image, y down, z away from the
+camera, in metres.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "FOCAL_PX",
+    "crop_translation",
+    "full_frame_translation",
+    "project_to_crop",
+    "project_to_image",
+]
+
+FOCAL_PX = 5000.0
+"""Focal length in pixels, of the crop and of the image alike."""
+
+_TINY = 1e-9  # of the original, against a scale of zero
+
+
+def crop_translation(camera: Tensor, *, size: float = 224, focal: float = FOCAL_PX) -> Tensor:
+    """Where the body stands before the camera of its crop.
+
+    Args:
+        camera: (..., 3), weak perspective (s, tx, ty).
+        size: Side of the crop, in pixels.
+        focal: Focal length, in pixels.
+
+    Returns:
+        ``transl`` (..., 3) = (tx, ty, 2 focal / (size s)), in metres.
+
+    Raises:
+        ValueError: The shape is another.
+
+    References:
+        ``nkolot/ProHMR``, ``prohmr/models/prohmr.py``.
+    """
+    _check(camera)
+    depth = 2 * focal / (size * camera[..., :1] + _TINY)
+    return torch.cat([camera[..., 1:], depth], dim=-1)
+
+
+def full_frame_translation(
+    camera: Tensor,
+    center: Tensor,
+    box_size: Tensor,
+    img_size: Tensor,
+    *,
+    focal: float = FOCAL_PX,
+) -> Tensor:
+    """Where the body stands before the camera of the whole image, whose axis meets its middle.
+
+    Args:
+        camera: (..., 3), weak perspective (s, tx, ty) of a crop.
+        center: (..., 2), the middle of the crop's box, in pixels of the image.
+        box_size: (...), its side, in pixels of the image.
+        img_size: (..., 2), width and height of the image, in pixels.
+        focal: Focal length, in pixels.
+
+    Returns:
+        ``transl`` (..., 3), in metres.
+
+    Raises:
+        ValueError: The shape of ``camera`` is another.
+
+    References:
+        ``nkolot/ProHMR``, ``prohmr/optimization/keypoint_fitting.py``.
+    """
+    _check(camera)
+    depth = 2 * focal / (box_size[..., None] * camera[..., :1] + _TINY)
+    aside = (center - img_size / 2) * depth / focal
+    return torch.cat([camera[..., 1:] + aside, depth], dim=-1)
+
+
+def project_to_crop(
+    points: Tensor, transl: Tensor, *, size: float = 224, focal: float = FOCAL_PX
+) -> Tensor:
+    """Points of a body as its crop shows them.
+
+    Args:
+        points: (..., N, 3), in metres.
+        transl: (..., 3), from `crop_translation`.
+        size: Side of the crop, in pixels.
+        focal: Focal length, in pixels.
+
+    Returns:
+        (..., N, 2), in sides of the crop from its middle, as the labels of crops are.
+    """
+    return focal / size * _on_plane(points, transl)
+
+
+def project_to_image(
+    points: Tensor, transl: Tensor, img_size: Tensor, *, focal: float = FOCAL_PX
+) -> Tensor:
+    """Points of a body as the whole image shows them.
+
+    Args:
+        points: (..., N, 3), in metres.
+        transl: (..., 3), from `full_frame_translation`.
+        img_size: (..., 2), width and height of the image, in pixels.
+        focal: Focal length, in pixels.
+
+    Returns:
+        (..., N, 2), in pixels.
+    """
+    return focal * _on_plane(points, transl) + img_size[..., None, :] / 2
+
+
+def _on_plane(points: Tensor, transl: Tensor) -> Tensor:
+    seen = points + transl[..., None, :]
+    return seen[..., :2] / seen[..., 2:]
+
+
+def _check(camera: Tensor) -> None:
+    if camera.ndim == 0 or camera.shape[-1] != 3:
+        raise ValueError(f"expected camera (..., 3), s, tx, ty, got {tuple(camera.shape)}")
