@@ -1,7 +1,8 @@
 """Forward kinematics of a stick body with SMPL's joint tree, and its Human3.6M joints.
 
 World frame: metres, y up; with all rotations zero the body stands in a T-pose, faces +z and has
-its left side at +x. The rest pose is our own, in round numbers; it is not SMPL's.
+its left side at +x. The rest pose is our own, in round numbers; its limbs point where SMPL's do, so
+that rotations estimated for SMPL mean the same here.
 """
 
 import torch
@@ -17,11 +18,11 @@ REST_OFFSETS: tuple[tuple[float, float, float], ...] = (
     (0.09, -0.08, 0.0),  # left_hip
     (-0.09, -0.08, 0.0),
     (0.0, 0.13, -0.02),  # spine1
-    (0.0, -0.43, 0.0),  # left_knee
-    (0.0, -0.43, 0.0),
+    (0.045, -0.428, 0.0),  # left_knee
+    (-0.045, -0.428, 0.0),
     (0.0, 0.1, 0.0),  # spine2
-    (0.0, -0.42, -0.02),  # left_ankle
-    (0.0, -0.42, -0.02),
+    (-0.015, -0.418, -0.04),  # left_ankle
+    (0.015, -0.418, -0.04),
     (0.0, 0.06, 0.0),  # spine3
     (0.02, -0.06, 0.13),  # left_foot
     (-0.02, -0.06, 0.13),
@@ -31,10 +32,10 @@ REST_OFFSETS: tuple[tuple[float, float, float], ...] = (
     (0.0, 0.08, 0.03),  # head
     (0.1, 0.03, -0.01),  # left_shoulder
     (-0.1, 0.03, -0.01),
-    (0.28, 0.0, -0.01),  # left_elbow
-    (-0.28, 0.0, -0.01),
-    (0.25, 0.0, 0.0),  # left_wrist
-    (-0.25, 0.0, 0.0),
+    (0.278, -0.016, -0.027),  # left_elbow
+    (-0.278, -0.016, -0.027),
+    (0.25, 0.01, 0.0),  # left_wrist
+    (-0.25, 0.01, 0.0),
     (0.08, -0.01, 0.0),  # left_hand
     (-0.08, -0.01, 0.0),
 )

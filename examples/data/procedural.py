@@ -254,6 +254,18 @@ def _sample_activities(n: int, rng: np.random.Generator) -> Array:
     return rows
 
 
+STRAIGHT = {
+    "hip": (0.0, -1.0, 0.0),
+    "knee": (0.0, -0.42, -0.02),
+    "shoulder": (0.28, 0.0, -0.01),
+    "elbow": (1.0, 0.0, 0.0),
+}
+"""Where the limbs of the left side point when all angles are zero, by the joint that starts them.
+
+In the rest pose of SMPL thighs spread and elbows bend a little; anatomical angles count from here.
+"""
+
+
 def sample_angles(n: int, rng: np.random.Generator, habit: Array | None = None) -> Array:
     """Joint angles of n poses.
 
@@ -330,7 +342,32 @@ def to_rotation_vectors(angles: Array, heading: Array) -> Tensor:
         )
         joints[f"{side}_knee"] = rotation("X", limb["knee"])
         joints[f"{side}_ankle"] = rotation("X", -limb["ankle"])
-    return torch.stack([joints[name] for name in SMPL_24.joint_names], dim=1).float()
+    return _from_straight_limbs(joints).float()
+
+
+def _from_straight_limbs(joints: dict[str, Tensor]) -> Tensor:
+    """Rotations (n, 3) by joint of a body with straight limbs -> (n, 24, 3) of the rest pose."""
+    matrices = {name: roma.rotvec_to_rotmat(rotvec) for name, rotvec in joints.items()}
+    for side, sign in (("left", 1.0), ("right", -1.0)):
+        mirror = torch.diag(torch.tensor([sign, 1.0, 1.0], dtype=torch.float64))
+        for chain in (("hip", "knee", "ankle"), ("shoulder", "elbow", "wrist")):
+            above = torch.eye(3, dtype=torch.float64)
+            for joint, end in zip(chain, (*chain[1:], None), strict=True):
+                lean = mirror @ _straighten(joint, end) @ mirror if end else torch.eye(3).double()
+                name = f"{side}_{joint}"
+                matrices[name] = above.mT @ matrices[name] @ lean
+                above = lean
+    ordered = torch.stack([matrices[name] for name in SMPL_24.joint_names], dim=1)
+    return roma.rotmat_to_rotvec(ordered)
+
+
+def _straighten(joint: str, end: str) -> Tensor:
+    """The smallest rotation (3, 3) that brings a left limb of the rest pose to its straight one."""
+    rest = torch.tensor(REST_OFFSETS[SMPL_24.index(f"left_{end}")], dtype=torch.float64)
+    straight = torch.tensor(STRAIGHT[joint], dtype=torch.float64)
+    axis = torch.linalg.cross(rest, straight)
+    angle = torch.atan2(axis.norm(), rest @ straight)
+    return roma.rotvec_to_rotmat(axis / axis.norm() * angle)
 
 
 @dataclass(frozen=True)
