@@ -6,7 +6,6 @@ read off ``prohmr/datasets/image_dataset.py`` of ``nkolot/ProHMR`` and ``dataset
 of ``nkolot/SPIN``.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 from examples.data.columns import BoolArray, Columns, FloatArray, TextArray
 from examples.data.files import npz_keys
+from examples.data.keypoints import clean_keypoints, joint_places
+from examples.data.motion import LARGEST_ANGLE
 from examples.data.report import Report
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import BODY_25, PROHMR_19, PROHMR_44, SMPL_24
@@ -61,10 +62,6 @@ SPIN_FACE = [
 SOME_IMAGES = 50
 SMALLEST_BOX_PX = 8.0
 LARGEST_BOX_PX = 10_000.0
-LARGEST_CONF = 1.5  # OpenPose's exceed 1 by a little
-LARGEST_ANGLE = 4 * math.pi
-FARTHEST_PX = 1e5
-FARTHEST_M = 100.0
 
 
 @dataclass(frozen=True)
@@ -346,9 +343,7 @@ def sift(
     def ignore(reason: str, bad: BoolArray) -> None:
         report.ignore(reason, map(place, left[bad].tolist()))
 
-    def joint_of(row: int, joint: int) -> str:
-        return f"{place(int(left[row]))}, keypoint {joint} {PROHMR_44.joint_names[joint]}"
-
+    joint_of = joint_places([place(int(row)) for row in left], PROHMR_44)
     pose = np.concatenate([rows.global_orient, rows.body_pose], axis=1)
     sound, betas_sound = _finite(pose), _finite(rows.betas)
     ignore("NaN or infinity in the pose", rows.has_body_pose & ~sound)
@@ -370,8 +365,8 @@ def sift(
         betas=np.where(betas_sound[:, None], rows.betas, 0),
         has_body_pose=rows.has_body_pose & sound,
         has_betas=rows.has_betas & betas_sound,
-        keypoints_2d=_sift_keypoints(rows.keypoints_2d, "2D", FARTHEST_PX, report, joint_of),
-        keypoints_3d=_sift_keypoints(rows.keypoints_3d, "3D", FARTHEST_M, report, joint_of),
+        keypoints_2d=clean_keypoints(rows.keypoints_2d, joint_of, report),
+        keypoints_3d=clean_keypoints(rows.keypoints_3d, joint_of, report, "3D"),
         gender=np.array([g or "neutral" for g in genders], np.str_),
     )
     report.kept += len(kept)
@@ -388,34 +383,6 @@ def sift(
 def _finite(values: FloatArray) -> BoolArray:
     """Which vectors (..., k) have neither NaN nor infinity, (...)."""
     return np.asarray(np.isfinite(values).all(axis=-1))
-
-
-def _sift_keypoints(
-    keypoints: FloatArray,
-    kind: str,
-    farthest: float,
-    report: Report,
-    place: Callable[[int, int], str],
-) -> FloatArray:
-    """Keypoints (N, 44, k) with zeros for those that cannot be used."""
-    conf = keypoints[..., -1]
-    finite = _finite(keypoints)
-    annotated = conf != 0  # also where it is NaN
-    away = np.abs(np.where(finite[..., None], keypoints[..., :-1], 0)).max(axis=-1) > farthest
-    unit = {"2D": "pixels", "3D": "metres (is its unit millimetres?)"}[kind]
-    unused = ~annotated & ~finite
-    for reason, fault in (
-        (f"NaN or infinity in a {kind} keypoint", annotated & ~finite),
-        (
-            f"confidence of a {kind} keypoint below 0 or above {LARGEST_CONF:g}",
-            finite & ((conf < 0) | (conf > LARGEST_CONF)),
-        ),
-        (f"{kind} keypoint beyond {farthest:g} {unit}", annotated & away),
-    ):
-        fault = fault & ~unused
-        report.ignore(reason, (place(row, joint) for row, joint in np.argwhere(fault)))
-        unused |= fault
-    return np.where(unused[..., None], 0, keypoints)
 
 
 def image_root(images: Path, imgname: TextArray) -> Path:

@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.data.files import require_path
-from examples.data.keypoints import FARTHEST_PX, Detections, clean_keypoints, keypoint_boxes
+from examples.data.keypoints import (
+    FARTHEST_PX,
+    Detections,
+    clean_keypoints,
+    joint_places,
+    keypoint_boxes,
+)
 from examples.data.report import Report
 from flowprior.skeleton import BODY_25, COCO_17, COCO_18, Skeleton
 
@@ -243,7 +249,7 @@ class _People:
         """Those who have a box."""
         skeleton = self.skeleton or default
         stacked = np.array(self.keypoints).reshape(-1, skeleton.num_joints, 3)
-        keypoints = clean_keypoints(stacked, skeleton, self.places, self.report)
+        keypoints = clean_keypoints(stacked, joint_places(self.places, skeleton), self.report)
         seen = np.asarray((keypoints[..., 2] > min_conf).any(axis=1))
         center, side = keypoint_boxes(keypoints, ENLARGE, min_conf)
         if boxes == "bbox":

@@ -20,7 +20,7 @@ from examples.data.h36m_cameras import (
     H36mCamera,
     read_h36m_cameras,
 )
-from examples.data.keypoints import clean_keypoints
+from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.lifting_pairs import LiftingPairs, join_pairs
 from examples.data.motion import FARTHEST_M, frames_at_rate
 from examples.data.report import Report
@@ -394,7 +394,7 @@ class _Detections:
         if image.shape[-1] == 2:
             image = np.concatenate([image, np.ones_like(image[..., :1])], axis=-1)
         places = [f"{place}, {frame}" for frame in numbered("frame", frames)]
-        cleaned = clean_keypoints(image, self.skeleton, places, report)
+        cleaned = clean_keypoints(image, joint_places(places, self.skeleton), report)
         seen = (cleaned[..., 2] > 0).any(axis=1)
         self._leave_out("no 2D keypoint", place, frames[~seen], report)
         return cleaned[seen], frames[seen]

@@ -1,12 +1,14 @@
 """2D keypoints with confidences, whoever detected or annotated them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from examples.data.motion import FARTHEST_M
 from examples.data.report import Report
 from flowprior.skeleton import PROHMR_44, Skeleton, shared_joints
 
@@ -15,6 +17,7 @@ __all__ = [
     "LARGEST_CONF",
     "Detections",
     "clean_keypoints",
+    "joint_places",
     "keypoint_boxes",
     "to_prohmr_44",
 ]
@@ -94,36 +97,61 @@ def to_prohmr_44(keypoints: NDArray[np.float32], skeleton: Skeleton) -> NDArray[
 
 
 def clean_keypoints(
-    keypoints: NDArray[np.floating], skeleton: Skeleton, places: Sequence[str], report: Report
+    keypoints: NDArray[np.floating],
+    place: Callable[[int, int], str],
+    report: Report,
+    kind: Literal["2D", "3D"] = "2D",
 ) -> NDArray[np.float32]:
     """Take the confidence from keypoints that cannot be used.
 
     Args:
-        keypoints: (N, J, 3), pixels and confidence.
-        skeleton: Its J joints, for the report.
-        places: N names of the rows, for the report.
-        report: Told of keypoints with NaN or infinity, farther out than `FARTHEST_PX`, or with a
-            confidence below 0 or above `LARGEST_CONF`. They are ignored.
+        keypoints: (N, J, 3) pixels and confidence, or (N, J, 4) metres and confidence.
+        place: What the report calls a keypoint, by its row and joint, as `joint_places` gives.
+        report: Told of keypoints with NaN or infinity, farther out than anything is, or with a
+            confidence below 0 or above `LARGEST_CONF`. Those without confidence are no faults,
+            whatever they hold.
+        kind: Which of the two they are.
 
     Returns:
-        (N, J, 3) float32, finite, with zeros for ignored keypoints.
+        Float32, shaped like ``keypoints``, finite, with zeros for those that are not used.
     """
     values = keypoints.astype(np.float64)
-    damaged = ~np.isfinite(values).all(axis=-1)
-    values[damaged] = 0
-    away = (np.abs(values[..., :2]) > FARTHEST_PX).any(axis=-1)
-    doubtful = ~away & ((values[..., 2] < 0) | (values[..., 2] > LARGEST_CONF))
-    for reason, found in (
-        ("keypoint with NaN or infinity", damaged),
-        (f"keypoint beyond {FARTHEST_PX:g} pixels", away),
-        (f"keypoint of confidence below 0 or above {LARGEST_CONF:g}", doubtful),
+    conf = values[..., -1]
+    finite = np.asarray(np.isfinite(values).all(axis=-1))
+    annotated = conf != 0  # also where it is NaN
+    farthest, unit = {
+        "2D": (FARTHEST_PX, "pixels"),
+        "3D": (FARTHEST_M, "metres (is its unit millimetres?)"),
+    }[kind]
+    largest = np.abs(np.where(finite[..., None], values[..., :-1], 0)).max(axis=-1)
+    away = np.asarray(largest > farthest)
+    unused = ~annotated & (~finite | away)
+    for reason, fault in (
+        (f"NaN or infinity in a {kind} keypoint", annotated & ~finite),
+        (
+            f"confidence of a {kind} keypoint below 0 or above {LARGEST_CONF:g}",
+            finite & ((conf < 0) | (conf > LARGEST_CONF)),
+        ),
+        (f"{kind} keypoint beyond {farthest:g} {unit}", annotated & away),
     ):
-        names = skeleton.joint_names
-        report.ignore(
-            reason, (f"{places[row]}, {names[joint]}" for row, joint in np.argwhere(found))
-        )
-    values[away | doubtful] = 0
-    return values.astype(np.float32)
+        fault = fault & ~unused
+        report.ignore(reason, (place(row, joint) for row, joint in np.argwhere(fault)))
+        unused |= fault
+    return np.where(unused[..., None], 0, values).astype(np.float32)
+
+
+def joint_places(places: Sequence[str], skeleton: Skeleton) -> Callable[[int, int], str]:
+    """What a report calls the keypoints of rows that have names: "row 3, keypoint 7 left_wrist".
+
+    Args:
+        places: N names of the rows.
+        skeleton: Their J joints.
+    """
+
+    def place(row: int, joint: int) -> str:
+        return f"{places[row]}, keypoint {joint} {skeleton.joint_names[joint]}"
+
+    return place
 
 
 def keypoint_boxes(

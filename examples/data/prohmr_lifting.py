@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from examples.data.files import npz_keys, number_array, numbered
-from examples.data.keypoints import clean_keypoints
+from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.lifting_pairs import LiftingPairs
 from examples.data.motion import FARTHEST_M
 from examples.data.report import Report
@@ -76,9 +76,8 @@ def read_prohmr_lifting(path: Path | str) -> tuple[LiftingPairs, Report]:
         numbered("view", ~usable),
     )
     kept = np.flatnonzero(usable)
-    image = clean_keypoints(
-        in_image[kept][:, joints], PROHMR_LIFTING_2D, numbered("view", kept), report
-    )
+    place = joint_places(numbered("view", kept), PROHMR_LIFTING_2D)
+    image = clean_keypoints(in_image[kept][:, joints], place, report)
     seen = (image[..., 2] > 0).any(axis=1)
     report.leave_out("no 2D keypoint", numbered("view", kept[~seen]))
     image, kept = image[seen], kept[seen]

@@ -145,8 +145,8 @@ class TestOpenPose:
         }
         assert report.left_out["keypoints that are not 75 or 54 numbers"].count == 9
         assert {reason: finding.examples for reason, finding in report.ignored.items()} == {
-            "keypoint with NaN or infinity": [f"{name} 11, nose"],
-            "keypoint of confidence below 0 or above 1.5": [f"{name} 11, neck"],
+            "NaN or infinity in a 2D keypoint": [f"{name} 11, keypoint 0 nose"],
+            "confidence of a 2D keypoint below 0 or above 1.5": [f"{name} 11, keypoint 1 neck"],
         }
         assert report.rows == 15
         assert report.kept == len(found) == 2
@@ -323,9 +323,9 @@ class TestCoco:
         keypoints[0], keypoints[5], keypoints[6] = float("inf"), -1, 1e9
         found, report = read_coco(write(tmp_path / "x.json", content))
         assert {reason: finding.examples for reason, finding in report.ignored.items()} == {
-            "keypoint with NaN or infinity": ["entry 0, nose"],
-            "keypoint beyond 100000 pixels": ["entry 0, right_eye"],
-            "keypoint of confidence below 0 or above 1.5": ["entry 0, left_eye"],
+            "NaN or infinity in a 2D keypoint": ["entry 0, keypoint 0 nose"],
+            "2D keypoint beyond 100000 pixels": ["entry 0, keypoint 2 right_eye"],
+            "confidence of a 2D keypoint below 0 or above 1.5": ["entry 0, keypoint 1 left_eye"],
         }
         assert found.keypoints_2d[0, :, 2].tolist() == [0] * 4 + [1] * 13
 

@@ -226,9 +226,11 @@ class TestDetections:
             "recording without 2D keypoints of shape (T, 17, 2)": 10 + 40,
             "no 2D keypoint": 1,
         }
-        finding = report.ignored["keypoint with NaN or infinity"]
+        finding = report.ignored["NaN or infinity in a 2D keypoint"]
         assert finding.count == 18
-        assert finding.examples[0] == "S1 Directions 1, camera 58860488, frame 3, left_foot"
+        assert (
+            finding.examples[0] == "S1 Directions 1, camera 58860488, frame 3, keypoint 6 left_foot"
+        )
         assert len(pairs) == report.kept == report.rows - 54 == 106
         row = (pairs.sequence == "Directions 1") & (pairs.camera == "58860488") & (pairs.frame == 3)
         assert pairs.keypoints_2d[row][0, 6].tolist() == [0, 0, 0]

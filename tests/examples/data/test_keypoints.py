@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples.data.keypoints import Detections, clean_keypoints, keypoint_boxes, to_prohmr_44
+from examples.data.keypoints import (
+    Detections,
+    clean_keypoints,
+    joint_places,
+    keypoint_boxes,
+    to_prohmr_44,
+)
 from examples.data.report import Report
 from flowprior.skeleton import BODY_25, COCO_17, COCO_18, LSP_14, PROHMR_44
 
@@ -22,7 +28,7 @@ class TestClean:
         keypoints[1, 1, 2] = 1.04  # OpenPose does
         report = Report("here", "people")
         np.testing.assert_array_equal(
-            clean_keypoints(keypoints, BODY_25, ["x"] * 5, report), keypoints
+            clean_keypoints(keypoints, joint_places(["x"] * 5, BODY_25), report), keypoints
         )
         assert report.clean
 
@@ -35,11 +41,18 @@ class TestClean:
         keypoints[2, 4, 2] = -0.2
         keypoints[2, 5, 2] = 97.0
         report = Report("here", "people")
-        cleaned = clean_keypoints(keypoints, BODY_25, ["a", "b", "c"], report)
+        cleaned = clean_keypoints(keypoints, joint_places(["a", "b", "c"], BODY_25), report)
         assert {reason: finding.examples for reason, finding in report.ignored.items()} == {
-            "keypoint with NaN or infinity": ["a, nose", "a, neck", "b, right_shoulder"],
-            "keypoint beyond 100000 pixels": ["b, right_elbow"],
-            "keypoint of confidence below 0 or above 1.5": ["c, right_wrist", "c, left_shoulder"],
+            "NaN or infinity in a 2D keypoint": [
+                "a, keypoint 0 nose",
+                "a, keypoint 1 neck",
+                "b, keypoint 2 right_shoulder",
+            ],
+            "2D keypoint beyond 100000 pixels": ["b, keypoint 3 right_elbow"],
+            "confidence of a 2D keypoint below 0 or above 1.5": [
+                "c, keypoint 4 right_wrist",
+                "c, keypoint 5 left_shoulder",
+            ],
         }
         lost = np.zeros((3, 25), bool)
         lost[[0, 0, 1, 1, 2, 2], range(6)] = True
@@ -47,7 +60,9 @@ class TestClean:
         np.testing.assert_allclose(cleaned[~lost], keypoints[~lost], rtol=1e-6)
 
     def test_nobody(self):
-        cleaned = clean_keypoints(np.zeros((0, 25, 3)), BODY_25, [], Report("here", "people"))
+        cleaned = clean_keypoints(
+            np.zeros((0, 25, 3)), joint_places([], BODY_25), Report("here", "people")
+        )
         assert cleaned.shape == (0, 25, 3)
 
 

@@ -56,8 +56,8 @@ def test_faults_are_counted(tmp_path):
         "no 2D keypoint": ["view 6"],
     }
     assert {reason: finding.examples for reason, finding in report.ignored.items()} == {
-        "keypoint with NaN or infinity": ["view 4, right_ankle_lsp"],
-        "keypoint of confidence below 0 or above 1.5": ["view 5, right_knee_lsp"],
+        "NaN or infinity in a 2D keypoint": ["view 4, keypoint 0 right_ankle_lsp"],
+        "confidence of a 2D keypoint below 0 or above 1.5": ["view 5, keypoint 1 right_knee_lsp"],
     }
     assert pairs.keypoints_2d[1, 0].tolist() == [0, 0, 0]
     assert pairs.keypoints_2d[2, 1, 2] == pairs.keypoints_2d[3, 2, 2] == 0
