@@ -11,7 +11,6 @@ Rest pose: a T-pose, y up, facing +z, the left side at +x, metres. Keypoint sets
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,8 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from flowprior.body_file import (
+    REGRESSOR_PREFIX,
+    RegressorSource,
+    read_body,
+    read_regressor,
+    surface_vertices,
+)
 from flowprior.flow.checks import require_count, require_like, require_tensor
-from flowprior.numpy_file import read_npz, read_pickle
 from flowprior.skeleton import (
     BODY_25,
     PROHMR_19,
@@ -38,19 +43,6 @@ from flowprior.spaces import Rot6dSpace
 __all__ = ["BodyModel", "BodyOutput"]
 
 Array: TypeAlias = NDArray[np.float64]
-RegressorSource: TypeAlias = str | os.PathLike[str] | NDArray[Any] | Tensor
-
-REQUIRED = ("v_template", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights", "f")
-SMPL_VERTICES = 6890
-REGRESSOR_PREFIX = "regressor "
-
-# The vertices of SMPL's surface that smplx appends to the joints, by the names it gives them.
-SMPLX_NAMES = (
-    *("nose", "reye", "leye", "rear", "lear"),
-    *("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
-    *("lthumb", "lindex", "lmiddle", "lring", "lpinky"),
-    *("rthumb", "rindex", "rmiddle", "rring", "rpinky"),
-)
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,7 @@ class BodyModel(nn.Module):
         _skinning()  # says at once if it is missing
         require_count("num_betas", num_betas, least=1)
         self.name = "embedded body" if path is None else Path(path).name
-        arrays = _read_body(path)
+        arrays = read_body(path)
         self.num_betas = num_betas
         self.num_vertices = len(arrays["v_template"])
         self._space = Rot6dSpace(SMPL_24.num_joints, layout)
@@ -123,14 +115,14 @@ class BodyModel(nn.Module):
         self.register_buffer(
             "faces", torch.from_numpy(arrays["f"].astype(np.int64)), persistent=False
         )
-        self._vertex_ids = _vertex_ids(arrays, self.num_vertices)
+        self._vertex_ids = surface_vertices(arrays, self.num_vertices)
         self._regressors = {
             key.removeprefix(REGRESSOR_PREFIX): np.asarray(array, np.float64)
             for key, array in arrays.items()
             if key.startswith(REGRESSOR_PREFIX)
         }
         for name, source in (regressors or {}).items():
-            self._regressors[name] = _read_regressor(name, source, self.num_vertices)
+            self._regressors[name] = read_regressor(name, source, self.num_vertices)
         # Filled on demand: by joint set, the part of the surface that its keypoints need.
         self._parts = nn.ModuleDict()
 
@@ -433,104 +425,3 @@ def _spread(name: str, value: Tensor, shape: torch.Size, width: int) -> Tensor:
         )
     inserted = value.reshape(*given, *(1,) * (len(shape) - len(given)), width)
     return inserted.expand(*shape, width)
-
-
-def _read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
-    """The arrays of a body, checked."""
-    content: object
-    if path is None:
-        file = resources.files("flowprior") / "assets" / "embedded_body.npz"
-        with resources.as_file(file) as embedded:
-            content = read_npz(embedded)
-    elif Path(path).suffix == ".npz":
-        content = read_npz(path)
-    elif Path(path).suffix == ".pkl":
-        content = read_pickle(path)
-    else:
-        raise ValueError(f"{path}: expected an SMPL file that ends in .pkl or .npz")
-    source = "the embedded body" if path is None else str(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{source}: expected a dictionary of arrays, got {type(content).__name__}")
-    missing = [name for name in REQUIRED if name not in content]
-    if missing:
-        raise ValueError(
-            f"{source} is no body model: {', '.join(missing)} missing, found "
-            f"{', '.join(map(str, content)) or 'nothing'}"
-        )
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, value in content.items():
-        if name in REQUIRED or str(name).startswith(("vertex_ids", REGRESSOR_PREFIX)):
-            array = np.asarray(value)
-            if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-                raise ValueError(f"{source}: {name} is no array of finite numbers")
-            arrays[name] = array
-    _check_arrays(arrays, source)
-    return arrays
-
-
-def _check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
-    tree = arrays["kintree_table"]
-    # The root's parent is -1, as an unsigned number in the official files.
-    found = tuple(int(parent) for parent in tree[0].astype(np.int64)[1:]) if tree.ndim == 2 else ()
-    if found != SMPL_24.parents[1:]:
-        kind = {52: " (SMPL-H?)", 55: " (SMPL-X?)"}.get(len(found) + 1, "")
-        raise ValueError(
-            f"{source}: expected the tree of SMPL's 24 joints, "
-            f"got one of {len(found) + 1} joints{kind}"
-        )
-    count = len(arrays["v_template"])
-    expected: dict[str, tuple[int | None, ...]] = {
-        "v_template": (count, 3),
-        "shapedirs": (count, 3, None),
-        "posedirs": (count, 3, 9 * (SMPL_24.num_joints - 1)),
-        "J_regressor": (SMPL_24.num_joints, count),
-        "weights": (count, SMPL_24.num_joints),
-        "f": (None, 3),
-    }
-    for name, shape in expected.items():
-        got = arrays[name].shape
-        if len(got) != len(shape) or any(
-            a not in (None, b) for a, b in zip(shape, got, strict=True)
-        ):
-            wanted = ", ".join("n" if size is None else str(size) for size in shape)
-            raise ValueError(f"{source}: expected {name} of shape ({wanted}), got {got}")
-    faces = arrays["f"]
-    if faces.size and not 0 <= faces.min() <= faces.max() < count:
-        raise ValueError(f"{source}: f names vertices that are not among the {count}")
-
-
-def _vertex_ids(arrays: Mapping[str, NDArray[Any]], count: int) -> NDArray[np.int64] | None:
-    """The 21 vertices that smplx appends to the joints; None if they are not known."""
-    if "vertex_ids" in arrays:
-        return arrays["vertex_ids"].astype(np.int64)
-    if count != SMPL_VERTICES:
-        return None
-    from smplx.vertex_ids import vertex_ids
-
-    return np.array([vertex_ids["smplh"][name] for name in SMPLX_NAMES], np.int64)
-
-
-def _read_regressor(name: str, source: RegressorSource, count: int) -> Array:
-    if name not in SKELETONS:
-        raise ValueError(f"there is no joint set {name!r}; there are {', '.join(SKELETONS)}")
-    content: object = source
-    if isinstance(source, str | os.PathLike):
-        suffix = Path(source).suffix
-        if suffix not in (".npy", ".npz", ".pkl"):
-            raise ValueError(f"{source}: expected a regressor that ends in .npy, .npz or .pkl")
-        if suffix == ".npy":
-            content = np.load(source, allow_pickle=False)
-        else:
-            content = read_npz(source) if suffix == ".npz" else read_pickle(source)
-        if isinstance(content, dict) and len(content) == 1:
-            content = next(iter(content.values()))
-    if isinstance(content, Tensor):
-        content = content.detach().cpu().numpy()
-    array = np.asarray(content)
-    wanted = (SKELETONS[name].num_joints, count)
-    if array.shape != wanted or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise ValueError(
-            f"the regressor of {name} must be finite numbers of shape {wanted} for this body, got "
-            f"{array.dtype} of shape {array.shape}"
-        )
-    return array.astype(np.float64)

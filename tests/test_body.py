@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import types
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowprior import ConditionalPosePrior, body, rotations
+from flowprior import ConditionalPosePrior, body_file, rotations
 from flowprior.body import BodyModel
 from flowprior.skeleton import (
     BODY_25,
@@ -23,6 +24,7 @@ from flowprior.skeleton import (
     PROHMR_19,
     PROHMR_44,
     PROHMR_PELVIS,
+    SKELETONS,
     SMPL_24,
     SMPL_45,
     mapping,
@@ -66,7 +68,7 @@ def reference(arrays, dtype, num_betas=10, vertex_ids=None):
 
 
 def smplx_names(model):
-    return dict(zip(body.SMPLX_NAMES, model._vertex_ids.tolist(), strict=True))
+    return dict(zip(body_file.SMPLX_NAMES, model._vertex_ids.tolist(), strict=True))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
@@ -74,7 +76,7 @@ def smplx_names(model):
 def test_agrees_with_smplx(which, dtype, tolerance, embedded, smpl_file):
     if which == "embedded":
         model = copy.deepcopy(embedded).to(dtype)
-        with np.load(body.resources.files("flowprior") / "assets" / "embedded_body.npz") as file:
+        with np.load(resources.files("flowprior") / "assets" / "embedded_body.npz") as file:
             theirs = reference(dict(file), dtype, vertex_ids=smplx_names(model))
     else:
         model = BodyModel(smpl_file).to(dtype)
@@ -133,7 +135,7 @@ def test_betas_of_the_embedded_body_are_people(embedded):
 def test_every_keypoint_set_of_the_embedded_body(embedded):
     rest = torch.zeros(24, 3)
     for name in embedded.keypoint_sets:
-        skeleton = body.SKELETONS[name]
+        skeleton = SKELETONS[name]
         points = embedded.keypoints(rest, skeleton)
         assert points.shape == (skeleton.num_joints, 3)
         flipped = points[list(skeleton.flip)] * torch.tensor([-1.0, 1.0, 1.0])

@@ -1,0 +1,171 @@
+"""Files of bodies and of keypoint regressors, read without running anything of them and checked."""
+
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowprior.numpy_file import read_npz, read_pickle
+from flowprior.skeleton import SKELETONS, SMPL_24
+
+__all__ = [
+    "REGRESSOR_PREFIX",
+    "RegressorSource",
+    "read_body",
+    "read_regressor",
+    "surface_vertices",
+]
+
+Array: TypeAlias = NDArray[np.float64]
+RegressorSource: TypeAlias = str | os.PathLike[str] | NDArray[Any] | Tensor
+
+REQUIRED = ("v_template", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights", "f")
+SMPL_VERTICES = 6890
+REGRESSOR_PREFIX = "regressor "
+"""What stands before the name of a joint set where a body file has a regressor of its own."""
+
+# The vertices of SMPL's surface that smplx appends to the joints, by the names it gives them.
+SMPLX_NAMES = (
+    *("nose", "reye", "leye", "rear", "lear"),
+    *("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
+    *("lthumb", "lindex", "lmiddle", "lring", "lpinky"),
+    *("rthumb", "rindex", "rmiddle", "rring", "rpinky"),
+)
+
+
+def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
+    """The arrays of a body, checked.
+
+    Args:
+        path: None for the embedded body, or an SMPL file, ``.pkl`` or ``.npz``.
+
+    Returns:
+        The arrays that ``smplx`` asks for, by its names; of the embedded body also ``vertex_ids``
+        and, by `REGRESSOR_PREFIX` and the name of the joint set, regressors of keypoints.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no body with SMPL's joints, refers to code, or an array has another shape
+            than it must have.
+    """
+    content: object
+    if path is None:
+        file = resources.files("flowprior") / "assets" / "embedded_body.npz"
+        with resources.as_file(file) as embedded:
+            content = read_npz(embedded)
+    elif Path(path).suffix == ".npz":
+        content = read_npz(path)
+    elif Path(path).suffix == ".pkl":
+        content = read_pickle(path)
+    else:
+        raise ValueError(f"{path}: expected an SMPL file that ends in .pkl or .npz")
+    source = "the embedded body" if path is None else str(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{source}: expected a dictionary of arrays, got {type(content).__name__}")
+    missing = [name for name in REQUIRED if name not in content]
+    if missing:
+        raise ValueError(
+            f"{source} is no body model: {', '.join(missing)} missing, found "
+            f"{', '.join(map(str, content)) or 'nothing'}"
+        )
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, value in content.items():
+        if name in REQUIRED or str(name).startswith(("vertex_ids", REGRESSOR_PREFIX)):
+            array = np.asarray(value)
+            if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+                raise ValueError(f"{source}: {name} is no array of finite numbers")
+            arrays[name] = array
+    _check_arrays(arrays, source)
+    return arrays
+
+
+def _check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
+    tree = arrays["kintree_table"]
+    # The root's parent is -1, as an unsigned number in the official files.
+    found = tuple(int(parent) for parent in tree[0].astype(np.int64)[1:]) if tree.ndim == 2 else ()
+    if found != SMPL_24.parents[1:]:
+        kind = {52: " (SMPL-H?)", 55: " (SMPL-X?)"}.get(len(found) + 1, "")
+        raise ValueError(
+            f"{source}: expected the tree of SMPL's 24 joints, "
+            f"got one of {len(found) + 1} joints{kind}"
+        )
+    count = len(arrays["v_template"])
+    expected: dict[str, tuple[int | None, ...]] = {
+        "v_template": (count, 3),
+        "shapedirs": (count, 3, None),
+        "posedirs": (count, 3, 9 * (SMPL_24.num_joints - 1)),
+        "J_regressor": (SMPL_24.num_joints, count),
+        "weights": (count, SMPL_24.num_joints),
+        "f": (None, 3),
+    }
+    for name, shape in expected.items():
+        got = arrays[name].shape
+        if len(got) != len(shape) or any(
+            a not in (None, b) for a, b in zip(shape, got, strict=True)
+        ):
+            wanted = ", ".join("n" if size is None else str(size) for size in shape)
+            raise ValueError(f"{source}: expected {name} of shape ({wanted}), got {got}")
+    faces = arrays["f"]
+    if faces.size and not 0 <= faces.min() <= faces.max() < count:
+        raise ValueError(f"{source}: f names vertices that are not among the {count}")
+
+
+def surface_vertices(arrays: Mapping[str, NDArray[Any]], count: int) -> NDArray[np.int64] | None:
+    """The 21 vertices that smplx appends to the joints; None if they are not known.
+
+    Args:
+        arrays: Of the body, from `read_body`.
+        count: How many vertices it has.
+    """
+    if "vertex_ids" in arrays:
+        return arrays["vertex_ids"].astype(np.int64)
+    if count != SMPL_VERTICES:
+        return None
+    from smplx.vertex_ids import vertex_ids
+
+    return np.array([vertex_ids["smplh"][name] for name in SMPLX_NAMES], np.int64)
+
+
+def read_regressor(name: str, source: RegressorSource, count: int) -> Array:
+    """Keypoints as linear functions of the vertices.
+
+    Args:
+        name: Of the joint set.
+        source: A ``.npy``, ``.npz`` or ``.pkl`` file, or an array.
+        count: How many vertices the body has.
+
+    Returns:
+        (K, count) float64.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: There is no such joint set, or the file is no such regressor.
+    """
+    if name not in SKELETONS:
+        raise ValueError(f"there is no joint set {name!r}; there are {', '.join(SKELETONS)}")
+    content: object = source
+    if isinstance(source, str | os.PathLike):
+        suffix = Path(source).suffix
+        if suffix not in (".npy", ".npz", ".pkl"):
+            raise ValueError(f"{source}: expected a regressor that ends in .npy, .npz or .pkl")
+        if suffix == ".npy":
+            content = np.load(source, allow_pickle=False)
+        else:
+            content = read_npz(source) if suffix == ".npz" else read_pickle(source)
+        if isinstance(content, dict) and len(content) == 1:
+            content = next(iter(content.values()))
+    if isinstance(content, Tensor):
+        content = content.detach().cpu().numpy()
+    array = np.asarray(content)
+    wanted = (SKELETONS[name].num_joints, count)
+    if array.shape != wanted or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise ValueError(
+            f"the regressor of {name} must be finite numbers of shape {wanted} for this body, got "
+            f"{array.dtype} of shape {array.shape}"
+        )
+    return array.astype(np.float64)
