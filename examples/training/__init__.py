@@ -1,0 +1,1 @@
+"""What the trainings of all examples share: settings, files that are whole, seeds, numbers."""

@@ -1,0 +1,132 @@
+"""Batches by number: the k-th is a function of the seed and k, whatever interrupts training."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from examples.data.images import ImageBatch, Item, collate, init_worker
+from examples.data.mixing import Mixture, MixtureSampler
+
+__all__ = ["NumberedBatches", "Pace"]
+
+
+class Pace:
+    """How long steps take, and how much of that is waiting for images; running means.
+
+    Args:
+        memory: Over about how many steps.
+    """
+
+    def __init__(self, memory: int = 50) -> None:
+        self.memory = memory
+        self.steps = 0
+        self.step_s = 0.0
+        self.wait_s = 0.0
+        self._last: float | None = None
+
+    def step(self, wait_s: float) -> None:
+        """Count a step that begins now, after a wait."""
+        now = time.perf_counter()
+        if self._last is not None:
+            self.steps += 1
+            share = max(1 / self.steps, 1 / self.memory)
+            self.step_s += share * (now - self._last - self.step_s)
+            self.wait_s += share * (wait_s - self.wait_s)
+        self._last = now
+
+    def pause(self) -> None:
+        """Leave out what happens until the next step."""
+        self._last = None
+
+
+class _Rows:
+    """Lists of indices of the batches from ``start`` on, for a data loader."""
+
+    def __init__(self, sampler: MixtureSampler, batch_size: int, start: int, total: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+        self.numbers = range(start, total)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        sampler = self.sampler
+        for number in self.numbers:
+            first = number * self.batch_size + sampler.rank
+            last = (number + 1) * self.batch_size
+            yield [sampler.index(drawn) for drawn in range(first, last, sampler.world_size)]
+
+
+class NumberedBatches:
+    """Batches of a mixture, each with its number; a resumed training goes on counting.
+
+    Each device gets its share of every batch: rows rank, rank + devices, ... of it.
+
+    Args:
+        mixture: What to draw from.
+        total: How many batches there are.
+        batch_size: Of all devices together, a multiple of their number.
+        seed: The same seed, the same batches.
+        rank: Which device this is.
+        world_size: How many there are.
+        workers: Processes that decode; 0 to decode in this one.
+        pin: Whether to put batches into page-locked memory.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture[Item],
+        total: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        pin: bool = False,
+    ) -> None:
+        if batch_size % world_size:
+            raise ValueError(f"batch_size {batch_size} cannot be shared by {world_size} devices")
+        self.mixture = mixture
+        self.total = total
+        self.batch_size = batch_size
+        self.sampler = MixtureSampler(mixture, seed, rank=rank, world_size=world_size)
+        self.workers = workers
+        self.pin = pin
+        self.pace = Pace()
+        self.next = 0
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[tuple[int, ImageBatch]]:
+        start, self.next = self.next, 0
+        options: dict[str, Any] = {"prefetch_factor": 4} if self.workers else {}
+        loader = DataLoader(
+            self.mixture.dataset,
+            batch_sampler=_Rows(self.sampler, self.batch_size, start, self.total),
+            num_workers=self.workers,
+            collate_fn=collate,
+            worker_init_fn=init_worker,
+            pin_memory=self.pin,
+            # Where there is a GPU its driver must not be forked.
+            multiprocessing_context="spawn" if self.workers and torch.cuda.is_available() else None,
+            **options,
+        )
+        asked = time.perf_counter()
+        for number, batch in zip(range(start, self.total), loader, strict=True):
+            self.pace.step(time.perf_counter() - asked)
+            self.next = (number + 1) % self.total
+            yield number, batch
+            asked = time.perf_counter()
+
+    def state_dict(self) -> dict[str, int]:
+        """What to go on from."""
+        return {"next": self.next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there."""
+        self.next = state["next"]

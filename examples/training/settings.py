@@ -1,0 +1,102 @@
+"""Every setting of a training in one readable file, any of them overridden as ``key=value``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar, get_origin, get_type_hints
+
+import yaml
+
+__all__ = ["as_yaml", "differences", "read_settings"]
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Settings = TypeVar("Settings", bound=_Dataclass)
+
+
+def read_settings(
+    kind: type[Settings], path: Path, overrides: Sequence[str] = (), **given: object
+) -> Settings:
+    """Read a file of settings.
+
+    Args:
+        kind: A dataclass, whose fields are the settings: numbers, texts, booleans or mappings.
+        path: A YAML file with every setting.
+        overrides: Texts ``key=value``, the value as it would stand in the file.
+        given: Settings that replace those of the file; None leaves a setting as it is.
+
+    Returns:
+        The settings.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no YAML, a setting is missing, unknown, of another type or out of
+            range, or an override is not ``key=value``. The message names it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected lines 'key: value', got {type(values).__name__}")
+    hints = get_type_hints(kind)
+    kinds = {field: hints[field] for field in kind.__dataclass_fields__}
+    missing = [name for name in kinds if name not in values]
+    if missing:
+        raise ValueError(f"{path}: missing {', '.join(missing)}")
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"expected key=value, got {text!r}")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{text!r}: {value!r} is no YAML value") from error
+    values |= {name: value for name, value in given.items() if value is not None}
+    unknown = [str(name) for name in values if name not in kinds]
+    if unknown:
+        raise ValueError(f"unknown setting {', '.join(unknown)}; settings are {', '.join(kinds)}")
+    return kind(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
+
+
+def as_yaml(settings: _Dataclass) -> str:
+    """Settings as the text of a file that `read_settings` takes."""
+    return str(yaml.safe_dump(_as_dict(settings), sort_keys=False))
+
+
+def differences(
+    first: _Dataclass, second: _Dataclass, ignore: Sequence[str] = ()
+) -> Mapping[str, str]:
+    """Settings that differ: name to "first -> second"."""
+    before, after = _as_dict(first), _as_dict(second)
+    return {
+        name: f"{before[name]} -> {after[name]}"
+        for name in before
+        if before[name] != after[name] and name not in ignore
+    }
+
+
+def _as_dict(settings: _Dataclass) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+
+
+def _typed(name: str, value: object, kind: Any) -> Any:  # noqa: ANN401
+    """The value in the type of its setting; whole numbers pass where others are asked for."""
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):
+        # YAML 1.1 takes 1e-4, without a point, for text.
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is str and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if get_origin(kind) is dict and isinstance(value, dict):
+        return {str(key): _typed(f"{name}.{key}", v, kind.__args__[1]) for key, v in value.items()}
+    if type(value) is kind:
+        return value
+    wanted = getattr(kind, "__name__", str(kind))
+    raise ValueError(f"{name} must be of type {wanted}, got {value!r}")
