@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flowprior.skeleton import H36M_17
 
-__all__ = ["FOCAL_PX", "IMAGE_PX", "Views", "occlude", "photograph", "project"]
+__all__ = ["FOCAL_PX", "IMAGE_PX", "Views", "crop", "occlude", "photograph", "project"]
 
 FOCAL_PX = 1145.0
 IMAGE_PX = 1000.0
@@ -168,3 +168,55 @@ def occlude(
 
     noise = torch.randn(keypoints.shape, generator=generator, device=device, dtype=keypoints.dtype)
     return Views(views.joints, keypoints + noise_px * noise, views.visible & ~hidden)
+
+
+def crop(
+    views: Views,
+    generator: torch.Generator | None = None,
+    *,
+    smallest: float = 0.3,
+    largest: float = 0.9,
+    noise_px: float = 0.0,
+) -> Views:
+    """Keep what a random crop of the image shows: joints outside it are hidden.
+
+    The crop is a rectangle around a random joint, each side a random share of the person's height
+    or width in the image, whichever is larger. Keypoints keep their place in the whole image, so
+    that size and place still tell about depth.
+
+    Args:
+        views: B views.
+        generator: Source of randomness, on the device of ``views``.
+        smallest: Least side of the crop, as a share of the person's size.
+        largest: Greatest side likewise.
+        noise_px: Standard deviation of the error of a keypoint, per coordinate, in pixels.
+
+    Returns:
+        The views with ``keypoints`` and ``visible`` changed. A crop that would have kept fewer than
+        four joints is grown around its centre until it keeps four.
+
+    Raises:
+        ValueError: The shares are not 0 < ``smallest`` <= ``largest``.
+
+    References:
+        After AH36M of Biggs et al., *3D Multibodies: Fitting Sets of Plausible 3D Models to
+        Ambiguous Image Data*, 2020, who crop the photographs of Human3.6M at random.
+    """
+    if not 0 < smallest <= largest:
+        raise ValueError(f"expected 0 < smallest <= largest, got {smallest} and {largest}")
+    keypoints = views.keypoints
+    batch, joints = keypoints.shape[:2]
+    device, dtype = keypoints.device, keypoints.dtype
+    share = torch.rand(batch, 1, 2, generator=generator, device=device, dtype=dtype)
+    middle = torch.randint(joints, (batch,), generator=generator, device=device)
+    noise = torch.randn(keypoints.shape, generator=generator, device=device, dtype=dtype)
+
+    size = (keypoints.amax(dim=1) - keypoints.amin(dim=1)).amax(dim=1)[:, None, None]
+    side = size * (smallest + (largest - smallest) * share)
+    rows = torch.arange(batch, device=device)
+    centre = keypoints[rows, middle][:, None]
+    # How far out each joint lies, in halves of the crop's sides: inside up to 1.
+    place = ((keypoints - centre).abs() / (side / 2)).amax(dim=-1)
+    reach = place.kthvalue(min(FEWEST_VISIBLE, joints), dim=1, keepdim=True).values
+    inside = place <= reach.clamp(min=1)
+    return Views(views.joints, keypoints + noise_px * noise, views.visible & inside)

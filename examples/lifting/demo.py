@@ -6,38 +6,35 @@ people that neither has seen.
 """
 
 import argparse
-import contextlib
 import json
-import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from examples.data.augment import mirror, vary_bones
-from examples.data.cameras import Views, occlude, photograph
+from examples.data.cameras import Views
 from examples.data.poses import PoseSet, load_poses
+from examples.lifting.figures import upright
+from examples.lifting.judging import Judgement, Plan, judge
+from examples.lifting.loop import Schedule, fit, single_thread
+from examples.lifting.methods import FlowLifter, ModeRegressor
 from examples.lifting.model import LiftingModel
+from examples.lifting.views import PoseViews, ViewOptions
 from examples.pictures import best_of_n_picture, lifting_picture
-from flowprior.metrics import mpjpe
 
 __all__ = ["Settings", "main"]
 
 NUM_SAMPLES = 100
 REPORTED_N = (1, 10, 100)
 DRAWN_SAMPLES = 30
-VIEWS_PER_CHUNK = 250
+VIEWS = ViewOptions(occlusion="mixed", noise_px=3.0)
 
-Loss = Callable[[LiftingModel, Views], Tensor]
 Metrics = dict[str, dict[str, float]]
 
 
@@ -65,119 +62,18 @@ class Settings:
     test_views: int = 2000
 
 
-def training_views(poses: Tensor, settings: Settings) -> Iterator[Views]:
-    """Endless batches of poses, half of them mirrored, as other people, each seen anew."""
-    generator = torch.Generator(poses.device).manual_seed(settings.seed)
-    size, device = (settings.batch_size,), poses.device
-    while True:
-        batch = poses[torch.randint(len(poses), size, generator=generator, device=device)]
-        mirrored = (torch.rand(size, generator=generator, device=device) < 0.5)[:, None, None]
-        batch = vary_bones(torch.where(mirrored, mirror(batch), batch), generator)
-        yield occlude(photograph(batch, generator), generator)
-
-
-def flow_loss(mode_weight: float) -> Loss:
-    """NLL in nats plus the weighted L1 error of the mode (Kolotouros et al., supplement, 3)."""
-
-    def loss(model: LiftingModel, views: Views) -> Tensor:
-        theta = views.relative
-        context = model.context(views.keypoints, views.visible)
-        nll = model.prior.nll(theta, context)
-        if not mode_weight:
-            return nll
-        mode = model.prior(context).mode()
-        return nll + mode_weight * (mode - theta).abs().sum(dim=(1, 2)).mean()
-
-    return loss
-
-
-def regressor_loss(model: LiftingModel, views: Views) -> Tensor:
-    """MPJPE of the mode in millimetres: the very figure that the regressor is judged by."""
-    return 1000 * mpjpe(model(views.keypoints, views.visible).mode(), views.relative).mean()
-
-
-def train(name: str, unit: str, loss_of: Loss, poses: Tensor, settings: Settings) -> LiftingModel:
-    """Train one model.
-
-    Args:
-        name: What the progress bar calls it.
-        unit: Unit of the loss, for the progress bar.
-        loss_of: The objective.
-        poses: (N, 17, 3) in the world frame, on the device to train on.
-        settings: Steps, seed and the like.
-
-    Returns:
-        The model, in evaluation mode.
-    """
-    torch.manual_seed(settings.seed)
-    model = LiftingModel().to(poses.device).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), settings.learning_rate, weight_decay=1e-4, fused=True
-    )
-    warm_up = max(1, settings.steps // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: (
-            min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-        ),
-    )
-    batches = training_views(poses, settings)
-    with torch.no_grad():
-        # Sets the scale of the flow from data. The regressor is given the same start.
-        first = next(batches)
-        model.prior.nll(first.relative, model.context(first.keypoints, first.visible))
-
-    # A line every few seconds where the output is a file instead of a terminal.
-    pause = 0.1 if sys.stderr.isatty() else 10.0
-    smooth = None
-    with tqdm(total=settings.steps, desc=name, unit="step", mininterval=pause, ncols=88) as bar:
-        for _ in range(settings.steps):
-            loss = loss_of(model, next(batches))
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 50.0)
-            optimizer.step()
-            schedule.step()
-            value = loss.detach()
-            smooth = value if smooth is None else smooth + 0.05 * (value - smooth)
-            if bar.update():
-                bar.set_postfix_str(f"loss {float(smooth):.1f} {unit}", refresh=False)
-        if smooth is not None:
-            bar.set_postfix_str(f"loss {float(smooth):.1f} {unit}")
-    return model.eval()
-
-
-@contextlib.contextmanager
-def single_thread() -> Iterator[None]:
-    """Keep PyTorch's CPU operations on one thread.
-
-    The matrices here are too small for a second thread to save much, and where
-    another program uses the cores, threads that wait for each other take ten times as long.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 @dataclass(frozen=True)
-class Judgement:
-    """What was measured on V views.
+class Both:
+    """What was measured of both models, and which views are clear.
 
     Args:
-        nll: (V,) nats, density per metre to the 48.
-        mode: (V,) MPJPE of the flow's mode, millimetres.
-        regressor: (V,) MPJPE of the regressor, millimetres.
-        samples: (V, 100) MPJPE of the flow's samples, millimetres.
+        flow: The flow's figures.
+        regressor: The regressor's.
         clear: (V,) bool, no joint hidden.
     """
 
-    nll: Tensor
-    mode: Tensor
-    regressor: Tensor
-    samples: Tensor
+    flow: Judgement
+    regressor: Judgement
     clear: Tensor
 
     def groups(self) -> dict[str, Tensor]:
@@ -186,55 +82,22 @@ class Judgement:
 
     def best_curve(self, rows: Tensor) -> list[float]:
         """Mean error of the best of 1, 2, ..., 100 samples, over the views in a mask (V,)."""
-        best = self.samples[rows].cummin(dim=1).values.mean(dim=0)
-        return [float(value) for value in best]
+        return [float(value) for value in self.flow.best_mm[rows].mean(dim=0)]
 
 
-def with_pelvis(theta: Tensor) -> Tensor:
-    """Joints (..., 16, 3) seen from the pelvis -> (..., 17, 3) with the pelvis at the origin."""
-    return torch.cat([torch.zeros_like(theta[..., :1, :]), theta], dim=-2)
-
-
-def error_mm(theta: Tensor, truth: Tensor) -> Tensor:
-    """MPJPE over 17 joints, the pelvis with its zero error among them, in millimetres."""
-    return 1000 * mpjpe(with_pelvis(theta), with_pelvis(truth))
-
-
-@torch.inference_mode()
-def judge(flow: LiftingModel, regressor: LiftingModel, views: Views, seed: int) -> Judgement:
-    """Measure both models on held-out views."""
-    generator = torch.Generator(views.joints.device).manual_seed(seed)
-    parts: list[tuple[Tensor, ...]] = []
-    starts = range(0, len(views), VIEWS_PER_CHUNK)
-    for start in tqdm(starts, desc="evaluating", unit="chunk", ncols=88):
-        some = views[start : start + VIEWS_PER_CHUNK]
-        theta = some.relative
-        posterior = flow(some.keypoints, some.visible)
-        samples = posterior.sample(NUM_SAMPLES, generator=generator)
-        parts.append(
-            (
-                -posterior.log_prob(theta),
-                error_mm(posterior.mode(), theta),
-                error_mm(regressor(some.keypoints, some.visible).mode(), theta),
-                error_mm(samples, theta[:, None]),
-                some.visible.all(dim=1),
-            )
-        )
-    return Judgement(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
-
-
-def summarise(judgement: Judgement) -> Metrics:
+def summarise(both: Both) -> Metrics:
     """The figures of the table, by group of views; a group without views is left out."""
+    assert both.flow.nll is not None
     table: Metrics = {}
-    for name, rows in judgement.groups().items():
+    for name, rows in both.groups().items():
         if not rows.any():
             continue
-        best = judgement.best_curve(rows)
+        best = both.best_curve(rows)
         table[name] = {
             "views": int(rows.sum()),
-            "nll_nats": float(judgement.nll[rows].mean()),
-            "mode_mpjpe_mm": float(judgement.mode[rows].mean()),
-            "regressor_mpjpe_mm": float(judgement.regressor[rows].mean()),
+            "nll_nats": float(both.flow.nll[rows].mean()),
+            "mode_mpjpe_mm": float(both.flow.point_mm[rows].mean()),
+            "regressor_mpjpe_mm": float(both.regressor.point_mm[rows].mean()),
             **{f"best_of_{n}_mpjpe_mm": best[n - 1] for n in REPORTED_N},
         }
     return table
@@ -257,33 +120,25 @@ def format_table(metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
-def upright(theta: Tensor) -> NDArray[np.float32]:
-    """Theta (..., 16, 3) in the camera frame -> (..., 17, 3) with y up, z towards the viewer."""
-    joints: NDArray[np.float32] = with_pelvis(theta).cpu().numpy() * np.array(
-        [1, -1, -1], np.float32
-    )
-    return joints
-
-
-def pick_view(judgement: Judgement, views: Views, rows: Tensor) -> int | None:
+def pick_view(both: Both, views: Views, rows: Tensor) -> int | None:
     """A view worth a picture: the mode's error is typical, the limbs are spread out."""
     if not rows.any():
         return None
-    errors = judgement.mode[rows]
-    low, high = torch.quantile(errors, 0.35), torch.quantile(errors, 0.65)
-    typical = rows & (judgement.mode >= low) & (judgement.mode <= high)
+    mode = both.flow.point_mm
+    low, high = torch.quantile(mode[rows], 0.35), torch.quantile(mode[rows], 0.65)
+    typical = rows & (mode >= low) & (mode <= high)
     spread = views.relative.norm(dim=-1).std(dim=1) + views.relative.std(dim=1).amin(dim=1)
     return int(torch.where(typical, spread.cpu(), -1.0).argmax())
 
 
 @torch.inference_mode()
-def draw(flow: LiftingModel, judgement: Judgement, views: Views, out: Path, seed: int) -> None:
+def draw(flow: LiftingModel, both: Both, views: Views, out: Path, seed: int) -> None:
     """Write the pictures."""
     generator = torch.Generator(views.joints.device).manual_seed(seed)
-    clear, hidden = judgement.clear, (~views.visible).sum(dim=1).cpu()
+    clear, hidden = both.clear, (~views.visible).sum(dim=1).cpu()
     well_hidden = hidden >= min(4, int(hidden.max())) if bool(hidden.any()) else hidden > 0
     for name, rows in (("clear", clear), ("occluded", well_hidden)):
-        index = pick_view(judgement, views, rows)
+        index = pick_view(both, views, rows)
         if index is None:
             continue
         view = views[index : index + 1]
@@ -298,19 +153,20 @@ def draw(flow: LiftingModel, judgement: Judgement, views: Views, out: Path, seed
             truth=upright(view.relative[0]),
             title=f"{count} of 17 joints hidden" if count else "Every joint seen",
             note=(
-                f"A held-out person with an error that is typical: mode {judgement.mode[index]:.0f}"
-                f" mm, best of {NUM_SAMPLES} samples {judgement.samples[index].min():.0f} mm. "
+                "A held-out person with an error that is typical: "
+                f"mode {both.flow.point_mm[index]:.0f} mm, "
+                f"best of {NUM_SAMPLES} samples {both.flow.best_mm[index, -1]:.0f} mm. "
                 f"{DRAWN_SAMPLES} samples are drawn."
             ),
         )
     titles = {"all": "all views", "clear": "every joint seen", "occluded": "some joints hidden"}
     curves = {
         titles[name]: (
-            judgement.best_curve(rows),
-            float(judgement.mode[rows].mean()),
-            float(judgement.regressor[rows].mean()),
+            both.best_curve(rows),
+            float(both.flow.point_mm[rows].mean()),
+            float(both.regressor.point_mm[rows].mean()),
         )
-        for name, rows in judgement.groups().items()
+        for name, rows in both.groups().items()
         if rows.any()
     }
     best_of_n_picture(
@@ -406,23 +262,34 @@ def run(
     def lap(name: str) -> None:
         seconds[name] = round(time.perf_counter() - start - sum(seconds.values()), 1)
 
-    train_poses = torch.from_numpy(poses.train).to(device)
-    held_out = torch.from_numpy(poses.part(split)).to(device)
-    number = min(len(held_out), settings.test_views)
-    chosen = torch.linspace(0, len(held_out) - 1, number, device=device).round().long()
+    source = PoseViews(torch.from_numpy(poses.train).to(device), VIEWS)
+    others = PoseViews(torch.from_numpy(poses.part(split)).to(device), VIEWS)
     generator = torch.Generator(device).manual_seed(settings.seed + 1)
-    views = occlude(photograph(held_out[chosen], generator), generator)
+    views = others.held_out(settings.test_views, generator)
+    schedule = Schedule(
+        settings.steps, settings.batch_size, settings.learning_rate, seed=settings.seed
+    )
+    plan = Plan(tuple(range(1, NUM_SAMPLES + 1)), quantised=(), seed=settings.seed + 2)
 
     with single_thread():
-        flow = train("flow     ", "nats", flow_loss(settings.mode_weight), train_poses, settings)
+        torch.manual_seed(settings.seed)
+        flow = FlowLifter(LiftingModel(), mode_weight=settings.mode_weight).to(device)
+        fit(flow, source, schedule, "flow     ", "nats")
         lap("train_flow")
-        regressor = train("regressor", "mm", regressor_loss, train_poses, settings)
+        torch.manual_seed(settings.seed)
+        # Its loss is in metres: there the flow's bound, meant for nats, would never be reached.
+        gentle = replace(schedule, clip=schedule.clip / 1000)
+        regressor = fit(ModeRegressor(LiftingModel()).to(device), source, gentle, "regressor", "m")
         lap("train_regressor")
-        judgement = judge(flow, regressor, views, settings.seed + 2)
+        both = Both(
+            judge(flow, views, plan, "evaluating"),
+            judge(regressor, views, Plan(counts=(1,), quantised=())),
+            views.visible.all(dim=1).cpu(),
+        )
         lap("evaluate")
 
-    draw(flow, judgement, views, out, settings.seed + 3)
-    flow.save(out)
+    draw(flow.model, both, views, out, settings.seed + 3)
+    flow.model.save(out)
     lap("pictures")
     results = {
         "command": command,
@@ -431,15 +298,15 @@ def run(
             "split": split,
             "subjects": {name: list(names) for name, names in poses.subjects.items()},
             "train_poses": len(poses.train),
-            "held_out_poses": len(held_out),
+            "held_out_poses": len(others),
         },
         "settings": asdict(settings),
-        "model": flow.config,
+        "model": flow.model.config,
         "device": str(device),
         "torch": torch.__version__,
         "seconds": seconds | {"total": round(time.perf_counter() - start, 1)},
-        "metrics": summarise(judgement),
-        "best_of_n_mpjpe_mm": judgement.best_curve(judgement.groups()["all"]),
+        "metrics": summarise(both),
+        "best_of_n_mpjpe_mm": both.best_curve(both.groups()["all"]),
     }
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     return results

@@ -10,9 +10,9 @@ from flowprior import ConditionalPosePrior, PosePosterior, checkpoint
 from flowprior.checkpoint import CheckpointError, ModelFile
 from flowprior.skeleton import H36M_17
 
-__all__ = ["LiftingModel", "MartinezEncoder", "keypoint_features"]
+__all__ = ["INPUTS", "KeypointReader", "LiftingModel", "MartinezEncoder", "keypoint_features"]
 
-FEATURES_PER_JOINT = 3
+INPUTS = ("flags", "standardised")
 PIXELS_PER_UNIT = IMAGE_PX / 4
 ENCODER_FILE = "encoder.safetensors"
 PRIOR_FILE = "prior.safetensors"
@@ -35,6 +35,53 @@ def keypoint_features(keypoints: Tensor, visible: Tensor) -> Tensor:
     flag = visible.to(keypoints.dtype)[..., None]
     centred = (keypoints - IMAGE_PX / 2) / PIXELS_PER_UNIT
     return torch.cat([centred * flag, flag], dim=-1).flatten(start_dim=-2)
+
+
+class KeypointReader(nn.Module):
+    """2D keypoints as network input.
+
+    Args:
+        inputs: ``"flags"``: `keypoint_features`, 51 numbers. ``"standardised"``: x and y in pixels,
+            each of the 34 less its mean over its standard deviation, as Martinez et al.; a hidden
+            joint is at its mean. Those statistics come from `fit`.
+
+    Attributes:
+        features: How many numbers it gives.
+    """
+
+    def __init__(self, inputs: str = "flags") -> None:
+        if inputs not in INPUTS:
+            raise ValueError(f"inputs must be one of {INPUTS}, got {inputs!r}")
+        super().__init__()
+        self.inputs = inputs
+        joints = H36M_17.num_joints
+        self.features = (3 if inputs == "flags" else 2) * joints
+        self.mean: Tensor | None
+        self.std: Tensor | None
+        for name in ("mean", "std"):
+            start = None if inputs == "flags" else torch.full((joints, 2), float("nan"))
+            self.register_buffer(name, start)
+
+    @torch.no_grad()
+    def fit(self, keypoints: Tensor) -> None:
+        """Take the statistics from keypoints (B, 17, 2) of training views; nothing for flags."""
+        if self.mean is not None and self.std is not None:
+            self.mean.copy_(keypoints.mean(dim=0))
+            self.std.copy_(keypoints.std(dim=0).clamp(min=1.0))
+
+    def forward(self, keypoints: Tensor, visible: Tensor) -> Tensor:
+        """Keypoints (B, 17, 2) in pixels, of which ``visible`` (B, 17) count -> (B, features).
+
+        Raises:
+            RuntimeError: There are no statistics yet.
+        """
+        if self.mean is None or self.std is None:
+            return keypoint_features(keypoints, visible)
+        # On another device the host would have to wait for it.
+        if self.std.device.type == "cpu" and bool(self.std.isnan().any()):
+            raise RuntimeError("the keypoints' statistics are not set: call fit() first")
+        standard = (keypoints - self.mean) / self.std
+        return torch.where(visible[..., None], standard, 0).flatten(start_dim=-2)
 
 
 class MartinezEncoder(nn.Module):
@@ -90,6 +137,14 @@ class LiftingModel(nn.Module):
         dropout: Dropout probability of the encoder.
         hidden_features: Width of the flow's conditioners.
         num_steps: Number of flow steps.
+        inputs: How keypoints are read, see `KeypointReader`.
+        flow_blocks: Residual blocks of each conditioner.
+        preset: The flow's, ``"default"`` or ``"prohmr"``.
+        coupling: The flow's, ``"additive"``, ``"affine"`` or ``"spline"``.
+        target_noise: Standard deviation of the noise on targets in the NLL of training, metres.
+
+    Raises:
+        ValueError: A name is unknown or a size out of range.
     """
 
     def __init__(
@@ -99,6 +154,11 @@ class LiftingModel(nn.Module):
         dropout: float = 0.0,
         hidden_features: int = 128,
         num_steps: int = 4,
+        inputs: str = "flags",
+        flow_blocks: int = 2,
+        preset: str = "default",
+        coupling: str = "additive",
+        target_noise: float = 0.005,
     ) -> None:
         super().__init__()
         self.config = {
@@ -107,21 +167,29 @@ class LiftingModel(nn.Module):
             "dropout": dropout,
             "hidden_features": hidden_features,
             "num_steps": num_steps,
+            "inputs": inputs,
+            "flow_blocks": flow_blocks,
+            "preset": preset,
+            "coupling": coupling,
+            "target_noise": target_noise,
         }
-        self.encoder = MartinezEncoder(
-            FEATURES_PER_JOINT * H36M_17.num_joints, width, num_blocks, dropout
-        )
+        self.reader = KeypointReader(inputs)
+        self.encoder = MartinezEncoder(self.reader.features, width, num_blocks, dropout)
         self.prior = ConditionalPosePrior(
             context_features=width,
             joints=H36M_17.num_joints - 1,
             space="points",
             hidden_features=hidden_features,
             num_steps=num_steps,
+            num_blocks=flow_blocks,
+            preset=preset,
+            coupling=coupling,
+            target_noise=target_noise,
         )
 
     def context(self, keypoints: Tensor, visible: Tensor) -> Tensor:
         """Context (B, W) of keypoints (B, 17, 2) in pixels, of which ``visible`` (B, 17) count."""
-        encoded: Tensor = self.encoder(keypoint_features(keypoints, visible))
+        encoded: Tensor = self.encoder(self.reader(keypoints, visible))
         return encoded
 
     def forward(self, keypoints: Tensor, visible: Tensor) -> PosePosterior:
@@ -130,7 +198,9 @@ class LiftingModel(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write ``prior.safetensors`` and ``encoder.safetensors`` to an existing folder."""
-        checkpoint.save(folder / ENCODER_FILE, ModelFile(self.encoder.state_dict(), self.config))
+        weights = {"encoder": self.encoder, "reader": self.reader}
+        tensors = nn.ModuleDict(weights).state_dict()
+        checkpoint.save(folder / ENCODER_FILE, ModelFile(tensors, self.config))
         self.prior.save(folder / PRIOR_FILE)
 
     @classmethod
@@ -148,7 +218,8 @@ class LiftingModel(nn.Module):
         file = checkpoint.load(folder / ENCODER_FILE)
         try:
             model = cls(**file.config)
-            model.encoder.load_state_dict(dict(file.tensors))
+            weights = {"encoder": model.encoder, "reader": model.reader}
+            nn.ModuleDict(weights).load_state_dict(dict(file.tensors))
         except (TypeError, RuntimeError) as error:
             raise CheckpointError(f"{folder / ENCODER_FILE} is not an encoder: {error}") from error
         expected = model.prior.config

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from examples.data.cameras import FOCAL_PX, occlude, photograph, project
+from examples.data.cameras import FOCAL_PX, crop, occlude, photograph, project
 from examples.data.poses import load_poses
 from flowprior.skeleton import H36M_17
 
@@ -137,3 +137,37 @@ def test_rows_and_empty_batches(poses):
 def test_wrong_shape():
     with pytest.raises(ValueError, match=r"\(B, 17, 3\), got \(17, 3\)"):
         photograph(torch.zeros(17, 3))
+
+
+class TestCrop:
+    @pytest.fixture
+    def views(self, poses):
+        return photograph(poses[:200], generator())
+
+    def test_only_what_lies_outside_one_rectangle_is_hidden(self, views):
+        cropped = crop(views, torch.Generator().manual_seed(0))
+        assert torch.equal(cropped.keypoints, views.keypoints)
+        for keypoints, visible in zip(cropped.keypoints, cropped.visible, strict=True):
+            inside = keypoints[visible]
+            low, high = inside.amin(dim=0), inside.amax(dim=0)
+            within = ((keypoints >= low) & (keypoints <= high)).all(dim=-1)
+            assert torch.equal(within, visible)
+            assert visible.sum() >= 4
+
+    def test_a_larger_crop_shows_more(self, views):
+        shown = [
+            crop(views, torch.Generator().manual_seed(1), smallest=size, largest=size).visible.sum()
+            for size in (0.1, 0.5, 1.0, 2.1)
+        ]
+        assert shown == sorted(shown)
+        assert shown[-1] == views.visible.numel()
+
+    def test_what_was_hidden_stays_hidden(self, views):
+        hidden = occlude(views, torch.Generator().manual_seed(2), probability=1.0)
+        cropped = crop(hidden, torch.Generator().manual_seed(3))
+        assert not (cropped.visible & ~hidden.visible).any()
+
+    @pytest.mark.parametrize("shares", [(0.0, 0.5), (0.6, 0.5)])
+    def test_bad_shares(self, views, shares):
+        with pytest.raises(ValueError, match="smallest"):
+            crop(views, smallest=shares[0], largest=shares[1])

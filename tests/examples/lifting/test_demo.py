@@ -4,13 +4,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from examples.data.cameras import occlude, photograph
 from examples.data.poses import load_poses
 from examples.lifting import demo
-from examples.lifting.model import LiftingModel, MartinezEncoder, keypoint_features
-from flowprior import CheckpointError, ConditionalPosePrior
+from examples.lifting.model import LiftingModel
 
 FIGURES = {
     "views",
@@ -21,21 +18,7 @@ FIGURES = {
     "best_of_10_mpjpe_mm",
     "best_of_100_mpjpe_mm",
 }
-
-
-@pytest.fixture(scope="module")
-def views():
-    generator = torch.Generator().manual_seed(0)
-    joints = torch.from_numpy(embedded(0).train[:64])
-    return occlude(photograph(joints, generator), generator)
-
-
 SMALL = {"width": 16, "num_blocks": 1, "hidden_features": 8, "num_steps": 2}
-
-
-@pytest.fixture
-def small():
-    return LiftingModel(**SMALL)
 
 
 @functools.cache
@@ -59,114 +42,6 @@ def small_demo(monkeypatch):
     monkeypatch.setattr(demo, "load_poses", load)
     monkeypatch.setattr(demo, "LiftingModel", functools.partial(LiftingModel, **SMALL))
     return lambda *argv: demo.main([*argv, "--device", "cpu"])
-
-
-class TestModel:
-    def test_hidden_joints_cannot_be_read(self, views):
-        features = keypoint_features(views.keypoints, views.visible)
-        assert features.shape == (64, 51)
-        moved = views.keypoints + 300.0 * ~views.visible[..., None]
-        assert torch.equal(keypoint_features(moved, views.visible), features)
-        assert features.view(64, 17, 3)[~views.visible].abs().max() == 0
-
-    def test_features_are_in_image_units(self):
-        keypoints = torch.tensor([[500.0, 500.0], [750.0, 0.0]])
-        features = keypoint_features(keypoints, torch.tensor([True, True]))
-        assert features.tolist() == [0.0, 0.0, 1.0, 1.0, -2.0, 1.0]
-
-    def test_the_encoder_is_martinez(self):
-        encoder = MartinezEncoder(34, width=1024, num_blocks=2, dropout=0.5)
-        kinds = [type(m) for m in encoder.modules() if not list(m.children())]
-        assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout] * 5
-        # The published network without its last layer.
-        assert sum(p.numel() for p in encoder.parameters()) == 34 * 1024 + 4 * 1024**2 + 5 * 3072
-        assert encoder(torch.randn(4, 34)).shape == (4, 1024)
-
-    def test_blocks_are_residual(self):
-        encoder = MartinezEncoder(5, width=6, num_blocks=2).eval()
-        x = torch.randn(3, 5)
-        with torch.no_grad():
-            for block in encoder.blocks:
-                for layer in block:
-                    layer[1].weight.zero_()
-            torch.testing.assert_close(encoder(x), encoder.first(x))
-
-    def test_posterior_over_sixteen_joints(self, small, views):
-        posterior = small.eval()(views.keypoints, views.visible)
-        assert posterior.mode().shape == (64, 16, 3)
-        assert posterior.sample(5).shape == (64, 5, 16, 3)
-        assert posterior.log_prob(views.relative).shape == (64,)
-
-    def test_every_parameter_learns(self, small, views):
-        small.train()
-        demo.flow_loss(1.0)(small, views).backward()
-        without = [n for n, p in small.named_parameters() if p.grad is None or not p.grad.any()]
-        assert without == []
-
-    def test_save_and_load(self, small, views, tmp_path):
-        small.train()
-        demo.flow_loss(0.0)(small, views).backward()  # also fills batch norm and ActNorm
-        small.eval().save(tmp_path)
-        again = LiftingModel.load(tmp_path)
-        assert not again.training
-        mode = small(views.keypoints, views.visible).mode()
-        assert torch.equal(again(views.keypoints, views.visible).mode(), mode)
-        prior = ConditionalPosePrior.load(tmp_path / "prior.safetensors")
-        context = small.context(views.keypoints, views.visible)
-        assert torch.equal(prior.mode(context), mode)
-
-    def test_files_of_two_models_are_told_apart(self, small, tmp_path):
-        small.save(tmp_path)
-        LiftingModel(width=24, num_blocks=1, hidden_features=8).prior.save(
-            tmp_path / "prior.safetensors"
-        )
-        with pytest.raises(CheckpointError, match="not from one model"):
-            LiftingModel.load(tmp_path)
-        (tmp_path / "encoder.safetensors").write_bytes(
-            (tmp_path / "prior.safetensors").read_bytes()
-        )
-        with pytest.raises(CheckpointError, match="not an encoder"):
-            LiftingModel.load(tmp_path)
-
-
-class TestLosses:
-    def test_flow_loss_is_nll_plus_weighted_mode_error(self, small, views):
-        small.eval()
-        context = small.context(views.keypoints, views.visible)
-        nll = small.prior.nll(views.relative, context)
-        mode_error = (small.prior.mode(context) - views.relative).abs().sum() / 64
-        torch.testing.assert_close(demo.flow_loss(7.0)(small, views), nll + 7 * mode_error)
-
-    def test_regressor_loss_is_the_mode_error_in_millimetres(self, small, views):
-        small.eval()
-        mode = small(views.keypoints, views.visible).mode()
-        expected = (mode - views.relative).norm(dim=-1).mean() * 1000
-        torch.testing.assert_close(demo.regressor_loss(small, views), expected)
-
-    def test_the_pelvis_counts_with_no_error(self):
-        theta = torch.zeros(2, 16, 3)
-        torch.testing.assert_close(
-            demo.error_mm(theta + torch.tensor([0.0, 0.017, 0.0]), theta), torch.full((2,), 16.0)
-        )
-
-    def test_training_views_are_new_every_time_and_the_same_for_both_models(self):
-        poses = torch.from_numpy(embedded(0).test)
-        settings = demo.Settings(batch_size=8)
-        first, second = demo.training_views(poses, settings), demo.training_views(poses, settings)
-        a, b, c = next(first), next(second), next(first)
-        assert torch.equal(a.keypoints, b.keypoints)
-        assert not torch.equal(a.keypoints, c.keypoints)
-
-
-def test_training_lowers_both_objectives():
-    poses = torch.from_numpy(embedded(0).train)
-    settings = demo.Settings(steps=40, batch_size=64)
-    batch = next(demo.training_views(poses, demo.Settings(seed=9, batch_size=256)))
-    for loss in (demo.flow_loss(0.0), demo.regressor_loss):
-        start = demo.train("start", "", loss, poses, demo.Settings(steps=1, batch_size=64))
-        end = demo.train("end", "", loss, poses, settings)
-        with torch.no_grad():
-            assert loss(end, batch) < 0.9 * loss(start, batch) - 5
 
 
 class TestProgram:
@@ -246,7 +121,7 @@ class TestProgram:
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(demo, "regressor_loss", interrupt)
+        monkeypatch.setattr(demo.ModeRegressor, "loss", interrupt)
         assert small_demo("--steps", "2", "--out", str(out)) == 130
         assert "interrupted" in capsys.readouterr().err
         assert list(out.iterdir()) == []

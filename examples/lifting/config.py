@@ -1,0 +1,160 @@
+"""Every setting of training in one readable file, any of them overridden as ``key=value``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from examples.lifting.baselines import FactorisedLifter, MixtureLifter, MultiHeadLifter
+from examples.lifting.methods import FlowLifter, Regressor, TrainedLifter
+from examples.lifting.model import LiftingModel
+from examples.lifting.sources import Recording
+from examples.lifting.views import ViewOptions
+from examples.training.settings import read_settings
+
+__all__ = ["CONFIGS", "Config", "read_config"]
+
+CONFIGS = Path(__file__).parent / "configs"
+
+METHODS = ("flow", "regressor", "multi-head", "mixture", "factorised")
+SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+LOGGERS = ("csv", "tensorboard", "none")
+CAMERAS = ("recorded", "virtual")
+POSITIVE = (
+    "width", "hidden_features", "flow_steps", "heads", "components", "steps", "batch_size",
+    "learning_rate", "every", "val_every", "val_views", "checkpoint_every", "log_every",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "num_blocks", "flow_blocks", "dropout", "target_noise", "nll_weight", "mode_weight",
+    "relaxation", "weight_decay", "clip", "noise_px", "vary_bones", "seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one training, as the files in ``configs/`` explain them; none has a default."""
+
+    method: str
+    inputs: str
+    width: int
+    num_blocks: int
+    dropout: float
+    preset: str
+    coupling: str
+    hidden_features: int
+    flow_steps: int
+    flow_blocks: int
+    target_noise: float
+    nll_weight: float
+    mode_weight: float
+    heads: int
+    relaxation: float
+    components: int
+    regressor_loss: str
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    schedule: str
+    clip: float
+    precision: str
+    occlusion: str
+    noise_px: float
+    nose: bool
+    mirror: bool
+    vary_bones: float
+    cameras: str
+    keypoints: str
+    val_subjects: str
+    every: int
+    val_every: int
+    val_views: int
+    checkpoint_every: int
+    log_every: int
+    logger: str
+    devices: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("method", METHODS),
+            ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
+            ("logger", LOGGERS),
+            ("cameras", CAMERAS),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        for name in POSITIVE:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in NOT_NEGATIVE:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices) > 0):
+            raise ValueError(f"devices must be auto or a number above 0, got {self.devices!r}")
+        _ = self.view_options
+
+    @property
+    def view_options(self) -> ViewOptions:
+        """How people are seen."""
+        return ViewOptions(self.occlusion, self.noise_px, self.nose, self.mirror, self.vary_bones)
+
+    @property
+    def recording(self) -> Recording | None:
+        """How Human3.6M is read; None for virtual cameras."""
+        if self.cameras == "virtual":
+            return None
+        subjects = tuple(self.val_subjects.replace(",", " ").split())
+        return Recording(self.keypoints, subjects, self.every)
+
+    def make(self) -> TrainedLifter:
+        """A new lifter.
+
+        Raises:
+            ValueError: A setting of the network is unknown or out of range.
+        """
+        network: dict[str, Any] = {
+            "width": self.width,
+            "num_blocks": self.num_blocks,
+            "dropout": self.dropout,
+            "inputs": self.inputs,
+        }
+        if self.method == "regressor":
+            return Regressor(self.regressor_loss, **network)
+        if self.method == "multi-head":
+            return MultiHeadLifter(self.heads, self.relaxation, **network)
+        if self.method == "mixture":
+            return MixtureLifter(self.components, noise=self.target_noise, **network)
+        if self.method == "factorised":
+            return FactorisedLifter(self.target_noise, **network)
+        model = LiftingModel(
+            **network,
+            hidden_features=self.hidden_features,
+            num_steps=self.flow_steps,
+            flow_blocks=self.flow_blocks,
+            preset=self.preset,
+            coupling=self.coupling,
+            target_noise=self.target_noise,
+        )
+        return FlowLifter(model, self.nll_weight, self.mode_weight)
+
+
+def read_config(path: Path, overrides: Sequence[str] = (), **given: object) -> Config:
+    """Read a file of settings.
+
+    Args:
+        path: A YAML file with every setting.
+        overrides: Texts ``key=value``, the value as it would stand in the file.
+        given: Settings that replace those of the file; None leaves a setting as it is.
+
+    Returns:
+        The settings.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no YAML, a setting is missing, unknown, of another type or out of
+            range, or an override is not ``key=value``. The message names it.
+    """
+    return read_settings(Config, path, overrides, **given)

@@ -1,0 +1,311 @@
+"""Judge trained lifters on people they have not seen, and draw what more samples are worth.
+
+The first --model is judged in full; against it stand as many random training poses, and
+N(mode, sigma^2 I). More models are judged beside it: around a regressor stands a full-covariance
+Gaussian, fitted on the validation part.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from examples.lifting.config import Config, read_config
+from examples.lifting.figures import figure_4
+from examples.lifting.judging import COUNTS, Judgement, Plan, judge
+from examples.lifting.methods import (
+    Lifter,
+    Regressor,
+    TrainedLifter,
+    TrainingPoses,
+    gaussian_around,
+    isotropic_around,
+)
+from examples.lifting.sources import Sources, load_sources
+from examples.lifting.tables import best_of_n_table, comparison_table, markdown, sigma_table
+from examples.lifting.train import CONFIG_FILE, WEIGHTS_FILE
+from examples.lifting.views import RecordedViews, ViewSource
+from examples.pictures import reliability_picture
+from examples.training.checkpoints import load_weights, write_text
+from flowprior.checkpoint import CheckpointError
+from flowprior.metrics import Tally
+
+__all__ = ["load_lifter", "main", "training_poses"]
+
+SIGMAS_CM = (1, 2, 5, 10, 20)
+VAL_VIEWS = 5000
+TRAINING_DRAWS = 200_000
+
+
+def load_lifter(folder: Path, device: torch.device | str = "cpu") -> tuple[TrainedLifter, Config]:
+    """What a training wrote, in evaluation mode, and its settings.
+
+    Args:
+        folder: The ``--out`` of a training that is finished.
+        device: Where its weights shall be.
+
+    Returns:
+        The lifter and its settings.
+
+    Raises:
+        FileNotFoundError: There is no finished training there.
+        CheckpointError: Its weights are damaged.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise FileNotFoundError(f"{folder} is not the folder of a training: no {CONFIG_FILE}")
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise FileNotFoundError(f"the training in {folder} is not finished: no {WEIGHTS_FILE}")
+    config = read_config(folder / CONFIG_FILE)
+    lifter = config.make()
+    load_weights(folder / WEIGHTS_FILE, lifter)
+    return lifter.eval().to(device), config
+
+
+def training_poses(source: ViewSource, seed: int, device: torch.device | str) -> TrainingPoses:
+    """Poses as training views have them, from new cameras where cameras are virtual.
+
+    Args:
+        source: Views to train on.
+        seed: Seed of the draws.
+        device: The device of the views.
+
+    Returns:
+        The lifter that draws among 200,000 of them.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    kept: list[Tensor] = [
+        source.draw(10_000, generator).relative for _ in range(TRAINING_DRAWS // 10_000)
+    ]
+    return TrainingPoses(torch.cat(kept))
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.lifting.evaluate",
+        description=__doc__,
+        epilog="Written to --out: results.json, table.md, figure_4.png, reliability.png. "
+        "Exit code: 0 done, 2 bad arguments or data, 130 interrupted.",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="the --out of trainings; the first is judged in full, the others beside it",
+    )
+    parser.add_argument("--data", type=Path, metavar="PATH", help="as for train")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: evaluation/ in the first model's folder"
+    )
+    parser.add_argument("--split", choices=("test", "val"), default="test")
+    parser.add_argument(
+        "--views", type=int, default=1000, metavar="N", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=COUNTS[-1],
+        metavar="N",
+        help="most samples of a view (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quantised-views",
+        type=int,
+        default=200,
+        metavar="N",
+        help="of which samples are reduced by k-means (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate; returns the exit code."""
+    args = parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        return _fail("--device cuda: this PyTorch finds no GPU")
+    device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
+    try:
+        lifters = {folder.name: load_lifter(folder, device)[0] for folder in args.model}
+        if len(lifters) < len(args.model):
+            raise ValueError("two of the --model folders have the same name")
+        config = load_lifter(args.model[0])[1]
+        sources = load_sources(
+            args.data, config.view_options, device, config.seed, config.recording
+        )
+        if args.split not in sources.parts:
+            raise ValueError(f"{sources.source}: no subject is in the {args.split} part")
+        out = args.out or args.model[0] / "evaluation"
+        out.mkdir(parents=True, exist_ok=True)
+        plan = make_plan(args)
+    except (OSError, ValueError, CheckpointError) as error:
+        return _fail(str(error))
+    try:
+        judged = judge_all(lifters, sources, plan, args, device)
+    except KeyboardInterrupt:
+        print("\ninterrupted; no results were written", file=sys.stderr)
+        return 130
+    write(out, judged, sources, args)
+    return 0
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """What to measure; ValueError for numbers that make no sense."""
+    counts = tuple(n for n in COUNTS if n < args.samples)
+    return Plan(
+        counts=(*counts, args.samples),
+        quantised=tuple(n for n in (5, 10, 25) if n < args.samples),
+        quantised_from=args.samples,
+        quantised_views=args.quantised_views,
+        seed=args.seed,
+    )
+
+
+def judge_all(
+    lifters: Mapping[str, TrainedLifter],
+    sources: Sources,
+    plan: Plan,
+    args: argparse.Namespace,
+    device: torch.device,
+) -> dict[str, Judgement]:
+    """Judge the models and what they are compared with.
+
+    Args:
+        lifters: The models, by name; the first is the one that matters.
+        sources: All views.
+        plan: What to measure.
+        args: The command line.
+        device: Where everything is.
+
+    Returns:
+        Judgements by the name of what was judged.
+    """
+    generator = torch.Generator(device).manual_seed(args.seed)
+    views = sources.parts[args.split].held_out(args.views, generator)
+    compared: dict[str, Lifter] = dict(lifters)
+    for name, lifter in lifters.items():
+        if isinstance(lifter, Regressor) and "val" in sources.parts:
+            val = sources.parts["val"].held_out(VAL_VIEWS, generator)
+            compared[f"Gaussian around {name}"] = gaussian_around(lifter, val)
+    compared["training poses"] = training_poses(sources.parts["train"], args.seed, device)
+    judged = {name: judge(each, views, plan, name) for name, each in compared.items()}
+    first = next(iter(lifters.values()))
+    for sigma in SIGMAS_CM:
+        around = isotropic_around(first, sigma / 100, views.joints)
+        name = f"sigma {sigma} cm"
+        judged[name] = judge(around, views, Plan(plan.counts, quantised=(), seed=plan.seed), name)
+    return judged
+
+
+def write(
+    out: Path, judged: Mapping[str, Judgement], sources: Sources, args: argparse.Namespace
+) -> None:
+    """Write figures, tables and pictures, and print the tables."""
+    figures: dict[str, Sequence[dict[str, Any]]] = {
+        name: [judgement.figures()] for name, judgement in judged.items()
+    }
+    first = next(iter(judged))
+    results: dict[str, Any] = {
+        "models": [str(folder) for folder in args.model],
+        "data": {
+            "source": sources.source,
+            "split": args.split,
+            "subjects": sources.subjects[args.split],
+            "views": len(judged[first].point_mm),
+        },
+        "seed": args.seed,
+        "torch": torch.__version__,
+        "metrics": {name: runs[0] for name, runs in figures.items()},
+    }
+    part = sources.parts[args.split]
+    groups = part.held_out_groups(args.views) if isinstance(part, RecordedViews) else []
+    if groups:
+        results["protocol_1"] = {
+            name: mean_of_actions(judgement, groups) for name, judgement in judged.items()
+        }
+    write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
+    counts = judged[first].counts
+    pair = {name: figures[name] for name in (first, "training poses")}
+    around = {"mode": figures[first]} | {
+        name: runs for name, runs in figures.items() if name.startswith("sigma")
+    }
+    text = "\n\n".join(
+        [
+            comparison_table(figures),
+            *protocol_table(results.get("protocol_1", {})),
+            "PA-MPJPE of the best of n samples, mm (the figure)",
+            best_of_n_table(pair, counts, "pa_mpjpe_mm"),
+            sigma_table(around),
+        ]
+    )
+    write_text(out / "table.md", text + "\n")
+    figure_4(
+        out / "figure_4.png",
+        counts,
+        {
+            "flow": judged[first].best_pa_mm.mean(dim=0).tolist(),
+            "training poses": judged["training poses"].best_pa_mm.mean(dim=0).tolist(),
+        },
+        f"{len(judged[first].point_mm)} views of people not seen in training.",
+    )
+    reliability_picture(
+        out / "reliability.png",
+        {
+            name: ([level / 20 for level in range(21)], judgement.coverage.tolist())
+            for name, judgement in judged.items()
+            if judgement.nll is not None and not name.startswith("sigma")
+        },
+        "How often the truth lies as near as the samples say",
+        "Median over the joints; people not seen in training.",
+    )
+    print(f"{sources}\n\n{text}\n\nresults and pictures are in {out}")
+
+
+def mean_of_actions(judgement: Judgement, groups: Sequence[str]) -> dict[str, float]:
+    """Means over the actions of their means, as protocol 1 of Human3.6M has it.
+
+    Args:
+        judgement: Of V views.
+        groups: The action of each.
+
+    Returns:
+        Errors in millimetres, by name.
+    """
+    tally = Tally()
+    most = judgement.counts[-1]
+    tally.add(
+        {
+            "mpjpe_mm": judgement.point_mm,
+            "pa_mpjpe_mm": judgement.point_pa_mm,
+            f"best_of_{most}_mpjpe_mm": judgement.best_mm[:, -1],
+            f"best_of_{most}_pa_mpjpe_mm": judgement.best_pa_mm[:, -1],
+        },
+        groups,
+    )
+    return {name: tally.mean_of_groups(name) for name in tally.left_out}
+
+
+def protocol_table(means: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """`mean_of_actions` as a headline and a table; nothing where there are no actions."""
+    if not means:
+        return []
+    names = list(next(iter(means.values())))
+    rows = [[name, *(f"{errors[key]:.1f}" for key in names)] for name, errors in means.items()]
+    return ["Means over the actions (protocol 1)", markdown(["method", *names], rows)]
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Training under Lightning, so that what step k does depends on nothing but the weights and k.
+
+Views, noise and dropout of a step come from a seed of (seed, step, process). Whatever interrupts
+training, the steps after the last checkpoint are repeated exactly.
+"""
+
+import math
+from collections.abc import Iterator
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from examples.data.cameras import Views
+from examples.lifting.config import Config
+from examples.lifting.judging import error_mm
+from examples.lifting.methods import TrainedLifter
+from examples.lifting.views import ViewSource
+from examples.training.seeds import seed_of
+
+__all__ = ["LiftingModule", "StepNumbers", "make_lifter"]
+
+VIEWS_PER_CHUNK = 500
+
+
+def make_lifter(config: Config, source: ViewSource, device: torch.device | str) -> TrainedLifter:
+    """A new lifter whose input statistics and flow scale are set from data.
+
+    It is the same one in every process that calls this with the same arguments.
+
+    Args:
+        config: All settings.
+        source: Views to train on.
+        device: The device of those views.
+
+    Returns:
+        The lifter, on that device, in training mode.
+    """
+    torch.manual_seed(seed_of(config.seed, 0))
+    lifter = config.make().to(device).train()
+    generator = torch.Generator(device).manual_seed(seed_of(config.seed, 1))
+    lifter.keypoint_reader.fit(source.draw(max(10_000, config.batch_size), generator).keypoints)
+    with torch.no_grad():
+        lifter.loss(source.draw(max(2, config.batch_size), generator))
+    return lifter
+
+
+class LiftingModule(lightning.LightningModule):
+    """A lifter and how it is trained.
+
+    Args:
+        lifter: From `make_lifter`.
+        config: All settings.
+        source: Views to train on.
+        held_out: Views of other people to watch progress on; None for none.
+    """
+
+    def __init__(
+        self,
+        lifter: TrainedLifter,
+        config: Config,
+        source: ViewSource,
+        held_out: Views | None = None,
+    ) -> None:
+        super().__init__()
+        self.lifter = lifter
+        self.config = config
+        self.source = source
+        self.held_out = held_out
+
+    def setup(self, stage: str) -> None:
+        """Refuse a batch that the processes cannot share."""
+        processes = self.trainer.world_size
+        if self.config.batch_size % processes:
+            raise ValueError(
+                f"batch_size {self.config.batch_size} cannot be shared by {processes} processes"
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW; a constant rate, or one that falls to zero along a cosine."""
+        config = self.config
+        optimizer = torch.optim.AdamW(
+            self.lifter.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        if config.schedule == "constant":
+            return optimizer
+        rate = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """The loss of this process's share of the views of a step."""
+        seed = seed_of(self.config.seed, 2, self.global_step, self.global_rank)
+        torch.manual_seed(seed)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        # The views are float32 whatever the networks compute in.
+        with torch.autocast(self.device.type, enabled=False):
+            views = self.source.draw(self.config.batch_size // self.trainer.world_size, generator)
+        loss = self.lifter.loss(views)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Error and likelihood on held-out people, the same ones every time."""
+        views = self.held_out
+        if views is None:
+            return
+        errors, log_probs = [], []
+        for start in range(0, len(views), VIEWS_PER_CHUNK):
+            some = views[start : start + VIEWS_PER_CHUNK]
+            log_prob = self.lifter.log_prob(some, some.relative)
+            with torch.inference_mode(False), torch.enable_grad():
+                point = self.lifter.point(some).detach()
+            errors.append(error_mm(point.float(), some.relative))
+            if log_prob is not None:
+                log_probs.append(log_prob)
+        self.log("val_mpjpe_mm", torch.cat(errors).mean(), prog_bar=True, sync_dist=True)
+        if log_probs:
+            nll = -torch.cat(log_probs).mean()
+            self.log("val_nll_nats", nll, prog_bar=True, sync_dist=True)
+
+    def train_dataloader(self) -> "StepNumbers":
+        """Numbers of steps: the views are drawn in the step itself, on its device."""
+        return StepNumbers(self.config.steps)
+
+    def val_dataloader(self) -> "StepNumbers":
+        """One batch: all held-out views."""
+        return StepNumbers(1 if self.held_out is not None else 0)
+
+
+class StepNumbers:
+    """The numbers of all steps, which a resumed training goes on counting.
+
+    Args:
+        total: How many there are.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.next = 0
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[Tensor]:
+        start, self.next = self.next, 0
+        for number in range(start, self.total):
+            self.next = (number + 1) % self.total
+            yield torch.tensor(number)
+
+    def state_dict(self) -> dict[str, int]:
+        """What to go on from."""
+        return {"next": self.next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there."""
+        self.next = state["next"]

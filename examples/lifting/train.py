@@ -1,0 +1,266 @@
+"""Train p(3D pose | 2D keypoints), or another distribution to compare it with.
+
+The same command goes on where it was stopped, however it was stopped, and ends at the weights an
+unbroken training has. It is also the command for several processes:
+
+    torchrun --nproc-per-node 2 -m examples.lifting.train ...
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from examples.lifting.config import CONFIGS, Config, read_config
+from examples.lifting.methods import FlowLifter
+from examples.lifting.module import LiftingModule, make_lifter
+from examples.lifting.sources import Sources, load_sources
+from examples.training.checkpoints import (
+    WholeFiles,
+    remove_partials,
+    save_weights,
+    write_text,
+)
+from examples.training.seeds import seed_of
+from examples.training.settings import as_yaml, differences
+
+__all__ = ["main"]
+
+CONFIG_FILE = "config.yaml"
+WEIGHTS_FILE = "lifter.safetensors"
+# What a training that goes on may change: none of it has a say in the weights.
+FREE = ("val_every", "val_views", "checkpoint_every", "log_every", "logger")
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.lifting.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Written to --out: config.yaml, checkpoints/last.ckpt and best.ckpt, logs/, and at "
+        "the end\nlifter.safetensors and results.json, of a flow also prior.safetensors and "
+        "encoder.safetensors.\nExit code: 0 done, 2 bad arguments or data, 130 interrupted.",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="a folder with VideoPose3D's Human3.6M archives or one of them, an .npz file with "
+        "joints17, or a folder of AMASS files; embedded procedural poses if left out",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/lifting"), metavar="DIR", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--config",
+        default="default",
+        metavar="FILE",
+        help="a YAML file with every setting, or default or paper (default: %(default)s)",
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="instead of the file's")
+    parser.add_argument("--seed", type=int, metavar="N", help="instead of the file's")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="any setting instead of the file's"
+    )
+    return parser.parse_intermixed_args(argv)
+
+
+def config_path(name: str) -> Path:
+    """The file of a name: default, paper, or the path of a file."""
+    return CONFIGS / f"{name}.yaml" if name in ("default", "paper") else Path(name)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; returns the exit code."""
+    args = parse_args(argv)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if args.device == "cuda" and not torch.cuda.is_available():
+        return _fail("--device cuda: this PyTorch finds no GPU")
+    on_gpu = args.device != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
+    try:
+        config = read_config(
+            config_path(args.config), args.overrides, steps=args.steps, seed=args.seed
+        )
+        if config.batch_size % processes:
+            raise ValueError(
+                f"batch_size {config.batch_size} cannot be shared by {processes} processes"
+            )
+        sources = load_sources(
+            args.data, config.view_options, device, config.seed, config.recording
+        )
+        _check_folder(args.out, config)
+        lifter = make_lifter(config, sources.parts["train"], device)
+        trainer = make_trainer(config, args.out, on_gpu, "val" in sources.parts)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        return _fail(str(error).strip())
+    val = sources.parts.get("val")
+    generator = torch.Generator(device).manual_seed(seed_of(config.seed, 3))
+    held_out = None if val is None else val.held_out(config.val_views, generator)
+    module = LiftingModule(lifter, config, sources.parts["train"], held_out)
+    if trainer.is_global_zero:
+        if not sources.report.clean:
+            print(sources.report, file=sys.stderr)
+        print(f"{sources}; device {device}, processes {processes}", flush=True)
+    last = args.out / "checkpoints" / "last.ckpt"
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        # The views are made in the step, so there are no workers; one logs where one wants to.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*logging interval.*")
+        # Lightning's own use of PyTorch.
+        warnings.filterwarnings("ignore", message=".*treespec.*")
+        # What a training finds that goes on, perhaps with other pauses between checkpoints.
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
+        try:
+            trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
+        except SystemExit:  # how Lightning ends what is interrupted
+            if not trainer.interrupted:
+                raise
+            print("\ninterrupted; the same command continues", file=sys.stderr)
+            return 130
+    trainer.save_checkpoint(last)
+    if trainer.is_global_zero:
+        finish(args.out, config, sources, module, trainer, time.perf_counter() - start)
+    return 0
+
+
+def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> lightning.Trainer:
+    """Lightning's trainer for these settings.
+
+    Args:
+        config: All settings.
+        out: Folder of the results.
+        on_gpu: Whether to train on GPUs.
+        validates: Whether there are held-out views.
+
+    Returns:
+        The trainer.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    launched = "LOCAL_WORLD_SIZE" in os.environ
+    devices: int | str = "auto" if on_gpu else 1
+    nodes = 1
+    if launched:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = processes // devices
+    elif config.devices != "auto":
+        devices = int(config.devices)
+    wanted = torch.cuda.device_count() if devices == "auto" else devices
+    several = processes > 1 or wanted != 1
+    strategy: Strategy | str = "auto"
+    if several:
+        strategy = DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo")
+    folder = out / "checkpoints"
+    callbacks: list[lightning.Callback] = [
+        TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 1000),
+        ModelCheckpoint(
+            folder,
+            "last",
+            every_n_train_steps=config.checkpoint_every,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        ),
+    ]
+    if validates:
+        callbacks.append(
+            ModelCheckpoint(folder, "best", monitor="val_mpjpe_mm", enable_version_counter=False)
+        )
+    logger: Logger | bool = False
+    if config.logger == "csv":
+        logger = CSVLogger(out, "logs")
+    elif config.logger == "tensorboard":
+        logger = TensorBoardLogger(out, "logs")
+    return lightning.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        sync_batchnorm=several and on_gpu,
+        precision=config.precision,  # type: ignore[arg-type]
+        max_steps=config.steps,
+        max_epochs=-1,
+        val_check_interval=min(config.val_every, config.steps),
+        check_val_every_n_epoch=None,
+        limit_val_batches=None if validates else 0,
+        num_sanity_val_steps=0,
+        gradient_clip_val=config.clip or None,
+        log_every_n_steps=config.log_every,
+        logger=logger,
+        callbacks=callbacks,
+        plugins=[WholeFiles()],
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+    )
+
+
+def finish(
+    out: Path,
+    config: Config,
+    sources: Sources,
+    module: LiftingModule,
+    trainer: lightning.Trainer,
+    seconds: float,
+) -> None:
+    """Write the weights and what was reached."""
+    lifter = module.lifter.eval().cpu()
+    save_weights(out / WEIGHTS_FILE, lifter)
+    if isinstance(lifter, FlowLifter):
+        lifter.model.save(out)
+    metrics = {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("val_")
+    }
+    results = {
+        "data": {"source": sources.source, "subjects": sources.subjects},
+        "steps": trainer.global_step,
+        "seconds_of_last_run": round(seconds, 1),
+        "torch": torch.__version__,
+        "metrics": metrics,
+    }
+    write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+    print(f"{trainer.global_step} steps; {shown or 'no validation'}; results are in {out}")
+
+
+def _check_folder(out: Path, config: Config) -> None:
+    """Make the folder, or see that what is there is of a training with the same settings."""
+    # Lightning tells the processes that it starts itself their local rank alone.
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) != 0:
+        return
+    folder, file = out / "checkpoints", out / CONFIG_FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_partials(folder)
+    if (folder / "last.ckpt").exists() and file.exists():
+        changed = differences(read_config(file), config, ignore=FREE)
+        if changed:
+            raise ValueError(
+                f"{out} has a training with other settings "
+                f"({'; '.join(f'{name} {change}' for name, change in changed.items())}); "
+                "give those, or another --out"
+            )
+    write_text(file, as_yaml(config))
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+import dataclasses
+
+import pytest
+
+from examples.lifting.baselines import FactorisedLifter, MixtureLifter, MultiHeadLifter
+from examples.lifting.config import CONFIGS, Config, read_config
+from examples.lifting.methods import FlowLifter, Regressor
+from examples.lifting.sources import Recording
+from examples.training.settings import as_yaml, differences
+
+DEFAULT = CONFIGS / "default.yaml"
+PAPER = CONFIGS / "paper.yaml"
+
+
+class TestFiles:
+    @pytest.mark.parametrize("path", [DEFAULT, PAPER], ids=lambda path: path.stem)
+    def test_a_file_has_every_setting_and_says_what_it_is(self, path):
+        config = read_config(path)
+        text = path.read_text()
+        assert text.startswith("# ")
+        assert all(f"\n{field.name}: " in text for field in dataclasses.fields(Config))
+        # The paper's own, in both.
+        assert (config.nll_weight, config.mode_weight) == (0.001, 1.0)
+        assert (config.learning_rate, config.batch_size, config.steps) == (1e-4, 64, 300_000)
+        assert (config.width, config.num_blocks, config.hidden_features) == (1024, 2, 1024)
+
+    def test_the_paper_s_is_the_original_network(self):
+        lifter = read_config(PAPER).make()
+        assert isinstance(lifter, FlowLifter)
+        assert lifter.model.reader.features == 34
+        assert lifter.model.prior.space.features == 48
+        flow = sum(p.numel() for p in lifter.model.prior.parameters())
+        assert flow == 21_231_264
+
+    def test_round_trip(self, tmp_path):
+        config = read_config(PAPER, ["seed=7", "dropout=0.1"])
+        (tmp_path / "c.yaml").write_text(as_yaml(config))
+        assert read_config(tmp_path / "c.yaml") == config
+
+
+class TestOverrides:
+    @pytest.mark.parametrize(
+        ("text", "name", "value"),
+        [
+            ("learning_rate=1e-3", "learning_rate", 1e-3),
+            ("dropout=0", "dropout", 0.0),
+            ("method=mixture", "method", "mixture"),
+            ("nose=false", "nose", False),
+            ("devices=2", "devices", "2"),
+            ("keypoints=data_2d_h36m_cpn_ft_h36m_dbb.npz", "keypoints",
+             "data_2d_h36m_cpn_ft_h36m_dbb.npz"),
+        ],
+    )  # fmt: skip
+    def test_key_equals_value(self, text, name, value):
+        read = getattr(read_config(DEFAULT, [text]), name)
+        assert read == value
+        assert type(read) is type(value)
+
+    def test_given_settings_come_last(self):
+        config = read_config(DEFAULT, ["steps=5"], steps=6, seed=None)
+        assert (config.steps, config.seed) == (6, 0)
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("steps", "key=value"),
+            ("step=5", "unknown setting step"),
+            ("steps=5.5", "steps must be of type int"),
+            ("steps=0", "steps must be above 0"),
+            ("width=true", "width must be of type int"),
+            ("dropout=-0.1", "dropout must be at least 0"),
+            ("dropout=high", "dropout must be of type float"),
+            ("method=magic", "method must be one of"),
+            ("occlusion=fog", "occlusion must be one of"),
+            ("precision=8", "precision"),
+            ("devices=none", "devices"),
+            ("nose=[", "no YAML"),
+        ],
+    )
+    def test_bad_ones(self, text, words):
+        with pytest.raises(ValueError, match=words):
+            read_config(DEFAULT, [text])
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [("- 1", "key: value"), ("steps: 5", "missing method"), ("a: [", "not a YAML")],
+    )
+    def test_bad_files(self, tmp_path, content, words):
+        path = tmp_path / "c.yaml"
+        path.write_text(content)
+        with pytest.raises(ValueError, match=words):
+            read_config(path)
+        with pytest.raises(FileNotFoundError):
+            read_config(tmp_path / "none.yaml")
+
+
+class TestMade:
+    @pytest.mark.parametrize(
+        ("method", "kind"),
+        [
+            ("regressor", Regressor),
+            ("multi-head", MultiHeadLifter),
+            ("mixture", MixtureLifter),
+            ("factorised", FactorisedLifter),
+        ],
+    )
+    def test_methods(self, method, kind):
+        small = ["width=8", "hidden_features=8", f"method={method}", "inputs=standardised"]
+        lifter = read_config(DEFAULT, small).make()
+        assert isinstance(lifter, kind)
+        assert lifter.keypoint_reader.features == 34
+
+    def test_bad_networks_are_refused(self):
+        with pytest.raises(ValueError, match="inputs"):
+            read_config(DEFAULT, ["inputs=pixels", "width=8"]).make()
+
+    def test_cameras_of_human36m(self):
+        assert read_config(DEFAULT, ["cameras=virtual"]).recording is None
+        config = read_config(DEFAULT, ["val_subjects=S8, S7", "every=2"])
+        assert config.recording == Recording("", ("S8", "S7"), 2)
+
+
+def test_differences_are_named():
+    first, second = read_config(DEFAULT), read_config(DEFAULT, ["dropout=0.3", "seed=1"])
+    assert differences(first, second, ignore=["seed"]) == {"dropout": "0.1 -> 0.3"}

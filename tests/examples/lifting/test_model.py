@@ -1,0 +1,133 @@
+import pytest
+import torch
+from torch import nn
+
+from examples.data.cameras import occlude, photograph
+from examples.data.poses import load_poses
+from examples.lifting.methods import FlowLifter
+from examples.lifting.model import (
+    KeypointReader,
+    LiftingModel,
+    MartinezEncoder,
+    keypoint_features,
+)
+from flowprior import CheckpointError, ConditionalPosePrior
+
+SMALL = {"width": 16, "num_blocks": 1, "hidden_features": 8, "num_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def views():
+    generator = torch.Generator().manual_seed(0)
+    joints = torch.from_numpy(load_poses(None, 0).train[:64])
+    return occlude(photograph(joints, generator), generator)
+
+
+@pytest.fixture
+def small():
+    return LiftingModel(**SMALL)
+
+
+class TestModel:
+    def test_hidden_joints_cannot_be_read(self, views):
+        features = keypoint_features(views.keypoints, views.visible)
+        assert features.shape == (64, 51)
+        moved = views.keypoints + 300.0 * ~views.visible[..., None]
+        assert torch.equal(keypoint_features(moved, views.visible), features)
+        assert features.view(64, 17, 3)[~views.visible].abs().max() == 0
+
+    def test_features_are_in_image_units(self):
+        keypoints = torch.tensor([[500.0, 500.0], [750.0, 0.0]])
+        features = keypoint_features(keypoints, torch.tensor([True, True]))
+        assert features.tolist() == [0.0, 0.0, 1.0, 1.0, -2.0, 1.0]
+
+    def test_the_encoder_is_martinez(self):
+        encoder = MartinezEncoder(34, width=1024, num_blocks=2, dropout=0.5)
+        kinds = [type(m) for m in encoder.modules() if not list(m.children())]
+        assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout] * 5
+        # The published network without its last layer.
+        assert sum(p.numel() for p in encoder.parameters()) == 34 * 1024 + 4 * 1024**2 + 5 * 3072
+        assert encoder(torch.randn(4, 34)).shape == (4, 1024)
+
+    def test_blocks_are_residual(self):
+        encoder = MartinezEncoder(5, width=6, num_blocks=2).eval()
+        x = torch.randn(3, 5)
+        with torch.no_grad():
+            for block in encoder.blocks:
+                for layer in block:
+                    layer[1].weight.zero_()
+            torch.testing.assert_close(encoder(x), encoder.first(x))
+
+    def test_posterior_over_sixteen_joints(self, small, views):
+        posterior = small.eval()(views.keypoints, views.visible)
+        assert posterior.mode().shape == (64, 16, 3)
+        assert posterior.sample(5).shape == (64, 5, 16, 3)
+        assert posterior.log_prob(views.relative).shape == (64,)
+
+    def test_every_parameter_learns(self, small, views):
+        small.train()
+        FlowLifter(small, mode_weight=1.0).loss(views).backward()
+        without = [n for n, p in small.named_parameters() if p.grad is None or not p.grad.any()]
+        assert without == []
+
+    def test_save_and_load(self, small, views, tmp_path):
+        small.train()
+        FlowLifter(small).loss(views).backward()  # also fills batch norm and ActNorm
+        small.eval().save(tmp_path)
+        again = LiftingModel.load(tmp_path)
+        assert not again.training
+        mode = small(views.keypoints, views.visible).mode()
+        assert torch.equal(again(views.keypoints, views.visible).mode(), mode)
+        prior = ConditionalPosePrior.load(tmp_path / "prior.safetensors")
+        context = small.context(views.keypoints, views.visible)
+        assert torch.equal(prior.mode(context), mode)
+
+    def test_files_of_two_models_are_told_apart(self, small, tmp_path):
+        small.save(tmp_path)
+        LiftingModel(width=24, num_blocks=1, hidden_features=8).prior.save(
+            tmp_path / "prior.safetensors"
+        )
+        with pytest.raises(CheckpointError, match="not from one model"):
+            LiftingModel.load(tmp_path)
+        (tmp_path / "encoder.safetensors").write_bytes(
+            (tmp_path / "prior.safetensors").read_bytes()
+        )
+        with pytest.raises(CheckpointError, match="not an encoder"):
+            LiftingModel.load(tmp_path)
+
+
+class TestKeypointReader:
+    def test_standardised_keypoints_have_the_paper_s_34_numbers(self, views):
+        reader = KeypointReader("standardised")
+        reader.fit(views.keypoints)
+        features = reader(views.keypoints, torch.ones_like(views.visible))
+        assert features.shape == (64, 34)
+        torch.testing.assert_close(features.mean(dim=0), torch.zeros(34), atol=1e-5, rtol=0)
+        torch.testing.assert_close(features.std(dim=0), torch.ones(34), atol=1e-5, rtol=0)
+
+    def test_a_hidden_joint_is_at_its_mean(self, views):
+        reader = KeypointReader("standardised")
+        reader.fit(views.keypoints)
+        hidden = reader(views.keypoints, views.visible).view(64, 17, 2)[~views.visible]
+        assert hidden.abs().max() == 0
+
+    def test_statistics_are_saved_with_the_model(self, views, tmp_path):
+        model = LiftingModel(**SMALL, inputs="standardised").train()
+        with pytest.raises(RuntimeError, match="fit"):
+            model(views.keypoints, views.visible)
+        model.reader.fit(views.keypoints)
+        FlowLifter(model).loss(views)
+        model.eval().save(tmp_path)
+        again = LiftingModel.load(tmp_path)
+        first, second = (each(views.keypoints, views.visible).mode() for each in (model, again))
+        assert torch.equal(first, second)
+
+    def test_flags_need_no_statistics(self, views):
+        reader = KeypointReader("flags")
+        assert list(reader.state_dict()) == []
+        expected = keypoint_features(views.keypoints, views.visible)
+        assert torch.equal(reader(views.keypoints, views.visible), expected)
+
+    def test_unknown_inputs(self):
+        with pytest.raises(ValueError, match="flags"):
+            KeypointReader("pixels")

@@ -1,0 +1,207 @@
+import csv
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from examples.lifting import train
+from examples.lifting.config import read_config
+from examples.lifting.methods import FlowLifter
+from examples.lifting.model import LiftingModel
+from flowprior import checkpoint
+
+ROOT = Path(__file__).parents[3]
+TINY = (
+    "width=8",
+    "num_blocks=1",
+    "hidden_features=8",
+    "flow_steps=2",
+    "flow_blocks=1",
+    "batch_size=8",
+    "val_views=20",
+    "val_every=50",
+)
+
+
+def weights(out):
+    return dict(checkpoint.load(out / "lifter.safetensors").tensors)
+
+
+def run(*argv):
+    return train.main([*map(str, argv), "--device", "cpu", "logger=none"])
+
+
+class TestInterrupted:
+    STEPS = 250
+
+    def start(self, out):
+        command = [sys.executable, "-m", "examples.lifting.train", "--out", str(out)]
+        command += ["--device", "cpu", "--steps", str(self.STEPS), "--seed", "3", *TINY]
+        command += ["dropout=0.3", "preset=prohmr", "checkpoint_every=1", "logger=none"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        with open(f"{out}.log", "a") as log:
+            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+    def test_killed_at_random_moments_it_ends_at_the_weights_of_an_unbroken_run(self, tmp_path):
+        whole, broken = tmp_path / "whole", tmp_path / "broken"
+        unbroken = self.start(whole)
+        assert unbroken.wait(timeout=60) == 0, Path(f"{whole}.log").read_text()
+        last = broken / "checkpoints" / "last.ckpt"
+        reached = []
+        moments = random.Random(0)
+        for _ in range(2):
+            process = self.start(broken)
+            before = last.stat().st_mtime_ns if last.exists() else 0
+            while process.poll() is None and (
+                not last.exists() or last.stat().st_mtime_ns == before
+            ):
+                time.sleep(0.005)
+            time.sleep(moments.uniform(0.0, 0.6))
+            process.send_signal(signal.SIGKILL)
+            assert process.wait(timeout=10) == -signal.SIGKILL, Path(f"{broken}.log").read_text()
+            # Whatever was being written, what stands under the name is whole.
+            reached.append(torch.load(last, weights_only=True)["global_step"])
+        assert 0 < reached[0] < reached[1] < self.STEPS
+        assert not (broken / "lifter.safetensors").exists()
+        resumed = self.start(broken)
+        assert resumed.wait(timeout=60) == 0, Path(f"{broken}.log").read_text()
+        assert list((broken / "checkpoints").glob(".*")) == []
+        expected = weights(whole)
+        assert all(torch.equal(value, expected[name]) for name, value in weights(broken).items())
+        assert expected.keys() == weights(broken).keys()
+
+
+class TestTrain:
+    def test_what_it_writes(self, tmp_path, capsys):
+        out = tmp_path / "made" / "here"
+        assert run("--out", out, "--steps", 6, "--seed", 4, *TINY, "val_every=3") == 0
+        assert sorted(path.name for path in out.rglob("*") if path.is_file()) == [
+            "best.ckpt",
+            "config.yaml",
+            "encoder.safetensors",
+            "last.ckpt",
+            "lifter.safetensors",
+            "prior.safetensors",
+            "results.json",
+        ]
+        config = read_config(out / "config.yaml")
+        assert (config.steps, config.seed, config.width) == (6, 4, 8)
+        results = json.loads((out / "results.json").read_text())
+        assert results["steps"] == 6
+        assert set(results["metrics"]) == {"val_mpjpe_mm", "val_nll_nats"}
+        assert not LiftingModel.load(out).training
+        printed = capsys.readouterr().out
+        assert f"{results['metrics']['val_mpjpe_mm']:.2f}" in printed
+
+    def test_other_settings_need_another_folder(self, tmp_path, capsys):
+        assert run("--out", tmp_path, "--steps", 2, *TINY, "checkpoint_every=1") == 0
+        assert run("--out", tmp_path, "--steps", 2, *TINY, "dropout=0.9") == 2
+        assert "dropout 0.1 -> 0.9" in capsys.readouterr().err
+        # Nothing that has a say in the weights: this training is simply over.
+        assert run("--out", tmp_path, "--steps", 2, *TINY, "checkpoint_every=2") == 0
+
+    @pytest.mark.parametrize("method", ["regressor", "multi-head", "mixture", "factorised"])
+    def test_other_methods(self, tmp_path, method):
+        assert run("--out", tmp_path, "--steps", 2, *TINY, f"method={method}") == 0
+        assert (tmp_path / "lifter.safetensors").exists()
+
+    def test_the_paper_s_preset_in_mixed_precision(self, tmp_path):
+        argv = ("--config", "paper", "--steps", 2, *TINY, "precision=bf16-mixed")
+        assert run("--out", tmp_path, *argv) == 0
+        tensors = weights(tmp_path)
+        assert all(value.dtype == torch.float32 for value in tensors.values() if value.ndim)
+        assert all(value.isfinite().all() for value in tensors.values())
+
+    def test_csv_logs(self, tmp_path):
+        argv = ["--out", str(tmp_path), "--steps", "4", *TINY, "log_every=2", "--device", "cpu"]
+        assert train.main(argv) == 0
+        (file,) = tmp_path.rglob("metrics.csv")
+        with file.open() as stream:
+            rows = list(csv.DictReader(stream))
+        assert [row["step"] for row in rows if row["loss"]] == ["1", "3"]
+        assert any(row["val_mpjpe_mm"] for row in rows)
+
+    @pytest.mark.parametrize(
+        ("argv", "words"),
+        [
+            (["step=5"], "unknown setting step"),
+            (["--config", "nowhere.yaml"], "nowhere.yaml"),
+            (["--data", "nowhere.npz"], "nowhere.npz"),
+            (["inputs=pixels"], "inputs must be one of"),
+        ],
+    )
+    def test_bad_input_is_one_line_and_code_2(self, tmp_path, capsys, argv, words):
+        assert run("--out", tmp_path, "--steps", 2, *TINY, *argv) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert words in error
+
+    def test_a_batch_that_processes_cannot_share(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        assert run("--out", tmp_path, *TINY) == 2
+        assert "3 processes" in capsys.readouterr().err
+
+    @pytest.mark.skipif(
+        importlib.util.find_spec("tensorboard") is not None, reason="tensorboard is installed"
+    )
+    def test_a_logger_that_is_not_installed_is_named(self, tmp_path, capsys):
+        argv = ["--out", str(tmp_path), *TINY, "logger=tensorboard", "--device", "cpu"]
+        assert train.main(argv) == 2
+        assert "tensorboard" in capsys.readouterr().err
+
+    def test_interrupting_is_clean(self, tmp_path, monkeypatch, capsys):
+        loss, steps = FlowLifter.loss, []
+
+        def interrupt(lifter, views):
+            steps.append(views)
+            if len(steps) == 4:
+                raise KeyboardInterrupt
+            return loss(lifter, views)
+
+        argv = ("--out", tmp_path, "--steps", 6, *TINY, "checkpoint_every=1")
+        monkeypatch.setattr(FlowLifter, "loss", interrupt)
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            assert run(*argv) == 130
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        assert "continues" in capsys.readouterr().err
+        assert not (tmp_path / "results.json").exists()
+        assert run(*argv) == 0
+        # The first call of each run sets the flow's scale; the third step was not finished.
+        assert len(steps) == 4 + 1 + 4
+
+    def test_no_gpu(self, monkeypatch, capsys):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert train.main(["--device", "cuda"]) == 2
+        assert "no GPU" in capsys.readouterr().err
+
+    def test_help(self, capsys):
+        with pytest.raises(SystemExit, match="0"):
+            train.main(["--help"])
+        printed = capsys.readouterr().out
+        for word in ("--data", "--out", "--steps", "--seed", "--config", "key=value", "130"):
+            assert word in printed
+
+
+def test_two_processes(tmp_path):
+    """The same command under torchrun: each process has half of every batch."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--standalone", "-m", "examples.lifting.train", "--out", str(out)]
+    command += ["--device", "cpu", "--steps", "4", *TINY, "logger=none", "checkpoint_every=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=100)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads((out / "results.json").read_text())["steps"] == 4
+    assert b"processes 2" in done.stdout
+    last = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 4
