@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -334,11 +335,13 @@ class _Surface(nn.Module):
                 empty.expand(0, len(self.v_template), 3),
                 empty.expand(0, SMPL_24.num_joints, 3),
             )
+        # Of other widths, BLAS sums up the gradient of a row by where it stands in the batch.
+        missing = -betas.shape[-1] % 16
         vertices, joints = _skinning()(
-            betas,
+            F.pad(betas, (0, missing)),
             rotation,
             self.v_template,
-            self.shapedirs,
+            F.pad(self.shapedirs, (0, missing)),
             self.posedirs,
             self.J_regressor,
             self.parents,

@@ -1,0 +1,1 @@
+"""Fitting a body to keypoints with a pose prior: one view, several views, whole data sets."""

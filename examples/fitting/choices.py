@@ -1,0 +1,148 @@
+"""From the words of a command line to priors, pose variables and cameras."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from examples.data.keypoints import to_prohmr_44
+from examples.fitting.cameras import FOCAL_PX, Cameras
+from examples.fitting.pose_variables import AnglePose, DensityPose, LatentPose, PoseVariables
+from examples.fitting.priors import KeypointPrior, PoseMixture, keypoint_squares
+from examples.fitting.solver import with_spare
+from examples.fitting.train_prior import CONDITIONAL, MIXTURE, UNCONDITIONAL
+from flowprior import ConditionalPosePrior
+from flowprior.posterior import PosePrior
+from flowprior.skeleton import BODY_25, Skeleton
+
+__all__ = ["FRAMES", "KINDS", "POSE_WEIGHTS", "PriorFolder", "cameras_for", "to_body_25"]
+
+KINDS = ("conditional", "unconditional", "mixture", "isotropic", "none")
+FRAMES = ("crop", "full", "full-original")
+
+POSE_WEIGHTS = {
+    "conditional": 64.0,
+    "unconditional": 64.0,
+    "mixture": 30.0,
+    "isotropic": 1000.0,
+    "none": 0.0,
+}
+"""The weight of each prior's penalty that was best for held-out people; see `compare`."""
+
+
+def to_body_25(keypoints: NDArray[np.float32], skeleton: Skeleton) -> NDArray[np.float32]:
+    """Keypoints (N, J, 3) of a detector in OpenPose's order, zeros for those that are not there."""
+    return to_prohmr_44(keypoints, skeleton)[:, : BODY_25.num_joints]
+
+
+@dataclass
+class PriorFolder:
+    """The priors that `examples.fitting.train_prior` has written, read when they are asked for.
+
+    Args:
+        folder: The folder.
+        device: Where their weights shall be.
+
+    Raises:
+        FileNotFoundError: A file is missing; the message says how to make it.
+    """
+
+    folder: Path
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        if not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"no folder of priors: {self.folder}. Make one by python -m "
+                f"examples.fitting.train_prior --out {self.folder}"
+            )
+        self._frozen: dict[str, PosePrior] = {}
+        self._network: KeypointPrior | None = None
+        self._mixture: PoseMixture | None = None
+
+    @property
+    def network(self) -> KeypointPrior:
+        """The prior conditioned on keypoints."""
+        if self._network is None:
+            self._network = KeypointPrior.load(self.folder / CONDITIONAL, self.device)
+        return self._network
+
+    @property
+    def mixture(self) -> PoseMixture:
+        """The Gaussian mixture."""
+        if self._mixture is None:
+            self._mixture = PoseMixture.load(self.folder / MIXTURE).to(self.device)
+        return self._mixture
+
+    @property
+    def unconditional(self) -> PosePrior:
+        """The unconditional flow, frozen."""
+        if UNCONDITIONAL not in self._frozen:
+            free = ConditionalPosePrior.load(self.folder / UNCONDITIONAL, self.device)
+            self._frozen[UNCONDITIONAL] = free.freeze()
+        return self._frozen[UNCONDITIONAL]
+
+    def variables(
+        self, kind: str, keypoints: Tensor, *, theta: bool = False, context: Tensor | None = None
+    ) -> PoseVariables:
+        """Pose variables for some people.
+
+        Args:
+            kind: One of `KINDS`.
+            keypoints: (N, 25, 3) what the conditional prior sees, pixels and confidence.
+            theta: Whether a flow's theta is fitted instead of its latent.
+            context: (N, C) of a network of the user's own, instead of that of the keypoints; the
+                folder's conditional prior must take it.
+
+        Raises:
+            ValueError: There is no such kind.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"the prior must be one of {', '.join(KINDS)}, got {kind!r}")
+        form = DensityPose if theta else LatentPose
+        people = torch.arange(len(keypoints), device=keypoints.device)
+        with torch.no_grad():
+            if kind == "conditional":
+                if CONDITIONAL not in self._frozen:
+                    self._frozen[CONDITIONAL] = self.network.prior.freeze()
+                more = with_spare(people)
+                if context is None:
+                    context = self.network.context(keypoints[more])
+                else:
+                    context = context[more]
+                return form(self._frozen[CONDITIONAL](context)).select(people)
+            if kind == "unconditional":
+                return form(self.unconditional(None))
+        mixture = self.mixture
+        return AnglePose(mixture.mean_pose, kind, mixture if kind == "mixture" else None)
+
+
+def cameras_for(
+    frame: str, keypoints: Tensor, image_size: Tensor | None, focal: float | None
+) -> Cameras:
+    """Cameras of people.
+
+    Args:
+        frame: One of `FRAMES`: "crop" looks at the middle of the person; "full" is the camera of
+            the whole image with distances in units of the crop; "full-original" measures them in
+            pixels of the image, as ProHMR's code does.
+        keypoints: (N, K, 3) pixels and confidence, for the boxes.
+        image_size: (N, 2) width and height in pixels, which "crop" does without.
+        focal: In pixels of the crop or of the image; 5000 if None.
+
+    Raises:
+        ValueError: The frame needs the size of the image, or there is no such frame.
+    """
+    centre, side = keypoint_squares(keypoints)
+    if frame == "crop":
+        return Cameras.crop(centre, side, focal or FOCAL_PX)
+    if frame not in FRAMES:
+        raise ValueError(f"the frame must be one of {', '.join(FRAMES)}, got {frame!r}")
+    if image_size is None:
+        raise ValueError(f"frame {frame!r} needs the size of the images: give the images, or crop")
+    return Cameras.full(
+        image_size, centre, side, focal or FOCAL_PX, original_units=frame == "full-original"
+    )

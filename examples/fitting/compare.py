@@ -1,0 +1,275 @@
+"""Which prior helps a fit to keypoints, on real poses of people that no prior has seen?
+
+    python -m examples.fitting.compare --data cmu_mocap.npz --prior outputs/fitting/priors
+
+Everybody is seen by a virtual camera; the keypoints are noisy, and 30 % of them are missing, or the
+image ends at the hips. The weight of every prior is the best of the same number of weights on the
+subjects to choose on. Priors that know nothing of the root are started in four headings.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from examples.data.poses import load_poses
+from examples.fitting.cameras import Cameras
+from examples.fitting.choices import KINDS, PriorFolder
+from examples.fitting.keypoint_fit import Fits, fit_people
+from examples.fitting.objective import KeypointWeights
+from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, photograph_bodies
+from examples.fitting.priors import keypoint_squares
+from examples.pictures import MODE, REGRESSOR, SAMPLES, TRUTH, body_views, gallery_picture
+from examples.pictures.style import Image
+from flowprior.body import BodyModel
+from flowprior.metrics import mpjpe, pa_mpjpe
+from flowprior.skeleton import BODY_25, SMPL_24
+
+__all__ = ["CONDITIONS", "TITLES", "corrupt", "errors_mm", "main"]
+
+CONDITIONS = ("noisy", "missing", "truncated")
+MISSING = 0.3
+WEIGHTS: dict[str, tuple[float, ...]] = {
+    "none": (0.0,),
+    "isotropic": (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0),
+    "mixture": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0),
+    "unconditional": (4.0, 16.0, 64.0, 128.0, 256.0, 512.0, 1024.0),
+    "conditional": (4.0, 16.0, 64.0, 128.0, 256.0, 512.0, 1024.0),
+}
+TITLES = {
+    "none": "no prior",
+    "isotropic": "isotropic",
+    "mixture": "Gaussian mixture",
+    "unconditional": "unconditional flow",
+    "conditional": "conditional flow",
+}
+COLOURS = {
+    "none": REGRESSOR,
+    "isotropic": REGRESSOR,
+    "mixture": SAMPLES[0],
+    "unconditional": SAMPLES[1],
+    "conditional": MODE,
+}
+UPRIGHT = np.array([1.0, -1.0, -1.0])
+
+
+def corrupt(people: People, condition: str, generator: torch.Generator) -> Tensor:
+    """What a detector reports (B, 25, 3) in one of `CONDITIONS`.
+
+    "noisy" has every keypoint, "missing" lacks 30 % of them, drawn at random, "truncated" all below
+    the hips, as in an image that ends there. All have an error of 1 % of the box.
+    """
+    lost = torch.zeros(people.keypoints.shape[:2], dtype=torch.bool)
+    if condition == "missing":
+        lost = torch.rand(lost.shape, generator=generator) < MISSING
+    elif condition == "truncated":
+        names = ("knee", "ankle", "toe", "heel")
+        lost[:, [j for j, name in enumerate(BODY_25.joint_names) if name.endswith(names)]] = True
+    return detect(people.keypoints, lost, generator)
+
+
+def errors_mm(joints: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """MPJPE, that after rigid alignment, and the angle between the torsos in degrees, each (B,).
+
+    Args:
+        joints: (B, 24, 3) camera frame, metres.
+        truth: (B, 24, 3).
+    """
+    pelvis = slice(0, 1)
+    error = 1000 * mpjpe(joints - joints[:, pelvis], truth - truth[:, pelvis])
+    aligned = 1000 * pa_mpjpe(joints, truth)
+    left, right = SMPL_24.index("left_shoulder"), SMPL_24.index("right_shoulder")
+    axis, wanted = joints[:, left] - joints[:, right], truth[:, left] - truth[:, right]
+    cosine = torch.nn.functional.cosine_similarity(axis, wanted, dim=-1).clamp(-1, 1)
+    return error, aligned, torch.rad2deg(cosine.acos())
+
+
+class Bench:
+    """People of one part of the poses, and fits to them.
+
+    Args:
+        rotvecs: (B, 24, 3) poses.
+        body: The body.
+        priors: The priors.
+        seed: Of cameras and detections.
+        steps: Most iterations of a fit.
+    """
+
+    def __init__(
+        self, rotvecs: Tensor, body: BodyModel, priors: PriorFolder, seed: int, steps: int
+    ) -> None:
+        self.body, self.priors, self.steps = body, priors, steps
+        self.generator = torch.Generator().manual_seed(seed)
+        self.people = photograph_bodies(rotvecs, body, self.generator)
+        self.seen = {name: corrupt(self.people, name, self.generator) for name in CONDITIONS}
+
+    def fit(self, kind: str, condition: str, weight: float) -> Fits:
+        """Fit everybody with one prior."""
+        seen = self.seen[condition]
+        centre, side = keypoint_squares(seen)
+        size = torch.full_like(centre, IMAGE_PX)
+        return fit_people(
+            self.body,
+            seen,
+            BODY_25,
+            Cameras.full(size, centre, side, FOCAL_PX),
+            self.priors.variables(kind, seen),
+            weights=KeypointWeights(pose=weight),
+            max_iterations=self.steps,
+        )
+
+    @torch.no_grad()
+    def errors(self, theta: Tensor, betas: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """`errors_mm` of poses."""
+        return errors_mm(self.body(theta, betas).joints, self.people.joints)
+
+    @torch.no_grad()
+    def mode(self, condition: str) -> tuple[Tensor, Tensor, Tensor]:
+        """`errors_mm` of the conditional prior's mode, before any fit."""
+        return self.errors(self.priors.network(self.seen[condition]).mode())
+
+
+def choose_weights(bench: Bench, kinds: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The best weight of each prior with 30 % of the keypoints missing, and all that were tried."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for kind in kinds:
+        tried = {}
+        for weight in WEIGHTS[kind]:
+            fits = bench.fit(kind, "missing", weight)
+            tried[weight] = float(bench.errors(fits.theta, fits.betas)[0].mean())
+        best = min(tried, key=lambda weight: tried[weight])
+        chosen[kind] = {"weight": best, "tried_mpjpe_mm": tried}
+        print(f"{TITLES[kind]}: weight {best:g}, {tried[best]:.1f} mm to choose by", flush=True)
+    return chosen
+
+
+def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
+    """MPJPE, aligned MPJPE and the torso's angle, as Markdown."""
+    head = ["prior", *(f"{name}: MPJPE, mm | PA | torso, °" for name in CONDITIONS)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * (1 + 3 * len(CONDITIONS)) + "|"]
+    for kind, by_condition in results.items():
+        cells = []
+        for condition in CONDITIONS:
+            figures = by_condition[condition]
+            cells += [
+                f"{figures['mpjpe_mm']:.1f}",
+                f"{figures['pa_mpjpe_mm']:.1f}",
+                f"{figures['torso_degrees']:.1f}",
+            ]
+        lines.append("| " + " | ".join([TITLES.get(kind, kind), *cells]) + " |")
+    return "\n".join(lines)
+
+
+@torch.no_grad()
+def draw(bench: Bench, fits: dict[str, Fits], condition: str, out: Path, count: int = 3) -> None:
+    """The paper's figure 10: fits of several priors from the camera and from the side."""
+    errors = torch.stack([bench.errors(f.theta, f.betas)[0] for f in fits.values()])
+    # Typical of the conditional fit, and people that the priors disagree about.
+    best = errors[-1]
+    typical = (best - best.median()).abs() < 0.6 * best.median()
+    spread = torch.where(typical, errors[:-1].mean(dim=0) - best, -torch.inf)
+    middle = (spread - spread[typical].quantile(0.75)).abs()
+    rows = middle.argsort()[:count].tolist()
+    images: dict[str, Image] = {}
+    faces = bench.body.faces.numpy()
+
+    def views(theta: Tensor, betas: Tensor, colour: str) -> Image:
+        posed = bench.body(theta[None], betas[None])
+        vertices = (posed.vertices[0] - posed.joints[0, :1]).numpy() * UPRIGHT
+        drawn = body_views(vertices, faces, views=("front", "side"), colours=colour, height=240)
+        # Wide enough for the caption.
+        missing = max(0, 190 - drawn.shape[1])
+        return np.pad(drawn, ((0, 0), (missing // 2, missing - missing // 2), (0, 0)),
+                      constant_values=255)  # fmt: skip
+
+    for number, row in enumerate(rows, start=1):
+        truth = views(bench.people.theta[row], bench.people.betas[row], TRUTH)
+        images[f"person {number}: truth"] = truth
+        for (kind, fit), error in zip(fits.items(), errors[:, row], strict=True):
+            caption = f"{TITLES[kind]}, {error:.0f} mm" + " " * number
+            images[caption] = views(fit.theta[row], fit.betas[row], COLOURS[kind])
+    gallery_picture(
+        out / f"priors_{condition}.png",
+        images,
+        title=f"Fits to {condition} keypoints, from the camera and from the side",
+        note="People no prior has seen. Keypoints fix what the camera sees.",
+        columns=1 + len(fits),
+    )
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.fitting.compare", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--data", type=Path, metavar="PATH", help="poses; embedded if left out")
+    parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
+    parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded if left out")
+    parser.add_argument("--out", type=Path, default=Path("outputs/fitting/compare"), metavar="DIR")
+    parser.add_argument("--people", type=int, default=400, metavar="N", help="to report on")
+    parser.add_argument("--choose", type=int, default=128, metavar="N", help="to choose weights on")
+    parser.add_argument("--steps", type=int, default=150, metavar="N", help="of each fit")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Choose weights, fit, and write everything; returns the exit code."""
+    args = parse_args(argv)
+    torch.set_num_threads(1)
+    try:
+        poses = load_poses(args.data, args.seed)
+        body, priors = BodyModel(args.body), PriorFolder(args.prior, torch.device("cpu"))
+        if not len(poses.val):
+            raise ValueError(f"{poses.source}: nobody to choose weights on")
+        args.out.mkdir(parents=True, exist_ok=True)
+
+        def some(split: str, number: int) -> Tensor:
+            rotvecs = torch.from_numpy(poses.rotvecs(split))
+            rows = torch.linspace(0, len(rotvecs) - 1, min(number, len(rotvecs)))
+            return rotvecs[rows.round().long()]
+
+        choosing = Bench(some("val", args.choose), body, priors, args.seed + 1, args.steps)
+        bench = Bench(some("test", args.people), body, priors, args.seed + 2, args.steps)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    kinds = KINDS[::-1]
+    chosen = choose_weights(choosing, kinds)
+    results: dict[str, dict[str, dict[str, float]]] = {kind: {} for kind in kinds}
+    results["mode, not fitted"] = {}
+    for condition in CONDITIONS:
+        fits = {kind: bench.fit(kind, condition, chosen[kind]["weight"]) for kind in kinds}
+        for kind, fit in fits.items():
+            results[kind][condition] = _figures(bench.errors(fit.theta, fit.betas), fit)
+        results["mode, not fitted"][condition] = _figures(bench.mode(condition))
+        draw(bench, fits, condition, args.out)
+    content = {
+        "source": poses.source,
+        "people": len(bench.people),
+        "subjects": list(poses.subjects["test"]),
+        "chosen": chosen,
+        "results": results,
+    }
+    (args.out / "results.json").write_text(json.dumps(content, indent=2) + "\n")
+    print(table(results))
+    return 0
+
+
+def _figures(errors: tuple[Tensor, Tensor, Tensor], fit: Fits | None = None) -> dict[str, float]:
+    names = ("mpjpe_mm", "pa_mpjpe_mm", "torso_degrees")
+    figures = {name: float(value.mean()) for name, value in zip(names, errors, strict=True)}
+    if fit is not None:
+        figures["error_of_box"] = float(fit.error.mean())
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""Fit a body to everybody whose keypoints were detected.
+
+    python -m examples.fitting.fit --data keypoints.json --prior outputs/fitting/priors --out DIR
+
+Reads OpenPose's JSON, one file or a folder, or COCO's, annotations or results. Without ``--data``
+four people of the embedded poses are fitted. ``key=value`` changes a weight: ``pose=16`` is the
+original's.
+"""
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from examples.data.detections import read_detections
+from examples.data.keypoints import Detections
+from examples.data.poses import load_poses
+from examples.fitting.choices import (
+    FRAMES,
+    KINDS,
+    POSE_WEIGHTS,
+    PriorFolder,
+    cameras_for,
+    to_body_25,
+)
+from examples.fitting.keypoint_fit import ONE_STAGE, SMPLIFY_STAGES, fit_people
+from examples.fitting.objective import KeypointWeights
+from examples.fitting.outputs import fit_picture, fits_to_arrays, write_bodies, write_fits
+from examples.fitting.people import FOCAL_PX, IMAGE_PX, detect, hide, photograph_bodies
+from examples.fitting.settings import overridden
+from examples.pictures import save_image
+from examples.pictures.style import Image
+from flowprior.body import BodyModel
+from flowprior.skeleton import BODY_25
+
+__all__ = ["image_of", "main"]
+
+SCHEDULES = {"one": ONE_STAGE, "smplify": SMPLIFY_STAGES}
+EMBEDDED_PEOPLE = 4
+
+
+def embedded_people(body: BodyModel, seed: int) -> Detections:
+    """A few people of the embedded poses, as a detector would see them."""
+    generator = torch.Generator().manual_seed(seed)
+    rotvecs = torch.from_numpy(load_poses(None, seed).rotvecs("test"))
+    rows = torch.randint(len(rotvecs), (EMBEDDED_PEOPLE,), generator=generator)
+    people = photograph_bodies(rotvecs[rows], body, generator)
+    seen = detect(people.keypoints, hide(people.keypoints, generator), generator).numpy()
+    names = np.array([f"person{row}" for row in range(EMBEDDED_PEOPLE)])
+    low, high = seen[..., :2].min(axis=1), seen[..., :2].max(axis=1)
+    return Detections(
+        names,
+        np.zeros(EMBEDDED_PEOPLE, np.int64),
+        seen,
+        BODY_25,
+        (low + high) / 2,
+        (high - low).max(axis=1),
+        None,
+    )
+
+
+def image_of(people: Detections, row: int) -> Image | None:
+    """The image (H, W, 3) of a person, RGB, if there is one."""
+    import cv2
+
+    if people.image_dir is None:
+        return None
+    found = cv2.imread(str(people.image_dir / str(people.image_names[row])))
+    return None if found is None else np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB))
+
+
+def image_sizes(people: Detections) -> NDArray[np.float32] | None:
+    """(N, 2) width and height of the images, if all are there."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for row, name in enumerate(people.image_names):
+        if name not in sizes:
+            image = image_of(people, row)
+            if image is None:
+                return None
+            sizes[name] = (image.shape[1], image.shape[0])
+    return np.array([sizes[name] for name in people.image_names], np.float32)
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.fitting.fit",
+        description="Fit a body to everybody whose 2D keypoints were detected.",
+        epilog="Written to --out: fits.npz (SMPL parameters), report.json (each person), "
+        "bodies.glb, and pictures. Exit code: 0 done, 2 bad arguments or data.",
+    )
+    parser.add_argument("--data", type=Path, metavar="PATH", help="keypoints; embedded if left out")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images")
+    parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
+    parser.add_argument("--kind", choices=KINDS, default="conditional", help="which of its priors")
+    parser.add_argument("--context", type=Path, metavar="FILE", help="npz with context (N, C) and "
+                        "perhaps betas (N, 10) of a network of your own")  # fmt: skip
+    parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded if left out")
+    parser.add_argument("--frame", choices=FRAMES, default=None, help="default: full if the images "
+                        "are there, else crop")  # fmt: skip
+    parser.add_argument("--focal", type=float, metavar="PX", help="focal length (default: 5000)")
+    parser.add_argument("--free-focal", action="store_true", help="fit the focal length too")
+    parser.add_argument("--theta", action="store_true", help="fit theta, not a flow's latent")
+    parser.add_argument("--stages", choices=SCHEDULES, default="one", help="schedule")
+    parser.add_argument("--steps", type=int, default=150, metavar="N", help="of each stage")
+    parser.add_argument("--pictures", type=int, default=20, metavar="N", help="most pictures")
+    parser.add_argument("--out", type=Path, default=Path("outputs/fitting/fit"), metavar="DIR")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the embedded people")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="weights")
+    return parser.parse_intermixed_args(argv)
+
+
+def run(args: argparse.Namespace, device: torch.device) -> None:
+    """Read, fit and write everything."""
+    body = BodyModel(args.body).to(device)
+    if args.data is None:
+        people, found = embedded_people(body.cpu(), args.seed), None
+        body = body.to(device)
+        sizes: NDArray[np.float32] | None = np.full((len(people), 2), IMAGE_PX, np.float32)
+        focal = args.focal or FOCAL_PX
+    else:
+        people, found = read_detections(args.data, args.images)
+        sizes, focal = image_sizes(people), args.focal
+    if found is not None:
+        print(found)
+    if not len(people):
+        raise ValueError(f"{args.data}: nobody to fit")
+    seen = to_body_25(people.keypoints_2d, people.skeleton)
+    keypoints = torch.from_numpy(seen).to(device)
+    weights = overridden(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
+    folder = PriorFolder(args.prior, device)
+    context, betas = _given_context(args.context, len(people), device)
+    pose = folder.variables(args.kind, keypoints, theta=args.theta, context=context)
+    frame = args.frame or ("crop" if sizes is None else "full")
+    size = None if sizes is None else torch.from_numpy(sizes).to(device)
+    cameras = cameras_for(frame, keypoints, size, focal)
+    start = time.perf_counter()
+    fits = fit_people(
+        body,
+        keypoints,
+        BODY_25,
+        cameras,
+        pose,
+        betas=betas,
+        weights=weights,
+        stages=SCHEDULES[args.stages],
+        free_focal=args.free_focal,
+        max_iterations=args.steps,
+    )
+    seconds = time.perf_counter() - start
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    arrays = fits_to_arrays(fits, body)
+    names = [str(name) for name in people.image_names]
+    facts = {
+        "prior": args.kind,
+        "frame": frame,
+        "weights": dataclasses.asdict(weights),
+        "seconds": round(seconds, 2),
+        "left_out": {
+            reason: finding.count for reason, finding in (found.left_out if found else {}).items()
+        },
+    }
+    write_fits(args.out, arrays, names, people.person, facts)
+    labels = [f"{name}, {person}" for name, person in zip(names, people.person, strict=True)]
+    write_bodies(args.out / "bodies.glb", fits, body, labels)
+    for row in range(min(args.pictures, len(people))):
+        picture = fit_picture(fits, row, body, seen[row], image_of(people, row))
+        stem = Path(names[row]).stem
+        save_image(args.out / f"{stem}_{people.person[row]}.png", picture)
+    print(
+        f"{len(people)} people in {seconds:.1f} s: {fits.solution.counts()}; keypoints met to "
+        f"{float(np.median(arrays['error_px'])):.1f} px (median); results are in {args.out}"
+    )
+
+
+def _given_context(
+    path: Path | None, people: int, device: torch.device
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    if path is None:
+        return None, None
+    with np.load(path, allow_pickle=False) as file:
+        if "context" not in file or len(file["context"]) != people:
+            raise ValueError(f"{path}: expected context ({people}, C), one row for each person")
+        context = torch.from_numpy(file["context"].astype(np.float32)).to(device)
+        betas = file["betas"].astype(np.float32) if "betas" in file else None
+    return context, None if betas is None else torch.from_numpy(betas).to(device)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the fit; returns the exit code."""
+    args = parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print("error: --device cuda: this PyTorch finds no GPU", file=sys.stderr)
+        return 2
+    device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
+    # The matrices of a few people are too small for more, and threads that wait for each other
+    # take ten times as long.
+    torch.set_num_threads(1)
+    try:
+        run(args, device)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""What a fit leaves behind: SMPL parameters, bodies as GLB, pictures, a report on each person."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from examples.fitting.keypoint_fit import Fits
+from examples.pictures import MODE, Camera, body_views, overlay_bodies, side_by_side, write_glb
+from examples.pictures.style import Image
+from flowprior.body import BodyModel
+
+__all__ = ["fit_picture", "fits_to_arrays", "person_report", "write_bodies", "write_fits"]
+
+UPRIGHT = np.array([1.0, -1.0, -1.0])
+MARK = np.array([255, 190, 0], np.uint8)
+
+
+@torch.no_grad()
+def fits_to_arrays(fits: Fits, body: BodyModel) -> dict[str, NDArray[Any]]:
+    """SMPL parameters and how good they are, row by row.
+
+    Returns:
+        ``global_orient`` (P, 1, 3, 3) seen from the camera, ``body_pose`` (P, 23, 3, 3), ``betas``
+        (P, 10), ``transl`` (P, 3) metres, ``focal_px`` (P,), ``principal_point_px`` (P, 2),
+        ``joints`` (P, 24, 3) metres, camera frame, ``keypoints_2d_fit`` (P, K, 2) pixels,
+        ``objective``, ``pose_penalty``, ``error_px``, ``error`` (P,) and ``status`` (P,) words.
+    """
+    joints = body(fits.theta, fits.betas, fits.transl).joints
+    tensors = {
+        "global_orient": fits.theta[:, :1],
+        "body_pose": fits.theta[:, 1:],
+        "betas": fits.betas,
+        "transl": fits.transl,
+        "focal_px": fits.focal_px,
+        "principal_point_px": fits.principal_point_px,
+        "joints": joints,
+        "keypoints_2d_fit": fits.keypoints_2d,
+        "objective": fits.solution.value,
+        "pose_penalty": fits.penalty,
+        "error_px": fits.error_px,
+        "error": fits.error,
+        "iterations": fits.solution.iterations,
+    }
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    return arrays | {"status": np.array(fits.solution.labels())}
+
+
+def person_report(arrays: dict[str, NDArray[Any]], row: int) -> dict[str, Any]:
+    """What there is to say about one person, for JSON."""
+    return {
+        "status": str(arrays["status"][row]),
+        "objective": round(float(arrays["objective"][row]), 3),
+        "pose_penalty": round(float(arrays["pose_penalty"][row]), 3),
+        "error_px": round(float(arrays["error_px"][row]), 2),
+        "error_of_box": round(float(arrays["error"][row]), 4),
+        "iterations": int(arrays["iterations"][row]),
+        "betas": [round(float(value), 3) for value in arrays["betas"][row]],
+        "transl": [round(float(value), 4) for value in arrays["transl"][row]],
+    }
+
+
+def write_fits(
+    out: Path,
+    arrays: dict[str, NDArray[Any]],
+    names: Sequence[str],
+    people: NDArray[np.int64],
+    facts: dict[str, Any],
+) -> None:
+    """Write ``fits.npz`` and ``report.json`` to an existing folder."""
+    everything: dict[str, Any] = {"image_names": np.array(names), "person": people, **arrays}
+    np.savez_compressed(out / "fits.npz", **everything)
+    report = {
+        **facts,
+        "people": [
+            {"image": name, "person": int(people[row]), **person_report(arrays, row)}
+            for row, name in enumerate(names)
+        ],
+    }
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+@torch.no_grad()
+def write_bodies(path: Path, fits: Fits, body: BodyModel, names: Sequence[str]) -> None:
+    """Write all bodies to one GLB file, upright, side by side, each about its pelvis."""
+    out = body(fits.theta, fits.betas)
+    vertices = (out.vertices - out.joints[:, :1]).cpu().numpy() * UPRIGHT
+    write_glb(path, vertices, body.faces.cpu().numpy(), names=names, spacing=1.2)
+
+
+@torch.no_grad()
+def fit_picture(
+    fits: Fits,
+    row: int,
+    body: BodyModel,
+    keypoints: NDArray[np.float32],
+    image: Image | None = None,
+    *,
+    colour: str = MODE,
+    height: int = 420,
+) -> Image:
+    """One person: the keypoints, the body over the image, the body from the side.
+
+    Args:
+        fits: The fits.
+        row: Which person.
+        body: The body.
+        keypoints: (K, 3) pixels and confidence.
+        image: (H, W, 3) uint8; white if there is none.
+        colour: Of the body.
+        height: Of the picture, pixels.
+
+    Returns:
+        (height, W, 3) uint8.
+    """
+    one = slice(row, row + 1)
+    out = body(fits.theta[one], fits.betas[one], fits.transl[one])
+    vertices = out.vertices[0].cpu().numpy()
+    faces = body.faces.cpu().numpy()
+    seen = keypoints[keypoints[:, 2] > 0, :2]
+    placed = fits.keypoints_2d[row].cpu().numpy()
+    points = np.concatenate([seen, placed])
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    side = max(1.3 * float((points.max(axis=0) - points.min(axis=0)).max()), 2.0)
+    zoom = height / side
+    corner = middle - side / 2
+    frame = _crop(image, corner, side, height)
+    principal = (fits.principal_point_px[row].cpu().numpy() - corner) * zoom
+    camera = Camera(float(fits.focal_px[row]) * zoom, (float(principal[0]), float(principal[1])))
+    marked = _mark(frame, (seen - corner) * zoom)
+    behind = vertices[:, 2].min() <= 0.05
+    over = frame if behind else overlay_bodies(frame, vertices, faces, camera, colours=colour)
+    upright = (vertices - vertices.mean(axis=0)) * UPRIGHT
+    views = body_views(upright, faces, views=("front", "side"), colours=colour, height=height)
+    return side_by_side([marked, _mark(over, (seen - corner) * zoom), views], gap=8)
+
+
+def _crop(given: Image | None, corner: NDArray[np.floating], side: float, height: int) -> Image:
+    import cv2
+
+    if given is None:
+        return np.full((height, height, 3), 255, np.uint8)
+    zoom = height / side
+    image = np.asarray(given)
+    turn = np.array([[zoom, 0.0, -zoom * corner[0]], [0.0, zoom, -zoom * corner[1]]])
+    if zoom < 0.5:  # warps do not average
+        image = np.asarray(cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA))
+        turn = np.array([[1.0, 0.0, -zoom * corner[0]], [0.0, 1.0, -zoom * corner[1]]])
+    warped = cv2.warpAffine(image, turn, (height, height), borderValue=(255, 255, 255))
+    return np.asarray(warped, np.uint8)
+
+
+def _mark(image: Image, points: NDArray[np.floating]) -> Image:
+    """Dots where keypoints were seen."""
+    import cv2
+
+    drawn = np.ascontiguousarray(image)
+    if drawn is image:
+        drawn = image.copy()
+    for x, y in points:
+        centre = (round(float(x)), round(float(y)))
+        cv2.circle(drawn, centre, 5, (40, 40, 48), -1, cv2.LINE_AA)
+        cv2.circle(drawn, centre, 4, tuple(map(int, MARK)), -1, cv2.LINE_AA)
+    return drawn

@@ -1,0 +1,210 @@
+"""People before virtual cameras, and what a keypoint detector would make of them.
+
+Camera frame: x to the right of the image, y down, z away from the camera, metres. Poses are turned
+into it, so ``global_orient`` of somebody upright is near half a turn about x, as in ProHMR. Pixels
+have their origin in the top left corner.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowprior import rotations
+from flowprior.body import BodyModel
+from flowprior.skeleton import BODY_25
+
+__all__ = ["FOCAL_PX", "IMAGE_PX", "People", "detect", "hide", "photograph_bodies", "project"]
+
+FOCAL_PX = 1145.0
+IMAGE_PX = 1000.0
+FEWEST_VISIBLE = 4
+UPRIGHT = (1.0, -1.0, -1.0)  # half a turn about x, from y up to y down
+
+# What COCO's annotators do not mark, lost together where a detector was trained on them.
+NOT_IN_COCO = tuple(
+    joint
+    for joint, name in enumerate(BODY_25.joint_names)
+    if name in ("neck", "mid_hip") or name.endswith(("toe", "heel"))
+)
+LIMBS = tuple(
+    tuple(
+        joint
+        for joint, name in enumerate(BODY_25.joint_names)
+        if name.startswith(side) and name.endswith(ends)
+    )
+    for side in ("left", "right")
+    for ends in (("elbow", "wrist"), ("knee", "ankle", "toe", "heel"), ("ankle", "toe", "heel"))
+)
+
+
+@dataclass(frozen=True)
+class People:
+    """B people, each before a camera of its own.
+
+    Args:
+        theta: (B, 24, 3, 3) rotations of the joints, the root seen from the camera.
+        betas: (B, 10).
+        transl: (B, 3) metres, camera frame.
+        joints: (B, 24, 3) camera frame, metres.
+        keypoints: (B, 25, 3) in BODY-25 order: pixels, and the confidence of a detector.
+    """
+
+    theta: Tensor
+    betas: Tensor
+    transl: Tensor
+    joints: Tensor
+    keypoints: Tensor
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+    def __getitem__(self, rows: Tensor | slice) -> "People":
+        """Some of the people, selected as in a tensor."""
+        return People(
+            self.theta[rows],
+            self.betas[rows],
+            self.transl[rows],
+            self.joints[rows],
+            self.keypoints[rows],
+        )
+
+
+def project(
+    points: Tensor, focal: Tensor | float = FOCAL_PX, centre: Tensor | float = IMAGE_PX / 2
+) -> Tensor:
+    """Pinhole projection of camera-frame points (..., 3) in metres to pixels (..., 2)."""
+    return focal * points[..., :2] / points[..., 2:] + centre
+
+
+@torch.no_grad()
+def photograph_bodies(
+    rotvecs: Tensor,
+    body: BodyModel,
+    generator: torch.Generator | None = None,
+    *,
+    shape: float = 1.0,
+) -> People:
+    """Put a camera in front of each of some bodies, anywhere around it.
+
+    Focal length 1145 px, image 1000 x 1000 px; the person is 3 to 8 m away, near the middle of the
+    image, seen from 10 degrees below to 25 degrees above, the camera rolled by a few degrees.
+
+    Args:
+        rotvecs: (B, 24, 3) poses in a world with y up, radians.
+        body: The body.
+        generator: Source of randomness, on the device of ``rotvecs``.
+        shape: Standard deviation of betas.
+
+    Returns:
+        The people, every keypoint seen and exact, with confidence 1.
+
+    Raises:
+        ValueError: ``rotvecs`` has another shape.
+    """
+    if rotvecs.ndim != 3 or rotvecs.shape[1:] != (24, 3):
+        raise ValueError(f"expected rotvecs of shape (B, 24, 3), got {tuple(rotvecs.shape)}")
+    count, device, dtype = len(rotvecs), rotvecs.device, rotvecs.dtype
+
+    def uniform(low: float, high: float) -> Tensor:
+        unit = torch.rand(count, generator=generator, device=device, dtype=dtype)
+        return low + (high - low) * unit
+
+    def turn(axis: int, angle: Tensor) -> Tensor:
+        vector = torch.zeros(count, 3, device=device, dtype=dtype)
+        vector[:, axis] = angle
+        return rotations.rotvec_to_matrix(vector)
+
+    matrix = rotations.rotvec_to_matrix(rotvecs)
+    roll = math.radians(3) * torch.randn(count, generator=generator, device=device, dtype=dtype)
+    pitch = uniform(math.radians(-10), math.radians(25))
+    camera = turn(2, roll) @ turn(0, pitch) @ turn(1, uniform(-math.pi, math.pi))
+    root = matrix.new_tensor(UPRIGHT)[:, None] * (camera @ matrix[:, 0])
+    theta = torch.cat([root[:, None], matrix[:, 1:]], dim=1)
+    betas = shape * torch.randn(count, 10, generator=generator, device=device, dtype=dtype)
+    depth = uniform(3.0, 8.0)
+    place = torch.stack([0.08 * depth * uniform(-1, 1), 0.05 * depth * uniform(-1, 1), depth], -1)
+    pelvis = body.keypoints(theta, betas=betas, skeleton=BODY_25)[:, BODY_25.index("mid_hip")]
+    transl = place - pelvis
+    joints = body(theta, betas, transl).joints
+    points = project(body.keypoints(theta, BODY_25, betas, transl))
+    keypoints = torch.cat([points, torch.ones_like(points[..., :1])], dim=-1)
+    return People(theta, betas, transl, joints, keypoints)
+
+
+def hide(
+    keypoints: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    most_missing: float = 0.6,
+    truncated: float = 0.3,
+    limb: float = 0.2,
+    coco: float = 0.25,
+) -> Tensor:
+    """Which keypoints are lost, in the ways that they get lost; for training.
+
+    Args:
+        keypoints: (B, 25, 3).
+        generator: Source of randomness.
+        most_missing: Each view loses a share of its keypoints, evenly up to this one.
+        truncated: How many of the views end at a border through the person, mostly below.
+        limb: How many lose an arm or a leg.
+        coco: How many have only what COCO marks.
+
+    Returns:
+        (B, 25) bool, lost; at least four remain in each view.
+    """
+    batch, joints = keypoints.shape[:2]
+    device = keypoints.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(batch, *shape, generator=generator, device=device)
+
+    lost = uniform(joints) < most_missing * uniform(1)
+    points = keypoints[..., :2]
+    low, high = points.amin(dim=1, keepdim=True), points.amax(dim=1, keepdim=True)
+    place = (points - low) / (high - low).clamp(min=1)
+    inwards = torch.stack(
+        [place[..., 0], 1 - place[..., 0], place[..., 1], *[1 - place[..., 1]] * 3], dim=1
+    )
+    side = torch.randint(6, (batch,), generator=generator, device=device)
+    cut = inwards[torch.arange(batch, device=device), side] < 0.05 + 0.55 * uniform(1)
+    lost |= cut & (uniform(1) < truncated)
+    table = torch.zeros(len(LIMBS), joints, dtype=torch.bool, device=device)
+    for row, members in enumerate(LIMBS):
+        table[row, list(members)] = True
+    which = torch.randint(len(LIMBS), (batch,), generator=generator, device=device)
+    lost |= table[which] & (uniform(1) < limb)
+    foreign = torch.zeros(joints, dtype=torch.bool, device=device)
+    foreign[list(NOT_IN_COCO)] = True
+    lost |= foreign & (uniform(1) < coco)
+    return lost & ((~lost).sum(dim=1, keepdim=True) >= FEWEST_VISIBLE)
+
+
+def detect(
+    keypoints: Tensor,
+    lost: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    noise: float = 0.01,
+) -> Tensor:
+    """What a detector reports.
+
+    Args:
+        keypoints: (B, 25, 3) exact.
+        lost: (B, 25) bool, keypoints without a detection.
+        generator: Source of randomness.
+        noise: Mean standard deviation of an error per coordinate, in sides of the box around the
+            person. It differs from keypoint to keypoint, and the confidence tells of it.
+
+    Returns:
+        (B, 25, 3) pixels and confidence; zeros for lost keypoints.
+    """
+    points = keypoints[..., :2]
+    side = (points.amax(dim=1) - points.amin(dim=1)).amax(dim=-1)[:, None, None]
+    like = torch.empty_like(points).normal_(generator=generator)
+    share = torch.empty_like(points[..., :1]).uniform_(generator=generator)
+    error = noise * side * (0.5 + share) * like
+    seen = torch.cat([points + error, 1 - 0.6 * share], dim=-1)
+    return torch.where(lost[..., None], 0.0, seen)

@@ -1,0 +1,200 @@
+"""The priors that a fit can use: conditioned on keypoints, unconditional, and classical ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from examples.lifting.model import MartinezEncoder
+from flowprior import ConditionalPosePrior, PosePosterior, checkpoint
+from flowprior.checkpoint import CheckpointError, ModelFile
+from flowprior.numpy_file import read_npz
+from flowprior.skeleton import BODY_25
+
+__all__ = ["KeypointPrior", "PoseMixture", "keypoint_context_features", "keypoint_squares"]
+
+ENCODER_FILE = "encoder.safetensors"
+PRIOR_FILE = "prior.safetensors"
+LEAST_CONF = 0.1
+ENLARGE = 1.2
+
+
+def keypoint_squares(keypoints: Tensor, least_conf: float = LEAST_CONF) -> tuple[Tensor, Tensor]:
+    """Squares around people, from their keypoints.
+
+    Args:
+        keypoints: (B, K, 3) pixels and confidence.
+        least_conf: Keypoints count above this confidence; all seen ones where fewer than two do.
+
+    Returns:
+        (B, 2) centres and (B,) sides, in pixels, 1.2 times as large as the tightest square.
+    """
+    conf = keypoints[..., 2]
+    sure = conf > least_conf
+    used = torch.where((sure.sum(dim=1) >= 2)[:, None], sure, conf > 0)[..., None]
+    low = torch.where(used, keypoints[..., :2], torch.inf).amin(dim=1)
+    high = torch.where(used, keypoints[..., :2], -torch.inf).amax(dim=1)
+    empty = ~used.any(dim=1)
+    low, high = torch.where(empty, 0.0, low), torch.where(empty, 1.0, high)
+    return (low + high) / 2, ENLARGE * (high - low).amax(dim=-1).clamp(min=1.0)
+
+
+def keypoint_context_features(keypoints: Tensor) -> Tensor:
+    """2D keypoints as network input, seen from the square around them.
+
+    A keypoint that is seen is (x, y, 1) with x and y from -1 to 1 across the square; one that is
+    not is (0, 0, 0).
+
+    Args:
+        keypoints: (B, 25, 3) in BODY-25 order, pixels and confidence.
+
+    Returns:
+        (B, 75).
+    """
+    centre, side = keypoint_squares(keypoints)
+    flag = (keypoints[..., 2:] > LEAST_CONF).to(keypoints.dtype)
+    place = (keypoints[..., :2] - centre[:, None]) / (side[:, None, None] / 2)
+    return torch.cat([place * flag, flag], dim=-1).flatten(start_dim=1)
+
+
+class KeypointPrior(nn.Module):
+    """p(theta | 2D keypoints) over SMPL's 24 rotations, the root seen from the camera.
+
+    Args:
+        width: Width of the encoder, and so of the context.
+        hidden_features: Width of the flow's conditioners.
+        context_norm: Whether the context moves scale and shift of the flow.
+    """
+
+    def __init__(
+        self, width: int = 256, hidden_features: int = 256, context_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "width": width,
+            "hidden_features": hidden_features,
+            "context_norm": context_norm,
+        }
+        self.encoder = MartinezEncoder(3 * BODY_25.num_joints, width)
+        self.prior = ConditionalPosePrior(
+            width, hidden_features=hidden_features, context_norm=context_norm
+        )
+
+    def context(self, keypoints: Tensor) -> Tensor:
+        """Context (B, width) of keypoints (B, 25, 3), pixels and confidence."""
+        encoded: Tensor = self.encoder(keypoint_context_features(keypoints))
+        return encoded
+
+    def forward(self, keypoints: Tensor) -> PosePosterior:
+        """Posterior over theta given keypoints (B, 25, 3), pixels and confidence."""
+        return self.prior(self.context(keypoints))
+
+    def save(self, folder: Path) -> None:
+        """Write ``prior.safetensors`` and ``encoder.safetensors`` to an existing folder."""
+        checkpoint.save(folder / ENCODER_FILE, ModelFile(self.encoder.state_dict(), self.config))
+        self.prior.save(folder / PRIOR_FILE)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> "KeypointPrior":
+        """Read a prior written by `save`, in evaluation mode.
+
+        Args:
+            folder: The folder with the two files.
+            device: Where its weights shall be.
+
+        Raises:
+            FileNotFoundError: One of the files is missing.
+            CheckpointError: A file is damaged, or they are not from one model.
+        """
+        file = checkpoint.load(folder / ENCODER_FILE)
+        try:
+            model = cls(**file.config)
+            model.encoder.load_state_dict(dict(file.tensors))
+        except (TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{folder / ENCODER_FILE} is not an encoder: {error}") from error
+        expected = model.prior.config
+        model.prior = ConditionalPosePrior.load(folder / PRIOR_FILE)
+        if model.prior.config != expected:
+            raise CheckpointError(f"{folder}: encoder and prior are not from one model")
+        return model.eval().to(device)
+
+
+@dataclass(frozen=True)
+class PoseMixture:
+    """A Gaussian mixture over rotation vectors of the 23 joints below the root.
+
+    Args:
+        weights: (M,) of the components, summing to one.
+        means: (M, 69) radians.
+        precision_factors: (M, 69, 69) upper triangular U with U U^T the inverse covariance.
+        mean_pose: (69,) mean of the poses it was fitted to.
+
+    References:
+        Bogo et al., *Keep it SMPL*, 2016, eq. 6: the pose prior E_theta.
+    """
+
+    weights: Tensor
+    means: Tensor
+    precision_factors: Tensor
+    mean_pose: Tensor
+
+    def energy(self, body_pose: Tensor) -> Tensor:
+        """SMPLify's prior: the least negative log of one component, from its own least value.
+
+        Args:
+            body_pose: (B, 69) rotation vectors, radians.
+
+        Returns:
+            (B,), at least 0, in nats.
+        """
+        away = body_pose[:, None] - self.means
+        scaled = torch.einsum("bmi,mij->bmj", away, self.precision_factors)
+        log_det = self.precision_factors.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+        constant = -log_det - self.weights.log()
+        return (scaled.square().sum(dim=-1) / 2 + constant - constant.amin()).amin(dim=-1)
+
+    def to(self, *args: Any, **kwargs: Any) -> "PoseMixture":  # noqa: ANN401
+        """A copy on another device or of another dtype, as ``Tensor.to``."""
+        return PoseMixture(*(tensor.to(*args, **kwargs) for tensor in self._tensors()))
+
+    def save(self, path: Path) -> None:
+        """Write the four arrays to an ``.npz`` file."""
+        names = ("weights", "means", "precision_factors", "mean_pose")
+        arrays = dict(zip(names, (t.cpu().numpy() for t in self._tensors()), strict=True))
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> "PoseMixture":
+        """Read what `save` wrote; FileNotFoundError or ValueError where that is not possible."""
+        content: Mapping[str, object] = read_npz(path)
+        names = ("weights", "means", "precision_factors", "mean_pose")
+        missing = [name for name in names if name not in content]
+        if missing:
+            raise ValueError(f"{path} is no pose mixture: {', '.join(missing)} missing")
+        return cls(*(torch.from_numpy(np.asarray(content[name], np.float32)) for name in names))
+
+    @classmethod
+    def fit(
+        cls, body_pose: Tensor, components: int = 8, seed: int = 0, poses: int = 8000
+    ) -> "PoseMixture":
+        """Fit the mixture to poses (N, 69), by scikit-learn, at most ``poses`` of them."""
+        from sklearn.mixture import GaussianMixture
+
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(body_pose), generator=generator)[:poses]
+        rows = body_pose[chosen].double().numpy()
+        # One degree of noise: hinges that never turn about two axes have no covariance there.
+        mixture = GaussianMixture(components, reg_covar=3e-4, random_state=seed).fit(rows)
+        return cls(
+            torch.from_numpy(mixture.weights_).float(),
+            torch.from_numpy(mixture.means_).float(),
+            torch.from_numpy(mixture.precisions_cholesky_).float(),
+            body_pose.mean(dim=0),
+        )
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.weights, self.means, self.precision_factors, self.mean_pose

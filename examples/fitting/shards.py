@@ -1,0 +1,241 @@
+"""The people of a large set: shards of several formats, cut into chunks of work.
+
+A set is a file or a folder of shards: ``.npz`` files with ``body_keypoints_2d`` (N, 25, 3), as
+ProHMR's, or ``keypoints_2d`` of any size that a detector gives, and perhaps ``imgname`` and
+``image_size`` (N, 2); ``.parquet`` files with a column ``keypoints_2d`` of as many numbers, and
+perhaps ``image_name``, ``person``, ``width`` and ``height``; and folders of OpenPose's JSON.
+
+A chunk is a range of one shard. Its name says which, so that what has been done is known by name.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from examples.data.detections import OPENPOSE_SUFFIX, read_detections
+from examples.data.keypoints import clean_keypoints, joint_places
+from examples.data.report import Report
+from examples.fitting.choices import to_body_25
+from flowprior.skeleton import BODY_25, COCO_17, COCO_18
+
+__all__ = ["Chunk", "People", "chunks_of", "read_chunk"]
+
+SETS = {skeleton.num_joints: skeleton for skeleton in (BODY_25, COCO_18, COCO_17)}
+FEWEST = 3
+"""Keypoints below which nobody can be placed."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of a shard.
+
+    Args:
+        shard: The file or folder.
+        name: Unique among the chunks of a set, and fit for a file name.
+        start: First row; for a folder of JSON the first file.
+        stop: The row after the last.
+    """
+
+    shard: str
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class People:
+    """The usable people of a chunk.
+
+    Args:
+        row: (N,) row in the shard; for a folder of JSON the number of the file.
+        image_names: (N,) str.
+        person: (N,) int64.
+        keypoints: (N, 25, 3) BODY-25, pixels and confidence.
+        image_size: (N, 2) pixels; NaN where unknown.
+        report: What was left out.
+    """
+
+    row: NDArray[np.int64]
+    image_names: NDArray[np.str_]
+    person: NDArray[np.int64]
+    keypoints: NDArray[np.float32]
+    image_size: NDArray[np.float32]
+    report: Report
+
+
+def chunks_of(path: Path, size: int) -> list[Chunk]:
+    """Cut a set into chunks.
+
+    Args:
+        path: A shard, or a folder with shards anywhere below it.
+        size: Most rows of a chunk.
+
+    Raises:
+        FileNotFoundError: There is nothing at ``path``, or no shard below it.
+        ValueError: A shard cannot be read; a chunk size is not positive.
+    """
+    if size < 1:
+        raise ValueError(f"a chunk has at least 1 row, got {size}")
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    shards = _shards(path)
+    if not shards:
+        raise FileNotFoundError(f"no .npz, .parquet or *{OPENPOSE_SUFFIX} in or below {path}")
+    found = []
+    for shard in shards:
+        label = shard.relative_to(path).as_posix() if shard != path else shard.name
+        label = label.replace("%", "%25").replace("/", "%2F") or "json"
+        rows = _rows(shard)
+        for start in range(0, rows, size):
+            stop = min(start + size, rows)
+            found.append(Chunk(str(shard), f"{label}-{start:09d}-{stop:09d}", start, stop))
+    return found
+
+
+def _shards(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    files = [file for file in sorted(path.rglob("*")) if file.suffix in (".npz", ".parquet")]
+    folders = sorted({file.parent for file in path.rglob(f"*{OPENPOSE_SUFFIX}")})
+    return files + folders
+
+
+def _rows(shard: Path) -> int:
+    if shard.is_dir():
+        return len(_json_files(shard))
+    if shard.suffix == ".parquet":
+        try:
+            return int(pq.ParquetFile(shard).metadata.num_rows)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{shard}: not a parquet file, or a damaged one ({error})") from error
+    if shard.suffix == ".npz":
+        return len(_npz(shard)[0])
+    return 1
+
+
+def _json_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{OPENPOSE_SUFFIX}"))
+
+
+@functools.lru_cache(maxsize=1)  # the chunks of a shard mostly come one after the other
+def _npz(shard: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    try:
+        with np.load(shard, allow_pickle=False) as file:
+            key = next((k for k in ("body_keypoints_2d", "keypoints_2d") if k in file), None)
+            if key is None:
+                raise ValueError(f"neither body_keypoints_2d nor keypoints_2d among {file.files}")
+            names = ("imgname", "image_names", "person", "image_size")
+            return file[key], {name: file[name] for name in names if name in file}
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{shard}: no .npz of keypoints ({error})") from error
+
+
+def read_chunk(chunk: Chunk) -> People:
+    """Read the people of a chunk; those who cannot be fitted are left out and reported.
+
+    Raises:
+        ValueError: The shard cannot be read.
+    """
+    shard, rows = Path(chunk.shard), slice(chunk.start, chunk.stop)
+    if shard.is_dir() or shard.suffix == ".json":
+        return _read_json(shard, rows)
+    count = chunk.stop - chunk.start
+    sizes = np.full((count, 2), np.nan, np.float32)
+    if shard.suffix == ".npz":
+        everything, extra = _npz(shard)
+        values = everything[rows]
+        names = extra.get("imgname", extra.get("image_names"))
+        given = None if names is None else [_text(name) for name in names[rows]]
+        person = extra["person"][rows] if "person" in extra else np.zeros(count, np.int64)
+        if "image_size" in extra:
+            sizes = extra["image_size"][rows].astype(np.float32)
+    else:
+        table = pq.read_table(shard).slice(chunk.start, count)
+        if "keypoints_2d" not in table.column_names:
+            raise ValueError(f"{shard}: no column keypoints_2d among {table.column_names}")
+        listed = table["keypoints_2d"].to_pylist()
+        values = _stacked(listed)
+        columns = {
+            name: table[name].to_pylist()
+            for name in ("image_name", "person", "width", "height")
+            if name in table.column_names
+        }
+        given = None if "image_name" not in columns else list(map(_text, columns["image_name"]))
+        person = np.array(columns.get("person", [0] * count), np.int64)
+        if "width" in columns and "height" in columns:
+            sizes = np.array([columns["width"], columns["height"]], np.float32).T
+    numbers = np.arange(chunk.start, chunk.stop)
+    labels = np.array(given or [f"row {number}" for number in numbers], np.str_)
+    report = Report(str(shard), "keypoints", unit="person", rows=count)
+    return _usable(numbers, labels, person.astype(np.int64), values, sizes, report)
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _stacked(listed: list[Any]) -> NDArray[np.float32]:
+    """Rows of numbers as (N, J, 3); NaN where a row has another length than most."""
+    flat = [np.asarray(row, np.float32).ravel() if row else np.zeros(0) for row in listed]
+    lengths = [len(row) for row in flat if len(row) in {3 * joints for joints in SETS}]
+    length = max(set(lengths), key=lengths.count) if lengths else 3 * BODY_25.num_joints
+    empty = np.full(length, np.nan, np.float32)
+    stacked = np.array([row if len(row) == length else empty for row in flat], np.float32)
+    return stacked.reshape(len(flat), -1, 3)
+
+
+def _read_json(shard: Path, rows: slice) -> People:
+    files = _json_files(shard)[rows] if shard.is_dir() else [shard]
+    report = Report(str(shard), "OpenPose detections", unit="person")
+    parts = []
+    numbers: list[int] = []
+    for number, file in enumerate(files, start=rows.start):
+        try:
+            people, found = read_detections(file)
+        except ValueError as error:
+            report.rows += 1
+            report.leave_out("file that cannot be read", [f"{file.name}: {error}"])
+            continue
+        report.absorb(found)
+        parts.append((people, to_body_25(people.keypoints_2d, people.skeleton)))
+        numbers += [number] * len(people)
+    empty = np.zeros((0, BODY_25.num_joints, 3), np.float32)
+    names = np.concatenate([np.zeros(0, np.str_), *(p.image_names for p, _ in parts)])
+    person = np.concatenate([np.zeros(0, np.int64), *(p.person for p, _ in parts)])
+    keypoints = np.concatenate([empty, *(k for _, k in parts)])
+    sizes = np.full((len(names), 2), np.nan, np.float32)
+    return _usable(np.array(numbers, np.int64), names, person, keypoints, sizes, report)
+
+
+def _usable(
+    row: NDArray[np.int64],
+    names: NDArray[np.str_],
+    person: NDArray[np.int64],
+    values: NDArray[Any],
+    sizes: NDArray[np.float32],
+    report: Report,
+) -> People:
+    if values.ndim != 3 or values.shape[1] not in SETS or values.shape[2] != 3:
+        raise ValueError(
+            f"{report.source}: expected keypoints (N, 25, 3), (N, 18, 3) or (N, 17, 3), got "
+            f"{values.shape}"
+        )
+    skeleton = SETS[values.shape[1]]
+    places = [f"{name}, person {number}" for name, number in zip(names, person, strict=True)]
+    cleaned = clean_keypoints(values, joint_places(places, skeleton), report)
+    keypoints = to_body_25(cleaned, skeleton)
+    enough = np.asarray((keypoints[..., 2] > 0).sum(axis=1) >= FEWEST)
+    listed = np.array(places, object)
+    report.leave_out(f"fewer than {FEWEST} keypoints", listed[~enough])
+    high = np.where(keypoints[..., 2:] > 0, keypoints[..., :2], -np.inf).max(axis=1, initial=-1e9)
+    low = np.where(keypoints[..., 2:] > 0, keypoints[..., :2], np.inf).min(axis=1, initial=1e9)
+    wide = np.asarray((high - low).max(axis=1) > 1)
+    report.leave_out("all keypoints in one place", listed[enough & ~wide])
+    kept = enough & wide
+    report.kept = int(kept.sum())
+    return People(row[kept], names[kept], person[kept], keypoints[kept], sizes[kept], report)

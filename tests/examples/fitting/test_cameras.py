@@ -1,0 +1,91 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from examples.fitting.cameras import CROP_PX, Cameras
+
+CENTRE = torch.tensor([[300.0, 400.0], [1200.0, 100.0]])
+SIDE = torch.tensor([250.0, 700.0])
+SIZE = torch.tensor([[1920.0, 1080.0], [1920.0, 1080.0]])
+
+
+def cameras():
+    return {
+        "crop": Cameras.crop(CENTRE, SIDE),
+        "full": Cameras.full(SIZE, CENTRE, SIDE, 1500.0),
+        "original": Cameras.full(SIZE, CENTRE, SIDE, 1500.0, original_units=True),
+    }
+
+
+@pytest.mark.parametrize("name", cameras())
+def test_units_and_pixels_are_each_others_inverse(name):
+    camera = cameras()[name]
+    pixels = 1000 * torch.rand(2, 7, 2)
+    torch.testing.assert_close(camera.to_pixels(camera.to_units(pixels)), pixels)
+
+
+def test_the_three_frames_are_those_of_the_reference():
+    crop, full, original = cameras().values()
+    assert crop.focal.tolist() == [5000.0, 5000.0]
+    torch.testing.assert_close(crop.data_weight, torch.full((2,), (1000 / 224) ** 2))
+    torch.testing.assert_close(original.data_weight, torch.full((2,), (1000 / 1920) ** 2))
+    torch.testing.assert_close(original.principal_point, SIZE / 2)
+    torch.testing.assert_close(full.focal_px, torch.full((2,), 1500.0))
+    torch.testing.assert_close(full.principal_point_px, SIZE / 2)
+    torch.testing.assert_close(crop.principal_point_px, CENTRE)
+    edge = CENTRE[:, None] + SIDE[:, None, None] / 2
+    torch.testing.assert_close(crop.to_units(edge), torch.full((2, 1, 2), CROP_PX / 2))
+
+
+def test_the_whole_image_sees_the_same_in_either_unit():
+    _, full, original = cameras().values()
+    points = torch.randn(2, 9, 3) + torch.tensor([0.0, 0.0, 6.0])
+    pixels = 1500 * points[..., :2] / points[..., 2:] + SIZE[:, None] / 2
+    torch.testing.assert_close(full.to_pixels(full.project(points)), pixels)
+    torch.testing.assert_close(original.project(points), pixels)
+
+
+@pytest.mark.parametrize("name", cameras())
+@given(depth=st.floats(5, 60), x=st.floats(-1, 1), y=st.floats(-1, 1))
+def test_finds_where_somebody_stands(name, depth, x, y):
+    camera = cameras()[name]
+    generator = torch.Generator().manual_seed(0)
+    # Flat people: then weak perspective is exact.
+    points = torch.randn(2, 12, 3, generator=generator) * torch.tensor([0.4, 0.8, 0.0])
+    transl = torch.tensor([x, y, depth]).expand(2, 3)
+    seen = camera.project(points + transl[:, None])
+    conf = torch.rand(2, 12, generator=generator) + 0.1
+    found = camera.translation_for(points, seen, conf)
+    torch.testing.assert_close(found, transl, atol=2e-3, rtol=2e-3)
+
+
+def test_somebody_mirrored_is_placed_by_size():
+    camera = cameras()["crop"]
+    points = torch.randn(2, 12, 3) * torch.tensor([1.0, 1.0, 0.0])
+    seen = camera.project(points * torch.tensor([-1.0, -1.0, 1.0]) + torch.tensor([0, 0, 40.0]))
+    found = camera.translation_for(points, seen, torch.ones(2, 12))
+    assert (found[:, 2] > 35).all()
+    assert (found[:, 2] < 80).all()
+
+
+def test_behind_the_camera_nothing_is_infinite():
+    camera = cameras()["full"]
+    points = torch.tensor([[[0.0, 1.0, -1.0], [0.0, 0.0, 0.0]]] * 2).requires_grad_()
+    seen = camera.project(points)
+    assert seen.isfinite().all()
+    (gradient,) = torch.autograd.grad(seen.sum(), points)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Cameras.crop(CENTRE, SIDE[:1]), r"centre \(P, 2\)"),
+        (lambda: Cameras.crop(CENTRE, torch.tensor([1.0, 0.0])), "above 0, the least is 0"),
+        (lambda: Cameras.full(SIZE[:1], CENTRE, SIDE), r"image_size of shape \(2, 2\)"),
+    ],
+)
+def test_refuses_what_does_not_fit(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

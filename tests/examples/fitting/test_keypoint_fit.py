@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+from examples.fitting.cameras import Cameras
+from examples.fitting.keypoint_fit import SMPLIFY_STAGES, fit_people
+from examples.fitting.objective import KeypointWeights
+from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, hide
+from examples.fitting.priors import keypoint_squares
+from flowprior.skeleton import BODY_25, COCO_17, mapping
+
+
+def cameras(seen):
+    centre, side = keypoint_squares(seen)
+    return Cameras.full(torch.full_like(centre, IMAGE_PX), centre, side, FOCAL_PX)
+
+
+@pytest.fixture
+def fit(priors, body):
+    def run(seen, kind="conditional", skeleton=BODY_25, theta=False, **options):
+        context = seen if skeleton is BODY_25 else torch.zeros(len(seen), 25, 3)
+        pose = priors.variables(kind, context, theta=theta)
+        return fit_people(body, seen, skeleton, cameras(seen), pose, **options)
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["conditional", "mixture"])
+def test_somebody_alone_is_who_he_is_in_a_batch_of_64(fit, people, body, kind):
+    generator = torch.Generator().manual_seed(0)
+    seen = detect(people.keypoints, hide(people.keypoints, generator), generator)
+    together = fit(seen, kind, max_iterations=40)
+    joints = body(together.theta, together.betas, together.transl).joints
+    for row in (0, 30):
+        alone = fit(seen[row : row + 1], kind, max_iterations=40)
+        found = body(alone.theta, alone.betas, alone.transl).joints[0]
+        assert (found - joints[row]).norm(dim=-1).max() < 1e-4
+        assert alone.solution.status[0] == together.solution.status[row]
+
+
+@pytest.mark.parametrize("frame", ["crop", "full", "full-original"])
+def test_meets_the_keypoints_in_every_frame(priors, body, people, frame):
+    from examples.fitting.choices import cameras_for
+
+    seen = people.keypoints[:8]
+    camera = cameras_for(frame, seen, torch.full((8, 2), IMAGE_PX), FOCAL_PX)
+    pose = priors.variables("isotropic", seen)
+    fits = fit_people(
+        body, seen, BODY_25, camera, pose, weights=KeypointWeights(pose=1.0), max_iterations=100
+    )
+    assert fits.error.median() < 0.02
+    assert (fits.solution.value < 0.2 * fits.start_value).all()
+    # The projection that is reported is that of the body that is reported.
+    points = body.keypoints(fits.theta, BODY_25, fits.betas, fits.transl)
+    pixels = fits.focal_px[:, None, None] * points[..., :2] / points[..., 2:]
+    torch.testing.assert_close(
+        pixels + fits.principal_point_px[:, None], fits.keypoints_2d, rtol=1e-3, atol=0.1
+    )
+
+
+def test_finds_the_heading_of_people_who_face_away(fit, people, body):
+    seen = people.keypoints[:24]
+    fits = fit(seen, "isotropic", weights=KeypointWeights(pose=100.0), max_iterations=40)
+    ahead, wanted = fits.theta[:, 0, :, 2], people.theta[:24, 0, :, 2]
+    assert ((ahead * wanted).sum(dim=-1) > 0).double().mean() > 0.85
+
+
+def test_stages_free_focal_and_theta_all_meet_the_keypoints(fit, people):
+    seen = people.keypoints[:4]
+    for options in ({"stages": SMPLIFY_STAGES}, {"free_focal": True}, {"theta": True}):
+        fits = fit(seen, max_iterations=40, **options)
+        assert fits.error.median() < 0.05, options
+        if "free_focal" in options:
+            assert (fits.focal_px != FOCAL_PX).any()
+
+
+def test_fits_other_joint_sets(fit, people):
+    seen = people.keypoints[:4, list(mapping(BODY_25, COCO_17))]
+    fits = fit(seen, "mixture", COCO_17, max_iterations=40)
+    assert fits.keypoints_2d.shape == (4, 17, 2)
+    assert fits.error.median() < 0.05
+
+
+def test_starts_where_it_is_told(fit, people):
+    seen = people.keypoints[:3]
+    betas = torch.randn(3, 10)
+    fits = fit(seen, betas=betas, transl=people.transl[:3], max_iterations=0)
+    torch.testing.assert_close(fits.betas, betas)
+    torch.testing.assert_close(fits.transl, people.transl[:3])
+    assert fits.solution.counts() == {"max_iterations": 3}
+
+
+def test_nobody_suffers_from_somebody_without_a_keypoint(fit, people):
+    seen = people.keypoints[:3].clone()
+    seen[1] = 0
+    fits = fit(seen, max_iterations=20)
+    assert fits.solution.value.isfinite().all()
+    torch.testing.assert_close(
+        fits.theta[0], fit(seen[:1], max_iterations=20).theta[0], atol=1e-4, rtol=0
+    )
+
+
+def test_refuses_nobody(fit):
+    with pytest.raises(ValueError, match="at least one person"):
+        fit(torch.zeros(0, 25, 3))
+
+
+def test_people_can_be_selected(people):
+    assert isinstance(people[:3], People)
+    assert len(people[torch.tensor([1, 2])]) == 2

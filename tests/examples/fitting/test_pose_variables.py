@@ -1,0 +1,100 @@
+import pytest
+import torch
+
+from examples.fitting.choices import KINDS
+from examples.fitting.pose_variables import AnglePose, DensityPose, LatentPose, facing
+from flowprior import ConditionalPosePrior, rotations
+from flowprior.skeleton import SMPL_24
+
+
+@pytest.fixture(params=[*KINDS, "conditional theta", "unconditional theta"])
+def variables(request, priors, people):
+    kind, _, form = request.param.partition(" ")
+    return priors.variables(kind, people.keypoints[:6], theta=bool(form))
+
+
+def test_start_is_what_the_prior_likes_best(variables):
+    x = variables.start(6)
+    assert x.shape == (6, variables.size)
+    torch.testing.assert_close(variables.penalty(x), torch.zeros(6), atol=1e-2, rtol=0) if not (
+        isinstance(variables, AnglePose) and variables.mixture
+    ) else None
+    theta = variables.theta(x)
+    assert theta.shape == (6, 24, 6)
+    if variables.free_root:
+        torch.testing.assert_close(theta[:, 0], facing(torch.zeros(6)))
+    away = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    assert (variables.penalty(away) >= -1e-3).all()
+
+
+def test_everybody_has_variables_of_their_own(variables):
+    x = variables.start(6)
+    x = x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    rows = torch.tensor([4, 1, 1])
+    some = variables.select(rows)
+    torch.testing.assert_close(some.theta(x[rows]), variables.theta(x)[rows])
+    torch.testing.assert_close(
+        some.penalty(x[rows]), variables.penalty(x)[rows], atol=1e-3, rtol=1e-4
+    )
+
+
+def test_a_free_root_costs_nothing(variables):
+    if not variables.free_root:
+        pytest.skip("the prior knows the root")
+    x = variables.start(6)
+    turned = x.clone()
+    turned[:, :6] = facing(torch.linspace(0, 300, 6))
+    torch.testing.assert_close(variables.penalty(x), variables.penalty(turned))
+    torch.testing.assert_close(variables.theta(x)[:, 1:], variables.theta(turned)[:, 1:])
+
+
+@pytest.mark.parametrize("kind", ["conditional", "unconditional"])
+def test_density_and_latent_are_one_penalty(kind, priors, people):
+    latent = priors.variables(kind, people.keypoints[:4])
+    density = priors.variables(kind, people.keypoints[:4], theta=True)
+    z = latent.start(4)
+    body = 6 * latent.free_root
+    z[:, body:] += 0.5 * torch.randn(z[:, body:].shape, generator=torch.Generator().manual_seed(2))
+    theta = latent.theta(z).flatten(1)
+    torch.testing.assert_close(density.penalty(theta), latent.penalty(z), atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(density.theta(theta), latent.theta(z), atol=1e-5, rtol=1e-4)
+
+
+def test_a_volume_that_depends_on_theta_is_part_of_the_density():
+    prior = ConditionalPosePrior(0, hidden_features=16, coupling="affine")
+    prior.nll(0.3 * torch.randn(50, 24, 3))
+    prior.eval()
+    pose = DensityPose(prior(None))
+    theta = prior.sample(None, 5)
+    torch.testing.assert_close(
+        pose.penalty(theta.flatten(1)).diff(), -2 * prior.log_prob(theta).diff()
+    )
+
+
+def test_other_layouts_are_turned_into_columns():
+    prior = ConditionalPosePrior(0, hidden_features=16, layout="interleaved").eval()
+    pose = LatentPose(prior(None))
+    z = torch.randn(3, 144, generator=torch.Generator().manual_seed(0))
+    wanted = rotations.rot6d_to_matrix(prior(None).decode(z), "interleaved")
+    torch.testing.assert_close(rotations.rot6d_to_matrix(pose.theta(z)), wanted)
+
+
+def test_people_face_where_they_are_told():
+    matrix = rotations.rot6d_to_matrix(facing(torch.tensor([0.0, 90.0])))
+    ahead = matrix[..., 2]  # where the body's +z points
+    torch.testing.assert_close(ahead[0], torch.tensor([0.0, 0.0, -1.0]))  # at the camera
+    torch.testing.assert_close(ahead[1].abs(), torch.tensor([1.0, 0.0, 0.0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(matrix[:, 1, 1], -torch.ones(2))  # upright, y down
+
+
+def test_refuses_priors_over_something_else(priors):
+    other = ConditionalPosePrior(0, joints=16, space="points", hidden_features=16)
+    with pytest.raises(ValueError, match=r"SMPL's 24 joints.*\(16, 3\)"):
+        LatentPose(other(None))
+    with pytest.raises(ValueError, match="'gaussian'"):
+        AnglePose(torch.zeros(69), "gaussian")
+    with pytest.raises(ValueError, match="mixture belongs"):
+        AnglePose(torch.zeros(69), "none", priors.mixture)
+    with pytest.raises(ValueError, match="must be one of conditional"):
+        priors.variables("flow", torch.zeros(1, 25, 3))
+    assert SMPL_24.num_joints == 24

@@ -1,0 +1,212 @@
+"""The commands of the example, from the arguments to the files they leave."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from examples.fitting import compare, failures, fit, multiview, train_prior
+from examples.fitting.keypoint_fit import Stage
+from examples.fitting.objective import KeypointWeights
+from examples.fitting.settings import overridden
+from flowprior.skeleton import BODY_25
+
+
+@pytest.fixture
+def small_poses(tmp_path, poses):
+    """A file of poses with a split by people, 12 of each part."""
+    rows = poses[:36].numpy()
+    path = tmp_path / "poses.npz"
+    np.savez(
+        path,
+        poses=rows.reshape(36, 72),
+        joints17=np.zeros((36, 17, 3), np.float32),
+        split=np.repeat([0, 1, 2], 12),
+        subject=np.repeat([0, 1, 2], 12),
+        subject_names=np.array(["a", "b", "c"]),
+    )
+    return path
+
+
+@pytest.fixture
+def openpose_file(people, tmp_path):
+    content = {
+        "people": [
+            {"pose_keypoints_2d": people.keypoints[row].ravel().tolist()} for row in range(2)
+        ]
+        + [{"pose_keypoints_2d": [0.0] * 75}]
+    }
+    path = tmp_path / "shot_keypoints.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_fit_leaves_parameters_bodies_pictures_and_a_report(
+    openpose_file, prior_dir, body, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    arguments = ["--data", str(openpose_file), "--prior", str(prior_dir), "--out", str(out)]
+    assert fit.main([*arguments, "--steps", "5", "pose=16", "--stages", "smplify"]) == 0
+    assert "2 people in" in capsys.readouterr().out
+    with np.load(out / "fits.npz") as fits:
+        assert fits["body_pose"].shape == (2, 23, 3, 3)
+        theta = np.concatenate([fits["global_orient"], fits["body_pose"]], axis=1)
+        posed = body(*map(torch.from_numpy, (theta, fits["betas"], fits["transl"])))
+        np.testing.assert_allclose(posed.joints, fits["joints"], atol=1e-4)
+        assert fits["image_names"].tolist() == ["shot", "shot"]
+        assert fits["person"].tolist() == [0, 1]
+    report = json.loads((out / "report.json").read_text())
+    assert report["frame"] == "crop"
+    assert report["weights"]["pose"] == 16
+    assert len(report["people"]) == 2
+    assert sum(report["left_out"].values()) == 1
+    assert {file.name for file in out.iterdir()} == {
+        *("fits.npz", "report.json", "bodies.glb", "shot_0.png", "shot_1.png")
+    }
+    assert (out / "bodies.glb").read_bytes()[:4] == b"glTF"
+
+
+def test_fit_takes_images_and_a_context_of_the_user(
+    openpose_file, prior_dir, priors, people, tmp_path
+):
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "shot.jpg"), np.full((1000, 1000, 3), 90, np.uint8))
+    with torch.no_grad():
+        context = priors.network.context(people.keypoints[:2]).numpy()
+    np.savez(tmp_path / "context.npz", context=context, betas=np.zeros((2, 10)))
+    arguments = ["--data", str(openpose_file), "--prior", str(prior_dir), "--steps", "4"]
+    values = []
+    for name, more in (("own", ["--context", str(tmp_path / "context.npz")]), ("theirs", [])):
+        out = tmp_path / name
+        assert fit.main([*arguments, "--out", str(out), *more]) == 0
+        report = json.loads((out / "report.json").read_text())
+        assert report["frame"] == "full"
+        values.append([person["objective"] for person in report["people"]])
+    np.testing.assert_allclose(*values, rtol=1e-3)
+    np.savez(tmp_path / "short.npz", context=context[:1])
+    short = ["--context", str(tmp_path / "short.npz"), "--out", str(tmp_path / "x")]
+    assert fit.main([*arguments, *short]) == 2
+
+
+def test_fit_has_people_of_its_own(prior_dir, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--prior", str(prior_dir), "--out", str(out), "--steps", "2", "--pictures", "1"]
+    assert fit.main([*arguments, "--kind", "mixture", "--free-focal"]) == 0
+    assert len(json.loads((out / "report.json").read_text())["people"]) == fit.EMBEDDED_PEOPLE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "missing.json"], "missing.json"),
+        (["--prior", "nowhere"], "python -m examples.fitting.train_prior"),
+        (["weight=3"], "key of pose"),
+        (["pose=much"], "pose must be a number, got 'much'"),
+        (["use_hips=1"], "use_hips must be true or false"),
+    ],
+)
+def test_fit_says_what_is_wrong(arguments, message, prior_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if "--prior" not in arguments:
+        arguments = [*arguments, "--prior", str(prior_dir)]
+    assert fit.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_several_views_leave_one_pose(people, prior_dir, tmp_path):
+    files = []
+    for row in range(3):
+        content = {"people": [{"pose_keypoints_2d": people.keypoints[row].ravel().tolist()}]}
+        files.append(tmp_path / f"view{row}_keypoints.json")
+        files[-1].write_text(json.dumps(content))
+    out = tmp_path / "out"
+    arguments = ["--data", *map(str, files), "--prior", str(prior_dir), "--out", str(out)]
+    assert multiview.main([*arguments, "--steps", "5"]) == 0
+    with np.load(out / "people.npz") as found:
+        assert found["body_pose"].shape == (1, 23, 3, 3)
+        assert found["global_orient"].shape == (1, 3, 1, 3, 3)
+    assert {"bodies.glb", "people.npz", "person0.png", "report.json"} == {
+        file.name for file in out.iterdir()
+    }
+
+
+def test_several_views_are_judged_on_poses(small_poses, prior_dir, tmp_path):
+    arguments = ["--data", str(small_poses), "--evaluate", "3", "--views", "2", "--steps", "5"]
+    out = ["--prior", str(prior_dir), "--out", str(tmp_path / "out")]
+    assert multiview.main([*arguments, *out, "keypoints=1"]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["people"] == 3
+    assert {"alone", "averaged", "together"} <= report.keys()
+
+
+def test_compare_tries_as_many_weights_for_every_prior():
+    tried = {kind: len(weights) for kind, weights in compare.WEIGHTS.items() if kind != "none"}
+    assert len(set(tried.values())) == 1
+    for weights in compare.WEIGHTS.values():
+        assert list(weights) == sorted(weights)
+
+
+def test_compare_leaves_a_table_and_pictures(small_poses, prior_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "WEIGHTS", dict.fromkeys(compare.WEIGHTS, (10.0,)))
+    arguments = ["--data", str(small_poses), "--prior", str(prior_dir), "--steps", "3"]
+    sizes = ["--people", "5", "--choose", "3", "--out", str(tmp_path / "out")]
+    assert compare.main([*arguments, *sizes]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["people"] == 5
+    for kind in (*compare.TITLES, "mode, not fitted"):
+        assert set(results["results"][kind]) == set(compare.CONDITIONS)
+    assert "| conditional flow |" in capsys.readouterr().out
+    assert (tmp_path / "out" / "priors_missing.png").exists()
+
+
+def test_corrupted_keypoints_are_what_they_are_called(people):
+    generator = torch.Generator().manual_seed(0)
+    share = {
+        name: (compare.corrupt(people, name, generator)[..., 2] == 0).double().mean(dim=0)
+        for name in compare.CONDITIONS
+    }
+    assert (share["noisy"] == 0).all()
+    assert 0.25 < share["missing"].mean() < 0.35
+    cut = [name for name, gone in zip(BODY_25.joint_names, share["truncated"], strict=True) if gone]
+    assert len(cut) == 10
+    assert all(name.endswith(("knee", "ankle", "toe", "heel")) for name in cut)
+
+
+def test_failures_spoil_what_they_say(people, small_poses, prior_dir, tmp_path):
+    seen = people.keypoints[:2]
+    knee, other = BODY_25.index("left_knee"), BODY_25.index("right_knee")
+    swapped = failures.spoil(seen, "swapped")
+    assert torch.equal(swapped[:, knee, :2], seen[:, other, :2])
+    assert (failures.spoil(seen, "few")[..., 2] > 0).sum(dim=1).tolist() == [4, 4]
+    wrist = BODY_25.index("left_wrist")
+    assert (failures.spoil(seen, "elsewhere")[:, wrist] != seen[:, wrist]).any()
+    assert torch.equal(failures.spoil(seen, "right"), seen)
+    arguments = ["--data", str(small_poses), "--prior", str(prior_dir), "--people", "2"]
+    assert failures.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "failures.png").exists()
+
+
+def test_training_leaves_all_priors(small_poses, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_prior, "BATCH", 16)
+    monkeypatch.setattr(train_prior.PoseMixture.fit.__func__, "__defaults__", (2, 0, 100))
+    out = tmp_path / "priors"
+    assert train_prior.main(["--data", str(small_poses), "--steps", "3", "--out", str(out)]) == 0
+    names = {file.relative_to(out).as_posix() for file in out.rglob("*.*")}
+    assert names == {
+        "conditional/encoder.safetensors",
+        "conditional/prior.safetensors",
+        "unconditional.safetensors",
+        "mixture.npz",
+        "results.json",
+    }
+    shutil.rmtree(out)
+    assert train_prior.main(["--data", str(tmp_path / "no.npz"), "--out", str(out)]) == 2
+
+
+def test_settings_keep_what_is_not_named():
+    weights = overridden(KeypointWeights(), ["sigma=50", "use_hips=true"])
+    assert weights == KeypointWeights(sigma=50.0, use_hips=True)
+    assert overridden(Stage(), []) == Stage()
