@@ -1,0 +1,1 @@
+"""ProHMR: p(theta | image) over SMPL's pose, trained from images, evaluated and shown."""

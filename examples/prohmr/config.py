@@ -1,0 +1,146 @@
+"""The settings of a training, as the files in ``configs/`` explain them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from examples.data.crop_augmentation import AugmentationSettings
+from examples.prohmr.model import ProHMR
+from examples.prohmr.objective import LossWeights
+from examples.training.settings import read_settings
+
+__all__ = ["CONFIGS", "Config", "config_path", "read_config"]
+
+CONFIGS = Path(__file__).parent / "configs"
+
+SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("32-true", "bf16-mixed")
+LOGGERS = ("csv", "tensorboard", "none")
+AUGMENTATIONS = ("none", "prohmr", "gentle")
+# Enough to see new positions of a person, not so much that a short training gets lost.
+GENTLE = AugmentationSettings(
+    scale=0.1, rotation=0.2, rotation_probability=0.5, extreme_crop_probability=0.0
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one training; none has a default."""
+
+    backbone: str
+    weights: str
+    size: int
+    head_features: int
+    mean_params: str
+    body: str
+    keypoint_regressor: str
+    preset: str
+    hidden_features: int
+    flow_steps: int
+    flow_blocks: int
+    context_norm: bool
+    dropout: float
+    target_noise: float
+    num_samples: int
+    loss: dict[str, float]
+    datasets: dict[str, float]
+    validation: dict[str, float]
+    mocap: str
+    augmentation: str
+    steps: int
+    batch_size: int
+    learning_rate: float
+    discriminator_rate: float
+    weight_decay: float
+    schedule: str
+    clip: float
+    precision: str
+    workers: int
+    val_every: int
+    val_images: int
+    val_samples: int
+    checkpoint_every: int
+    log_every: int
+    logger: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
+            ("logger", LOGGERS),
+            ("augmentation", AUGMENTATIONS),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name in _MAY_BE_0 else 1 if field.type is int else 1e-12
+            if field.type in (int, float) and not value >= least:
+                raise ValueError(f"{field.name} must be at least {least:g}, got {value}")
+        known_losses = [field.name for field in fields(LossWeights)]
+        unknown = [name for name in self.loss if name not in known_losses]
+        if unknown:
+            raise ValueError(f"unknown loss {', '.join(unknown)}; there are {known_losses}")
+        _ = self.loss_weights
+        if not self.datasets:
+            raise ValueError("datasets must name at least one")
+
+    @property
+    def loss_weights(self) -> LossWeights:
+        """The lambdas; those that are not given are the published ones."""
+        return LossWeights(**self.loss)
+
+    @property
+    def augmentation_settings(self) -> AugmentationSettings | None:
+        """How much is augmented; None for not at all."""
+        return {"none": None, "prohmr": AugmentationSettings(), "gentle": GENTLE}[self.augmentation]
+
+    @property
+    def prior(self) -> dict[str, Any]:
+        """Keywords of the prior."""
+        return {
+            "preset": self.preset,
+            "hidden_features": self.hidden_features,
+            "num_steps": self.flow_steps,
+            "num_blocks": self.flow_blocks,
+            "context_norm": self.context_norm,
+            "dropout": self.dropout,
+            "target_noise": self.target_noise,
+        }
+
+    def make(self) -> ProHMR:
+        """A new model, its backbone filled as ``weights`` says.
+
+        Raises:
+            OSError: There are no such weights.
+            ValueError: A setting of the model is unknown or out of range.
+        """
+        model = ProHMR(
+            self.backbone, size=self.size, head_features=self.head_features, prior=self.prior
+        )
+        model.load_backbone(self.weights)
+        if self.mean_params != "none":
+            model.head.set_means(self.mean_params)
+        return model
+
+
+_MAY_BE_0 = {
+    *("dropout", "target_noise", "weight_decay", "clip", "workers", "seed", "flow_blocks"),
+    *("discriminator_rate", "val_images"),
+}
+
+
+def config_path(name: str) -> Path:
+    """The file of a name: small, paper, or the path of a file."""
+    return CONFIGS / f"{name}.yaml" if name in ("small", "paper") else Path(name)
+
+
+def read_config(path: Path, overrides: Sequence[str] = (), **given: object) -> Config:
+    """Read a file of settings, see `examples.training.settings.read_settings`.
+
+    A mapping is given whole, in braces: ``"loss={nll: 0.1}"``; losses that it leaves out have their
+    published weights.
+    """
+    return read_settings(Config, path, overrides, **given)

@@ -1,0 +1,283 @@
+r"""See what a model makes of photographs: the mode, samples, and how sure it is of each limb.
+
+    python -m examples.prohmr.demo PHOTOS --checkpoint model.safetensors
+    python -m examples.prohmr.demo PHOTOS --checkpoint prohmr.pt --keypoints OPENPOSE \
+        --body SMPL_NEUTRAL.pkl --regressor SMPL_to_J19.pkl
+
+Whose box? That around OpenPose's or COCO's keypoints (--keypoints), that of a file (--boxes, lines
+of ``image,x,y,width,height`` in pixels), else the whole image is taken for one person. A checkpoint
+of the original works as it is.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from examples.data.annotations import Annotations, prohmr_rows
+from examples.data.columns import Columns
+from examples.data.detections import read_detections
+from examples.data.images import ImageDataset, collate, decode
+from examples.data.report import Report
+from examples.pictures.images import save_image, side_by_side
+from examples.pictures.meshes import body_views, uncertainty_colours, write_glb
+from examples.pictures.style import MODE, SAMPLES
+from examples.prohmr.judging import crop_batch
+from examples.prohmr.model import load_model
+from examples.prohmr.pictures import SIDE_PX, person_picture
+from examples.prohmr.train import load_body
+from examples.training.checkpoints import write_text
+from flowprior import rotations
+from flowprior.body import BodyModel
+from flowprior.posterior import PosePosterior
+from flowprior.skeleton import SMPL_24
+
+__all__ = ["Uncertainty", "find_people", "main", "measure_uncertainty"]
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+ENLARGE = 1.2
+LIMBS = {
+    f"{side} {limb}": tuple(SMPL_24.index(f"{side}_{joint}") for joint in joints)
+    for limb, joints in (("arm", ("elbow", "wrist")), ("leg", ("knee", "ankle")))
+    for side in ("left", "right")
+} | {"head": (SMPL_24.index("head"),)}
+LEAST_M, MOST_M = 0.0, 0.25  # of the colours
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """How far the samples of one person lie apart.
+
+    Attributes:
+        limbs_mm: By limb, the standard deviation of its joints about their mean, seen from the
+            pelvis, millimetres.
+        vertices: (V,) the same of each vertex, metres.
+        entropy_nats: Of the posterior.
+    """
+
+    limbs_mm: dict[str, float]
+    vertices: Tensor
+    entropy_nats: float
+
+
+@torch.no_grad()
+def measure_uncertainty(
+    posterior: PosePosterior,
+    betas: Tensor,
+    body: BodyModel,
+    *,
+    samples: int = 100,
+    generator: torch.Generator | None = None,
+) -> Uncertainty:
+    """Measure how far samples of one person lie apart.
+
+    Args:
+        posterior: Of a batch of one.
+        betas: (1, 10).
+        body: On the same device.
+        samples: How many to draw.
+        generator: Source of them.
+    """
+    posed = body(posterior.sample(samples, generator=generator), betas)
+    root = posed.joints[0, :, :1]
+
+    def spread(points: Tensor) -> Tensor:
+        return (points - root).var(dim=0).sum(dim=-1).sqrt()
+
+    joints = spread(posed.joints[0])
+    limbs = {name: 1000 * float(joints[list(rows)].mean()) for name, rows in LIMBS.items()}
+    return Uncertainty(limbs, spread(posed.vertices[0]), float(posterior.entropy().reshape(-1)[0]))
+
+
+def find_people(
+    images: Path, keypoints: Path | None = None, boxes: Path | None = None
+) -> tuple[Annotations, Report]:
+    """The people to look at.
+
+    Args:
+        images: A folder of images, or one image.
+        keypoints: What `examples.data.detections.read_detections` takes.
+        boxes: A CSV file of ``image,x,y,width,height``, with or without a header.
+
+    Returns:
+        A row for each person, and what cannot be used.
+
+    Raises:
+        FileNotFoundError: There is nothing at a path, or no image.
+        ValueError: A file cannot be read, or both files are given.
+    """
+    if keypoints is not None and boxes is not None:
+        raise ValueError("expected --keypoints or --boxes, got both")
+    if not images.exists():
+        raise FileNotFoundError(f"no such file or folder: {images}")
+    folder = images if images.is_dir() else images.parent
+    if keypoints is not None:
+        found, report = read_detections(keypoints, folder)
+        names = found.image_names.tolist()
+        centers, sizes = found.center, found.box_size
+        rows = [
+            (name, *center, size) for name, center, size in zip(names, centers, sizes, strict=True)
+        ]
+    elif boxes is not None:
+        report = Report(str(boxes), "boxes", unit="person")
+        rows = _read_boxes(boxes, report)
+    else:
+        report = Report(str(images), "images", unit="person")
+        rows = _whole_images(images, report)
+    if images.is_file():
+        rows = [row for row in rows if row[0] == images.name]
+    columns = {
+        "imgname": [name for name, *_ in rows],
+        "center": np.array([[x, y] for _, x, y, _ in rows], np.float32).reshape(-1, 2),
+        "scale": np.array([size for *_, size in rows], np.float32),
+    }
+    return prohmr_rows(Columns(columns, str(images)), Report("", "")), report
+
+
+def _read_boxes(path: Path, report: Report) -> list[tuple[str, float, float, float]]:
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, line in enumerate(csv.reader(file), 1):
+            try:
+                name, *numbers = line
+                x, y, width, height = (float(value) for value in numbers)
+            except ValueError:
+                if number > 1 and line:
+                    report.rows += 1
+                    report.leave_out("not image,x,y,width,height", [f"line {number}"])
+                continue
+            report.rows += 1
+            if not (np.isfinite([x, y, width, height]).all() and min(width, height) > 0):
+                report.leave_out("box of no size", [f"line {number}"])
+                continue
+            report.kept += 1
+            side = ENLARGE * max(width, height)
+            rows.append((name, x + width / 2, y + height / 2, side))
+    return rows
+
+
+def _whole_images(images: Path, report: Report) -> list[tuple[str, float, float, float]]:
+    files = sorted(images.iterdir()) if images.is_dir() else [images]
+    rows = []
+    for file in files:
+        if file.suffix.lower() not in SUFFIXES:
+            continue
+        report.rows += 1
+        try:
+            height, width = decode(file, oriented=True).shape[:2]
+        except (OSError, ValueError) as error:
+            report.leave_out("cannot be decoded", [f"{file.name} ({error})"])
+            continue
+        report.kept += 1
+        rows.append((file.name, width / 2, height / 2, float(max(width, height))))
+    if not report.rows:
+        raise FileNotFoundError(f"no image in {images}")
+    return rows
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.prohmr.demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Written to --out for each person: a picture, a GLB file; and people.json.\n"
+        "Exit code: 0 done, 1 some images could not be used, 2 bad arguments or data.",
+    )
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder or an image")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--keypoints", type=Path, metavar="PATH", help="OpenPose's or COCO's JSON")
+    parser.add_argument("--boxes", type=Path, metavar="FILE", help="image,x,y,width,height")
+    parser.add_argument("--samples", type=int, default=100, metavar="N", help="(%(default)s)")
+    parser.add_argument("--body", default="embedded", metavar="FILE", help="(%(default)s)")
+    parser.add_argument("--regressor", default="none", metavar="FILE", help="SMPL_to_J19.pkl")
+    parser.add_argument("--out", type=Path, default=Path("outputs/prohmr/demo"), metavar="DIR")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Look at photographs; returns the exit code."""
+    args = parse_args(argv)
+    device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
+    try:
+        if args.samples < 2:
+            raise ValueError(f"expected --samples from 2 up, got {args.samples}")
+        people, report = find_people(args.images, args.keypoints, args.boxes)
+        folder = args.images if args.images.is_dir() else args.images.parent
+        dataset = ImageDataset(people, folder, oriented=True)
+        model = load_model(args.checkpoint, device)
+        body = load_body(args.body, args.regressor).to(device)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not report.clean:
+        print(report, file=sys.stderr)
+    args.out.mkdir(parents=True, exist_ok=True)
+    entries: list[dict[str, object]] = []
+    unused = len(report.left_out)
+    for row in range(len(dataset)):
+        item = dataset[row]
+        name = f"{Path(item['imgname']).stem}_{row:03d}"
+        if item["fault"]:
+            print(f"{item['imgname']}: {item['fault']}", file=sys.stderr)
+            unused += 1
+            continue
+        batch = collate([item]).to(device)
+        crop = crop_batch(batch, model.size).images
+        generator = torch.Generator(device).manual_seed(args.seed)
+        with torch.no_grad():
+            out = model(crop)
+            mode = out.posterior.mode()
+            few = out.posterior.sample(4, generator=generator)[0]
+            posed = body(torch.cat([mode, few]), out.betas.expand(5, -1))
+        sure = measure_uncertainty(
+            out.posterior, out.betas, body, samples=args.samples, generator=generator
+        )
+        upright = posed.vertices.double().cpu().numpy() * np.array([1.0, -1.0, -1.0])
+        faces = body.faces.cpu().numpy()
+        colours = uncertainty_colours(sure.vertices.double().cpu().numpy(), LEAST_M, MOST_M)
+        coloured = body_views(
+            upright[0], faces, views=("front", "side"), colours=colours, height=SIDE_PX
+        )
+        picture = person_picture(crop[0], out, 0, body, generator=generator)
+        save_image(args.out / f"{name}.png", side_by_side([picture, coloured]))
+        write_glb(
+            args.out / f"{name}.glb",
+            upright,
+            faces,
+            colours=[MODE, *(SAMPLES[i % len(SAMPLES)] for i in range(4))],
+            names=["mode", *(f"sample {i + 1}" for i in range(4))],
+            spacing=1.2,
+        )
+        rotation = rotations.matrix_to_rotvec(model.prior.smpl_params(mode)["body_pose"][0])
+        root = rotations.matrix_to_rotvec(model.prior.smpl_params(mode)["global_orient"][0])
+        entries.append(
+            {
+                "image": item["imgname"],
+                "box": [*people.center[row].tolist(), float(people.box_size[row])],
+                "global_orient": root.flatten().tolist(),
+                "body_pose": rotation.flatten().tolist(),
+                "betas": out.betas[0].tolist(),
+                "camera": out.camera[0].tolist(),
+                "spread_mm": sure.limbs_mm,
+                "entropy_nats": sure.entropy_nats,
+            }
+        )
+        limbs = ", ".join(f"{limb} {spread:.0f}" for limb, spread in sure.limbs_mm.items())
+        print(f"{name}: spread in mm: {limbs}")
+    write_text(args.out / "people.json", json.dumps(entries, indent=2) + "\n")
+    print(f"{len(entries)} people; pictures and GLB files are in {args.out}")
+    return 1 if unused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,342 @@
+"""An image data set without a licence form: the embedded body, painted, in ProHMR's format.
+
+    python -m examples.prohmr.embedded --out outputs/prohmr/data --images 8000
+
+writes ``train.npz``, ``val.npz``, ``test.npz`` (ProHMR's annotations), ``mocap.npz`` (poses and
+shapes for the discriminator) and ``images/``. The three parts share no person.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import roma
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from examples.data.poses import SPLITS, load_poses
+from examples.prohmr.painting import Painting, backdrop, dress, paint_body, paint_occluder
+from flowprior.body import BodyModel
+from flowprior.body_file import read_body
+from flowprior.skeleton import BODY_25, PROHMR_44
+
+__all__ = ["FILES", "Scene", "Studio", "is_complete", "main", "write_dataset"]
+
+FILES = {"train": "train.npz", "val": "val.npz", "test": "test.npz"}
+MOCAP = "mocap.npz"
+DONE = "dataset.json"
+SHARES = {"train": 0.9, "val": 0.04, "test": 0.06}
+CHUNK = 64
+MOCAP_POSES = 20_000
+BOX_FACTOR = 1.2
+UPRIGHT = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One painted person and the truth about them.
+
+    Args:
+        painting: The picture.
+        keypoints_2d: (44, 3), pixels, and 1 where they are seen, 0 where they are behind something
+            or outside of the picture.
+        keypoints_3d: (44, 3) in the camera frame, metres.
+        pose: (24, 3) rotation vectors in the camera frame, radians.
+        betas: (10,).
+        center: (2,) middle of the box around all of the person, pixels.
+        box_size: Its side, pixels.
+    """
+
+    painting: Painting
+    keypoints_2d: NDArray[np.float64]
+    keypoints_3d: NDArray[np.float64]
+    pose: NDArray[np.float64]
+    betas: NDArray[np.float64]
+    center: NDArray[np.float64]
+    box_size: float
+
+
+class Studio:
+    """Where people are painted.
+
+    Args:
+        size: Side of the pictures, in pixels.
+        occluded: Share of the pictures with things in front of the person.
+        cut: Share of the pictures whose border cuts the person.
+    """
+
+    def __init__(self, size: int = 128, occluded: float = 0.35, cut: float = 0.25) -> None:
+        self.size = size
+        self.occluded = occluded
+        self.cut = cut
+        arrays = read_body(None)
+        self.body = BodyModel().double()
+        self.faces = np.asarray(arrays["f"]).astype(np.int64)
+        self.template = np.asarray(arrays["v_template"], np.float64)
+        self.weights = np.asarray(arrays["weights"], np.float64)
+
+    def paint(self, rotvecs: NDArray[np.floating], rng: np.random.Generator) -> list[Scene]:
+        """Paint people in some poses.
+
+        Args:
+            rotvecs: (N, 24, 3), SMPL's pose, y up, heading anywhere.
+            rng: Source of shape, heading, camera, clothes, light and whatever is in the way.
+
+        Returns:
+            N scenes.
+        """
+        count = len(rotvecs)
+        pose = torch.from_numpy(np.asarray(rotvecs, np.float64))
+        pose[:, 0] = _seen_from_somewhere(pose[:, 0], rng)
+        betas = torch.from_numpy(np.clip(rng.normal(size=(count, 10)), -2, 2))
+        posed = self.body(pose, betas)
+        keypoints = self.body.regress(posed, PROHMR_44).numpy()
+        return [
+            self._paint_one(
+                pose[i].numpy(), betas[i].numpy(), posed.vertices[i].numpy(), keypoints[i], rng
+            )
+            for i in range(count)
+        ]
+
+    def _paint_one(
+        self,
+        pose: NDArray[np.float64],
+        betas: NDArray[np.float64],
+        vertices: NDArray[np.float64],
+        keypoints: NDArray[np.float64],
+        rng: np.random.Generator,
+    ) -> Scene:
+        size = self.size
+        # Far or near, at a focal length that makes the person 0.55 to 0.9 of the picture.
+        depth = rng.uniform(2.5, 8.0)
+        middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+        extent = (vertices.max(axis=0) - vertices.min(axis=0))[:2].max()
+        focal = rng.uniform(0.55, 0.9) * size * depth / extent
+        reach = 0.45 if rng.random() < self.cut else 0.05
+        aside = rng.uniform(-reach, reach, 2) * size * depth / focal
+        moved = np.array([aside[0], aside[1], depth]) - middle
+        vertices, keypoints = vertices + moved, keypoints + moved
+
+        def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
+            plane: NDArray[np.float64] = points[:, :2] / points[:, 2:]
+            return focal * plane + (size - 1) / 2
+
+        pixels, points = project(vertices), project(keypoints)
+        colours = dress(self.template, self.weights, rng)
+        behind = backdrop(size, rng)
+        painting = paint_body(behind, vertices, self.faces, pixels, colours, rng)
+        seen = ((points > -0.5) & (points < size - 0.5)).all(axis=1)
+        low, high = pixels.min(axis=0), pixels.max(axis=0)
+        if rng.random() < self.occluded:
+            for _ in range(rng.integers(1, 3)):
+                place = low + (high - low) * rng.random(2)
+                side = (high - low).max() * rng.uniform(0.25, 0.65)
+                painting, covered = paint_occluder(painting, place, side, rng)
+                x, y = np.clip(np.round(points).astype(int), 0, size - 1).T
+                seen &= ~covered[y, x]
+        return Scene(
+            painting,
+            np.column_stack([points, seen]),
+            keypoints,
+            pose,
+            betas,
+            (low + high) / 2,
+            float(BOX_FACTOR * (high - low).max()),
+        )
+
+
+def _seen_from_somewhere(root: Tensor, rng: np.random.Generator) -> Tensor:
+    """Roots (N, 3) turned to a new heading, mostly towards a camera at some height."""
+    matrix = roma.rotvec_to_rotmat(root)
+    heading = torch.atan2(matrix[:, 0, 2], matrix[:, 2, 2])
+    front = rng.normal(0, np.radians(40), len(root))
+    anywhere = rng.uniform(-np.pi, np.pi, len(root))
+    turn = np.where(rng.random(len(root)) < 0.75, front, anywhere)
+    pitch = rng.uniform(np.radians(-10), np.radians(25), len(root))
+    yaw = _about((0.0, 1.0, 0.0), torch.from_numpy(turn) - heading)
+    tilt = _about((1.0, 0.0, 0.0), torch.from_numpy(pitch))
+    return roma.rotmat_to_rotvec(UPRIGHT @ tilt @ yaw @ matrix)
+
+
+def _about(axis: tuple[float, float, float], angle: Tensor) -> Tensor:
+    return roma.rotvec_to_rotmat(torch.tensor(axis, dtype=angle.dtype) * angle[:, None])
+
+
+def write_dataset(
+    out: Path,
+    images: int = 8000,
+    *,
+    size: int = 128,
+    seed: int = 0,
+    poses: Path | None = None,
+    progress: bool = False,
+) -> dict[str, int]:
+    """Paint a data set and write it.
+
+    Args:
+        out: The folder, which is made.
+        images: How many pictures, over all parts.
+        size: Their side, in pixels.
+        seed: The same seed, the same files.
+        poses: What `examples.data.poses.load_poses` takes; None for procedural poses.
+        progress: Whether to show it.
+
+    Returns:
+        Number of pictures of each part.
+
+    Raises:
+        FileNotFoundError: There is nothing at ``poses``.
+        ValueError: That has no rotations, or ``images`` is too few for three parts.
+    """
+    if images < 50:
+        raise ValueError(f"expected at least 50 images, to have some in each part, got {images}")
+    source = load_poses(poses, seed)
+    studio = Studio(size)
+    (out / DONE).unlink(missing_ok=True)
+    counts = {name: round(images * share) for name, share in SHARES.items()}
+    with tqdm(total=sum(counts.values()), unit="image", disable=not progress, ncols=88) as bar:
+        for code, name in enumerate(SPLITS):
+            rng = np.random.default_rng((seed, code))
+            rotvecs = source.rotvecs(name)
+            if not len(rotvecs):
+                rotvecs = source.rotvecs("test")
+            folder = out / "images" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            names: list[str] = []
+            scenes: list[Scene] = []
+            for start in range(0, counts[name], CHUNK):
+                number = min(CHUNK, counts[name] - start)
+                for scene in studio.paint(rotvecs[rng.integers(len(rotvecs), size=number)], rng):
+                    file = f"{name}/{len(names):06d}.jpg"
+                    _write_image(out / "images" / file, scene.painting.image)
+                    names.append(file)
+                    scenes.append(scene)
+                bar.update(number)
+            _savez(out / FILES[name], _annotations(names, scenes))
+    rng = np.random.default_rng((seed, 3))
+    rotvecs = source.rotvecs("train")
+    rotvecs = rotvecs[rng.permutation(len(rotvecs))[:MOCAP_POSES]]
+    betas = np.clip(rng.normal(size=(len(rotvecs), 10)), -2, 2)
+    np.savez_compressed(
+        out / MOCAP,
+        body_pose=rotvecs.reshape(-1, 72).astype(np.float32),
+        betas=betas.astype(np.float32),
+    )
+    about = {"poses": source.source, "seed": seed, "size": size, "images": counts}
+    (out / DONE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    return counts
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a data set of `write_dataset`, written to its end."""
+    return (folder / DONE).is_file()
+
+
+def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
+    if not cv2.imwrite(str(path), image[..., ::-1], quality):
+        raise OSError(f"cannot write {path}")
+
+
+def _savez(path: Path, columns: Mapping[str, NDArray[np.generic]]) -> None:
+    np.savez_compressed(path, **columns)  # type: ignore[arg-type]  # the stubs' own flag
+
+
+def _annotations(names: Sequence[str], scenes: Sequence[Scene]) -> dict[str, NDArray[np.generic]]:
+    """The columns of ProHMR's files."""
+    two = np.stack([scene.keypoints_2d for scene in scenes]).astype(np.float32)
+    three = np.stack([scene.keypoints_3d for scene in scenes])
+    three = np.concatenate([three, np.ones_like(three[..., :1])], axis=-1).astype(np.float32)
+    body = BODY_25.num_joints
+    yes = np.ones(len(names), np.float32)
+    return {
+        "imgname": np.array(names),
+        "center": np.stack([scene.center for scene in scenes]).astype(np.float32),
+        "scale": np.array([scene.box_size for scene in scenes], np.float32),
+        "body_pose": np.stack([scene.pose.reshape(72) for scene in scenes]).astype(np.float32),
+        "has_body_pose": yes,
+        "betas": np.stack([scene.betas for scene in scenes]).astype(np.float32),
+        "has_betas": yes,
+        "body_keypoints_2d": two[:, :body],
+        "extra_keypoints_2d": two[:, body:],
+        "body_keypoints_3d": three[:, :body],
+        "extra_keypoints_3d": three[:, body:],
+    }
+
+
+def sheet(scenes: Sequence[Scene], columns: int = 8, keypoints: bool = False) -> NDArray[np.uint8]:
+    """Pictures in rows, for people to look at.
+
+    Args:
+        scenes: Any number.
+        columns: How many in a row.
+        keypoints: Whether to mark them: white where they are seen, red where they are not.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    tiles = []
+    for scene in scenes:
+        tile = scene.painting.image.copy()
+        for x, y, seen in scene.keypoints_2d if keypoints else ():
+            place = (round(float(x)), round(float(y)))
+            cv2.circle(tile, place, 1, (255, 255, 255) if seen else (255, 0, 0), -1)
+        tiles.append(tile)
+    while len(tiles) % columns:
+        tiles.append(np.full_like(tiles[0], 255))
+    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    return np.concatenate(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Paint a data set; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.prohmr.embedded",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="poses: an .npz file with poses and a split, or a folder of AMASS clips; procedural "
+        "poses if left out",
+    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/prohmr/data"), metavar="DIR")
+    parser.add_argument("--images", type=int, default=8000, metavar="N", help="(%(default)s)")
+    parser.add_argument("--size", type=int, default=128, metavar="PX", help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(%(default)s)")
+    args = parser.parse_args(argv)
+    start = time.perf_counter()
+    try:
+        counts = write_dataset(
+            args.out,
+            args.images,
+            size=args.size,
+            seed=args.seed,
+            poses=args.data,
+            progress=sys.stderr.isatty(),
+        )
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    seconds = time.perf_counter() - start
+    rng = np.random.default_rng((args.seed, 9))
+    poses = load_poses(args.data, args.seed).rotvecs("test")
+    scenes = Studio(args.size).paint(poses[rng.integers(len(poses), size=32)], rng)
+    _write_image(args.out / "sheet.png", sheet(scenes))
+    shown = ", ".join(f"{number} {name}" for name, number in counts.items())
+    print(f"{shown} images in {seconds:.0f} s, in {args.out}; a sheet of others in sheet.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""What a model is worth on annotated images: errors, likelihood, entropy, each image by itself."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from examples.data.crops import Crops, Labels, Regions, make_crops
+from examples.data.images import ImageBatch, ImageDataset, collate, init_worker
+from examples.prohmr.model import ProHMR
+from examples.prohmr.objective import Supervision
+from flowprior.body import BodyModel
+from flowprior.evaluation import Protocol, evaluate_samples
+from flowprior.skeleton import PROHMR_44
+
+__all__ = [
+    "Judgement",
+    "batches_of",
+    "crop_batch",
+    "judge_batch",
+    "limbs_hidden",
+    "regions_and_labels",
+    "supervise",
+]
+
+LIMBS = [
+    PROHMR_44.index(f"{side}_{joint}_lsp")
+    for side in ("left", "right")
+    for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+]
+HIDDEN = 3
+"""From so many of its twelve limb joints unseen on, a person counts as occluded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What was found for B images; rows without an image or a truth are NaN.
+
+    Attributes:
+        values: (B,) each, by name: errors in millimetres, "nll_nats", "entropy_nats".
+        hidden: (B,) how many of twelve limb joints are not seen.
+    """
+
+    values: dict[str, Tensor]
+    hidden: Tensor
+
+
+def batches_of(
+    dataset: ImageDataset,
+    batch_size: int,
+    *,
+    images: int = 0,
+    workers: int = 0,
+) -> Iterator[ImageBatch]:
+    """The people of a data set in order, or some of them, evenly chosen.
+
+    Args:
+        dataset: The images.
+        batch_size: People of a batch.
+        images: How many at most; 0 for all.
+        workers: Processes that decode.
+    """
+    count = len(dataset)
+    rows = range(count)
+    if 0 < images < count:
+        rows = [row * count // images for row in range(images)]  # type: ignore[assignment]
+    return iter(
+        DataLoader(
+            Subset(dataset, rows),
+            batch_size,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=init_worker,
+        )
+    )
+
+
+def crop_batch(batch: ImageBatch, size: int) -> Crops:
+    """The crops of a batch as they are, on its device."""
+    return make_crops(*regions_and_labels(batch), size=size)
+
+
+def regions_and_labels(batch: ImageBatch) -> tuple[Regions, Labels]:
+    """A batch as `examples.data.crops` takes it."""
+    return (
+        Regions(
+            batch.images, batch.region_from_image, batch.center, batch.box_size, batch.img_size
+        ),
+        Labels(
+            batch.keypoints_2d,
+            batch.keypoints_3d,
+            batch.global_orient,
+            batch.body_pose,
+            batch.betas,
+        ),
+    )
+
+
+def supervise(batch: ImageBatch, labels: Labels, finite: Tensor | None = None) -> Supervision:
+    """What is known of the people of a batch.
+
+    Args:
+        batch: The batch.
+        labels: Of its crops.
+        finite: (B,) bool, rows that the backbone made something of; all if None.
+    """
+    valid = batch.valid if finite is None else batch.valid & finite
+    return Supervision(labels, batch.has_body_pose, batch.has_betas, valid)
+
+
+def limbs_hidden(labels: Labels) -> Tensor:
+    """How many of twelve limb joints are not seen in each crop, (B,)."""
+    points = labels.keypoints_2d[:, LIMBS]
+    inside = (points[..., :2].abs() <= 0.5).all(dim=-1)
+    return (~(inside & (points[..., 2] > 0))).sum(dim=1)
+
+
+@torch.no_grad()
+def judge_batch(
+    model: ProHMR,
+    body: BodyModel,
+    batch: ImageBatch,
+    protocol: Protocol,
+    *,
+    counts: Sequence[int] = (1, 25),
+    quantised: Sequence[int] = (),
+    block: int = 64,
+    generator: torch.Generator | None = None,
+) -> Judgement:
+    """Judge a model on some images.
+
+    Args:
+        model: In evaluation mode.
+        body: On the same device.
+        batch: The images, on the same device.
+        protocol: Which joints are judged.
+        counts: As in `flowprior.evaluation.evaluate_samples`.
+        quantised: Likewise.
+        block: Likewise.
+        generator: Source of the samples.
+
+    Returns:
+        The judgement.
+    """
+    crops = crop_batch(batch, model.size)
+    labels = crops.labels
+    out = model(crops.images)
+
+    def joints(theta: Tensor) -> Tensor:
+        return body.keypoints(theta, PROHMR_44, betas=out.betas)
+
+    truth = labels.keypoints_3d
+    known = supervise(batch, labels)
+    needed = [*protocol.joints, protocol.root]
+    has_3d = known.valid & (truth[:, needed, -1] > 0).all(dim=1)
+    errors = evaluate_samples(
+        out.posterior,
+        joints,
+        truth[..., :3],
+        protocol,
+        counts=counts,
+        quantised=quantised,
+        block=block,
+        generator=generator,
+    ).values_mm()
+    values = {name: torch.where(has_3d, value, torch.nan) for name, value in errors.items()}
+    nll = -out.posterior.log_prob(known.rotation)
+    values["nll_nats"] = torch.where(known.with_pose, nll, torch.nan)
+    entropy = out.posterior.entropy().expand(len(batch))
+    values["entropy_nats"] = torch.where(known.valid, entropy, torch.nan)
+    return Judgement(values, limbs_hidden(labels))

@@ -1,0 +1,178 @@
+"""Images to train on and to judge with, and motion capture, from one folder of data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from examples.data import annotations
+from examples.data.datasets import DATASETS, dataset_info
+from examples.data.images import ImageDataset, Item
+from examples.data.mixing import Mixture, mix
+from examples.data.mocap import read_motion
+from examples.data.report import Report
+from flowprior import rotations
+
+__all__ = ["Mocap", "Sources", "locate", "read_dataset", "read_mocap", "read_sources"]
+
+
+@dataclass(frozen=True, eq=False)
+class Mocap:
+    """Bodies that are real, for the discriminator.
+
+    Args:
+        body_pose: (N, 69) rotation vectors, radians.
+        betas: (N, 10).
+    """
+
+    body_pose: Tensor
+    betas: Tensor
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    def draw(
+        self, count: int, generator: torch.Generator, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Random bodies, as the discriminator takes them.
+
+        Args:
+            count: How many.
+            generator: Source of randomness, on the CPU.
+            device: Where they shall be.
+
+        Returns:
+            ``body_pose`` (count, 23, 3, 3) and ``betas`` (count, 10).
+        """
+        rows = torch.randint(len(self), (count,), generator=generator)
+        pose = self.body_pose[rows].to(device, non_blocking=True).unflatten(-1, (23, 3))
+        return rotations.rotvec_to_matrix(pose), self.betas[rows].to(device, non_blocking=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What a folder holds of what was asked for.
+
+    Args:
+        train: The mixture to train on.
+        validation: Data sets to watch, by name; those that are missing are left out.
+        mocap: Motion capture; None if there is none.
+        reports: What was found in each file.
+        missing: What was asked for and is not there.
+    """
+
+    train: Mixture[Item]
+    validation: Mapping[str, ImageDataset]
+    mocap: Mocap | None
+    reports: Sequence[Report]
+    missing: Sequence[str]
+
+    def __str__(self) -> str:
+        """What there is and what is wrong with it, for people."""
+        lines = [str(self.train)]
+        lines += [f"{name}: {len(rows)} to watch" for name, rows in self.validation.items()]
+        if self.mocap is None:
+            lines.append("no motion capture: nothing is adversarial")
+        else:
+            lines.append(f"motion capture: {len(self.mocap)} bodies")
+        lines += [f"missing: {name}" for name in self.missing]
+        lines += [str(report) for report in self.reports if not report.clean]
+        return "\n".join(lines)
+
+
+def locate(folder: Path, name: str) -> tuple[Path, Path]:
+    """Where a data set's annotations and images are.
+
+    Args:
+        folder: The folder of all data.
+        name: One of `examples.data.datasets.DATASETS`, or of an ``.npz`` file in the folder whose
+            images are in ``images/`` beside it.
+
+    Returns:
+        The file of annotations and the folder of images, there or not.
+    """
+    if name.upper().replace("_", "-") in DATASETS:
+        info = dataset_info(name)
+        return folder / info.file, folder / (info.images or "images")
+    return folder / f"{name}.npz", folder / "images"
+
+
+def read_dataset(folder: Path, name: str) -> tuple[ImageDataset, Report]:
+    """One data set of a folder.
+
+    Raises:
+        FileNotFoundError: Its annotations or its images are not there.
+        ValueError: The annotations cannot be read.
+    """
+    file, images = locate(folder, name)
+    # Looking for half a million images on a network disk takes minutes; training finds those
+    # that are missing and counts them.
+    rows, report = annotations.read(file)
+    return ImageDataset(rows, images), report
+
+
+def read_mocap(folder: Path, name: str) -> tuple[Mocap, Report]:
+    """Motion capture of a folder: ProHMR's ``cmu_mocap.npz``, or any file or folder of clips.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        ValueError: It cannot be read.
+    """
+    file = folder / "cmu_mocap.npz" if name == "CMU-MOCAP" else folder / f"{name}.npz"
+    motions, report = read_motion(file if file.exists() else folder / name)
+    if not motions:
+        raise ValueError(f"{file} has no usable pose")
+    body_pose = np.concatenate([motion.body_pose.reshape(-1, 69) for motion in motions])
+    betas = np.concatenate([motion.betas[:, :10] for motion in motions])
+    return Mocap(torch.from_numpy(body_pose), torch.from_numpy(betas)), report
+
+
+def read_sources(
+    folder: Path,
+    datasets: Mapping[str, float],
+    validation: Mapping[str, float],
+    mocap: str = "none",
+) -> Sources:
+    """Whatever is there of the data that is asked for.
+
+    Args:
+        folder: The folder of all data.
+        datasets: Names of what to train on, and how often to draw from each.
+        validation: Names of what to watch.
+        mocap: Name of the motion capture; "none" for none.
+
+    Returns:
+        The data; what is missing is named in it.
+
+    Raises:
+        FileNotFoundError: There is nothing to train on.
+        ValueError: A file is there but cannot be read.
+    """
+    found: dict[str, Dataset[Item] | None] = {}
+    watched: dict[str, ImageDataset] = {}
+    reports, missing = [], []
+    for name in dict.fromkeys([*datasets, *validation]):
+        try:
+            data, report = read_dataset(folder, name)
+        except FileNotFoundError as error:
+            missing.append(f"{name} ({error})")
+            continue
+        reports.append(report)
+        if name in datasets:
+            found[name] = data
+        if name in validation:
+            watched[name] = data
+    if not found:
+        raise FileNotFoundError(f"{folder} has none of {', '.join(datasets)}: {'; '.join(missing)}")
+    bodies = None
+    if mocap != "none":
+        try:
+            bodies, report = read_mocap(folder, mocap)
+            reports.append(report)
+        except FileNotFoundError as error:
+            missing.append(f"{mocap} ({error})")
+    return Sources(mix(found, datasets), watched, bodies, reports, missing)

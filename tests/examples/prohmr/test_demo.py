@@ -1,0 +1,127 @@
+"""The demo: boxes from anywhere, pictures, files, what is unusable said."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from examples.prohmr import demo
+from examples.prohmr.model import ProHMR
+from flowprior.body import BodyModel
+
+SMALL = {"hidden_features": 16, "num_steps": 2, "context_norm": True}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    ProHMR("resnet-small", size=32, head_features=8, prior=SMALL).eval().save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a", "b"):
+        cv2.imwrite(str(folder / f"{name}.jpg"), np.full((60, 40, 3), 128, np.uint8))
+    return folder
+
+
+def run(photos, checkpoint, *argv):
+    out = photos.parent / "out"
+    given = [photos, "--checkpoint", checkpoint, "--out", out, "--samples", "5", "--device", "cpu"]
+    return demo.main([*map(str, given), *map(str, argv)]), out
+
+
+def test_whole_images_and_a_broken_one(photos, checkpoint, capsys):
+    (photos / "c.jpg").write_bytes(b"no image")
+    code, out = run(photos, checkpoint)
+    assert code == 1
+    assert "c.jpg" in capsys.readouterr().err
+    people = json.loads((out / "people.json").read_text())
+    assert [person["box"] for person in people] == [[20.0, 30.0, 60.0]] * 2
+    assert len(people[0]["body_pose"]) == 69
+    assert set(people[0]["spread_mm"]) == {
+        "left arm", "right arm", "left leg", "right leg", "head"
+    }  # fmt: skip
+    assert len(trimesh.load(out / "a_000.glb").geometry) == 5
+    assert cv2.imread(str(out / "b_001.png")).shape[0] == 224
+
+
+def test_boxes_of_a_file(photos, checkpoint, capsys):
+    file = photos.parent / "boxes.csv"
+    file.write_text("image,x,y,width,height\na.jpg,10,20,20,30\na.jpg,0,0,0,9\nnone.jpg,0,0,9,9\n")
+    code, out = run(photos, checkpoint, "--boxes", file)
+    assert code == 1
+    (person,) = json.loads((out / "people.json").read_text())
+    assert person["box"] == [20.0, 35.0, pytest.approx(36.0)]
+    error = capsys.readouterr().err
+    assert "box of no size (line 3)" in error
+    assert "none.jpg" in error
+
+
+def test_openpose_keypoints(photos, checkpoint):
+    points = np.zeros((25, 3))
+    points[:4] = [[10, 10, 1], [30, 10, 1], [20, 50, 1], [20, 30, 0.9]]
+    content = {"people": [{"pose_keypoints_2d": points.flatten().tolist()}]}
+    folder = photos.parent / "keypoints"
+    folder.mkdir()
+    (folder / "b_keypoints.json").write_text(json.dumps(content))
+    code, out = run(photos, checkpoint, "--keypoints", folder)
+    assert code == 0
+    (person,) = json.loads((out / "people.json").read_text())
+    assert person["image"].endswith("b.jpg")
+    assert person["box"] == [20.0, 30.0, pytest.approx(48.0)]
+
+
+def test_one_image(photos, checkpoint):
+    code, _ = run(photos / "b.jpg", checkpoint, "--out", photos.parent / "one")
+    assert code == 0
+    assert (photos.parent / "one/b_000.png").exists()
+    assert not (photos.parent / "one/a_000.png").exists()
+
+
+def test_uncertainty_is_that_of_the_samples(checkpoint):
+    from examples.prohmr.model import load_model
+
+    model = load_model(checkpoint)
+    body = BodyModel()
+    posterior = model.prior(torch.randn(1, 256))
+    betas = torch.zeros(1, 10)
+    found = demo.measure_uncertainty(
+        posterior, betas, body, samples=50, generator=torch.Generator().manual_seed(1)
+    )
+    theta = posterior.sample(50, generator=torch.Generator().manual_seed(1))
+    joints = body(theta, betas).joints[0].detach()
+    joints = joints - joints[:, :1]
+    expected = joints.var(dim=0).sum(-1).sqrt()
+    assert found.limbs_mm["left leg"] == pytest.approx(
+        1000 * expected[[4, 7]].mean().item(), rel=1e-4
+    )
+    assert found.entropy_nats == pytest.approx(posterior.entropy().item())
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--keypoints", "nowhere"], "nowhere"),
+        (["--boxes", "nowhere.csv"], "nowhere.csv"),
+        (["--boxes", "x.csv", "--keypoints", "x"], "got both"),
+        (["--samples", "1"], "from 2 up"),
+        (["--checkpoint", "nowhere.pt"], "nowhere.pt"),
+    ],
+)
+def test_bad_input_is_code_2(photos, checkpoint, capsys, argv, words):
+    assert run(photos, checkpoint, *argv)[0] == 2
+    assert words in capsys.readouterr().err
+
+
+def test_no_image_is_said(tmp_path, checkpoint, capsys):
+    (tmp_path / "empty").mkdir()
+    assert run(tmp_path / "empty", checkpoint)[0] == 2
+    assert "no image in" in capsys.readouterr().err

@@ -1,0 +1,106 @@
+"""The painted data set: what its annotations say is where the pictures show it."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from examples.data import annotations
+from examples.data.mocap import read_motion
+from examples.prohmr.embedded import Studio, main, write_dataset
+from flowprior.body import BodyModel
+from flowprior.skeleton import PROHMR_44, PROHMR_PELVIS
+
+LIMBS = [
+    PROHMR_44.index(f"{side}_{joint}")
+    for side in ("left", "right")
+    for joint in ("shoulder", "elbow", "hip", "knee")
+]
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    from examples.data.procedural import sample_person, sample_poses
+
+    rng = np.random.default_rng(0)
+    _, rotvecs = sample_poses(sample_person(rng), 24, rng)
+    return Studio(size=128).paint(rotvecs, rng)
+
+
+def test_joints_lie_within_the_painted_body(scenes):
+    inside = 0
+    for scene in scenes:
+        near = cv2.dilate(scene.painting.body, np.ones((3, 3), np.uint8)) > 0
+        for x, y, seen in scene.keypoints_2d[LIMBS]:
+            if seen:
+                assert near[round(y), round(x)]
+                inside += 1
+    assert inside > 100
+
+
+def test_the_outline_is_where_the_surface_projects(scenes):
+    whole = 0
+    for scene in scenes:
+        if scene.keypoints_2d[:, 2].all():  # nothing in front, nothing cut
+            y, x = np.nonzero(scene.painting.body > 127)
+            low, high = np.array([x.min(), y.min()]), np.array([x.max(), y.max()])
+            np.testing.assert_allclose((low + high) / 2, scene.center, atol=1.0)
+            assert 1.2 * (high - low + 1).max() == pytest.approx(scene.box_size, abs=2.4)
+            whole += 1
+    assert whole > 3
+
+
+def test_what_is_hidden_is_said_to_be(scenes):
+    assert any(not scene.keypoints_2d[:, 2].all() for scene in scenes)
+    for scene in scenes:
+        x, y, seen = scene.keypoints_2d.T
+        outside = (x < -0.5) | (y < -0.5) | (x > 127.5) | (y > 127.5)
+        assert not seen[outside].any()
+
+
+def test_pose_and_shape_give_the_keypoints(scenes):
+    body = BodyModel().double()
+    pose = torch.from_numpy(np.stack([scene.pose for scene in scenes]))
+    betas = torch.from_numpy(np.stack([scene.betas for scene in scenes]))
+    found = body.keypoints(pose, PROHMR_44, betas=betas).numpy()
+    truth = np.stack([scene.keypoints_3d for scene in scenes])
+    found -= found[:, [PROHMR_PELVIS]]
+    truth = truth - truth[:, [PROHMR_PELVIS]]
+    np.testing.assert_allclose(found, truth, atol=1e-9)
+
+
+def test_2d_and_3d_are_of_one_camera(scenes):
+    for scene in scenes:
+        plane = scene.keypoints_3d[:, :2] / scene.keypoints_3d[:, 2:]
+        x, y = scene.keypoints_2d[:, :2].T
+        # One focal length and the middle of the picture explain all points.
+        focal = ((x - 63.5) * plane[:, 0] + (y - 63.5) * plane[:, 1]).sum() / (plane**2).sum()
+        np.testing.assert_allclose(np.column_stack([x, y]), focal * plane + 63.5, atol=1e-6)
+
+
+def test_the_files_are_read_as_prohmrs(tmp_path):
+    counts = write_dataset(tmp_path, 60, size=64, seed=1)
+    assert counts == {"train": 54, "val": 2, "test": 4}
+    for name, count in counts.items():
+        rows, report = annotations.read(tmp_path / f"{name}.npz", tmp_path / "images")
+        assert report.clean
+        assert len(rows) == count
+        assert rows.has_body_pose.all()
+        assert rows.has_betas.all()
+    motions, report = read_motion(tmp_path / "mocap.npz")
+    assert report.clean
+    assert sum(map(len, motions)) == 20_000
+
+
+def test_the_same_seed_paints_the_same(tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        write_dataset(tmp_path / name, 50, size=48, seed=seed)
+    files = [(tmp_path / name / "images/train/000007.jpg").read_bytes() for name in "abc"]
+    assert files[0] == files[1] != files[2]
+
+
+def test_too_few_images_and_no_poses_are_named(tmp_path, capsys):
+    assert main(["--out", str(tmp_path), "--images", "3"]) == 2
+    assert "at least 50 images" in capsys.readouterr().err
+    assert main(["--out", str(tmp_path), "--data", str(tmp_path / "none.npz")]) == 2
+    assert "none.npz" in capsys.readouterr().err

@@ -1,0 +1,305 @@
+"""Training: what it writes, that it goes on exactly, alone or together, and what it reports."""
+
+import copy
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from examples.prohmr import module as module_file
+from examples.prohmr import train
+from examples.prohmr.config import read_config
+from examples.prohmr.embedded import write_dataset
+from examples.prohmr.model import load_model
+from flowprior import checkpoint
+from tests.examples.prohmr.test_objective import by_hand
+
+ROOT = Path(__file__).parents[3]
+TINY = (
+    "size=32",
+    "head_features=8",
+    "hidden_features=16",
+    "flow_steps=2",
+    "batch_size=8",
+    "val_images=4",
+    "val_samples=2",
+    "val_every=100",
+    "logger=none",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_dataset(folder, 60, size=48, seed=0)
+    return folder
+
+
+@pytest.fixture
+def own_data(data, tmp_path):
+    """A copy of the data to spoil."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "images").symlink_to(data / "images")
+    for file in data.glob("*.npz"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def run(data, out, *argv):
+    return train.main(["--data", str(data), "--out", str(out), "--device", "cpu", *TINY, *argv])
+
+
+def weights(out):
+    return dict(checkpoint.load(out / "model.safetensors").tensors)
+
+
+def rewrite(file, **columns):
+    content = dict(np.load(file)) | columns
+    np.savez(file, **{name: value for name, value in content.items() if value is not None})
+
+
+def test_what_it_writes(data, tmp_path, capsys):
+    assert run(data, tmp_path / "out", "--steps", "4", "val_every=2") == 0
+    names = {str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("*")}
+    assert names >= {
+        "config.yaml",
+        "results.json",
+        "model.safetensors",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+        "pictures/step_000002.png",
+        "pictures/step_000004.png",
+    }
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["steps"] == 4
+    assert results["metrics"]["val_mode_mpjpe_mm"] > 0
+    assert not any(results["faults"].values())
+    assert "images a second" in capsys.readouterr().out
+    model = load_model(tmp_path / "out/model.safetensors")
+    assert not model.training
+    halfway = load_model(tmp_path / "out/checkpoints/last.ckpt").state_dict()
+    assert all(torch.equal(value, halfway[name]) for name, value in model.state_dict().items())
+    assert read_config(tmp_path / "out/config.yaml").steps == 4
+    # Other settings are refused there.
+    assert run(data, tmp_path / "out", "--steps", "4", "clip=1") == 2
+    assert "clip 5.0 -> 1.0" in capsys.readouterr().err
+
+
+def adam_by_hand(before, gradient, rate=1e-3, decay=1e-4, eps=1e-8):
+    """AdamW's first step: its means, corrected for their start, are gradient and its square."""
+    before, gradient = before.double().numpy(), gradient.double().numpy()
+    return before - rate * decay * before - rate * gradient / (np.abs(gradient) + eps)
+
+
+def test_one_step_by_hand(data, tmp_path, monkeypatch):
+    """What the first step computes, and what it makes of the weights of both networks."""
+    seen = {}
+    objective, step = module_file.objective, module_file.ProHMRModule._step
+    critic_step = module_file.ProHMRModule._train_discriminator
+
+    def observed_objective(samples, supervision, nll, judged):
+        terms = objective(samples, supervision, nll, judged)
+        seen["terms"] = dict(terms)
+        seen["given"] = tuple(map(detached, (samples, supervision, nll, judged)))
+        return terms
+
+    def observed_step(self, optimizer, model, terms):
+        seen["before"] = {n: p.detach().clone() for n, p in model.named_parameters()}
+        seen["gradient"] = {n: p.grad.clone() for n, p in model.named_parameters()}
+        step(self, optimizer, model, terms)
+        seen["after"] = {n: p.detach().clone() for n, p in model.named_parameters()}
+
+    def observed_critic(self, optimizer, poses, betas, number):
+        critic = self.discriminator
+        start = copy.deepcopy(critic).double().requires_grad_(True)
+        generator = self._generator(7, number, on_device=False)
+        real = self.sources.mocap.draw(16, generator, self.device)
+        fake = start(poses.detach().double(), betas.detach().double())
+        real = start(*(each.double() for each in real))
+        loss = fake.square().sum() / 16 + (real - 1).square().sum() / 16
+        (0.0005 * loss).backward()
+        found = critic_step(self, optimizer, poses, betas, number)
+        assert found.item() == pytest.approx(loss.item(), rel=1e-5)
+        for name, parameter in start.named_parameters():
+            expected = adam_by_hand(parameter.detach(), parameter.grad, rate=1e-4)
+            now = dict(critic.named_parameters())[name].detach().numpy()
+            clear = parameter.grad.abs().numpy() > 1e-6  # elsewhere rounding decides the sign
+            np.testing.assert_allclose(now[clear], expected[clear], atol=1e-6)
+        seen["critic"] = True
+        return found
+
+    monkeypatch.setattr(module_file, "objective", observed_objective)
+    monkeypatch.setattr(module_file.ProHMRModule, "_step", observed_step)
+    monkeypatch.setattr(module_file.ProHMRModule, "_train_discriminator", observed_critic)
+    argv = ("--steps", "1", "schedule=constant", "clip=0", "validation={}", "loss={}")
+    assert run(data, tmp_path, *argv) == 0
+
+    expected = by_hand(*seen["given"])
+    for name, term in seen["terms"].items():
+        assert term.item() == pytest.approx(expected[name], rel=1e-5), name
+    for name, after in seen["after"].items():
+        found = adam_by_hand(seen["before"][name], seen["gradient"][name])
+        np.testing.assert_allclose(after.numpy(), found, atol=1e-6, err_msg=name)
+    assert seen["critic"]
+
+
+def detached(value):
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    names = [field.name for field in dataclasses.fields(value)]
+    return dataclasses.replace(value, **{name: detached(getattr(value, name)) for name in names})
+
+
+def test_killed_it_ends_at_the_weights_of_an_unbroken_run(data, tmp_path):
+    extra = ("--steps", "40", "checkpoint_every=1", "validation={}", "dropout=0.3")
+    command = [sys.executable, "-m", "examples.prohmr.train", "--data", str(data)]
+    command += ["--out", str(tmp_path / "broken"), "--device", "cpu", *TINY, *extra]
+    last = tmp_path / "broken/checkpoints/last.ckpt"
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log
+        )
+        while process.poll() is None and not last.exists():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(timeout=10) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert 0 < torch.load(last, weights_only=True)["global_step"] < 40
+    assert run(data, tmp_path / "broken", *extra) == 0
+    assert run(data, tmp_path / "whole", *extra) == 0
+    expected = weights(tmp_path / "whole")
+    found = weights(tmp_path / "broken")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_two_processes_with_half_batches_do_what_one_does(data, tmp_path):
+    extra = ["--steps", "20", "backbone=vit-small", "validation={}"]
+    assert run(data, tmp_path / "one", *extra) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "examples.prohmr.train", "--data", str(data)]
+    command += ["--out", str(tmp_path / "two"), "--device", "cpu", *TINY, *extra]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = weights(tmp_path / "one")
+    for name, value in weights(tmp_path / "two").items():
+        torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=0, msg=name)
+
+
+def test_one_annotated_row_and_missing_images_are_reported(own_data, tmp_path, capsys):
+    rows = len(np.load(own_data / "train.npz")["imgname"])
+    names = np.load(own_data / "train.npz")["imgname"].copy()
+    names[::3] = "train/nowhere.jpg"
+    one = np.zeros(rows)
+    one[1] = 1
+    rewrite(own_data / "train.npz", imgname=names, has_body_pose=one)
+    assert run(own_data, tmp_path / "out", "--steps", "4", "preset=prohmr") == 0
+    faults = json.loads((tmp_path / "out/results.json").read_text())["faults"]
+    assert 0 < faults["unreadable images"] < 4 * 8
+    assert faults["steps without NLL"] >= 3
+    assert faults["steps skipped"] == 0
+    assert all(value.isfinite().all() for value in weights(tmp_path / "out").values())
+    assert "unreadable images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("preset", ["default", "prohmr"])
+def test_annotations_without_smpl_and_no_mocap(own_data, tmp_path, capsys, preset):
+    rewrite(own_data / "train.npz", body_pose=None, has_body_pose=None, betas=None, has_betas=None)
+    (own_data / "mocap.npz").unlink()
+    assert run(own_data, tmp_path / "out", "--steps", "2", f"preset={preset}") == 0
+    printed = capsys.readouterr().out
+    assert "no motion capture: nothing is adversarial" in printed
+    assert "missing: mocap" in printed
+    assert all(value.isfinite().all() for value in weights(tmp_path / "out").values())
+
+
+def test_a_missing_data_set_leaves_the_others(data, tmp_path, capsys):
+    argv = ("--steps", "1", "datasets={train: 0.3, COCO-TRAIN-2014: 0.7}", "validation={}")
+    assert run(data, tmp_path / "out", *argv) == 0
+    printed = capsys.readouterr().out
+    assert "train: 100.0 % of what is drawn" in printed
+    assert "COCO-TRAIN-2014: missing" in printed
+    assert run(data, tmp_path / "none", "--steps", "1", "datasets={nowhere: 1.0}") == 2
+    assert "has none of nowhere" in capsys.readouterr().err
+
+
+def test_a_step_of_nan_is_reported_and_leaves_the_weights(data, tmp_path, capsys, monkeypatch):
+    calls = []
+    real = module_file.total
+
+    def spoiled(terms, lambdas):
+        calls.append(None)
+        return real(terms, lambdas) * (torch.nan if len(calls) in (2, 3) else 1)
+
+    monkeypatch.setattr(module_file, "total", spoiled)
+    assert run(data, tmp_path / "out", "--steps", "5", "validation={}") == 0
+    assert len(calls) == 5
+    faults = json.loads((tmp_path / "out/results.json").read_text())["faults"]
+    assert faults["steps skipped"] == 2
+    assert "step 1: skipped, NaN or infinity" in capsys.readouterr().err
+    assert all(value.isfinite().all() for value in weights(tmp_path / "out").values())
+
+
+def test_a_training_that_comes_to_nothing_ends(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module_file, "TOLERATED", 3)
+    monkeypatch.setattr(module_file, "total", lambda terms, _: terms["orth"] * torch.nan)
+    assert run(data, tmp_path / "out", "--steps", "50", "validation={}") == 1
+    assert "3 steps in a row were skipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_the_papers_settings_at_a_small_size(data, tmp_path, precision):
+    argv = ["--config", "paper", "--steps", "2", "backbone=resnet-small", "weights=none"]
+    argv += ["datasets={train: 1}", "validation={}", "mocap=mocap", "workers=0"]
+    assert run(data, tmp_path / "out", *argv, f"precision={precision}") == 0
+    tensors = weights(tmp_path / "out")
+    assert all(value.dtype == torch.float32 for value in tensors.values() if value.ndim)
+    assert all(value.isfinite().all() for value in tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["step=5"], "unknown setting step"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["backbone=resnet51"], "no backbone 'resnet51'"),
+        (["loss={nil: 1}"], "unknown loss nil"),
+        (["batch_size=0"], "batch_size must be at least 1, got 0"),
+        (["precision=16"], "precision must be one of"),
+        (["body=nowhere.pkl"], "nowhere.pkl"),
+        (["weights=nowhere.pth"], "nowhere.pth"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(data, tmp_path, capsys, argv, words):
+    assert run(data, tmp_path, *argv) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
+
+
+def test_help_and_the_files_of_settings(capsys):
+    with pytest.raises(SystemExit) as done:
+        train.main(["--help"])
+    assert done.value.code == 0
+    assert "torchrun" in capsys.readouterr().out
+    paper = read_config(train.config_path("paper"))
+    assert (paper.steps, paper.batch_size, paper.learning_rate) == (500_000, 64, 1e-4)
+    assert paper.loss_weights == type(paper.loss_weights)()
+    assert paper.make is not None
+    assert read_config(train.config_path("small")).context_norm
