@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import roma
@@ -374,3 +377,20 @@ def test_a_tally_refuses_errors_without_a_row_each():
         Tally().add({"m": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match="shape"):
         Tally().add({"m": torch.zeros(2)}, ["a"])
+
+
+def test_inference_mode_does_not_forbid_later_gradients():
+    program = """
+import torch
+from flowprior.metrics import pa_mpjpe
+pred, target = torch.randn(2, 2, 5, 3)
+with torch.inference_mode():
+    first = pa_mpjpe(pred, target)
+pred.requires_grad_()
+again = pa_mpjpe(pred, target)
+again.sum().backward()
+assert torch.equal(first, again) and pred.grad.isfinite().all()
+with torch.no_grad():
+    assert not pa_mpjpe(pred, target).requires_grad
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
