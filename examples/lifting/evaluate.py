@@ -28,10 +28,11 @@ from examples.lifting.methods import (
 )
 from examples.lifting.sources import Sources, load_sources
 from examples.lifting.tables import best_of_n_table, comparison_table, markdown, sigma_table
-from examples.lifting.train import CONFIG_FILE, WEIGHTS_FILE
+from examples.lifting.train import WEIGHTS_FILE
 from examples.lifting.views import RecordedViews, ViewSource
 from examples.pictures import reliability_picture
 from examples.training.checkpoints import load_weights, write_text
+from examples.training.folder import CONFIG_FILE
 from flowprior.checkpoint import CheckpointError
 from flowprior.metrics import Tally
 

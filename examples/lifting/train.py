@@ -27,16 +27,14 @@ from examples.lifting.module import LiftingModule, make_lifter
 from examples.lifting.sources import Sources, load_sources
 from examples.training.checkpoints import (
     WholeFiles,
-    remove_partials,
     save_weights,
     write_text,
 )
+from examples.training.folder import claim_folder
 from examples.training.seeds import seed_of
-from examples.training.settings import as_yaml, differences
 
 __all__ = ["main"]
 
-CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "lifter.safetensors"
 # What a training that goes on may change: none of it has a say in the weights.
 FREE = ("val_every", "val_views", "checkpoint_every", "log_every", "logger")
@@ -102,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sources = load_sources(
             args.data, config.view_options, device, config.seed, config.recording
         )
-        _check_folder(args.out, config)
+        claim_folder(args.out, config, FREE)
         lifter = make_lifter(config, sources.parts["train"], device)
         trainer = make_trainer(config, args.out, on_gpu, "val" in sources.parts)
     except (OSError, ValueError, ModuleNotFoundError) as error:
@@ -236,25 +234,6 @@ def finish(
     write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
     shown = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
     print(f"{trainer.global_step} steps; {shown or 'no validation'}; results are in {out}")
-
-
-def _check_folder(out: Path, config: Config) -> None:
-    """Make the folder, or see that what is there is of a training with the same settings."""
-    # Lightning tells the processes that it starts itself their local rank alone.
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) != 0:
-        return
-    folder, file = out / "checkpoints", out / CONFIG_FILE
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_partials(folder)
-    if (folder / "last.ckpt").exists() and file.exists():
-        changed = differences(read_config(file), config, ignore=FREE)
-        if changed:
-            raise ValueError(
-                f"{out} has a training with other settings "
-                f"({'; '.join(f'{name} {change}' for name, change in changed.items())}); "
-                "give those, or another --out"
-            )
-    write_text(file, as_yaml(config))
 
 
 def _fail(message: str) -> int:

@@ -31,14 +31,13 @@ from examples.prohmr.config import Config, config_path, read_config
 from examples.prohmr.embedded import is_complete, write_dataset
 from examples.prohmr.module import ProHMRModule
 from examples.prohmr.sources import Sources, read_sources
-from examples.training.checkpoints import WholeFiles, remove_partials, write_text
+from examples.training.checkpoints import WholeFiles, write_text
+from examples.training.folder import claim_folder
 from examples.training.seeds import seed_of
-from examples.training.settings import as_yaml, differences
 from flowprior.body import BodyModel
 
 __all__ = ["load_body", "main"]
 
-CONFIG_FILE = "config.yaml"
 MODEL_FILE = "model.safetensors"
 IMAGES = 8000
 # What a training that goes on may change: none of it has a say in the weights.
@@ -116,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"batch_size {config.batch_size} cannot be shared by {processes} processes"
             )
-        _check_folder(args.out, config)
+        claim_folder(args.out, config, FREE)
         data = args.data or _painted(args.out / "data", config.seed)
         sources = read_sources(data, config.datasets, config.validation, config.mocap)
         torch.manual_seed(seed_of(config.seed, 0))
@@ -272,24 +271,6 @@ def _painted(folder: Path, seed: int) -> Path:
         while not is_complete(folder):
             time.sleep(1.0)
     return folder
-
-
-def _check_folder(out: Path, config: Config) -> None:
-    """Make the folder, or see that what is there is of a training with the same settings."""
-    if int(os.environ.get("RANK", "0")) != 0:
-        return
-    folder, file = out / "checkpoints", out / CONFIG_FILE
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_partials(folder)
-    if (folder / "last.ckpt").exists() and file.exists():
-        changed = differences(read_config(file), config, ignore=FREE)
-        if changed:
-            raise ValueError(
-                f"{out} has a training with other settings "
-                f"({'; '.join(f'{name} {change}' for name, change in changed.items())}); "
-                "give those, or another --out"
-            )
-    write_text(file, as_yaml(config))
 
 
 def _fail(message: str) -> int:
