@@ -105,7 +105,7 @@ class PoseDistribution(Distribution):
         Raises:
             RuntimeError: If the batch does not broadcast to it.
         """
-        new = self._get_checked_instance(PoseDistribution, _instance)
+        new = type(self).__new__(type(self)) if _instance is None else _instance
         context = self.posterior.context.expand(torch.Size(batch_shape))
         posterior = PosePosterior(self.posterior.prior, context)
         PoseDistribution.__init__(new, posterior, validate_args=self._validate_args)

@@ -412,7 +412,7 @@ class FlowStack(nn.Module):
             )
         with self._full_precision():
             block = CPU_BLOCK if value.device.type == "cpu" else GPU_BLOCK
-            if leading.numel() > block and not self._needs_one_pass(value, projected):
+            if not self._needs_one_pass(value, projected) and leading.numel() > block:
                 rows = value.reshape(batch.numel(), -1, self.features)
                 parts = [
                     direction(part, few.with_extra_axes(1))
