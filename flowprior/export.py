@@ -137,7 +137,7 @@ def _module(prior: PosePrior, verb: str) -> tuple[nn.Module, dict[str, Tensor]]:
     if verb not in VERBS:
         raise ValueError(f"verb must be one of {VERBS}, got {verb!r}")
     flow, space = prior.flow, prior.space
-    if verb == "mode" and not flow.context_features:
+    if verb == "mode" and not prior.context_features:
         raise ValueError("without a context the mode is a constant: save prior.mode() instead")
     if verb == "mode" and not (flow.has_exact_mode and space.flat):
         raise ValueError(
@@ -146,14 +146,14 @@ def _module(prior: PosePrior, verb: str) -> tuple[nn.Module, dict[str, Tensor]]:
         )
     if isinstance(prior, ConditionalPosePrior):
         prior = prior.freeze()
-    leading = (_BATCH, _SAMPLES) if flow.context_features else (_SAMPLES,)
+    leading = (_BATCH, _SAMPLES) if prior.context_features else (_SAMPLES,)
     inputs = {}
     if verb == "decode":
         inputs["z"] = torch.zeros(*leading, flow.features)
     elif verb != "mode":
         inputs["theta"] = space.to_pose(torch.zeros(*leading, space.features))
-    if flow.context_features:
-        inputs["context"] = torch.zeros(_BATCH, flow.context_features)
+    if prior.context_features:
+        inputs["context"] = torch.zeros(_BATCH, prior.context_features)
     inputs = {name: value.to(flow.device, flow.dtype) for name, value in inputs.items()}
     return _MODULES[verb](prior).eval(), inputs
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ __all__ = ["ModelCard"]
 
 TAGS = ("flowprior", "human-pose", "human-mesh-recovery", "normalizing-flow")
 TASK = "pose-estimation"
+NAME_LENGTH = 80
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class ModelCard:
             | {key: config[key] for key in ("preset", "space", "layout", "joints")},
         }
         if self.metrics:
-            data = " ".join(self.data.split()) or "not said"
+            data = textwrap.shorten(self.data, NAME_LENGTH, placeholder=" ...") or "not said"
             entries["model-index"] = [
                 {
                     "name": name,
@@ -135,4 +137,4 @@ def _line(text: str) -> str:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "value"
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "value"

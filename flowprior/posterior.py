@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from flowprior.context_encoder import ContextEncoder
 from flowprior.flow import FlowStack, ProjectedContext
 from flowprior.flow.checks import require_count, require_like, require_tensor
 from flowprior.spaces import PoseSpace, RotationSpace
@@ -27,14 +28,24 @@ class PosePrior(nn.Module):
     Args:
         flow: The flow.
         space: What its vectors are.
+        encoder: What reads the context before the flow does; None for nothing.
     """
 
     __call__: Callable[..., "PosePosterior"]
 
-    def __init__(self, flow: FlowStack, space: PoseSpace) -> None:
+    def __init__(
+        self, flow: FlowStack, space: PoseSpace, encoder: ContextEncoder | None = None
+    ) -> None:
         super().__init__()
         self.flow = flow
         self.space = space
+        self.encoder = encoder
+
+    @property
+    def context_features(self) -> int:
+        """Width C of the context; 0 if there is none."""
+        encoder = self.encoder
+        return self.flow.context_features if encoder is None else encoder.context_features
 
     def forward(self, context: Tensor | None = None) -> "PosePosterior":
         """The posterior given a context.
@@ -52,6 +63,13 @@ class PosePrior(nn.Module):
         if context is not None:
             require_tensor("context", context)
             _require_finite("context", context)
+        if self.encoder is not None:
+            if context is None:
+                raise ValueError(
+                    f"this prior needs a context of shape (..., {self.context_features}), got None"
+                )
+            with self.flow.full_precision():
+                context = self.encoder(context)
         return PosePosterior(self, self.flow.project_context(context))
 
     def sample(

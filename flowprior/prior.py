@@ -1,5 +1,6 @@
 """ConditionalPosePrior and PosePosterior: the density p(theta | context) over body poses."""
 
+import copy
 import math
 import os
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from flowprior import checkpoint, prohmr
 from flowprior.checkpoint import CheckpointError
+from flowprior.context_encoder import ContextEncoder
 from flowprior.flow import LU_FORWARDS, ConditionalFlow
 from flowprior.flow.checks import require_tensor
 from flowprior.posterior import PosePosterior, PosePrior
@@ -57,6 +59,9 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             are found numerically.
         lu_forward: ``"legacy"`` for weights of the original that were trained in August 2021; see
             :class:`flowprior.ConditionalFlow` and :meth:`latent_calibration`.
+        encoder_features: Width of a :class:`flowprior.context_encoder.ContextEncoder` that reads
+            the context before the flow does, for raw contexts such as 2D keypoints; 0 for none.
+        encoder_blocks: Residual blocks of that encoder.
         target_noise: Standard deviation of the noise :meth:`nll` adds to theta in training, in
             units of the vector the flow models.
 
@@ -86,14 +91,19 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         context_norm: bool | None = None,
         coupling: str = "additive",
         lu_forward: str = "exact",
+        encoder_features: int = 0,
+        encoder_blocks: int = 2,
         target_noise: float = 0.005,
     ) -> None:
         if target_noise < 0:
             raise ValueError(f"target_noise must be at least 0, got {target_noise}")
         pose_space = make_space(space, joints, layout)
+        encoder = None
+        if encoder_features:
+            encoder = ContextEncoder(context_features, encoder_features, encoder_blocks)
         flow = ConditionalFlow(
             pose_space.features,
-            context_features,
+            encoder_features or context_features,
             preset=preset,
             hidden_features=hidden_features,
             num_steps=num_steps,
@@ -104,7 +114,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             coupling=coupling,
             lu_forward=lu_forward,
         )
-        super().__init__(flow, pose_space)
+        super().__init__(flow, pose_space, encoder)
         self.target_noise = target_noise
         self.provenance: dict[str, str] = {}
         self.config: dict[str, Any] = {
@@ -118,6 +128,8 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             "num_blocks": num_blocks,
             "coupling": coupling,
             "lu_forward": lu_forward,
+            "encoder_features": encoder_features,
+            "encoder_blocks": encoder_blocks,
             "target_noise": target_noise,
             **flow.options,
         }
@@ -203,7 +215,10 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         Raises:
             ValueError: If ``conditioner_dtype`` is not a floating-point dtype.
         """
-        return PosePrior(self.flow.freeze(conditioner_dtype), self.space)
+        encoder = copy.deepcopy(self.encoder)
+        if encoder is not None:
+            encoder.requires_grad_(False)
+        return PosePrior(self.flow.freeze(conditioner_dtype), self.space, encoder)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and configuration to one safetensors file, whole or not at all.
@@ -312,11 +327,13 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             load them with ``strict=False``, since backbone and heads are not among them.
 
         Raises:
-            ValueError: If the prior has another 6D layout than the original, whose code would take
-                it for other rotations.
+            ValueError: If the prior has an encoder, or another 6D layout than the original, whose
+                code would take it for other rotations.
         """
         if self.config["space"] == "so3":
             raise ValueError("the original models 6D vectors, this prior has space 'so3'")
+        if self.encoder is not None:
+            raise ValueError("the original has no encoder of the context, this prior has one")
         if isinstance(self.space, Rot6dSpace) and self.space.layout != "columns":
             raise ValueError(
                 f"the original reads 6D as 'columns', this prior has layout {self.space.layout!r}"

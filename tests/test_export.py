@@ -23,7 +23,7 @@ def make_prior(context_features=4, **options):
 
 def make_inputs(prior, verb, batch, samples):
     """Inputs of a program, and what the prior itself answers."""
-    context = torch.randn(batch, 4) if prior.flow.context_features else None
+    context = torch.randn(batch, 4) if prior.context_features else None
     leading = (batch, samples) if context is not None else (samples,)
     z = torch.randn(*leading, prior.flow.features)
     posterior = prior(context)
@@ -52,7 +52,7 @@ def programs():
 @pytest.mark.parametrize(
     "options",
     [{"space": "so3"}, {"space": "points"}, {"coupling": "affine"}, {"coupling": "spline"},
-     {"preset": "prohmr"}, {"context_features": 0}],
+     {"preset": "prohmr"}, {"context_features": 0}, {"encoder_features": 8}],
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("verb", ["encode", "decode"])

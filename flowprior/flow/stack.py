@@ -168,7 +168,7 @@ class FlowStack(nn.Module):
             context = self._weight.new_empty((0,))
         require_width("context", context, self.context_features)
         context = require_like("context", context, self.dtype, self.device)
-        with self._full_precision():
+        with self.full_precision():
             return ProjectedContext(tuple(step.project_context(context) for step in self._steps))
 
     def forward(
@@ -410,7 +410,7 @@ class FlowStack(nn.Module):
                 f"{name} has leading shape {tuple(leading)}, but the context has batch shape "
                 f"{tuple(batch)}: {name} must be (*batch, *extra, {self.features})"
             )
-        with self._full_precision():
+        with self.full_precision():
             block = CPU_BLOCK if value.device.type == "cpu" else GPU_BLOCK
             if not self._needs_one_pass(value, projected) and leading.numel() > block:
                 rows = value.reshape(batch.numel(), -1, self.features)
@@ -430,8 +430,8 @@ class FlowStack(nn.Module):
         tensors = (value, projected.steps[0].hidden, self._weight)
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
-    def _full_precision(self) -> AbstractContextManager[object]:
-        """Autocast would round the two directions differently, so they would not be inverses."""
+    def full_precision(self) -> AbstractContextManager[object]:
+        """No autocast: it would round the two directions differently, so no longer inverses."""
         kind = self.device.type
         if torch.amp.is_autocast_available(kind):
             return torch.autocast(kind, enabled=False)
