@@ -35,7 +35,7 @@ def prior():
 def strangers(body):
     """Poses of people that nobody trained on."""
     rng = np.random.default_rng(987)
-    rotvecs = [sample_poses(sample_person(rng), 50, rng)[1] for _ in range(4)]
+    rotvecs = [sample_poses(sample_person(rng), 25, rng)[1] for _ in range(4)]
     generator = torch.Generator().manual_seed(0)
     return Poses.of(torch.from_numpy(np.concatenate(rotvecs)), body, generator)
 
@@ -72,7 +72,7 @@ def test_it_is_as_good_as_its_card_says(prior, strangers, body):
         (row,) = [line for line in card.splitlines() if line.startswith(f"| {hidden} |")]
         told = [float(cell) for cell in row.strip("| ").split("|")[1:]]
         for (name, value), claimed in zip(values.items(), told, strict=True):
-            tolerance = 0.2 * claimed if name.endswith("mm") else 25
+            tolerance = 0.25 * claimed if name.endswith("mm") else 25
             assert value == pytest.approx(claimed, abs=abs(tolerance)), (hidden, name)
 
 
