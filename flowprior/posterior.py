@@ -1,14 +1,18 @@
 """PosePrior and PosePosterior: what can be asked of a density over body poses."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
+from flowprior.context_encoder import ContextEncoder
 from flowprior.flow import FlowStack, ProjectedContext
 from flowprior.flow.checks import require_count, require_like, require_tensor
 from flowprior.spaces import PoseSpace, RotationSpace
+
+if TYPE_CHECKING:
+    from flowprior.distribution import PoseDistribution
 
 __all__ = ["PosePosterior", "PosePrior"]
 
@@ -24,14 +28,24 @@ class PosePrior(nn.Module):
     Args:
         flow: The flow.
         space: What its vectors are.
+        encoder: What reads the context before the flow does; None for nothing.
     """
 
     __call__: Callable[..., "PosePosterior"]
 
-    def __init__(self, flow: FlowStack, space: PoseSpace) -> None:
+    def __init__(
+        self, flow: FlowStack, space: PoseSpace, encoder: ContextEncoder | None = None
+    ) -> None:
         super().__init__()
         self.flow = flow
         self.space = space
+        self.encoder = encoder
+
+    @property
+    def context_features(self) -> int:
+        """Width C of the context; 0 if there is none."""
+        encoder = self.encoder
+        return self.flow.context_features if encoder is None else encoder.context_features
 
     def forward(self, context: Tensor | None = None) -> "PosePosterior":
         """The posterior given a context.
@@ -49,6 +63,13 @@ class PosePrior(nn.Module):
         if context is not None:
             require_tensor("context", context)
             _require_finite("context", context)
+        if self.encoder is not None:
+            if context is None:
+                raise ValueError(
+                    f"this prior needs a context of shape (..., {self.context_features}), got None"
+                )
+            with self.flow.full_precision():
+                context = self.encoder(context)
         return PosePosterior(self, self.flow.project_context(context))
 
     def sample(
@@ -232,6 +253,19 @@ class PosePosterior:
         require_tensor("z", z)
         z = self._checked_vector("z", z)
         return self.prior.space.to_pose(self.prior.flow.inverse(z, self.context)[0])
+
+    def distribution(self, *, validate_args: bool | None = None) -> "PoseDistribution":
+        """The same density as a ``torch.distributions.Distribution``, by torch's conventions.
+
+        Args:
+            validate_args: Whether values are checked; torch's default if None.
+
+        Returns:
+            Its batch is that of the contexts, its event one theta (J, k).
+        """
+        from flowprior.distribution import PoseDistribution
+
+        return PoseDistribution(self, validate_args=validate_args)
 
     def _checked_vector(self, name: str, x: Tensor) -> Tensor:
         """Refuse vectors that are not finite or not of this batch, in words about theta."""

@@ -1,5 +1,6 @@
 """ConditionalPosePrior and PosePosterior: the density p(theta | context) over body poses."""
 
+import copy
 import math
 import os
 from dataclasses import dataclass
@@ -10,15 +11,17 @@ from torch import Tensor
 
 from flowprior import checkpoint, prohmr
 from flowprior.checkpoint import CheckpointError
+from flowprior.context_encoder import ContextEncoder
 from flowprior.flow import LU_FORWARDS, ConditionalFlow
 from flowprior.flow.checks import require_tensor
 from flowprior.posterior import PosePosterior, PosePrior
+from flowprior.sharing import SharedModel
 from flowprior.spaces import Rot6dSpace, make_space
 
 __all__ = ["ConditionalPosePrior", "LatentCalibration", "PosePosterior"]
 
 
-class ConditionalPosePrior(PosePrior):
+class ConditionalPosePrior(PosePrior, SharedModel):
     r"""A normalizing-flow density p(theta | context) over poses.
 
     Calling the prior with a context gives a :class:`PosePosterior`, which has projected the context
@@ -56,6 +59,9 @@ class ConditionalPosePrior(PosePrior):
             are found numerically.
         lu_forward: ``"legacy"`` for weights of the original that were trained in August 2021; see
             :class:`flowprior.ConditionalFlow` and :meth:`latent_calibration`.
+        encoder_features: Width of a :class:`flowprior.context_encoder.ContextEncoder` that reads
+            the context before the flow does, for raw contexts such as 2D keypoints; 0 for none.
+        encoder_blocks: Residual blocks of that encoder.
         target_noise: Standard deviation of the noise :meth:`nll` adds to theta in training, in
             units of the vector the flow models.
 
@@ -85,14 +91,19 @@ class ConditionalPosePrior(PosePrior):
         context_norm: bool | None = None,
         coupling: str = "additive",
         lu_forward: str = "exact",
+        encoder_features: int = 0,
+        encoder_blocks: int = 2,
         target_noise: float = 0.005,
     ) -> None:
         if target_noise < 0:
             raise ValueError(f"target_noise must be at least 0, got {target_noise}")
         pose_space = make_space(space, joints, layout)
+        encoder = None
+        if encoder_features:
+            encoder = ContextEncoder(context_features, encoder_features, encoder_blocks)
         flow = ConditionalFlow(
             pose_space.features,
-            context_features,
+            encoder_features or context_features,
             preset=preset,
             hidden_features=hidden_features,
             num_steps=num_steps,
@@ -103,7 +114,7 @@ class ConditionalPosePrior(PosePrior):
             coupling=coupling,
             lu_forward=lu_forward,
         )
-        super().__init__(flow, pose_space)
+        super().__init__(flow, pose_space, encoder)
         self.target_noise = target_noise
         self.provenance: dict[str, str] = {}
         self.config: dict[str, Any] = {
@@ -117,6 +128,8 @@ class ConditionalPosePrior(PosePrior):
             "num_blocks": num_blocks,
             "coupling": coupling,
             "lu_forward": lu_forward,
+            "encoder_features": encoder_features,
+            "encoder_blocks": encoder_blocks,
             "target_noise": target_noise,
             **flow.options,
         }
@@ -202,7 +215,10 @@ class ConditionalPosePrior(PosePrior):
         Raises:
             ValueError: If ``conditioner_dtype`` is not a floating-point dtype.
         """
-        return PosePrior(self.flow.freeze(conditioner_dtype), self.space)
+        encoder = copy.deepcopy(self.encoder)
+        if encoder is not None:
+            encoder.requires_grad_(False)
+        return PosePrior(self.flow.freeze(conditioner_dtype), self.space, encoder)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and configuration to one safetensors file, whole or not at all.
@@ -213,8 +229,7 @@ class ConditionalPosePrior(PosePrior):
         Raises:
             OSError: If the file cannot be written.
         """
-        content = checkpoint.ModelFile(self.state_dict(), self.config, self.provenance)
-        checkpoint.save(path, content)
+        checkpoint.save(path, self._content())
 
     @classmethod
     def load(
@@ -231,16 +246,22 @@ class ConditionalPosePrior(PosePrior):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            CheckpointError: If the file is truncated or damaged, of another model, or of a newer
-                format.
+            CheckpointError: If the file is truncated or damaged, of another model, of a newer
+                format, or holds NaN or infinity.
         """
-        content = checkpoint.load(path)
+        return cls._from_file(path, checkpoint.load(path), device)
+
+    @classmethod
+    def _from_file(
+        cls, path: str | os.PathLike[str], content: checkpoint.ModelFile, device: torch.device | str
+    ) -> "ConditionalPosePrior":
         try:
             with torch.device("meta"):
                 prior = cls(**content.config)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is not a pose prior: {error}") from error
         checkpoint.require_same_tensors(path, content.tensors, prior.state_dict())
+        checkpoint.require_finite(path, content.tensors)
         prior.load_state_dict(content.tensors, assign=True)
         prior.provenance = dict(content.provenance)
         return prior.eval().to(device)
@@ -306,11 +327,13 @@ class ConditionalPosePrior(PosePrior):
             load them with ``strict=False``, since backbone and heads are not among them.
 
         Raises:
-            ValueError: If the prior has another 6D layout than the original, whose code would take
-                it for other rotations.
+            ValueError: If the prior has an encoder, or another 6D layout than the original, whose
+                code would take it for other rotations.
         """
         if self.config["space"] == "so3":
             raise ValueError("the original models 6D vectors, this prior has space 'so3'")
+        if self.encoder is not None:
+            raise ValueError("the original has no encoder of the context, this prior has one")
         if isinstance(self.space, Rot6dSpace) and self.space.layout != "columns":
             raise ValueError(
                 f"the original reads 6D as 'columns', this prior has layout {self.space.layout!r}"

@@ -46,6 +46,14 @@ class StepContext(NamedTuple):
 
         return StepContext(select(self.hidden), None if self.norm is None else select(self.norm))
 
+    def expand(self, batch_shape: torch.Size) -> "StepContext":
+        """The same contexts, repeated without copies along a batch that broadcasts with theirs."""
+
+        def repeat(value: Tensor) -> Tensor:
+            return value.expand(*batch_shape, value.shape[-1])
+
+        return StepContext(repeat(self.hidden), None if self.norm is None else repeat(self.norm))
+
 
 class ProjectedContext(NamedTuple):
     """A context as the flow reads it: computed once, reused by every call.
@@ -68,6 +76,10 @@ class ProjectedContext(NamedTuple):
     def rows(self, start: int, stop: int) -> "ProjectedContext":
         """Some of the contexts, counted along one batch axis that replaces all others."""
         return ProjectedContext(tuple(step.rows(start, stop) for step in self.steps))
+
+    def expand(self, batch_shape: torch.Size) -> "ProjectedContext":
+        """The same contexts, repeated without copies along a batch that broadcasts with theirs."""
+        return ProjectedContext(tuple(step.expand(batch_shape) for step in self.steps))
 
 
 class Step(Protocol):
@@ -156,7 +168,7 @@ class FlowStack(nn.Module):
             context = self._weight.new_empty((0,))
         require_width("context", context, self.context_features)
         context = require_like("context", context, self.dtype, self.device)
-        with self._full_precision():
+        with self.full_precision():
             return ProjectedContext(tuple(step.project_context(context) for step in self._steps))
 
     def forward(
@@ -398,9 +410,9 @@ class FlowStack(nn.Module):
                 f"{name} has leading shape {tuple(leading)}, but the context has batch shape "
                 f"{tuple(batch)}: {name} must be (*batch, *extra, {self.features})"
             )
-        with self._full_precision():
+        with self.full_precision():
             block = CPU_BLOCK if value.device.type == "cpu" else GPU_BLOCK
-            if leading.numel() > block and not self._needs_one_pass(value, projected):
+            if not self._needs_one_pass(value, projected) and leading.numel() > block:
                 rows = value.reshape(batch.numel(), -1, self.features)
                 parts = [
                     direction(part, few.with_extra_axes(1))
@@ -418,8 +430,8 @@ class FlowStack(nn.Module):
         tensors = (value, projected.steps[0].hidden, self._weight)
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
-    def _full_precision(self) -> AbstractContextManager[object]:
-        """Autocast would round the two directions differently, so they would not be inverses."""
+    def full_precision(self) -> AbstractContextManager[object]:
+        """No autocast: it would round the two directions differently, so no longer inverses."""
         kind = self.device.type
         if torch.amp.is_autocast_available(kind):
             return torch.autocast(kind, enabled=False)
