@@ -1,9 +1,16 @@
 """Sphinx configuration. The build needs no network; warnings are errors."""
 
 import re
+import shutil
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
-import flowprior
+# The pages of the gallery are programs that import the examples beside the library.
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import flowprior  # noqa: E402
 
 project = "flowprior"
 author = "The flowprior authors"
@@ -18,8 +25,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery"]
 default_role = "py:obj"
 
 html_theme = "furo"
@@ -38,6 +46,35 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Source", "References")]
+
+
+def scrape_written_pictures(block, block_vars, gallery_conf):
+    """Show the PNG files that a program of the gallery has written in this block."""
+    from sphinx_gallery.scrapers import figure_rst
+
+    targets = []
+    for path in sorted(Path(block_vars["src_file"]).parent.glob("*.png")):
+        targets.append(next(block_vars["image_path_iterator"]))
+        shutil.move(path, targets[-1])
+    return figure_rst(targets, gallery_conf["src_dir"])
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": ["gallery/concepts", "gallery/examples"],
+    "gallery_dirs": ["auto_gallery/concepts", "auto_gallery/examples"],
+    "image_scrapers": ("matplotlib", "conf.scrape_written_pictures"),
+    "abort_on_example_error": True,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "plot_gallery": "True",
+    "thumbnail_size": (480, 300),
+}
+
+linkcheck_timeout = 20
+linkcheck_retries = 2
+linkcheck_anchors = False  # pages that are made by scripts have theirs only in a browser
 
 # Every reference inside the library must resolve; those that leave it have no inventory here.
 nitpicky = True
