@@ -3,17 +3,17 @@ The flow in pictures
 ====================
 
 A pose of SMPL has 144 numbers, which nobody can draw. Here is a body with two: an arm in a plane,
-which turns at the shoulder and bends at the elbow. The flow is the one that models SMPL's poses, only
-smaller. Everything below is drawn from it after some seconds of training.
+which turns at the shoulder and bends at the elbow. The flow is the one that models SMPL's poses,
+only smaller. Everything below is drawn from it after some seconds of training.
 """
 
 # %%
 # A pose and what is known of it
 # ------------------------------
 #
-# The arm is seen along the plane it moves in, so that the image has heights but no depth. The context
-# is the height of the hand, with a little error, or nothing where the hand is hidden: two numbers,
-# (height, 1) or (0, 0).
+# The arm is seen along the plane it moves in, so that the image has heights but no depth. The
+# context is the height of the hand, with a little error, or nothing where the hand is hidden: two
+# numbers, (height, 1) or (0, 0).
 
 import math
 
@@ -78,9 +78,10 @@ print(f"NLL {loss:.2f} nats after {steps} steps of 256 poses")
 # From noise to poses
 # -------------------
 #
-# A sample starts as noise, a point z of a standard normal density, and goes through the steps of the
-# flow, one after the other. Colour is the direction in which a point lay at first, so that one can
-# follow it; the rings hold 39 % and 86 % of the points. The hand is seen 20 cm above the shoulder.
+# A sample starts as noise, a point z of a standard normal density, and goes through the steps of
+# the flow, one after the other. Colour is the direction in which a point lay at first, so that one
+# can follow it; the rings hold 39 % and 86 % of the points. The hand is seen 20 cm above the
+# shoulder.
 
 
 def undo(step, x, context):
@@ -122,17 +123,17 @@ axes[-1].set_xlabel("shoulder, rad", fontsize=8)
 plt.show()
 
 # %%
-# Six simple steps bend a disc into the curved band of poses that have the hand at this height. Nothing
-# is lost and nothing is folded: each picture can be taken back to the one before, which is what
-# ``encode`` does.
+# Six simple steps bend a disc into the curved band of poses that have the hand at this height.
+# Nothing is lost and nothing is folded: each picture can be taken back to the one before, which is
+# what ``encode`` does.
 #
 # What a step does
 # ----------------
 #
 # A step has three parts. Here they act on a grid, in the step that comes third from the noise:
 #
-# * the **coupling** shifts one coordinate by an amount that a network makes of the other coordinate
-#   and the context. This is the only part that bends. A shift changes no area.
+# * the **coupling** shifts one coordinate by an amount that a network makes of the other
+#   coordinate and the context. This is the only part that bends. A shift changes no area.
 # * **LULinear** turns, stretches and shears everything, by one matrix.
 # * **ActNorm** scales and moves each coordinate; the context has a say in how much.
 
@@ -141,7 +142,10 @@ fine = torch.linspace(-2, 2, 60)
 grid = [torch.stack([fine, spot.expand(60)], dim=-1) for spot in spots]
 grid += [line.flip(-1) for line in grid]
 number = 3
-stages = [grid, *zip(*(undo(flow.steps[number], line, parts[number]) for line in grid), strict=True)]
+stages = [
+    grid,
+    *zip(*(undo(flow.steps[number], line, parts[number]) for line in grid), strict=True),
+]
 
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")
 for ax, lines, title in zip(
@@ -157,9 +161,10 @@ plt.show()
 # What the context does
 # ---------------------
 #
-# The same noise, decoded for three contexts. The context changes the shifts of every coupling and the
-# scales of every ActNorm, and so the shape of the density and its size. Below, the arms: pink is the
-# mode, which is the decoded z = 0; the dashed line is the height at which the hand was seen.
+# The same noise, decoded for three contexts. The context changes the shifts of every coupling and
+# the scales of every ActNorm, and so the shape of the density and its size. Below, the arms: pink
+# is the mode, which is the decoded z = 0; the dashed line is the height at which the hand was
+# seen.
 
 contexts = {"hand seen low": -0.2, "hand seen high": 0.35, "hand hidden": None}
 entropy = {name: flow.entropy(seen_at(height)).item() for name, height in contexts.items()}
@@ -185,9 +190,9 @@ plt.show()
 # Is that the right density?
 # --------------------------
 #
-# With two angles the posterior can be computed on a grid, by Bayes' rule, without any flow: the density
-# of the poses times the likelihood of the height. Left is that, right the flow, for a hand seen 20 cm
-# above the shoulder.
+# With two angles the posterior can be computed on a grid, by Bayes' rule, without any flow: the
+# density of the poses times the likelihood of the height. Left is that, right the flow, for a hand
+# seen 20 cm above the shoulder.
 
 shoulder = torch.linspace(-2.5, 2.8, 240)
 elbow = torch.linspace(0.02, 2.38, 200)
@@ -196,9 +201,7 @@ cell = (shoulder[1] - shoulder[0]) * (elbow[1] - elbow[0])
 
 share = mesh[..., 1] / 2.4
 logit = (share.logit() + 0.4) / 1.2
-log_prior = (
-    -0.5 * ((mesh[..., 0] - 0.1) / 0.75) ** 2 - 0.5 * logit**2 - (share * (1 - share)).log()
-)
+log_prior = -0.5 * ((mesh[..., 0] - 0.1) / 0.75) ** 2 - 0.5 * logit**2 - (share * (1 - share)).log()
 height = joints(mesh)[..., 2, 1]
 exact = (log_prior - 0.5 * ((height - 0.2) / ERROR) ** 2).exp()
 exact /= exact.sum() * cell

@@ -2,20 +2,20 @@
 What the mode is not
 ====================
 
-``posterior.mode()`` is the point of highest density in the space that the flow models. That is exact,
-but it is less than it sounds. It is not the mean, not the most likely rotation, not the most likely
-body, and not a typical pose. Each of these is shown here, on the arm of two angles of
-:ref:`the flow in pictures <sphx_glr_auto_gallery_concepts_plot_flow_in_pictures.py>` and on a rotation
-in the plane.
+``posterior.mode()`` is the point of highest density in the space that the flow models. That is
+exact, but it is less than it sounds. It is not the mean, not the most likely rotation, not the
+most likely body, and not a typical pose. Each of these is shown here, on the arm of two angles of
+:ref:`the flow in pictures <sphx_glr_auto_gallery_concepts_plot_flow_in_pictures.py>` and on a
+rotation in the plane.
 """
 
 # %%
 # It is not the mean
 # ------------------
 #
-# The posterior of the arm, given that its hand is seen 35 cm above the shoulder, computed on a grid.
-# Of 20,000 poses drawn from it we ask for one answer, and judge each by its distance from all of
-# them: the mean over elbow and hand, as MPJPE is.
+# The posterior of the arm, given that its hand is seen 35 cm above the shoulder, computed on a
+# grid. Of 20,000 poses drawn from it we ask for one answer, and judge each by its distance from
+# all of them: the mean over elbow and hand, as MPJPE is.
 
 import math
 
@@ -93,17 +93,17 @@ plt.show()
 
 # %%
 # The mean of the joints has the least squared error, as it must, and is no arm: its forearm is too
-# short. The mean of the angles is an arm, but its hand is not where the hand was seen. Whoever wants a
-# small MPJPE takes the mean or the median of many samples' joints; whoever wants one pose that a body
-# can take, the mode or the sample nearest to the others.
+# short. The mean of the angles is an arm, but its hand is not where the hand was seen. Whoever
+# wants a small MPJPE takes the mean or the median of many samples' joints; whoever wants one pose
+# that a body can take, the mode or the sample nearest to the others.
 #
 # It is not the most likely body
 # ------------------------------
 #
-# The hand is hidden now. Left is the density over the two angles, right the density over the place of
-# the hand that follows from it: p(hand) = p(angles) / (0.3 · 0.26 · sin(elbow)), the angles' density
-# over how much area of the plane a small change of the angles covers. One and the same belief, two
-# modes. A density belongs to its coordinates; only probabilities and samples do not.
+# The hand is hidden now. Left is the density over the two angles, right the density over the place
+# of the hand that follows from it: p(hand) = p(angles) / (0.3 · 0.26 · sin(elbow)), the angles'
+# density over how much area of the plane a small change of the angles covers. One and the same
+# belief, two modes. A density belongs to its coordinates; only probabilities and samples do not.
 
 density = posterior(mesh)
 in_angles = cells[density.argmax()]
@@ -132,11 +132,11 @@ print(f"elbow at the mode over angles {math.degrees(in_angles[1]):.0f}°, "
 # It is not the most likely rotation
 # ----------------------------------
 #
-# With ``space="rot6d"`` a flow models vectors, which Gram-Schmidt makes rotations of. In the plane that
-# is a point (a, b), of which only the direction counts. All points of one ray are one rotation, and what
-# the density of a rotation is depends on the whole ray. To make that plain, the vectors of larger angles
-# scatter in length here, as samples of a flow over 6D vectors do, only more so. What scatters has a low
-# density, though there is much of it.
+# With ``space="rot6d"`` a flow models vectors, which Gram-Schmidt makes rotations of. In the plane
+# that is a point (a, b), of which only the direction counts. All points of one ray are one
+# rotation, and what the density of a rotation is depends on the whole ray. To make that plain, the
+# vectors of larger angles scatter in length here, as samples of a flow over 6D vectors do, only
+# more so. What scatters has a low density, though there is much of it.
 
 angle = 2.6 * torch.distributions.Beta(2.5, 3.5).sample((4096,)) - 0.5
 length = 1 + (0.03 + 0.3 * torch.sigmoid(5 * (angle - 0.2))) * torch.randn(4096)
@@ -185,14 +185,15 @@ right.legend(frameon=False)
 plt.show()
 
 # %%
-# Where log-densities of rotations are compared, take ``space="so3"``: its density is one over rotations.
+# Where log-densities of rotations are compared, take ``space="so3"``: its density is one over
+# rotations.
 #
 # It is not a typical pose
 # ------------------------
 #
-# Latents of SMPL's 144 numbers have a length of 12, give or take 0.7, and next to none lie near z = 0,
-# where the density is highest: there is so little room there. The mode is the smooth middle, a sample
-# is what poses look like.
+# Latents of SMPL's 144 numbers have a length of 12, give or take 0.7, and next to none lie near z
+# = 0, where the density is highest: there is so little room there. The mode is the smooth middle,
+# a sample is what poses look like.
 
 length = torch.randn(20_000, 144).norm(dim=-1)
 figure, ax = plt.subplots(figsize=(7, 2.2), layout="constrained")
@@ -207,7 +208,7 @@ print(f"lengths of 20,000 latents: {length.min():.1f} to {length.max():.1f}")
 # --------------
 #
 # * One pose to show, or to start a fit from: the mode, free and exact.
-# * One pose with a small error: the mean of the joints of some hundred samples, or the sample nearest
-#   to it where bones must keep their length.
+# * One pose with a small error: the mean of the joints of some hundred samples, or the sample
+#   nearest to it where bones must keep their length.
 # * How sure it is: the spread of samples, joint by joint, or ``entropy()``.
 # * Against published figures: what they took. ProHMR's are those of the mode.

@@ -2,19 +2,19 @@
 2D-to-3D lifting
 ================
 
-From 2D keypoints to 3D poses, with as many answers as the keypoints leave open. A network reads the
-keypoints, a flow over 16 joints gives the poses.
+From 2D keypoints to 3D poses, with as many answers as the keypoints leave open. A network reads
+the keypoints, a flow over 16 joints gives the poses.
 
-**Size**: 500 steps on embedded, procedural poses. The measured study, on motion capture and with every
-other distribution beside it, is :doc:`2D-to-3D lifting </examples/lifting>`.
+**Size**: 500 steps on embedded, procedural poses. The measured study, on motion capture and with
+every other distribution beside it, is :doc:`2D-to-3D lifting </examples/lifting>`.
 """
 
 # %%
 # Poses, seen by virtual cameras
 # ------------------------------
 #
-# Every batch sees random poses from new cameras. Half of the views lose joints: an edge, a box or a limb.
-# People that are tested are not trained on.
+# Every batch sees random poses from new cameras. Half of the views lose joints: an edge, a box or
+# a limb. People that are tested are not trained on.
 
 from pathlib import Path
 
@@ -67,8 +67,8 @@ model.eval().requires_grad_(False)
 # Two people
 # ----------
 #
-# The one whose joints are all seen, and the one with the most hidden. Pink is the mode; samples are
-# purple and yellow.
+# The one whose joints are all seen, and the one with the most hidden. Pink is the mode; samples
+# are purple and yellow.
 
 posterior = model(views.keypoints, views.visible)
 mode, samples = posterior.mode(), posterior.sample(100)
