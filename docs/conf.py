@@ -1,14 +1,13 @@
 """Sphinx configuration. The build needs no network; warnings are errors."""
 
 import re
-import shutil
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
 # The pages of the gallery are programs that import the examples beside the library.
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
 import flowprior  # noqa: E402
 
@@ -47,22 +46,10 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Source", "References")]
 
-
-def scrape_written_pictures(block, block_vars, gallery_conf):
-    """Show the PNG files that a program of the gallery has written in this block."""
-    from sphinx_gallery.scrapers import figure_rst
-
-    targets = []
-    for path in sorted(Path(block_vars["src_file"]).parent.glob("*.png")):
-        targets.append(next(block_vars["image_path_iterator"]))
-        shutil.move(path, targets[-1])
-    return figure_rst(targets, gallery_conf["src_dir"])
-
-
 sphinx_gallery_conf = {
     "examples_dirs": ["gallery/concepts", "gallery/examples"],
     "gallery_dirs": ["auto_gallery/concepts", "auto_gallery/examples"],
-    "image_scrapers": ("matplotlib", "conf.scrape_written_pictures"),
+    "image_scrapers": ("matplotlib", "written_pictures.scrape"),
     "abort_on_example_error": True,
     "remove_config_comments": True,
     "show_memory": False,
