@@ -29,10 +29,11 @@ from examples.fitting.keypoint_fit import first_translation
 from examples.fitting.objective import KeypointObjective, KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, photograph_bodies
 from examples.fitting.pose_variables import LatentPose
-from examples.fitting.priors import KeypointPrior, keypoint_squares
+from examples.fitting.priors import KeypointPrior
 from examples.fitting.solver import Solution, minimize
 from examples.fitting.train_prior import CONDITIONAL
 from flowprior.body import BodyModel
+from flowprior.keypoints import keypoint_squares
 from flowprior.posterior import PosePrior
 from flowprior.skeleton import BODY_25
 

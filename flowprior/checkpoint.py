@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,12 @@ __all__ = [
     "CheckpointError",
     "ModelFile",
     "load",
+    "load_tensors",
+    "require_finite",
+    "require_readable",
     "require_same_tensors",
     "save",
+    "write_whole",
 ]
 
 FORMAT = "flowprior"
@@ -67,6 +71,19 @@ def save(path: str | os.PathLike[str], model: ModelFile) -> None:
         {name: tensor.detach().cpu().contiguous() for name, tensor in model.tensors.items()},
         metadata,
     )
+    write_whole(path, content)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file. Whatever interrupts it, an older file of that name stays whole.
+
+    Args:
+        path: The file, in a folder that exists.
+        content: All of it.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with open(partial, "xb") as file:
@@ -94,6 +111,37 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
         CheckpointError: If the file is truncated or damaged, is no flowprior model, or was written
             in a newer format.
     """
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is a safetensors file, but not a flowprior model")
+        config, provenance = _read_header(path, metadata)
+        return ModelFile(_tensors(file), config, provenance)
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], ModelFile | None]:
+    """Read a safetensors file of any library.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its tensors, on the CPU; and what :func:`load` gives, if :func:`save` wrote it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is truncated or damaged, or was written by a newer flowprior.
+    """
+    with _opened(path) as file:
+        tensors, metadata = _tensors(file), file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        return tensors, None
+    return tensors, ModelFile(tensors, *_read_header(path, metadata))
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """A safetensors file, with errors in our words."""
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the model file itself")
@@ -101,31 +149,48 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{path} is a safetensors file, but not a flowprior model")
-            config, provenance = _read_header(path, metadata)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return ModelFile(tensors, config, provenance)
+            yield file
     except safetensors.SafetensorError as error:
         raise CheckpointError(
             f"{path} is truncated, damaged or no safetensors file ({error})"
         ) from error
 
 
-def _read_header(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _tensors(file: Any) -> dict[str, Tensor]:  # noqa: ANN401, the library has no types
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _read_header(
+    path: str | os.PathLike[str], metadata: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         version = int(metadata["format_version"])
         config = dict(json.loads(metadata["config"]))
         provenance = dict(json.loads(metadata.get("provenance", "{}")))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a damaged flowprior header ({error!r})") from error
+    require_readable(path, version)
+    return config, provenance
+
+
+def require_readable(path: str | os.PathLike[str], version: int) -> None:
+    """Raise CheckpointError if a file's format is newer than what this library reads."""
     if version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version}, this flowprior reads up to {FORMAT_VERSION}: "
             "install a newer flowprior"
         )
-    return config, provenance
+
+
+def require_finite(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError, naming them, if tensors hold NaN or infinity."""
+    bad = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if bad:
+        raise CheckpointError(f"{path} holds NaN or infinity in {', '.join(bad)}")
 
 
 def require_same_tensors(

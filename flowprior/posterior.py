@@ -1,7 +1,7 @@
 """PosePrior and PosePosterior: what can be asked of a density over body poses."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from flowprior.flow import FlowStack, ProjectedContext
 from flowprior.flow.checks import require_count, require_like, require_tensor
 from flowprior.spaces import PoseSpace, RotationSpace
+
+if TYPE_CHECKING:
+    from flowprior.distribution import PoseDistribution
 
 __all__ = ["PosePosterior", "PosePrior"]
 
@@ -232,6 +235,19 @@ class PosePosterior:
         require_tensor("z", z)
         z = self._checked_vector("z", z)
         return self.prior.space.to_pose(self.prior.flow.inverse(z, self.context)[0])
+
+    def distribution(self, *, validate_args: bool | None = None) -> "PoseDistribution":
+        """The same density as a ``torch.distributions.Distribution``, by torch's conventions.
+
+        Args:
+            validate_args: Whether values are checked; torch's default if None.
+
+        Returns:
+            Its batch is that of the contexts, its event one theta (J, k).
+        """
+        from flowprior.distribution import PoseDistribution
+
+        return PoseDistribution(self, validate_args=validate_args)
 
     def _checked_vector(self, name: str, x: Tensor) -> Tensor:
         """Refuse vectors that are not finite or not of this batch, in words about theta."""

@@ -13,12 +13,13 @@ from flowprior.checkpoint import CheckpointError
 from flowprior.flow import LU_FORWARDS, ConditionalFlow
 from flowprior.flow.checks import require_tensor
 from flowprior.posterior import PosePosterior, PosePrior
+from flowprior.sharing import SharedModel
 from flowprior.spaces import Rot6dSpace, make_space
 
 __all__ = ["ConditionalPosePrior", "LatentCalibration", "PosePosterior"]
 
 
-class ConditionalPosePrior(PosePrior):
+class ConditionalPosePrior(PosePrior, SharedModel):
     r"""A normalizing-flow density p(theta | context) over poses.
 
     Calling the prior with a context gives a :class:`PosePosterior`, which has projected the context
@@ -213,8 +214,7 @@ class ConditionalPosePrior(PosePrior):
         Raises:
             OSError: If the file cannot be written.
         """
-        content = checkpoint.ModelFile(self.state_dict(), self.config, self.provenance)
-        checkpoint.save(path, content)
+        checkpoint.save(path, self._content())
 
     @classmethod
     def load(
@@ -231,16 +231,22 @@ class ConditionalPosePrior(PosePrior):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            CheckpointError: If the file is truncated or damaged, of another model, or of a newer
-                format.
+            CheckpointError: If the file is truncated or damaged, of another model, of a newer
+                format, or holds NaN or infinity.
         """
-        content = checkpoint.load(path)
+        return cls._from_file(path, checkpoint.load(path), device)
+
+    @classmethod
+    def _from_file(
+        cls, path: str | os.PathLike[str], content: checkpoint.ModelFile, device: torch.device | str
+    ) -> "ConditionalPosePrior":
         try:
             with torch.device("meta"):
                 prior = cls(**content.config)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is not a pose prior: {error}") from error
         checkpoint.require_same_tensors(path, content.tensors, prior.state_dict())
+        checkpoint.require_finite(path, content.tensors)
         prior.load_state_dict(content.tensors, assign=True)
         prior.provenance = dict(content.provenance)
         return prior.eval().to(device)

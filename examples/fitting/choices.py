@@ -11,10 +11,11 @@ from torch import Tensor
 from examples.data.keypoints import to_prohmr_44
 from examples.fitting.cameras import FOCAL_PX, Cameras
 from examples.fitting.pose_variables import AnglePose, DensityPose, LatentPose, PoseVariables
-from examples.fitting.priors import KeypointPrior, PoseMixture, keypoint_squares
+from examples.fitting.priors import KeypointPrior, PoseMixture
 from examples.fitting.solver import with_spare
 from examples.fitting.train_prior import CONDITIONAL, MIXTURE, UNCONDITIONAL
 from flowprior import ConditionalPosePrior
+from flowprior.keypoints import keypoint_squares
 from flowprior.posterior import PosePrior
 from flowprior.skeleton import BODY_25, Skeleton
 

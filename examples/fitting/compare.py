@@ -24,10 +24,10 @@ from examples.fitting.choices import KINDS, PriorFolder
 from examples.fitting.keypoint_fit import Fits, fit_people
 from examples.fitting.objective import KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, photograph_bodies
-from examples.fitting.priors import keypoint_squares
 from examples.pictures import MODE, REGRESSOR, SAMPLES, TRUTH, body_views, gallery_picture
 from examples.pictures.style import Image
 from flowprior.body import BodyModel
+from flowprior.keypoints import keypoint_squares
 from flowprior.metrics import mpjpe, pa_mpjpe
 from flowprior.skeleton import BODY_25, SMPL_24
 

@@ -15,7 +15,17 @@ from flowprior import rotations
 from flowprior.body import BodyModel
 from flowprior.skeleton import BODY_25
 
-__all__ = ["FOCAL_PX", "IMAGE_PX", "People", "detect", "hide", "photograph_bodies", "project"]
+__all__ = [
+    "FOCAL_PX",
+    "IMAGE_PX",
+    "People",
+    "detect",
+    "hide",
+    "photograph_bodies",
+    "project",
+    "sample_places",
+    "sample_turns",
+]
 
 FOCAL_PX = 1145.0
 IMAGE_PX = 1000.0
@@ -78,6 +88,49 @@ def project(
     return focal * points[..., :2] / points[..., 2:] + centre
 
 
+def sample_turns(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Cameras anywhere around a person, 10 degrees below to 25 above, rolled by a few degrees.
+
+    Args:
+        like: (B, ...), of whose number, dtype and device they are.
+        generator: Source of randomness, on that device.
+
+    Returns:
+        (B, 3, 3) rotations from a world with y up to the camera frame.
+    """
+
+    def turn(axis: int, angle: Tensor) -> Tensor:
+        vector = like.new_zeros(len(like), 3)
+        vector[:, axis] = angle
+        return rotations.rotvec_to_matrix(vector)
+
+    noise = torch.randn(len(like), generator=generator, device=like.device, dtype=like.dtype)
+    roll = math.radians(3) * noise
+    pitch = _uniform(like, generator, math.radians(-10), math.radians(25))
+    camera = turn(2, roll) @ turn(0, pitch) @ turn(1, _uniform(like, generator, -math.pi, math.pi))
+    return like.new_tensor(UPRIGHT)[:, None] * camera
+
+
+def sample_places(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Where people stand before their cameras: 3 to 8 m away, near the middle of the image.
+
+    Args:
+        like: (B, ...), of whose number, dtype and device they are.
+        generator: Source of randomness, on that device.
+
+    Returns:
+        (B, 3) metres, camera frame.
+    """
+    depth = _uniform(like, generator, 3.0, 8.0)
+    across, down = (_uniform(like, generator, -1, 1) for _ in range(2))
+    return torch.stack([0.08 * depth * across, 0.05 * depth * down, depth], -1)
+
+
+def _uniform(like: Tensor, generator: torch.Generator | None, low: float, high: float) -> Tensor:
+    unit = torch.rand(len(like), generator=generator, device=like.device, dtype=like.dtype)
+    return low + (high - low) * unit
+
+
 @torch.no_grad()
 def photograph_bodies(
     rotvecs: Tensor,
@@ -105,26 +158,14 @@ def photograph_bodies(
     """
     if rotvecs.ndim != 3 or rotvecs.shape[1:] != (24, 3):
         raise ValueError(f"expected rotvecs of shape (B, 24, 3), got {tuple(rotvecs.shape)}")
-    count, device, dtype = len(rotvecs), rotvecs.device, rotvecs.dtype
-
-    def uniform(low: float, high: float) -> Tensor:
-        unit = torch.rand(count, generator=generator, device=device, dtype=dtype)
-        return low + (high - low) * unit
-
-    def turn(axis: int, angle: Tensor) -> Tensor:
-        vector = torch.zeros(count, 3, device=device, dtype=dtype)
-        vector[:, axis] = angle
-        return rotations.rotvec_to_matrix(vector)
-
     matrix = rotations.rotvec_to_matrix(rotvecs)
-    roll = math.radians(3) * torch.randn(count, generator=generator, device=device, dtype=dtype)
-    pitch = uniform(math.radians(-10), math.radians(25))
-    camera = turn(2, roll) @ turn(0, pitch) @ turn(1, uniform(-math.pi, math.pi))
-    root = matrix.new_tensor(UPRIGHT)[:, None] * (camera @ matrix[:, 0])
+    root = sample_turns(matrix[:, 0], generator) @ matrix[:, 0]
     theta = torch.cat([root[:, None], matrix[:, 1:]], dim=1)
-    betas = shape * torch.randn(count, 10, generator=generator, device=device, dtype=dtype)
-    depth = uniform(3.0, 8.0)
-    place = torch.stack([0.08 * depth * uniform(-1, 1), 0.05 * depth * uniform(-1, 1), depth], -1)
+    like = theta.new_empty(len(theta), 10)
+    betas = shape * torch.randn(
+        like.shape, generator=generator, device=like.device, dtype=like.dtype
+    )
+    place = sample_places(like, generator)
     pelvis = body.keypoints(theta, betas=betas, skeleton=BODY_25)[:, BODY_25.index("mid_hip")]
     transl = place - pelvis
     joints = body(theta, betas, transl).joints

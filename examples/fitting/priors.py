@@ -12,53 +12,14 @@ from torch import Tensor, nn
 from examples.lifting.model import MartinezEncoder
 from flowprior import ConditionalPosePrior, PosePosterior, checkpoint
 from flowprior.checkpoint import CheckpointError, ModelFile
+from flowprior.keypoints import keypoint_context
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import BODY_25
 
-__all__ = ["KeypointPrior", "PoseMixture", "keypoint_context_features", "keypoint_squares"]
+__all__ = ["KeypointPrior", "PoseMixture"]
 
 ENCODER_FILE = "encoder.safetensors"
 PRIOR_FILE = "prior.safetensors"
-LEAST_CONF = 0.1
-ENLARGE = 1.2
-
-
-def keypoint_squares(keypoints: Tensor, least_conf: float = LEAST_CONF) -> tuple[Tensor, Tensor]:
-    """Squares around people, from their keypoints.
-
-    Args:
-        keypoints: (B, K, 3) pixels and confidence.
-        least_conf: Keypoints count above this confidence; all seen ones where fewer than two do.
-
-    Returns:
-        (B, 2) centres and (B,) sides, in pixels, 1.2 times as large as the tightest square.
-    """
-    conf = keypoints[..., 2]
-    sure = conf > least_conf
-    used = torch.where((sure.sum(dim=1) >= 2)[:, None], sure, conf > 0)[..., None]
-    low = torch.where(used, keypoints[..., :2], torch.inf).amin(dim=1)
-    high = torch.where(used, keypoints[..., :2], -torch.inf).amax(dim=1)
-    empty = ~used.any(dim=1)
-    low, high = torch.where(empty, 0.0, low), torch.where(empty, 1.0, high)
-    return (low + high) / 2, ENLARGE * (high - low).amax(dim=-1).clamp(min=1.0)
-
-
-def keypoint_context_features(keypoints: Tensor) -> Tensor:
-    """2D keypoints as network input, seen from the square around them.
-
-    A keypoint that is seen is (x, y, 1) with x and y from -1 to 1 across the square; one that is
-    not is (0, 0, 0).
-
-    Args:
-        keypoints: (B, 25, 3) in BODY-25 order, pixels and confidence.
-
-    Returns:
-        (B, 75).
-    """
-    centre, side = keypoint_squares(keypoints)
-    flag = (keypoints[..., 2:] > LEAST_CONF).to(keypoints.dtype)
-    place = (keypoints[..., :2] - centre[:, None]) / (side[:, None, None] / 2)
-    return torch.cat([place * flag, flag], dim=-1).flatten(start_dim=1)
 
 
 class KeypointPrior(nn.Module):
@@ -86,7 +47,7 @@ class KeypointPrior(nn.Module):
 
     def context(self, keypoints: Tensor) -> Tensor:
         """Context (B, width) of keypoints (B, 25, 3), pixels and confidence."""
-        encoded: Tensor = self.encoder(keypoint_context_features(keypoints))
+        encoded: Tensor = self.encoder(keypoint_context(keypoints))
         return encoded
 
     def forward(self, keypoints: Tensor) -> PosePosterior:

@@ -232,7 +232,8 @@ class _FrozenConditioner(nn.Module):
     def forward(self, x: Tensor, projected: Tensor) -> Tensor:
         dtype = self.input.dtype
         projected = projected.to(dtype)
-        if projected.shape[:-1].numel() == 1:
+        # A size that an exported program leaves open is no int.
+        if all(isinstance(size, int) and size == 1 for size in projected.shape[:-1]):
             hidden = F.linear(x.to(dtype), self.input, projected.flatten())
         else:
             hidden = F.linear(x.to(dtype), self.input).add_(projected)

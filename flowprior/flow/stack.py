@@ -46,6 +46,14 @@ class StepContext(NamedTuple):
 
         return StepContext(select(self.hidden), None if self.norm is None else select(self.norm))
 
+    def expand(self, batch_shape: torch.Size) -> "StepContext":
+        """The same contexts, repeated without copies along a batch that broadcasts with theirs."""
+
+        def repeat(value: Tensor) -> Tensor:
+            return value.expand(*batch_shape, value.shape[-1])
+
+        return StepContext(repeat(self.hidden), None if self.norm is None else repeat(self.norm))
+
 
 class ProjectedContext(NamedTuple):
     """A context as the flow reads it: computed once, reused by every call.
@@ -68,6 +76,10 @@ class ProjectedContext(NamedTuple):
     def rows(self, start: int, stop: int) -> "ProjectedContext":
         """Some of the contexts, counted along one batch axis that replaces all others."""
         return ProjectedContext(tuple(step.rows(start, stop) for step in self.steps))
+
+    def expand(self, batch_shape: torch.Size) -> "ProjectedContext":
+        """The same contexts, repeated without copies along a batch that broadcasts with theirs."""
+        return ProjectedContext(tuple(step.expand(batch_shape) for step in self.steps))
 
 
 class Step(Protocol):
@@ -400,7 +412,7 @@ class FlowStack(nn.Module):
             )
         with self._full_precision():
             block = CPU_BLOCK if value.device.type == "cpu" else GPU_BLOCK
-            if leading.numel() > block and not self._needs_one_pass(value, projected):
+            if not self._needs_one_pass(value, projected) and leading.numel() > block:
                 rows = value.reshape(batch.numel(), -1, self.features)
                 parts = [
                     direction(part, few.with_extra_axes(1))

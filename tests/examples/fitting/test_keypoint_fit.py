@@ -5,7 +5,7 @@ from examples.fitting.cameras import Cameras
 from examples.fitting.keypoint_fit import SMPLIFY_STAGES, fit_people
 from examples.fitting.objective import KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, hide
-from examples.fitting.priors import keypoint_squares
+from flowprior.keypoints import keypoint_squares
 from flowprior.skeleton import BODY_25, COCO_17, mapping
 
 

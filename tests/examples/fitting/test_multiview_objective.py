@@ -10,8 +10,8 @@ from examples.fitting.multiview_objective import (
     mean_rotation,
 )
 from examples.fitting.objective import KeypointObjective
-from examples.fitting.priors import keypoint_squares
 from flowprior import rotations
+from flowprior.keypoints import keypoint_squares
 from flowprior.skeleton import BODY_25
 
 

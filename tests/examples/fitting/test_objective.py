@@ -4,7 +4,7 @@ import torch
 from examples.fitting.cameras import Cameras
 from examples.fitting.objective import IGNORED, KeypointObjective, KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, project
-from examples.fitting.priors import keypoint_squares
+from flowprior.keypoints import keypoint_squares
 from flowprior.skeleton import BODY_25, COCO_17, PROHMR_44, PROHMR_FITTING_IGNORES
 
 

@@ -1,39 +1,8 @@
 import pytest
 import torch
 
-from examples.fitting.priors import (
-    KeypointPrior,
-    PoseMixture,
-    keypoint_context_features,
-    keypoint_squares,
-)
+from examples.fitting.priors import KeypointPrior, PoseMixture
 from flowprior.checkpoint import CheckpointError
-
-
-def test_features_do_not_depend_on_place_or_size(people):
-    seen = people.keypoints[:5].clone()
-    seen[:, 7, 2] = 0
-    moved = seen.clone()
-    moved[..., :2] = 3 * seen[..., :2] - 170
-    features = keypoint_context_features(seen)
-    assert features.shape == (5, 75)
-    torch.testing.assert_close(features, keypoint_context_features(moved), atol=1e-4, rtol=1e-4)
-    assert (features.unflatten(1, (25, 3))[:, 7] == 0).all()
-    assert features.abs().max() <= 1
-
-
-def test_unseen_keypoints_may_hold_anything(people):
-    seen = people.keypoints[:3].clone()
-    seen[:, :20, 2] = 0
-    other = seen.clone()
-    other[:, :20, :2] = 7e4
-    assert torch.equal(keypoint_context_features(seen), keypoint_context_features(other))
-
-
-def test_squares_are_there_without_keypoints():
-    centre, side = keypoint_squares(torch.zeros(2, 25, 3))
-    assert centre.isfinite().all()
-    assert (side > 0).all()
 
 
 def test_keypoint_prior_is_read_as_it_was_written(priors, people, tmp_path):

@@ -1,0 +1,138 @@
+"""Model cards: the README.md of a shared model, with the front matter that the hub reads."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["ModelCard"]
+
+TAGS = ("flowprior", "human-pose", "human-mesh-recovery", "normalizing-flow")
+TASK = "pose-estimation"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What people should know of a model before they use it.
+
+    Attributes:
+        name: Title, and what :meth:`text` loads in its example; the folder's if empty.
+        license: Of the weights, as the hub spells it, such as ``"mit"``; left out if None.
+        description: What the model is for and what its context is, in Markdown.
+        data: What it was trained on, in words.
+        metrics: Figures by name, with their unit in the name: ``{"MPJPE of the mode, mm": 80.2}``.
+        usage: Markdown to stand in place of the two lines that load the model.
+        tags: Further tags of the hub.
+
+    Raises:
+        ValueError: If a metric is no finite number.
+    """
+
+    name: str = ""
+    license: str | None = None
+    description: str = ""
+    data: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    usage: str = ""
+    tags: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in self.metrics.items():
+            if isinstance(value, str | bool) or not math.isfinite(value):
+                raise ValueError(f"metric {name!r} must be a finite number, got {value!r}")
+
+    def text(self, name: str, config: Mapping[str, Any], version: str) -> str:
+        """The card.
+
+        Args:
+            name: Stands in for an empty ``name``.
+            config: The prior's configuration.
+            version: Of the library that writes it.
+
+        Returns:
+            The front matter and Markdown.
+        """
+        name = self.name or name
+        sections = [
+            f"# {_line(name)}",
+            self.description.strip() or f"A pose prior of {_context(config)}.",
+            self.usage.strip() or _usage(name),
+            "## Model\n\n" + _table({"": ""} | _facts(config) | {"written by": version}),
+        ]
+        if self.data:
+            sections.append(f"## Data\n\n{self.data.strip()}")
+        if self.metrics:
+            figures = {key: f"{value:.6g}" for key, value in self.metrics.items()}
+            sections.append("## Metrics\n\n" + _table({"metric": "value"} | figures))
+        return self._front_matter(name, config, version) + "\n\n".join(sections) + "\n"
+
+    def _front_matter(self, name: str, config: Mapping[str, Any], version: str) -> str:
+        entries: dict[str, Any] = {
+            "license": self.license,
+            "library_name": "flowprior",
+            "tags": [*dict.fromkeys((*TAGS, *self.tags))],
+            "flowprior": {"version": version}
+            | {key: config[key] for key in ("preset", "space", "layout", "joints")},
+        }
+        if self.metrics:
+            data = " ".join(self.data.split()) or "not said"
+            entries["model-index"] = [
+                {
+                    "name": name,
+                    "results": [
+                        {
+                            "task": {"type": TASK},
+                            "dataset": {"name": data, "type": _slug(data)},
+                            "metrics": [
+                                {"type": _slug(key), "name": key, "value": value}
+                                for key, value in self.metrics.items()
+                            ],
+                        }
+                    ],
+                }
+            ]
+        # JSON is YAML: nothing that stands in a name can break out of it.
+        lines = [
+            f"{key}: {json.dumps(value, ensure_ascii=False)}"
+            for key, value in entries.items()
+            if value is not None
+        ]
+        return "\n".join(["---", *lines, "---", "", ""])
+
+
+def _context(config: Mapping[str, Any]) -> str:
+    what = "3D keypoints" if config["space"] == "points" else "joint rotations"
+    width = config["context_features"]
+    given = f" given a context of {width} numbers" if width else ""
+    return f"{config['joints']} {what}{given}"
+
+
+def _usage(name: str) -> str:
+    return (
+        "```python\nfrom flowprior import ConditionalPosePrior\n\n"
+        f"prior = ConditionalPosePrior.from_pretrained({json.dumps(name, ensure_ascii=False)})\n```"
+    )
+
+
+def _facts(config: Mapping[str, Any]) -> dict[str, str]:
+    return {key: f"`{value}`" for key, value in config.items()}
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    (head, value), *others = rows.items()
+    lines = [f"| {_cell(head)} | {_cell(value)} |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {_cell(key)} | {_cell(text)} |" for key, text in others)])
+
+
+def _cell(text: str) -> str:
+    return _line(text).replace("|", "\\|")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "value"
