@@ -65,6 +65,7 @@ linkcheck_anchors = False  # pages that are made by scripts have theirs only in 
 
 # Every reference inside the library must resolve; those that leave it have no inventory here.
 nitpicky = True
+nitpick_ignore = [("py:class", "flowprior.sharing.Model")]  # the class itself
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|os|collections|abc|typing|pathlib|pickle)\..*"),
     (r"py:.*", r"(bool|int|float|str|object|type|dict|list|tuple|None|optional)"),
@@ -78,7 +79,7 @@ def prepare_docstring(app, what, name, obj, options, lines):
     for number, line in enumerate(lines):
         code = line.split("``")  # every other part is a literal
         code[::2] = [
-            re.sub(r"(?<![\\*\w])\*(?=(batch|extra)\b)", r"\\*", text) for text in code[::2]
+            re.sub(r"(?<![\\*\w])\*(?=(batch|extra|sample)\b)", r"\\*", text) for text in code[::2]
         ]
         lines[number] = "``".join(code)
     if what in {"attribute", "data", "property"}:

@@ -13,10 +13,10 @@ __all__ = ["PoseDistribution"]
 class PoseDistribution(Distribution):
     r"""The density p(theta | context) of one batch of contexts.
 
-    From :meth:`flowprior.PosePosterior.distribution`. Numbers are the posterior's, axes torch's:
-    samples are (\*sample, \*batch, J, k), while a posterior has them after the batch. Values are
-    given as the prior returns them, (..., J, k); the posterior's own ``log_prob`` takes other forms
-    of theta. Like all of ``torch.distributions`` it draws from torch's global generator.
+    From :meth:`flowprior.posterior.PosePosterior.distribution`. Numbers are the posterior's, axes
+    are torch's: samples are (\*sample, \*batch, J, k), while a posterior has them after the batch.
+    Values are given as the prior returns them, (..., J, k); the posterior's own ``log_prob`` takes
+    other forms of theta. Like all of ``torch.distributions`` it draws from the global generator.
 
     With ``space="so3"`` values are 6D vectors and stand for rotations: the density is by Haar
     measure, whatever the length of the vectors.
@@ -42,7 +42,7 @@ class PoseDistribution(Distribution):
 
     @property
     def mode(self) -> Tensor:
-        """The most likely theta (*batch, J, k); see :meth:`flowprior.PosePosterior.mode`."""
+        """The most likely theta (*batch, J, k), as the posterior has it."""
         return self.posterior.mode()
 
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008, as torch's
@@ -59,7 +59,7 @@ class PoseDistribution(Distribution):
         return samples.movedim(-3, 0).reshape(self._extended_shape(shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density in nats; see :meth:`flowprior.PosePosterior.log_prob`.
+        """Log-density in nats; see :meth:`flowprior.posterior.PosePosterior.log_prob`.
 
         Args:
             value: (*sample, *batch, J, k), or what broadcasts with that.
@@ -88,7 +88,7 @@ class PoseDistribution(Distribution):
         return posterior.log_prob(rows.movedim(0, len(batch))).movedim(-1, 0).reshape(shape)
 
     def entropy(self) -> Tensor:
-        """Differential entropy (*batch,) in nats; see :meth:`flowprior.PosePosterior.entropy`."""
+        """Differential entropy (*batch,) in nats, as the posterior has it."""
         return self.posterior.entropy()
 
     def expand(

@@ -33,7 +33,7 @@ __all__ = ["Poses", "figures", "main", "train"]
 NAME = "flowprior/demo"
 OUT = Path(__file__).parents[1] / "flowprior" / "assets" / "demo"
 STEPS = 6000
-SIZES = {"hidden_features": 160, "num_blocks": 1}  # what fits into 2 MB of float32
+WIDTH = 160  # with one block, what fits into 2 MB of float32
 BATCH = 256
 LEARNING_RATE = 3e-3
 NOISE = 0.008  # of a keypoint, in sides of the person's box
@@ -161,13 +161,10 @@ def train(prior: ConditionalPosePrior, poses: Poses, steps: int, seed: int) -> N
         lost = hide(keypoints, generator)
         seen = detect(keypoints, lost, generator, noise=NOISE)[:, COCO]
         target = prior.space.to_vector(noisy(theta, generator))
-        posterior = prior(keypoint_context(seen))
-        off = posterior.decode(torch.zeros_like(target)).flatten(-2) - target
-        nll = -posterior.log_prob(target + prior.target_noise * noise_like(target)).mean()
-        return nll + MODE_WEIGHT * off.abs().mean()
-
-    def noise_like(target: Tensor) -> Tensor:
-        return torch.empty_like(target).normal_(generator=generator)
+        context = keypoint_context(seen)
+        mode = prior(context).decode(torch.zeros_like(target)).flatten(-2)
+        nll = prior.nll(target, context, generator=generator)
+        return nll + MODE_WEIGHT * (mode - target).abs().mean()
 
     with torch.no_grad():
         prior.train()
@@ -269,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for part in ("val", "test")
     )
     torch.manual_seed(args.seed)
-    prior = ConditionalPosePrior(3 * len(COCO), **SIZES)
+    prior = ConditionalPosePrior(3 * len(COCO), hidden_features=WIDTH, num_blocks=1)
     train(prior, known, args.steps, args.seed)
 
     theta, _, keypoints = photograph(val, generator)
