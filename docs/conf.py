@@ -49,8 +49,10 @@ napoleon_custom_sections = [("Source", "References")]
 sphinx_gallery_conf = {
     "examples_dirs": ["gallery/concepts", "gallery/examples"],
     "gallery_dirs": ["auto_gallery/concepts", "auto_gallery/examples"],
-    "image_scrapers": ("matplotlib", "written_pictures.scrape"),
+    "image_scrapers": ("matplotlib", "gallery_tools.scrape"),
+    "within_subsection_order": "gallery_tools.ReadingOrder",
     "abort_on_example_error": True,
+    "capture_repr": (),
     "remove_config_comments": True,
     "show_memory": False,
     "show_signature": False,

@@ -15,7 +15,7 @@ from examples.pictures.style import STYLE
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
 from flowprior.keypoints import example_keypoints, keypoint_context
-from flowprior.skeleton import COCO_17
+from flowprior.skeleton import COCO_17, SMPL_24
 
 FILE = Path(__file__).parent / "_static" / "front.png"
 
@@ -54,7 +54,9 @@ def main(path: Path = FILE) -> None:
             hidden = keypoints[:, 2] == 0
             row[0].imshow(overlay_keypoints(paper, keypoints.numpy(), COCO_17))
             row[0].scatter(*seen[hidden, :2].T, s=60, facecolors="none", edgecolors=TRUTH, lw=1.4)
-            row[0].set_ylabel(f"{name}\nentropy {posterior.entropy():.0f} nats", fontsize=11)
+            row[0].set_ylabel(
+                f"{name}\n{_spreads(body(posterior.sample(1000)).joints)}", fontsize=11
+            )
             row[1].imshow(body_views(vertices[0], faces, views=("front",), colours=MODE, **look))
             samples = {"colours": colours, "alphas": 0.35}
             row[2].imshow(body_views(vertices[1:], faces, views=("front",), **samples, **look))
@@ -68,6 +70,16 @@ def main(path: Path = FILE) -> None:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
         figure.savefig(path)
+
+
+def _spreads(joints: torch.Tensor) -> str:
+    """How far two joints (n, 24, 3) are from their mean on average, in words."""
+    joints = joints - joints[:, :1]
+    spread = 100 * (joints - joints.mean(dim=0)).norm(dim=-1).mean(dim=0)
+    names = ("left_wrist", "right_ankle")
+    return "\n".join(
+        f"{name.replace('_', ' ')} ± {spread[SMPL_24.index(name)]:.0f} cm" for name in names
+    )
 
 
 def _centred_box(side: float) -> np.ndarray:
