@@ -116,4 +116,4 @@ for name, theta in (("each view alone", refined.first), ("all views together", r
     error, aligned = view_errors(theta.flatten(0, 1), people.joints, body, shape)
     print(f"{name}: MPJPE {error:.0f} mm, PA-MPJPE {aligned:.0f} mm")
 before, after = torch.rad2deg(refined.disagreement).mean(dim=0)
-print(f"rotations differ from their mean by {before:.0f}° before and {after:.0f}° after")
+print(f"rotations differ from their mean by {before:.1f}° before and {after:.1f}° after")
