@@ -40,7 +40,7 @@ for name in ("elbow", "wrist", "knee", "ankle"):
         hidden[COCO_17.index(f"{side}_{name}"), 2] = 0
 posterior = prior(keypoint_context(hidden))
 
-start, end = torch.randn(2, 144, generator=torch.Generator().manual_seed(3))
+start, end = torch.randn(2, 144, generator=torch.Generator().manual_seed(6))
 share = torch.linspace(0, 1, 9)[:, None]
 straight = (1 - share) * start + share * end
 angle = torch.acos((start @ end) / (start.norm() * end.norm()))
@@ -87,9 +87,9 @@ plt.show()
 # The same latent, other contexts
 # -------------------------------
 #
-# A latent says how a pose differs from what is expected, the context what is expected. The same z,
-# decoded with more and more of the keypoints seen: what is seen comes to agree with the image, and
-# the rest stays.
+# A latent says how a pose differs from what is expected, the context what is expected. One z, half
+# as long as those of samples, decoded with more and more of the keypoints seen: the pose comes to
+# agree with the image, whose left arm is stretched out and whose right leg is bent.
 
 parts = [
     ("face, shoulders, hips", ("elbow", "wrist", "knee", "ankle")),
@@ -105,7 +105,7 @@ for _, names in parts:
             seen[COCO_17.index(f"{side}_{name}"), 2] = 0
     contexts.append(keypoint_context(seen))
 posteriors = prior(torch.stack(contexts))
-theta = posteriors.decode(start.expand(len(parts), -1))
+theta = posteriors.decode((start / 2).expand(len(parts), -1))
 vertices = upright(theta)
 figure, axes = plt.subplots(1, len(parts), figsize=(9, 3.2), layout="constrained")
 for ax, body_vertices, (name, _) in zip(axes, vertices, parts, strict=True):
