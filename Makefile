@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?=
 OUT ?= outputs/demo
 
-.PHONY: demo test lint format docs bench clean
+.PHONY: demo test lint format docs linkcheck bench clean
 
 # One environment, rebuilt when a dependency or a pinned version changes.
 .venv/installed: pyproject.toml constraints.txt
@@ -30,9 +30,13 @@ format: .venv/installed
 docs: .venv/installed
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html
 
+linkcheck: .venv/installed  ## the addresses outside of the repository; needs a network
+	$(BIN)/python -m tools.links
+	$(BIN)/sphinx-build -D plot_gallery=0 -b linkcheck docs docs/_build/linkcheck
+
 bench: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv build dist docs/_build outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/auto_gallery outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis

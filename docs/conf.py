@@ -1,9 +1,15 @@
 """Sphinx configuration. The build needs no network; warnings are errors."""
 
 import re
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
-import flowprior
+# The pages of the gallery are programs that import the examples beside the library.
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS.parent), str(DOCS)]
+
+import flowprior  # noqa: E402
 
 project = "flowprior"
 author = "The flowprior authors"
@@ -18,8 +24,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery"]
 default_role = "py:obj"
 
 html_theme = "furo"
@@ -38,6 +45,25 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Source", "References")]
+
+sphinx_gallery_conf = {
+    "examples_dirs": ["gallery/concepts", "gallery/examples"],
+    "gallery_dirs": ["auto_gallery/concepts", "auto_gallery/examples"],
+    "image_scrapers": ("matplotlib", "gallery_tools.scrape"),
+    "within_subsection_order": "gallery_tools.ReadingOrder",
+    "abort_on_example_error": True,
+    "capture_repr": (),
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "plot_gallery": "True",
+    "thumbnail_size": (480, 300),
+}
+
+linkcheck_timeout = 20
+linkcheck_retries = 2
+linkcheck_anchors = False  # pages that are made by scripts have theirs only in a browser
 
 # Every reference inside the library must resolve; those that leave it have no inventory here.
 nitpicky = True
