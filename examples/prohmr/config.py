@@ -52,6 +52,7 @@ class Config:
     batch_size: int
     learning_rate: float
     discriminator_rate: float
+    discriminator_every: int
     weight_decay: float
     schedule: str
     clip: float

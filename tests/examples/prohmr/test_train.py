@@ -29,6 +29,9 @@ TINY = (
     "hidden_features=16",
     "flow_steps=2",
     "batch_size=8",
+    "learning_rate=1e-3",
+    "precision=32-true",
+    "workers=0",
     "val_images=4",
     "val_samples=2",
     "val_every=100",
@@ -157,6 +160,19 @@ def detached(value):
         return value.detach()
     names = [field.name for field in dataclasses.fields(value)]
     return dataclasses.replace(value, **{name: detached(getattr(value, name)) for name in names})
+
+
+def test_the_discriminator_steps_only_every_so_often(data, tmp_path, monkeypatch):
+    numbers = []
+    critic_step = module_file.ProHMRModule._train_discriminator
+
+    def observed(self, optimizer, poses, betas, number):
+        numbers.append(number)
+        return critic_step(self, optimizer, poses, betas, number)
+
+    monkeypatch.setattr(module_file.ProHMRModule, "_train_discriminator", observed)
+    assert run(data, tmp_path, "--steps", "6", "discriminator_every=3", "validation={}") == 0
+    assert numbers == [0, 3]
 
 
 def test_killed_it_ends_at_the_weights_of_an_unbroken_run(data, tmp_path):
