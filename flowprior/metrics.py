@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-import roma
 import torch
 from torch import Tensor
 
@@ -95,6 +94,8 @@ def pa_mpjpe(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> Tenso
         Patterns*, 1991; solved by ``roma.rigid_vectors_registration``
         after centring.
     """
+    import roma
+
     dtype, pred, target, weight = _prepared(pred, target, valid)
     shape = torch.broadcast_shapes(pred.shape, target.shape)
     if math.prod(shape) == 0:
