@@ -3,8 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 OUT ?= outputs/demo
+# Interpreters of the two environments beside .venv, and the share of the library, in per cent,
+# that its tests have to run.
+OLDEST_PYTHON ?= python3.10
+NEWEST_PYTHON ?= $(PYTHON)
+COVERED := 95
 
-.PHONY: demo test lint format docs bench clean
+.PHONY: demo test lint format docs bench coverage package test-oldest test-newest clean
 
 # One environment, rebuilt when a dependency or a pinned version changes.
 .venv/installed: pyproject.toml constraints.txt
@@ -30,9 +35,23 @@ format: .venv/installed
 docs: .venv/installed
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html
 
+coverage: .venv/installed  ## the library's tests, and what of the library they run
+	$(BIN)/python -m pytest --ignore=tests/examples --ignore=tests/docs \
+		--cov=flowprior --cov-report=term-missing:skip-covered --cov-fail-under=$(COVERED)
+
+package: .venv/installed  ## wheel and sdist, tried in an empty environment
+	$(BIN)/python -m tools.clean_room .venv-package --constraints constraints.txt
+
+test-oldest: .venv/installed  ## the wheel with the oldest torch and numpy that are supported
+	$(BIN)/python -m tools.clean_room .venv-oldest --python $(OLDEST_PYTHON) \
+		--constraints constraints-oldest.txt
+
+test-newest: .venv/installed  ## the wheel with the newest of everything
+	$(BIN)/python -m tools.clean_room .venv-newest --python $(NEWEST_PYTHON) --extras
+
 bench: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv build dist docs/_build outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-package .venv-oldest .venv-newest .coverage build dist docs/_build outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis
