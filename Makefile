@@ -3,11 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 OUT ?= outputs/demo
-# Interpreters of the two environments beside .venv, and the share of the library, in per cent,
-# that its tests have to run.
+# Interpreters of the environments of the oldest and the newest torch.
 OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= $(PYTHON)
-COVERED := 95
 
 .PHONY: demo test lint format docs bench coverage package test-oldest test-newest clean
 
@@ -37,7 +35,7 @@ docs: .venv/installed
 
 coverage: .venv/installed  ## the library's tests, and what of the library they run
 	$(BIN)/python -m pytest --ignore=tests/examples --ignore=tests/docs \
-		--cov=flowprior --cov-report=term-missing:skip-covered --cov-fail-under=$(COVERED)
+		--cov --cov-report=term-missing:skip-covered
 
 package: .venv/installed  ## wheel and sdist, tried in an empty environment
 	$(BIN)/python -m tools.clean_room .venv-package --constraints constraints.txt

@@ -416,6 +416,19 @@ def test_keypoints_that_need_a_file(smpl_file, tmp_path):
     assert small.keypoint_sets == ("SMPL-24",)
 
 
+def test_a_regressor_may_be_a_tensor(tmp_path):
+    path = write(tmp_path / "body.npz")
+    regressor = torch.rand(19, 60).requires_grad_()
+    model = BodyModel(path, regressors={"PROHMR-19": regressor})
+    theta = torch.randn(24, 3)
+    expected = regressor.detach() @ model(theta).vertices
+    torch.testing.assert_close(model.keypoints(theta, PROHMR_19), expected)
+
+
+def test_it_prints_what_it_is(embedded):
+    assert "vertices=1229, layout='columns'" in repr(embedded)
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".pkl"])
 def test_regressor_files(tmp_path, suffix):
     path = write(tmp_path / "body.npz")

@@ -177,6 +177,7 @@ def test_objects_beside_the_weights(protocol):
         "yacs": yacs,
         "omegaconf": omega,
         "list": ListConfig([1, 2]),
+        "list of one": ListConfig([1]),
         "namespace": argparse.Namespace(lr=1e-4, items=1, args=2),
         "default": collections.defaultdict(list, a=[1]),
         "ordered": Call(collections.OrderedDict, state={"items": 1}),
