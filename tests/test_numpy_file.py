@@ -1,5 +1,4 @@
 import codecs
-import copyreg
 import io
 import os
 import pathlib
