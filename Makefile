@@ -3,8 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 OUT ?= outputs/demo
+# Interpreters of the environments of the oldest and the newest torch.
+OLDEST_PYTHON ?= python3.10
+NEWEST_PYTHON ?= $(PYTHON)
 
-.PHONY: demo test lint format docs linkcheck bench clean
+.PHONY: demo test lint format docs linkcheck bench coverage package test-oldest test-newest clean
 
 # One environment, rebuilt when a dependency or a pinned version changes.
 .venv/installed: pyproject.toml constraints.txt
@@ -34,9 +37,23 @@ linkcheck: .venv/installed  ## the addresses outside of the repository; needs a 
 	$(BIN)/python -m tools.links
 	$(BIN)/sphinx-build -D plot_gallery=0 -b linkcheck docs docs/_build/linkcheck
 
+coverage: .venv/installed  ## the library's tests, and what of the library they run
+	$(BIN)/python -m pytest --ignore=tests/examples --ignore=tests/docs \
+		--cov --cov-report=term-missing:skip-covered
+
+package: .venv/installed  ## wheel and sdist, tried in an empty environment
+	$(BIN)/python -m tools.clean_room .venv-package --constraints constraints.txt
+
+test-oldest: .venv/installed  ## the wheel with the oldest torch and numpy that are supported
+	$(BIN)/python -m tools.clean_room .venv-oldest --python $(OLDEST_PYTHON) \
+		--constraints constraints-oldest.txt
+
+test-newest: .venv/installed  ## the wheel with the newest of everything
+	$(BIN)/python -m tools.clean_room .venv-newest --python $(NEWEST_PYTHON) --extras
+
 bench: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf .venv build dist docs/_build docs/auto_gallery outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-package .venv-oldest .venv-newest .coverage build dist docs/_build docs/auto_gallery outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -28,6 +28,7 @@ from flowprior.body_file import (
     surface_vertices,
 )
 from flowprior.flow.checks import require_count, require_like, require_tensor
+from flowprior.optional import import_optional
 from flowprior.skeleton import (
     BODY_25,
     PROHMR_19,
@@ -396,13 +397,8 @@ class _Part(nn.Module):
 
 
 def _skinning() -> Callable[..., tuple[Tensor, Tensor]]:
-    try:
-        from smplx.lbs import lbs
-    except ImportError as error:
-        raise ImportError(
-            "BodyModel needs the package smplx: pip install 'flowprior[body]'"
-        ) from error
-    skin: Callable[..., tuple[Tensor, Tensor]] = lbs
+    module = import_optional("smplx.lbs", purpose="BodyModel", package="smplx", extra="body")
+    skin: Callable[..., tuple[Tensor, Tensor]] = module.lbs
     return skin
 
 

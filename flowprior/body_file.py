@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowprior.numpy_file import read_npz, read_pickle
+from flowprior.optional import import_optional
 from flowprior.skeleton import SKELETONS, SMPL_24
 
 __all__ = [
@@ -126,9 +127,11 @@ def surface_vertices(arrays: Mapping[str, NDArray[Any]], count: int) -> NDArray[
         return arrays["vertex_ids"].astype(np.int64)
     if count != SMPL_VERTICES:
         return None
-    from smplx.vertex_ids import vertex_ids
-
-    return np.array([vertex_ids["smplh"][name] for name in SMPLX_NAMES], np.int64)
+    module = import_optional(
+        "smplx.vertex_ids", purpose="a body of SMPL's surface", package="smplx", extra="body"
+    )
+    numbers = module.vertex_ids["smplh"]
+    return np.array([numbers[name] for name in SMPLX_NAMES], np.int64)
 
 
 def read_regressor(name: str, source: RegressorSource, count: int) -> Array:

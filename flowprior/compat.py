@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flowprior.checkpoint import CheckpointError
 from flowprior.flow import ConditionalFlow, standard_normal_log_prob
+from flowprior.flow.stack import batch_shape_of
 from flowprior.prohmr import flow_state_from_prohmr, flow_state_to_prohmr
 
 __all__ = ["ConditionalGlow"]
@@ -109,7 +110,7 @@ class ConditionalGlow(nn.Module):
             context = context[..., :0]
         projected = self._flow.project_context(context)
         if noise is None:
-            shape = (*projected.batch_shape, num_samples, self._flow.features)
+            shape = (*batch_shape_of(projected), num_samples, self._flow.features)
             noise = torch.randn(shape, dtype=self._flow.dtype, device=self._flow.device)
         samples, log_abs_det = self._flow.inverse(noise, projected)
         flat = noise.reshape(-1, self._flow.features)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-import roma
 import torch
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from flowprior.calibration import (
     latent_pit,
     sample_spread,
 )
+from flowprior.optional import import_optional
 
 __all__ = [
     "JointCalibration",
@@ -95,6 +95,8 @@ def pa_mpjpe(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> Tenso
         Patterns*, 1991; solved by ``roma.rigid_vectors_registration``
         after centring.
     """
+    import roma
+
     dtype, pred, target, weight = _prepared(pred, target, valid)
     shape = torch.broadcast_shapes(pred.shape, target.shape)
     if math.prod(shape) == 0:
@@ -195,14 +197,15 @@ def quantise(samples: Tensor, n: int, *, seed: int = 0, nearest: bool = False) -
         raise ValueError(f"expected n from 1 to the {samples.shape[-3]} samples given, got {n}")
     if not samples.isfinite().all():
         raise ValueError("samples hold NaN or infinity")
-    from sklearn.cluster import KMeans
-
+    cluster = import_optional(
+        "sklearn.cluster", purpose="quantise", package="scikit-learn", extra="examples"
+    )
     *batch, number, _, _ = samples.shape
     clouds = samples.detach().flatten(-2).reshape(math.prod(batch), number, -1)
     kept = []
     for cloud in clouds:
         exact = cloud.double()
-        means = KMeans(n, n_init=1, random_state=seed).fit(exact.cpu().numpy())
+        means = cluster.KMeans(n, n_init=1, random_state=seed).fit(exact.cpu().numpy())
         centres = torch.as_tensor(means.cluster_centers_, device=cloud.device)
         closest = torch.cdist(centres, exact).argmin(dim=-1)
         kept.append(cloud[closest] if nearest else centres.to(cloud.dtype))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from flowprior.context_encoder import ContextEncoder
 from flowprior.flow import FlowStack, ProjectedContext
 from flowprior.flow.checks import require_count, require_like, require_tensor
+from flowprior.flow.stack import batch_shape_of
 from flowprior.spaces import PoseSpace, RotationSpace
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class PosePosterior:
     @property
     def batch_shape(self) -> torch.Size:
         """Shape of the batch of contexts."""
-        return self.context.batch_shape
+        return batch_shape_of(self.context)
 
     @property
     def event_shape(self) -> tuple[int, int]:

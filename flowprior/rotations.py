@@ -23,12 +23,13 @@ that no choice of axes changes: uniformly distributed rotations have density 1. 
 import math
 from collections.abc import Callable, Sequence
 
-import roma
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flowprior.flow.checks import require_tensor
+
+# roma is imported where it is used: it loads torch's compiler, which takes a second.
 
 __all__ = [
     "LAYOUTS",
@@ -82,6 +83,8 @@ def rot6d_to_matrix(x: Tensor, layout: str = "columns") -> Tensor:
     Raises:
         ValueError: For another shape or an unknown layout.
     """
+    import roma
+
     vectors = _split(x, layout).to(torch.promote_types(x.dtype, torch.float32))
     first, second = (_scale_to_one(vector) for vector in vectors.unbind(dim=-2))
 
@@ -126,12 +129,16 @@ def matrix_to_rot6d(matrix: Tensor, layout: str = "columns") -> Tensor:
 
 def rotvec_to_matrix(rotvec: Tensor) -> Tensor:
     """Rotation vectors (..., 3) in radians -> rotation matrices (..., 3, 3)."""
+    import roma
+
     _require_trailing("rotvec", rotvec, (3,))
     return roma.rotvec_to_rotmat(rotvec)
 
 
 def matrix_to_rotvec(matrix: Tensor) -> Tensor:
     """Rotation matrices (..., 3, 3) -> rotation vectors (..., 3), of length at most pi."""
+    import roma
+
     _require_trailing("matrix", matrix, (3, 3))
     return roma.rotmat_to_rotvec(matrix)
 
@@ -189,6 +196,8 @@ def matrix_to_chart(matrix: Tensor) -> Tensor:
     Raises:
         ValueError: For another shape.
     """
+    import roma
+
     _require_trailing("matrix", matrix, (3, 3))
     vector, cosine = roma.rotmat_to_unitquat(matrix).split((3, 1), dim=-1)
     # No axis of rational direction is perpendicular to (1, sqrt 2, sqrt 3), where signs would flip.
@@ -219,6 +228,8 @@ def chart_to_matrix(x: Tensor) -> Tensor:
     Raises:
         ValueError: For another shape.
     """
+    import roma
+
     _require_trailing("x", x, (3,))
     half_squared = x.square().sum(dim=-1, keepdim=True) / 4
     sine_ratio = _even(
@@ -273,6 +284,8 @@ def geodesic_distance(first: Tensor, second: Tensor) -> Tensor:
     Raises:
         ValueError: For another shape.
     """
+    import roma
+
     _require_trailing("first", first, (3, 3))
     _require_trailing("second", second, (3, 3))
     # An arc cosine or sine of the matrix entries would have infinite slope at one of the ends.

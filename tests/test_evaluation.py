@@ -155,6 +155,7 @@ def test_the_best_for_one_metric_need_not_be_the_best_for_the_other():
 
 
 def test_a_real_posterior_and_masks():
+    pytest.importorskip("sklearn", reason="quantised samples need scikit-learn")
     prior = ConditionalPosePrior(4, joints=17, space="points", hidden_features=16).eval()
     posterior = prior(torch.randn(2, 4))
     target, valid = torch.randn(2, 17, 3), torch.rand(2, 17) < 0.7
@@ -178,6 +179,7 @@ def test_a_real_posterior_and_masks():
 
 
 def test_what_cannot_be_judged_is_left_out_and_counted():
+    pytest.importorskip("sklearn", reason="quantised samples need scikit-learn")
     posterior = Drawn()
     target = torch.randn(3, 17, 3)
     target[1, 4] = torch.nan

@@ -84,6 +84,15 @@ def test_errors_are_one_line_and_exit_1(
     assert captured.err.count("\n") == 1
 
 
+def test_ctrl_c_is_no_traceback(original, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConditionalPosePrior, "load", interrupted)
+    assert main(["info", str(original)]) == 130
+    assert capsys.readouterr().err == "flowprior: interrupted\n"
+
+
 @pytest.mark.parametrize("arguments", [[], ["convert"], ["convert", "a", "b", "--space", "x"]])
 def test_wrong_usage_exits_2(arguments, capsys):
     with pytest.raises(SystemExit) as error:

@@ -281,7 +281,7 @@ def clusters(centres, n=40):
 
 
 def test_quantised_samples_are_samples_and_stand_for_every_cluster():
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn", reason="quantised samples need scikit-learn")
     centres = 10 * torch.randn(5, 4, 3)
     samples = clusters(centres)
     kept = quantise(samples, 5, nearest=True)

@@ -1,3 +1,4 @@
+import codecs
 import io
 import os
 import pathlib
@@ -6,6 +7,7 @@ import struct
 import sys
 import tempfile
 import types
+import zipfile
 
 import numpy as np
 import pytest
@@ -31,10 +33,10 @@ def refuse(program, message):
 
 
 class Call:
-    """Pickles as a call of a function."""
+    """Pickles as a call of a function, whose result then takes a state."""
 
-    def __init__(self, function, *args):
-        self.call = function, args
+    def __init__(self, function, *args, state=None):
+        self.call = (function, args) if state is None else (function, args, state)
 
     def __reduce__(self):
         return self.call
@@ -217,18 +219,19 @@ def test_code_is_refused_and_never_runs(tmp_path, call, protocol):
     assert not marker.exists()
 
 
+# What numpy makes an array from, a part of the data of another object, and a number.
+ARRAY = np.empty(0).__reduce__()[0]
+BUFFER = np.empty(0).__reduce_ex__(5)[0]
+SCALAR = np.float64(0).__reduce__()[0]
+
+
+def array_with_state(state):
+    return pickle.dumps(Call(ARRAY, np.ndarray, (0,), b"b", state=state), protocol=4)
+
+
 def array_program(shape, dtype="f8", data=b"", order=False):
     """A pickle of an array that announces any shape."""
-
-    class Announced:
-        def __reduce__(self):
-            return (
-                np._core.multiarray._reconstruct,
-                (np.ndarray, (0,), b"b"),
-                (1, shape, np.dtype(dtype), order, data),
-            )
-
-    return pickle.dumps(Announced(), protocol=4)
+    return array_with_state((1, shape, np.dtype(dtype), order, data))
 
 
 @pytest.mark.parametrize(
@@ -245,6 +248,12 @@ def array_program(shape, dtype="f8", data=b"", order=False):
         (array_program((1,), "O", b"12345678"), "1 objects"),
         (array_program((1,), [("a", "f8")], b"\0" * 8), "unusual dtype"),
         (array_program((1,), "M8[s]", b"\0" * 8), "unusual dtype"),
+        (array_with_state(None), "an array without its content"),
+        (array_with_state((1, (1,), np.dtype("f8"), False)), "an array without its content"),
+        (array_with_state((1, (1,), "f8", False, b"\0" * 8)), "an array without a dtype"),
+        (pickle.dumps(Call(BUFFER, b"", np.dtype("f8"), (0,))), "an array without its content"),
+        (pickle.dumps(Call(SCALAR, np.dtype("f8"))), "a number without its content"),
+        (pickle.dumps({"a": Call(codecs.encode, "a", "utf-16")}), "bytes that are none"),
     ],
 )
 def test_damaged_and_made_up_files(program, message):
@@ -253,7 +262,7 @@ def test_damaged_and_made_up_files(program, message):
 
 def test_one_piece_of_data_in_many_arrays():
     data = b"\0" * 80_000
-    part = Call(np._core.numeric._frombuffer, data, np.dtype("f8"), (10_000,), "C")
+    part = Call(BUFFER, data, np.dtype("f8"), (10_000,), "C")
     copies = [Call(part.call[0], *part.call[1]) for _ in range(1000)]
     assert len(read(pickle.dumps(copies[:3]))) == 3
     refuse(pickle.dumps(copies), "exhaust memory")
@@ -266,7 +275,14 @@ def test_a_sparse_matrix_that_is_too_large():
 
 @pytest.mark.parametrize(
     "state",
-    [None, {}, {"_shape": (2, 2)}, {"_shape": (2, 2), "data": 1, "indices": 2, "indptr": 3}],
+    [
+        None,
+        {},
+        {"_shape": (2, 2)},
+        {"_shape": (2, 2), "data": 1, "indices": 2, "indptr": 3},
+        {"_shape": (2, -2)} | dict.fromkeys(("data", "indices", "indptr"), np.zeros(0)),
+        {"_shape": 4} | dict.fromkeys(("data", "indices", "indptr"), np.zeros(0)),
+    ],
 )
 def test_broken_sparse_matrices(state):
     made = b"\x80\x02cscipy.sparse._csc\ncsc_matrix\n)\x81"
@@ -295,6 +311,16 @@ def npz(**arrays):
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
+
+
+def test_an_npz_entry_that_is_no_array(tmp_path):
+    header = io.BytesIO()
+    announced = {"descr": "|O", "fortran_order": False, "shape": ()}
+    np.lib.format.write_array_header_1_0(header, announced)
+    with zipfile.ZipFile(tmp_path / "file.npz", "w") as archive:
+        archive.writestr("a.npy", header.getvalue() + pickle.dumps([1, 2]))
+    with pytest.raises(ValueError, match=r"file\.npz has an entry 'a\.npy' that is no array"):
+        read_npz(tmp_path / "file.npz")
 
 
 def test_npz_with_pickled_entries(tmp_path):

@@ -126,6 +126,21 @@ def test_other_sizes_need_their_space(tmp_path):
     assert ConditionalPosePrior.from_prohmr(path, space="points").config["joints"] == 6
     with pytest.raises(ValueError, match="space must be one of"):
         ConditionalPosePrior.from_prohmr(path, space="euler")
+    with pytest.raises(ValueError, match="6D vectors or keypoints, not space 'so3'"):
+        ConditionalPosePrior.from_prohmr(path, space="so3")
+
+
+def test_features_that_make_no_whole_joints(tmp_path):
+    state = tensors(oracle.random_state_dict(20, 4, **SMALL))
+    path = save(tmp_path / "original.pt", state)
+    with pytest.raises(ValueError, match="has 20 features, no whole number of joints"):
+        ConditionalPosePrior.from_prohmr(path, space="points")
+
+
+def test_a_density_over_rotations_has_no_original():
+    prior = ConditionalPosePrior(4, space="so3", hidden_features=16)
+    with pytest.raises(ValueError, match="6D vectors, this prior has space 'so3'"):
+        prior.to_prohmr_state_dict()
 
 
 # --- writing -------------------------------------------------------------------------------------

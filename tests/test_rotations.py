@@ -167,8 +167,9 @@ HALF_TURNS = torch.tensor(
 )
 HALF_TURNS = math.pi * torch.nn.functional.normalize(HALF_TURNS, dim=-1)
 
-# Where series and closed forms meet, on either side of it, and at the ends.
-LENGTHS = [0, 1e-12, 1e-6, 1e-3, 0.1, 0.4899, 0.4901, 1, 1.9999, 2.0001, 3, 3.14]
+# Where series and closed forms meet, on either side of it, and at the ends. Not 1e-6, where roma's
+# own two forms meet: from torch 2.14 on, its slope at that very angle is off.
+LENGTHS = [0, 1e-12, 2e-6, 1e-3, 0.1, 0.4899, 0.4901, 1, 1.9999, 2.0001, 3, 3.14]
 lengths = pytest.mark.parametrize("length", LENGTHS)
 AXIS = torch.tensor([0.6, -0.48, 0.64], dtype=torch.float64)
 

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from flowprior.flow.checks import require_count, require_like, require_width
 
-__all__ = ["FlowStack", "ProjectedContext", "Step", "StepContext", "standard_normal_log_prob"]
+__all__ = [
+    "FlowStack",
+    "ProjectedContext",
+    "Step",
+    "StepContext",
+    "batch_shape_of",
+    "standard_normal_log_prob",
+]
 
 # Rows decoded at once when no gradient is wanted: their hidden layers stay in the cache of a CPU.
 # A GPU wants many rows, but not all of them at once.
@@ -67,7 +74,7 @@ class ProjectedContext(NamedTuple):
     @property
     def batch_shape(self) -> torch.Size:
         """Shape of the batch of contexts."""
-        return self.steps[0].hidden.shape[:-1]
+        return batch_shape_of(self)
 
     def with_extra_axes(self, count: int) -> "ProjectedContext":
         """Axes of size 1 between batch and features, for inputs that share their context."""
@@ -80,6 +87,11 @@ class ProjectedContext(NamedTuple):
     def expand(self, batch_shape: torch.Size) -> "ProjectedContext":
         """The same contexts, repeated without copies along a batch that broadcasts with theirs."""
         return ProjectedContext(tuple(step.expand(batch_shape) for step in self.steps))
+
+
+def batch_shape_of(projected: ProjectedContext) -> torch.Size:
+    """Its :attr:`~ProjectedContext.batch_shape`: torch 2.5 compiles no property of a tuple."""
+    return projected.steps[0].hidden.shape[:-1]
 
 
 class Step(Protocol):
@@ -265,7 +277,7 @@ class FlowStack(nn.Module):
         """
         require_count("num_samples", num_samples)
         projected = self._projected(context)
-        shape = (*projected.batch_shape, num_samples, self.features)
+        shape = (*batch_shape_of(projected), num_samples, self.features)
         z = torch.randn(shape, generator=generator, dtype=self.dtype, device=self.device)
         x, log_abs_det = self.inverse(z, projected)
         return x, standard_normal_log_prob(z) - log_abs_det
@@ -293,7 +305,7 @@ class FlowStack(nn.Module):
             (*batch, D).
         """
         projected = self._projected(context)
-        shape = (*projected.batch_shape, self.features)
+        shape = (*batch_shape_of(projected), self.features)
         z = torch.zeros(shape, dtype=self.dtype, device=self.device)
         if not self.has_exact_mode or log_volume is not None:
             z = self._climb(z, projected, log_volume, max_steps)
@@ -327,7 +339,7 @@ class FlowStack(nn.Module):
         log_abs_det = self._temperature_log_abs_det()
         for step, step_context in zip(self._steps, projected.steps, strict=True):
             log_abs_det = log_abs_det + step.constant_log_abs_det(self.dtype, step_context)
-        return (base - log_abs_det).expand(projected.batch_shape)
+        return (base - log_abs_det).expand(batch_shape_of(projected))
 
     @property
     def _steps(self) -> Sequence[Step]:
@@ -403,7 +415,7 @@ class FlowStack(nn.Module):
         require_width(name, value, self.features)
         value = require_like(name, value, self.dtype, self.device)
         projected = self._projected(context)
-        batch = projected.batch_shape
+        batch = batch_shape_of(projected)
         leading = value.shape[:-1]
         if leading[: len(batch)] != batch:
             raise ValueError(
@@ -433,7 +445,8 @@ class FlowStack(nn.Module):
     def full_precision(self) -> AbstractContextManager[object]:
         """No autocast: it would round the two directions differently, so no longer inverses."""
         kind = self.device.type
-        if torch.amp.is_autocast_available(kind):
+        # torch 2.5 cannot compile the question; devices that compile all have autocast.
+        if torch.compiler.is_compiling() or torch.amp.is_autocast_available(kind):
             return torch.autocast(kind, enabled=False)
         return nullcontext()
 

@@ -14,7 +14,8 @@ import torch
 import flowprior
 from tools.links import broken_links, external_links, pages
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+BUILT = ROOT / "docs" / "_build"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Fences that the pattern above would miss, and Python that nobody would run.
 OTHER_FENCE = re.compile(

@@ -1,0 +1,57 @@
+import sys
+
+import pytest
+import torch
+
+from flowprior.body import BodyModel
+from flowprior.body_file import surface_vertices
+from flowprior.metrics import quantise
+from flowprior.optional import import_optional
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Makes a package one that is not installed."""
+
+    def hide(package):
+        loaded = [name for name in sys.modules if name.startswith(f"{package}.")]
+        for name in (package, *loaded):
+            monkeypatch.setitem(sys.modules, name, None)
+
+    return hide
+
+
+@pytest.mark.parametrize(
+    ("call", "module", "message"),
+    [
+        (BodyModel, "smplx", r"BodyModel needs .* smplx: pip install 'flowprior\[body\]'"),
+        (
+            lambda: surface_vertices({}, 6890),
+            "smplx",
+            r"SMPL's surface needs .* smplx: pip install 'flowprior\[body\]'",
+        ),
+        (
+            lambda: quantise(torch.zeros(4, 2, 3), 2),
+            "sklearn",
+            r"quantise needs .* scikit-learn: pip install 'flowprior\[examples\]'",
+        ),
+    ],
+    ids=["BodyModel", "surface_vertices", "quantise"],
+)
+def test_a_missing_package_is_named_with_its_extra(without, call, module, message):
+    without(module)
+    with pytest.raises(ImportError, match=message) as error:
+        call()
+    assert (error.value.name or "").partition(".")[0] == module
+
+
+def test_a_package_that_fails_to_import_says_why(tmp_path, monkeypatch):
+    (tmp_path / "brittle.py").write_text("import nowhere_to_be_found")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=r"flowprior\[dev\].*nowhere_to_be_found"):
+        import_optional("brittle", purpose="It", package="brittle", extra="dev")
+
+
+def test_what_is_there_is_returned():
+    module = import_optional("json.decoder", purpose="It", package="json", extra="dev")
+    assert module is sys.modules["json.decoder"]

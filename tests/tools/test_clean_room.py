@@ -1,0 +1,97 @@
+"""What the clean room looks for in the archives is missed when it is not there."""
+
+import io
+import tarfile
+import zipfile
+
+import pytest
+
+pytest.importorskip("packaging.metadata", reason="metadata are checked by packaging")
+
+from tools.clean_room import EXTRAS, ROOT, check_wheel, content, readme_blocks
+
+INFO = "flowprior-1.0.dist-info"
+LICENCES = ("LICENSE", "flowprior/assets/LICENSE-anny.txt")
+AT_THE_ROOT = ("LICENSE", "README.md", "pyproject.toml", "constraints.txt", "Makefile")
+
+
+def metadata(**changed):
+    fields = {"Metadata-Version": ["2.4"], "Name": ["flowprior"], "Version": ["1.0"]}
+    fields |= {"License-File": LICENCES, "Provides-Extra": EXTRAS} | changed
+    return "".join(f"{key}: {value}\n" for key, values in fields.items() for value in values)
+
+
+@pytest.fixture
+def package():
+    """The files of the package: their names and what they hold."""
+    paths = (ROOT / "flowprior").rglob("*")
+    return {
+        path.relative_to(ROOT).as_posix(): path.read_bytes()
+        for path in paths
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture
+def check(tmp_path, package):
+    """Checks archives that are right but for the changes."""
+
+    def made(changes=(), fields=(), without=None):
+        files = {**package, f"{INFO}/METADATA": metadata(**dict(fields)).encode()}
+        files |= {f"{INFO}/licenses/{name}": (ROOT / name).read_bytes() for name in LICENCES}
+        files |= dict(changes)
+        with zipfile.ZipFile(tmp_path / "made.whl", "w") as archive:
+            for name, data in files.items():
+                if data is not None:
+                    archive.writestr(name, data)
+        with tarfile.open(tmp_path / "made.tar.gz", "w:gz") as archive:
+            for name in {*package, *AT_THE_ROOT} - {without}:
+                archive.addfile(tarfile.TarInfo(f"flowprior-1.0/{name}"), io.BytesIO())
+        check_wheel(tmp_path / "made.whl", tmp_path / "made.tar.gz")
+
+    return made
+
+
+def test_what_is_right_passes(check, tmp_path, package):
+    check()
+    found = content(tmp_path / "made.whl")
+    assert found["flowprior/py.typed"] == package["flowprior/py.typed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"flowprior/py.typed": None}, r"\['flowprior/py.typed'\]"),
+        ({"flowprior/assets/embedded_body.npz": None}, "embedded_body.npz"),
+        ({"examples/stray.py": b""}, r"\['examples/stray.py'\]"),
+        ({f"{INFO}/licenses/LICENSE": None}, "lacks the licence LICENSE"),
+        ({f"{INFO}/licenses/LICENSE": b"other"}, "lacks the licence LICENSE"),
+    ],
+)
+def test_a_wheel_that_lacks_something(check, changes, message):
+    with pytest.raises(SystemExit, match=message):
+        check(changes)
+
+
+def test_metadata(check):
+    with pytest.raises(SystemExit, match="licence files are"):
+        check(fields={"License-File": LICENCES[:1]})
+    with pytest.raises(SystemExit, match=r"extras are \['body'\]"):
+        check(fields={"Provides-Extra": ["body"]})
+    with pytest.raises(Exception, match="invalid or unparsed metadata"):
+        check(fields={"Version": ["one"]})
+
+
+@pytest.mark.parametrize("name", ["flowprior/prior.py", "Makefile"])
+def test_an_sdist_that_lacks_something(check, name):
+    with pytest.raises(SystemExit, match=rf"sdist lacks \['{name}'\]"):
+        check(without=name)
+
+
+def test_blocks_of_a_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A\n\n```python\nx = 1\n```\n\n```bash\nls\n```\n\n```python\ny\nz\n```\n")
+    assert readme_blocks(page) == ["x = 1\n", "y\nz\n"]
+    page.write_text("# A\n")
+    with pytest.raises(SystemExit, match="no Python"):
+        readme_blocks(page)
