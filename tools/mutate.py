@@ -179,9 +179,8 @@ def _is_prose(node: ast.AST, parent: ast.AST) -> bool:
     if isinstance(node, (ast.Import, ast.ImportFrom, ast.JoinedStr, ast.Assert)):
         return True
     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-        return (
-            node.targets[0].id == "__all__"
-            or isinstance(node.value, ast.Subscript)
+        return node.targets[0].id == "__all__" or (
+            isinstance(node.value, ast.Subscript)
             and (node.targets[0].id[0].isupper() and not node.targets[0].id.isupper())
         )
     if isinstance(node, ast.Call):
@@ -270,13 +269,13 @@ def reach(tests: Sequence[str]) -> tuple[dict[tuple[str, int], set[str]], dict[s
     class Tracer(_Quiet):
         @pytest.hookimpl(wrapper=True)
         def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-            def on_line(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401
+            def on_line(frame: FrameType, event: str, _: object) -> Any:
                 if event == "line":
                     file = os.path.relpath(frame.f_code.co_filename, ROOT)
                     by_line[file, frame.f_lineno].add(item.nodeid)
                 return on_line
 
-            def on_call(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401
+            def on_call(frame: FrameType, event: str, _: object) -> Any:
                 return on_line if frame.f_code.co_filename.startswith(prefix) else None
 
             start = time.perf_counter()
