@@ -13,6 +13,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from flowprior.file_kind import not_the_file
+
 __all__ = [
     "FORMAT_VERSION",
     "CheckpointError",
@@ -74,9 +76,12 @@ def save(path: str | os.PathLike[str], model: ModelFile) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError):
+            # Of the file that was asked for, not of the half one beside it.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
@@ -108,9 +113,12 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return ModelFile(tensors, config, provenance)
     except safetensors.SafetensorError as error:
-        raise CheckpointError(
-            f"{path} is truncated, damaged or no safetensors file ({error})"
-        ) from error
+        found = not_the_file(path)
+        if found == "is a PyTorch checkpoint":
+            found += ", not a flowprior model: ConditionalPosePrior.from_prohmr reads the original's"
+        if not found or found == "is a safetensors file":
+            found = f"is truncated, damaged or no safetensors file ({error})"
+        raise CheckpointError(f"{path} {found}") from error
 
 
 def _read_header(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:

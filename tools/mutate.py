@@ -3,11 +3,11 @@
     python -m tools.mutate                                  # all of it; goes on where it stopped
     python -m tools.mutate flowprior/flow/actnorm.py        # some of it, anew
 
-Each change, a mutant, runs in a fork of a process that has imported PyTorch and pytest already: the
-fork compiles the changed module in place of the file and runs those tests, the quickest first, that
-reach the changed line. A mutant that no test notices is a survivor. Survivors must be answered in
-``tests/MUTANTS.md``, which says why they change nothing that a caller could see; the exit code is 1
-if one is not. Results are in ``outputs/mutants.jsonl``, one line per mutant.
+Each change, a mutant, runs in a fork of one process that has imported and collected everything
+already. The fork gives the functions of the module the code of the changed source and runs those
+tests, the quickest first, that reach the changed line. A mutant that no test notices is a survivor.
+Survivors must be answered in ``tests/MUTANTS.md``, which says why they change nothing that a caller
+could see; the exit code is 1 if one is not. Results are in ``outputs/mutants.jsonl``.
 
 Libraries for this start a new interpreter per mutant, which for PyTorch costs more than the tests.
 """
@@ -16,18 +16,17 @@ import argparse
 import ast
 import importlib
 import json
+import math
 import os
 import resource
 import signal
 import sys
 import time
-import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -39,7 +38,6 @@ ANSWERS = ROOT / "tests" / "MUTANTS.md"
 RESULTS = ROOT / "outputs" / "mutants.jsonl"
 # Compiling takes longer than all other tests together and computes the same.
 LEFT_OUT = ("compile", "sizes_of_the_paper")
-PREIMPORTED = ("hypothesis", "numpy", "roma", "safetensors.torch", "torch", "torch.func")
 TIMEOUT_S = 120
 MEMORY = 8 * 2**30
 
@@ -123,8 +121,8 @@ def mutants_of(path: str) -> Iterator[Mutant]:
     """
     source = (ROOT / path).read_text(encoding="utf-8")
     for number, place in enumerate(_nodes(ast.parse(source))):
-        for variant in range(len(list(_variants(place.node)))):
-            before, after = _changed_lines(source, number, variant)
+        for variant, changed in enumerate(list(_variants(place.node))):
+            before, after = _changed_lines(place, changed)
             last = place.statement.end_lineno or place.statement.lineno
             if isinstance(place.statement, (ast.If, ast.For, ast.While, ast.With)):
                 last = place.statement.body[0].lineno - 1
@@ -136,13 +134,16 @@ def mutated(source: str, node: int, variant: int) -> ast.Module:
     """The module with one change made."""
     tree = ast.parse(source)
     place = list(_nodes(tree))[node]
-    replacement = list(_variants(place.node))[variant]
-    for name, value in ast.iter_fields(place.parent):
-        if value is place.node:
-            setattr(place.parent, name, replacement)
-        elif isinstance(value, list):
-            value[:] = [replacement if each is place.node else each for each in value]
+    _replace(place.parent, place.node, list(_variants(place.node))[variant])
     return ast.fix_missing_locations(tree)
+
+
+def _replace(parent: ast.AST, old: ast.AST, new: ast.AST) -> None:
+    for name, value in ast.iter_fields(parent):
+        if value is old:
+            setattr(parent, name, new)
+        elif isinstance(value, list):
+            value[:] = [new if each is old else each for each in value]
 
 
 def _nodes(tree: ast.Module) -> Iterator[_Place]:
@@ -236,10 +237,13 @@ def _constants(value: object) -> Iterator[ast.AST]:
         yield ast.Constant(value + "?")
 
 
-def _changed_lines(source: str, node: int, variant: int) -> tuple[str, str]:
-    """The lines of the changed statement that differ, normalised, cut to what is near."""
-    old = ast.unparse(ast.parse(source)).splitlines()
-    new = ast.unparse(mutated(source, node, variant)).splitlines()
+def _changed_lines(place: _Place, variant: ast.AST) -> tuple[str, str]:
+    """The lines of the changed statement that differ, normalised."""
+    old = ast.unparse(place.statement).splitlines()
+    _replace(place.parent, place.node, variant)
+    whole = variant if place.node is place.statement else place.statement
+    new = ast.unparse(ast.fix_missing_locations(whole)).splitlines()
+    _replace(place.parent, variant, place.node)
     start = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), 0)
     end = 0
     while end < min(len(old), len(new)) - start and old[-1 - end] == new[-1 - end]:
@@ -250,67 +254,29 @@ def _changed_lines(source: str, node: int, variant: int) -> tuple[str, str]:
     return first, second
 
 
-def reach(tests: Sequence[str]) -> tuple[dict[tuple[str, int], set[str]], dict[str, float]]:
-    """Run all tests once and see which lines each of them reaches, and how long it takes.
+class Runner:
+    """A pytest plugin that collects once and then, instead of running tests, runs mutants.
 
     Args:
-        tests: Files and folders.
-
-    Returns:
-        Tests by (file, line), and seconds by test.
-
-    Raises:
-        RuntimeError: A test fails as things are.
+        mutants: The changes to judge.
+        report: Is told each result: the mutant, its status and the test that noticed.
+        slowest_s: Leave out tests that take longer.
     """
-    by_line: dict[tuple[str, int], set[str]] = defaultdict(set)
-    seconds: dict[str, float] = {}
-    prefix = f"{ROOT / 'flowprior'}{os.sep}"
 
-    class Tracer(_Quiet):
-        @pytest.hookimpl(wrapper=True)
-        def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-            def on_line(frame: FrameType, event: str, _: object) -> Any:
-                if event == "line":
-                    file = os.path.relpath(frame.f_code.co_filename, ROOT)
-                    by_line[file, frame.f_lineno].add(item.nodeid)
-                return on_line
-
-            def on_call(frame: FrameType, event: str, _: object) -> Any:
-                return on_line if frame.f_code.co_filename.startswith(prefix) else None
-
-            start = time.perf_counter()
-            sys.settrace(on_call)
-            try:
-                return (yield)
-            finally:
-                sys.settrace(None)
-                seconds[item.nodeid] = time.perf_counter() - start
-
-    def trace() -> dict[str, Any]:
-        code = pytest.main([*_OPTIONS, *tests], plugins=[Tracer(lambda _: True)])
-        lines = [[file, line, sorted(names)] for (file, line), names in by_line.items()]
-        return {"code": int(code), "lines": lines, "seconds": seconds}
-
-    found = _in_fork(trace, 3600)
-    if found is None or found["code"]:
-        raise RuntimeError(f"the tests fail without any change: {found and found['code']}")
-    return {(file, line): set(names) for file, line, names in found["lines"]}, found["seconds"]
-
-
-_OPTIONS = (
-    *("-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT)),
-    *("-W", "ignore:Module already imported"),
-)
-
-
-class _Quiet:
-    """Picks tests, the quickest first, and searches for no smaller example of what fails."""
-
-    def __init__(self, wanted: Callable[[str], bool], seconds: Mapping[str, float] = {}) -> None:
-        self.wanted, self.seconds = wanted, seconds
+    def __init__(
+        self,
+        mutants: Sequence[Mutant],
+        report: Callable[[Mutant, str, str], None],
+        slowest_s: float = math.inf,
+    ) -> None:
+        self.mutants, self.report, self.slowest_s = mutants, report, slowest_s
+        self.items: dict[str, pytest.Item] = {}
+        self.by_line: dict[tuple[str, int], set[str]] = defaultdict(set)
+        self.seconds: dict[str, float] = {}
         self.failed = ""
 
-    def pytest_configure(self, config: pytest.Config) -> None:
+    def pytest_configure(self) -> None:
+        """Search for no smaller example of what fails."""
         import hypothesis
 
         phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
@@ -320,63 +286,146 @@ class _Quiet:
         hypothesis.settings.load_profile("mutants")
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [
-            item
-            for item in items
-            if self.wanted(item.nodeid) and not any(word in item.nodeid for word in LEFT_OUT)
-        ]
-        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0.0))
+        """Leave out what takes long and shows nothing."""
+        items[:] = [each for each in items if not any(word in each.nodeid for word in LEFT_OUT)]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note which test failed."""
         if report.failed:
             self.failed = report.nodeid
 
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Judge all mutants."""
+        if session.testsfailed:
+            raise session.Interrupted("a module of tests cannot be collected")
+        self.items = {item.nodeid: item for item in session.items}
+        self._trace()
+        for mutant in self.mutants:
+            self.report(mutant, *self._judge(mutant))
+        return True
 
-def judge(mutant: Mutant, tests: set[str], seconds: Mapping[str, float]) -> tuple[str, str]:
-    """Whether a test notices a mutant.
+    def _trace(self) -> None:
+        """Run all tests once; see which lines each of them reaches, and how long it takes."""
+        prefix = f"{ROOT / 'flowprior'}{os.sep}"
 
-    Args:
-        mutant: The change.
-        tests: Those that reach it.
-        seconds: How long each takes.
+        def trace() -> dict[str, Any]:
+            reached: list[tuple[str, list[tuple[str, int]], float]] = []
+            for name, item in self.items.items():
+                lines: set[tuple[str, int]] = set()
 
-    Returns:
-        ``"killed"``, ``"survived"`` or ``"timeout"``, and the test that noticed.
-    """
-    if not tests:
-        return "survived", "no test reaches it"
-    source = (ROOT / mutant.path).read_text(encoding="utf-8")
-    code = compile(mutated(source, mutant.node, mutant.variant), ROOT / mutant.path, "exec")
+                def on_line(
+                    frame: FrameType, event: str, _: object, lines: set[Any] = lines
+                ) -> Any:
+                    lines.add((frame.f_code.co_filename, frame.f_lineno))
+                    return sys.gettrace() and on_line
 
-    def run() -> dict[str, Any]:
-        _put_in_place(ROOT / mutant.path, code)
-        plugin = _Quiet(tests.__contains__, seconds)
-        files = sorted({test.partition("::")[0] for test in tests})
-        return {
-            "code": int(pytest.main([*_OPTIONS, *files], plugins=[plugin])),
-            "by": plugin.failed,
-        }
+                def on_call(frame: FrameType, event: str, _: object, on_line: Any = on_line) -> Any:
+                    return on_line if frame.f_code.co_filename.startswith(prefix) else None
 
-    found = _in_fork(run, TIMEOUT_S)
-    if found is None:
-        return "timeout", ""
-    return ("killed", found["by"] or "import") if found["code"] else ("survived", "")
+                start = time.perf_counter()
+                sys.settrace(on_call)
+                try:
+                    self._run(item)
+                finally:
+                    sys.settrace(None)
+                if self.failed:
+                    return {"failed": self.failed}
+                reached.append((name, list(lines), time.perf_counter() - start))
+            return {"failed": "", "reached": reached}
+
+        found = _in_fork(trace, 3600)
+        if found is None or found["failed"]:
+            raise pytest.UsageError(f"without any change this fails: {found and found['failed']}")
+        for name, lines, seconds in found["reached"]:
+            self.seconds[name] = seconds
+            for file, line in lines:
+                self.by_line[os.path.relpath(file, ROOT), line].add(name)
+
+    def _judge(self, mutant: Mutant) -> tuple[str, str]:
+        """Whether a test notices a mutant: killed, survived or timeout, and the test."""
+        lines = range(mutant.lines[0], mutant.lines[1] + 1)
+        tests = set().union(*(self.by_line.get((mutant.path, line), ()) for line in lines))
+        if mutant.at_import:
+            every = (each for (file, _), each in self.by_line.items() if file == mutant.path)
+            tests = set().union(*every)
+        tests = {name for name in tests if self.seconds[name] <= self.slowest_s}
+        if not tests:
+            return "survived", "no test reaches it"
+
+        def run() -> dict[str, Any]:
+            try:
+                _put_in_place(mutant)
+            except Exception as error:
+                return {"by": f"import ({type(error).__name__})"}
+            for name in sorted(tests, key=lambda name: self.seconds[name]):
+                self._run(self.items[name])
+                if self.failed:
+                    break
+            return {"by": self.failed}
+
+        found = _in_fork(run, TIMEOUT_S)
+        if found is None:
+            return "timeout", ""
+        return ("killed", found["by"]) if found["by"] else ("survived", "")
+
+    def _run(self, item: pytest.Item) -> None:
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
 
 
-def _put_in_place(path: Path, code: CodeType) -> None:
-    """Let the import of one file run other code."""
-    original = SourceFileLoader.get_code
+def _put_in_place(mutant: Mutant) -> None:
+    """Let everything that the module defines be as the changed source defines it."""
+    path = ROOT / mutant.path
+    name = mutant.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+    source = path.read_text(encoding="utf-8")
+    code = compile(mutated(source, mutant.node, mutant.variant), path, "exec")
+    changed = ModuleType(name)
+    changed.__file__ = str(path)
+    exec(code, changed.__dict__)
+    _renew(importlib.import_module(name), changed, name)
 
-    def get_code(self: SourceFileLoader, fullname: str) -> CodeType | None:
-        return code if Path(self.path) == path else original(self, fullname)
 
-    SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+def _renew(real: Any, changed: Any, module: str) -> None:
+    """Give a module or class the constants, defaults and code of its changed double."""
+    for name, new in list(vars(changed).items()):
+        old = vars(real).get(name)
+        if isinstance(new, type):
+            if new.__module__ == module and name in vars(real):
+                _renew(old, new, module)
+        elif isinstance(new, (bool, int, float, str, tuple, frozenset)) or new is None:
+            if not name.startswith(("__", "_abc")):
+                setattr(real, name, new)
+        elif isinstance(new, list) and isinstance(old, list):
+            old[:] = new
+        elif isinstance(new, dict) and isinstance(old, dict) and not name.startswith("__"):
+            if not any(isinstance(value, type) for value in new.values()):
+                old.clear()
+                old.update(new)
+        else:
+            pairs = list(zip(_functions(old), _functions(new), strict=True))
+            if any(len(a.__code__.co_freevars) != len(b.__code__.co_freevars) for a, b in pairs):
+                setattr(real, name, new)  # it no longer says super(), or says it now
+                continue
+            for before, after in pairs:
+                if before.__module__ == module:
+                    before.__code__ = after.__code__
+                    before.__defaults__ = after.__defaults__
+                    before.__kwdefaults__ = after.__kwdefaults__
+
+
+def _functions(value: object) -> list[FunctionType]:
+    """The Python functions that a function, method or property is made of."""
+    if isinstance(value, property):
+        return [each for part in (value.fget, value.fset) for each in _functions(part)]
+    if isinstance(value, (staticmethod, classmethod)):
+        return _functions(value.__func__)
+    if not isinstance(value, FunctionType):
+        return []
+    return [value, *_functions(getattr(value, "__wrapped__", None))]
 
 
 def _in_fork(work: Callable[[], dict[str, Any]], timeout_s: float) -> dict[str, Any] | None:
     """The result of some work in a fork of this process; None if it takes too long or dies."""
     reader, writer = os.pipe()
-    complaints = os.fdopen(os.dup(2), "w")
     child = os.fork()
     if child == 0:
         try:
@@ -385,19 +434,16 @@ def _in_fork(work: Callable[[], dict[str, Any]], timeout_s: float) -> dict[str, 
             nowhere = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(nowhere, stream)
-            with os.fdopen(writer, "w", encoding="utf-8") as stream_out:
-                json.dump(work(), stream_out)
-        except BaseException:
-            traceback.print_exc(file=complaints)
+            with os.fdopen(writer, "w", encoding="utf-8") as result:
+                json.dump(work(), result)
         finally:
-            complaints.flush()
             os._exit(0)
     os.close(writer)
     signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
     signal.alarm(int(timeout_s))
     try:
-        with os.fdopen(reader, encoding="utf-8") as stream_in:
-            text = stream_in.read()
+        with os.fdopen(reader, encoding="utf-8") as result:
+            text = result.read()
         os.waitpid(child, 0)
     finally:
         signal.alarm(0)
@@ -427,10 +473,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("modules", nargs="*", help="files or folders (default: all)")
     parser.add_argument("--survivors", action="store_true", help="only those known to survive")
+    parser.add_argument(
+        "--slowest", type=float, default=math.inf, metavar="S", help="leave out slower tests"
+    )
     args = parser.parse_args(argv)
     os.chdir(ROOT)
-    for name in PREIMPORTED:
-        importlib.import_module(name)
     files = [
         str(path)
         for name in args.modules or MODULES
@@ -447,20 +494,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         todo = [each for each in found if args.modules or each.key not in known]
     print(f"{len(found)} mutants of {len(files)} files, {len(todo)} to run", flush=True)
-    by_line, seconds = reach(TESTS) if todo else ({}, {})
-    by_file: dict[str, set[str]] = defaultdict(set)
-    for (file, _), tests in by_line.items():
-        by_file[file] |= tests
     start = time.perf_counter()
     with RESULTS.open("a", encoding="utf-8") as results:
-        for number, mutant in enumerate(todo):
-            lines = range(mutant.lines[0], mutant.lines[1] + 1)
-            tests = set().union(*(by_line.get((mutant.path, line), ()) for line in lines))
-            status, by = judge(mutant, by_file[mutant.path] if mutant.at_import else tests, seconds)
+
+        def report(mutant: Mutant, status: str, by: str) -> None:
             known[mutant.key] = {"key": mutant.key, "status": status, "by": by, **asdict(mutant)}
             print(json.dumps(known[mutant.key]), file=results, flush=True)
             if status == "survived":
-                print(f"{number + 1}: {mutant.key}  {by}", flush=True)
+                print(f"{mutant.key}  {by}", file=sys.__stderr__, flush=True)
+
+        if todo:
+            options = ("-q", "-p", "no:cacheprovider", "--capture=no", "--rootdir", str(ROOT))
+            code = pytest.main([*options, *TESTS], plugins=[Runner(todo, report, args.slowest)])
+            if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+                return 2
     answered = answers()
     counts = Counter(known[mutant.key]["status"] for mutant in found)
     survivors = [each.key for each in found if known[each.key]["status"] == "survived"]
