@@ -115,7 +115,9 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
     except safetensors.SafetensorError as error:
         found = not_the_file(path)
         if found == "is a PyTorch checkpoint":
-            found += ", not a flowprior model: ConditionalPosePrior.from_prohmr reads the original's"
+            found += (
+                ", not a flowprior model: ConditionalPosePrior.from_prohmr reads the original's"
+            )
         if not found or found == "is a safetensors file":
             found = f"is truncated, damaged or no safetensors file ({error})"
         raise CheckpointError(f"{path} {found}") from error

@@ -11,9 +11,9 @@ from flowprior.rotations import matching_layouts
 
 __all__ = ["SecondLook"]
 
-# No pose needs more: four whole turns, a person in a small hall, a camera that still sees somebody.
+# No pose needs more: four whole turns, a body as long as a street, a camera that still sees it.
 MOST_RADIANS = 8 * math.pi
-MOST_SPREAD_M = 20.0
+MOST_SPREAD_M = 100.0
 MOST_DISTANCE_M = 1000.0
 
 LOOKS = 16
