@@ -14,11 +14,13 @@ Libraries for this start a new interpreter per mutant, which for PyTorch costs m
 
 import argparse
 import ast
+import contextlib
 import hashlib
 import importlib
 import json
 import math
 import os
+import random
 import resource
 import signal
 import sys
@@ -159,7 +161,8 @@ def _nodes(tree: ast.Module) -> Iterator[_Place]:
         if _is_prose(node, parent):
             return
         yield _Place(node, parent, statement, scope, at_import)
-        if isinstance(node, ast.Raise):
+        negative = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
+        if isinstance(node, ast.Raise) or negative:
             return
         for name, value in ast.iter_fields(node):
             if name in ("annotation", "returns", "decorator_list", "bases"):
@@ -467,9 +470,11 @@ def _in_fork(work: Callable[[], dict[str, Any]], timeout_s: float) -> dict[str, 
     try:
         with os.fdopen(reader, encoding="utf-8") as result:
             text = result.read()
-        os.waitpid(child, 0)
     finally:
         signal.alarm(0)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     return json.loads(text) if text else None
 
 
@@ -501,6 +506,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and take the fork along
     files = [
         str(path)
         for name in args.modules or MODULES
@@ -516,6 +522,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         todo = [each for each in found if known.get(each.key, {}).get("status") == "survived"]
     else:
         todo = [each for each in found if args.modules or each.key not in known]
+    # In no order, so that a run that is broken off says something of all.
+    random.Random(0).shuffle(todo)
     print(f"{len(found)} mutants of {len(files)} files, {len(todo)} to run", flush=True)
     start = time.perf_counter()
     with RESULTS.open("a", encoding="utf-8") as results:
