@@ -42,7 +42,7 @@ def require_like(name: str, value: Tensor, dtype: torch.dtype, device: torch.dev
     return value.to(dtype)
 
 
-def require_count(name: str, value: int, least: int = 0) -> None:
+def require_count(name: str, value: object, least: int = 0) -> None:
     """Raise ValueError unless ``value`` is a whole number, NumPy's too, of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
