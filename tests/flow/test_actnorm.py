@@ -104,3 +104,10 @@ def test_half_precision_weights_take_a_context_of_more():
     assert_close(terms, 3 * torch.tanh(linear / 3).detach(), 1e-6)
     y, log_abs_det = layer.eval()(draw(4, 3).float(), terms)
     assert y.dtype == log_abs_det.dtype == torch.float32
+
+
+def test_a_flag_that_was_seen_is_not_read_again():
+    layer = trained_on(draw(10, 3))
+    layer.initialized = torch.tensor(True, device="meta")  # reading it would fail
+    assert layer.is_initialized()
+    assert not ActNorm(3).to("meta").is_initialized()
