@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?=
 OUT ?= outputs/demo
 
-.PHONY: demo test lint format docs bench clean
+.PHONY: demo test mutants lint format docs bench clean
 
 # One environment, rebuilt when a dependency or a pinned version changes.
 .venv/installed: pyproject.toml constraints.txt
@@ -17,6 +17,9 @@ demo: .venv/installed  ## the main job; DATA=poses.npz or an AMASS folder for re
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+mutants: .venv/installed  ## one change of the flow at a time, and whether a test notices it
+	$(BIN)/python -m tools.mutate
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -319,7 +319,7 @@ def matching_layouts(x: Tensor, tolerance: float = 0.01) -> tuple[str, ...]:
     Raises:
         ValueError: For another shape.
     """
-    identity = torch.eye(2, dtype=x.dtype, device=x.device)
+    identity = torch.eye(2, device=x.device)
 
     def error(layout: str) -> Tensor:
         vectors = _split(x, layout)
