@@ -362,6 +362,12 @@ def test_the_defaults_are_those_of_the_documentation():
     assert {block.dropout.p for block in blocks} == {0.5}
 
 
+def test_the_base_is_standard_normal_on_every_axis():
+    z = draw(2, 3, 4)
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+    assert_close(stack.standard_normal_log_prob(z), expected, 1e-12)
+
+
 def test_the_smallest_flow():
     flow = ConditionalFlow(2, 1, hidden_features=1, num_steps=1, num_blocks=0).double().eval()
     x, context = draw(3, 2), draw(3, 1)
