@@ -7,7 +7,7 @@ OUT ?= outputs/demo
 OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= $(PYTHON)
 
-.PHONY: demo test lint format docs linkcheck bench coverage package test-oldest test-newest clean
+.PHONY: demo test mutants lint format docs linkcheck bench coverage package test-oldest test-newest clean
 
 # One environment, rebuilt when a dependency or a pinned version changes.
 .venv/installed: pyproject.toml constraints.txt
@@ -20,6 +20,9 @@ demo: .venv/installed  ## the main job; DATA=poses.npz or an AMASS folder for re
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+mutants: .venv/installed  ## one change of the flow at a time, and whether a test notices it
+	$(BIN)/python -m tools.mutate
 
 lint: .venv/installed
 	$(BIN)/ruff check .

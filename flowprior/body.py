@@ -224,6 +224,7 @@ class BodyModel(nn.Module):
             joints = joints.reshape(*shape, SMPL_24.num_joints, 3)
             if transl is not None:
                 moved = _spread("transl", _as_model("transl", transl, like), shape, 3)
+                self._space.second_look.transl(moved)
                 vertices, joints = vertices + moved[..., None, :], joints + moved[..., None, :]
         return vertices, joints
 

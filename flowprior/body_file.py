@@ -59,12 +59,17 @@ def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
         file = resources.files("flowprior") / "assets" / "embedded_body.npz"
         with resources.as_file(file) as embedded:
             content = read_npz(embedded)
+    elif Path(path).suffix not in (".npz", ".pkl"):
+        raise ValueError(f"{path}: expected an SMPL file that ends in .pkl or .npz")
+    elif not Path(path).exists():
+        raise FileNotFoundError(
+            f"{path}: no such file. SMPL comes from https://smpl.is.tue.mpg.de after registration; "
+            "BodyModel() without a file is the embedded body"
+        )
     elif Path(path).suffix == ".npz":
         content = read_npz(path)
-    elif Path(path).suffix == ".pkl":
-        content = read_pickle(path)
     else:
-        raise ValueError(f"{path}: expected an SMPL file that ends in .pkl or .npz")
+        content = read_pickle(path)
     source = "the embedded body" if path is None else str(path)
     if not isinstance(content, dict):
         raise ValueError(f"{source}: expected a dictionary of arrays, got {type(content).__name__}")

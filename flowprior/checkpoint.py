@@ -13,6 +13,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from flowprior.file_kind import not_the_file
+
 __all__ = [
     "FORMAT_VERSION",
     "CheckpointError",
@@ -91,9 +93,12 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError):
+            # Of the file that was asked for, not of the half one beside it.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
@@ -151,9 +156,14 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
     except safetensors.SafetensorError as error:
-        raise CheckpointError(
-            f"{path} is truncated, damaged or no safetensors file ({error})"
-        ) from error
+        found = not_the_file(path)
+        if found == "is a PyTorch checkpoint":
+            found += (
+                ", not a flowprior model: ConditionalPosePrior.from_prohmr reads the original's"
+            )
+        if not found or found == "is a safetensors file":
+            found = f"is truncated, damaged or no safetensors file ({error})"
+        raise CheckpointError(f"{path} {found}") from error
 
 
 def _tensors(file: Any) -> dict[str, Tensor]:  # noqa: ANN401, the library has no types

@@ -23,6 +23,7 @@ from flowprior.calibration import (
     latent_pit,
     sample_spread,
 )
+from flowprior.flow.checks import require_tensor
 from flowprior.optional import import_optional
 
 __all__ = [
@@ -367,6 +368,7 @@ def _prepared(
 
 def _check_joints(pred: Tensor, target: Tensor) -> None:
     for name, joints in (("pred", pred), ("target", target)):
+        require_tensor(name, joints)
         if joints.ndim < 2 or joints.shape[-1] != 3 or joints.shape[-2] == 0:
             raise ValueError(
                 f"expected {name} of shape (..., J, 3) with at least one joint, "

@@ -22,6 +22,7 @@ from typing import IO, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from flowprior.file_kind import not_the_file
 from flowprior.sealed_pickle import Inert, Refusal, SealedUnpickler
 
 __all__ = ["read_npz", "read_pickle"]
@@ -59,10 +60,13 @@ def read_pickle(path: str | os.PathLike[str]) -> object:
         raise ValueError(f"{path} {refusal}") from None
     # On bytes that make no sense, pickle and numpy raise almost anything.
     except Exception as error:
-        raise ValueError(
-            f"{path} is no pickle, or a damaged one of {len(program)} bytes "
-            f"({type(error).__name__}: {error!s:.200})"
-        ) from error
+        found = not_the_file(path)
+        if not found or found == "is a pickle":
+            found = (
+                f"is no pickle, or a damaged one of {len(program)} bytes "
+                f"({type(error).__name__}: {error!s:.200})"
+            )
+        raise ValueError(f"{path} {found}") from error
 
 
 def read_npz(
@@ -88,7 +92,8 @@ def read_npz(
         raise ValueError(f"{path} is a folder, not an .npz file")
     with path.open("rb") as stream:
         if stream.read(4)[:2] != b"PK":
-            raise ValueError(f"{path} is not an .npz file: it does not start like a zip archive")
+            found = not_the_file(path) or "does not start like a zip archive"
+            raise ValueError(f"{path} is not an .npz file: it {found}")
         stream.seek(0)
         try:
             with zipfile.ZipFile(stream) as archive:

@@ -81,10 +81,16 @@ class PosePrior(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Samples (*batch, n, J, k); see :meth:`PosePosterior.sample`."""
+        if isinstance(context, int):
+            raise TypeError(
+                f"context must be a torch.Tensor or None, got {context}: the number of samples "
+                f"comes after it, sample(context, {context})"
+            )
         return self(context).sample(num_samples, generator=generator)
 
     def log_prob(self, theta: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density (*batch, *extra) in nats; see :meth:`PosePosterior.log_prob`."""
+        self._require_order("log_prob", theta, context)
         return self(context).log_prob(theta)
 
     def mode(self, context: Tensor | None = None) -> Tensor:
@@ -107,6 +113,18 @@ class PosePrior(nn.Module):
             raise ValueError("a prior over 3D keypoints has no joint rotations")
         matrix = self.space.to_matrix(theta)
         return {"global_orient": matrix[..., :1, :, :], "body_pose": matrix[..., 1:, :, :]}
+
+    def _require_order(self, verb: str, theta: object, context: object) -> None:
+        """Raise ValueError if the two were given in the other order."""
+        width = self.flow.context_features
+        if not (width and isinstance(theta, Tensor) and isinstance(context, Tensor)):
+            return
+        sizes = (self.space.features, *self.space.event_shape)
+        if theta.shape[-1:] == (width,) and width not in sizes and context.shape[-1:] != (width,):
+            raise ValueError(
+                f"{verb} takes theta first, then the context: {verb}(theta, context); got shapes "
+                f"{tuple(theta.shape)} and {tuple(context.shape)}"
+            )
 
 
 class PosePosterior:
@@ -272,9 +290,13 @@ class PosePosterior:
         """Refuse vectors that are not finite or not of this batch, in words about theta."""
         batch = self.batch_shape
         if x.shape[:-1][: len(batch)] != batch:
+            leading = tuple(x.shape[:-1])
+            hint = ""
+            if len(leading) == 2 and leading[1:] == batch:
+                hint = f", as in {name}.transpose(0, 1)"
             raise ValueError(
-                f"{name} has leading shape {tuple(x.shape[:-1])}, but the context has batch shape "
-                f"{tuple(batch)}: several poses for one context stand on axes after the batch"
+                f"{name} has leading shape {leading}, but the context has batch shape "
+                f"{tuple(batch)}: several poses for one context stand on axes after the batch{hint}"
             )
         x = require_like(name, x, self.prior.flow.dtype, self.prior.flow.device)
         _require_finite(name, x)

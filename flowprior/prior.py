@@ -166,6 +166,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         References:
             Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, 2021, loss L_nll.
         """
+        self._require_order("nll", theta, context)
         x = self.space.to_vector(theta)
         if valid is not None:
             _require_batch(valid, x, context)

@@ -89,9 +89,10 @@ def read_prohmr(path: str | os.PathLike[str]) -> ProHMRWeights:
     }
     roots = [name.removesuffix(FIRST_WEIGHT) for name in tensors if name.endswith(FIRST_WEIGHT)]
     if len(roots) != 1:
+        kept = ", ".join(list(tensors)[:3]) or "none"
         raise CheckpointError(
-            f"{path} holds {len(roots)} ProHMR flows instead of one: no weight, or several, "
-            f"named ...{FIRST_WEIGHT}"
+            f"{path} holds {len(roots)} flows of ProHMR instead of one: a weight is named "
+            f"...{FIRST_WEIGHT} there; the first weights here: {kept}"
         )
     model = roots[0].removesuffix("flow.").removesuffix("flow.")
 

@@ -12,8 +12,9 @@ layout            entries                       written by
 ``"rows"``        r00 r01 r02 r10 r11 r12       PyTorch3D, TokenHMR
 ================= ============================= ==========================================
 
-Nothing in a 6D vector tells which one it is, so a wrong layout raises no error: it gives wrong
-rotations.
+A wrong layout raises no error: it gives wrong rotations. :func:`matching_layouts` names those in
+which some vectors are rotations at all. Between ``"columns"`` and ``"rows"`` nothing tells: what
+one reads as a rotation is its inverse to the other.
 
 Densities over rotations are taken with respect to Haar measure of total mass 1, the only measure
 that no choice of axes changes: uniformly distributed rotations have density 1. Both
@@ -38,6 +39,7 @@ __all__ = [
     "chart_to_matrix",
     "exp_log_volume",
     "geodesic_distance",
+    "matching_layouts",
     "matrix_to_chart",
     "matrix_to_rot6d",
     "matrix_to_rotvec",
@@ -314,6 +316,29 @@ def orthogonality_loss(x: Tensor, layout: str = "columns") -> Tensor:
     vectors = _split(x, layout)
     identity = torch.eye(2, dtype=x.dtype, device=x.device)
     return (vectors @ vectors.mT - identity).square().mean()
+
+
+def matching_layouts(x: Tensor, tolerance: float = 0.01) -> tuple[str, ...]:
+    """The layouts in which 6D vectors are orthonormal, as those of rotations are.
+
+    Args:
+        x: (..., 6), encoded rotations of unknown layout.
+        tolerance: Greatest error of a product of the two 3-vectors.
+
+    Returns:
+        Some of :data:`LAYOUTS`: ``("columns", "rows")``, which cannot be told apart,
+        ``("interleaved",)``, or none, where x is far from orthonormal in all.
+
+    Raises:
+        ValueError: For another shape.
+    """
+    identity = torch.eye(2, device=x.device)
+
+    def error(layout: str) -> Tensor:
+        vectors = _split(x, layout)
+        return (vectors @ vectors.mT - identity).abs()
+
+    return tuple(name for name in LAYOUTS if bool((error(name) <= tolerance).all()))
 
 
 def _split(x: Tensor, layout: str) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior.flow.checks import require_count, require_tensor
+from flowprior.plausibility import SecondLook
 
 __all__ = [
     "SPACES",
@@ -20,6 +21,17 @@ __all__ = [
 ]
 
 
+# Joints of poses that are not SMPL's 24, as they come with body models and data sets.
+JOINT_COUNTS = {
+    21: "the body of SMPL-X or SMPL-H without its root, as VPoser has it",
+    22: "the body of SMPL-X or SMPL-H: SMPL without the hands, joints 22 and 23",
+    23: "SMPL's body_pose: global_orient stands before it",
+    24: "SMPL's",
+    52: "SMPL-H's",
+    55: "SMPL-X's",
+}
+
+
 class PoseSpace(ABC):
     """Poses of ``joints`` joints as vectors of D numbers.
 
@@ -27,6 +39,7 @@ class PoseSpace(ABC):
         joints: Number of joints J.
         features: Number of features D of the vector.
         event_shape: Shape (J, k) of one pose as the prior returns it.
+        second_look: What warns of numbers in other units or another layout.
         flat: Whether :meth:`log_volume` is constant, so that the most likely vector is the most
             likely pose.
     """
@@ -38,6 +51,7 @@ class PoseSpace(ABC):
         self.joints = joints
         self.features = joints * features_per_joint
         self.event_shape = (joints, numbers_per_joint)
+        self.second_look = SecondLook()
 
     @abstractmethod
     def to_vector(self, theta: Tensor) -> Tensor:
@@ -62,10 +76,26 @@ class PoseSpace(ABC):
         forms = ", ".join(
             f"{name} (..., {', '.join(map(str, shape))})" for name, shape in accepted.items()
         )
-        hint = ""
-        if theta.shape[-1:] == (3 * self.joints,):
-            hint = f"; theta.unflatten(-1, ({self.joints}, 3)) makes joints of flat vectors"
+        hint = self._likely_mistake(tuple(theta.shape), set(accepted.values()))
         return ValueError(f"theta has shape {tuple(theta.shape)}; accepted are {forms}{hint}")
+
+    def _likely_mistake(self, shape: tuple[int, ...], accepted: set[tuple[int, ...]]) -> str:
+        """What most likely led to a shape, and what mends it; "" if nothing is known."""
+        joints = self.joints
+        if shape[-1:] == (3 * joints,):
+            return f"; theta.unflatten(-1, ({joints}, 3)) makes joints of flat vectors"
+        if shape[-2:][::-1] in accepted:
+            return "; joints and their numbers are swapped here: theta.mT"
+        if shape[-2:] == (joints, 4):
+            return (
+                "; four numbers per joint are quaternions: roma.unitquat_to_rotmat makes "
+                "matrices of (x, y, z, w)"
+            )
+        found = _joints_in(shape)
+        if found is None or found == joints:
+            return ""
+        what = f" ({JOINT_COUNTS[found]})" if found in JOINT_COUNTS else ""
+        return f"; this has {found} joints{what} instead of {joints}"
 
 
 class RotationSpace(PoseSpace):
@@ -94,13 +124,17 @@ class RotationSpace(PoseSpace):
         theta = _at_least_float32(theta)
         shape, joints = theta.shape, self.joints
         if shape[-2:] == (joints, 6):
+            self.second_look.rot6d(theta, self.layout)
             return theta
         if shape[-3:] == (joints, 3, 3):
             return rotations.matrix_to_rot6d(theta, self.layout)
         if shape[-2:] == (joints, 3):
+            self.second_look.rotvec(theta)
             return rotations.matrix_to_rot6d(rotations.rotvec_to_matrix(theta), self.layout)
         if shape[-1:] == (6 * joints,):
-            return theta.unflatten(-1, self.event_shape)
+            theta = theta.unflatten(-1, self.event_shape)
+            self.second_look.rot6d(theta, self.layout)
+            return theta
         raise self._unrecognised(
             theta,
             {
@@ -192,12 +226,24 @@ class PointSpace(PoseSpace):
         """Keypoints in either form -> (..., 3 J). ValueError for any other shape."""
         require_tensor("theta", theta)
         if theta.shape[-2:] == self.event_shape:
+            self.second_look.points(theta)
             return theta.flatten(start_dim=-2)
         if theta.shape[-1:] == (self.features,):
+            self.second_look.points(theta.unflatten(-1, self.event_shape))
             return theta
         raise self._unrecognised(
             theta, {"keypoints": self.event_shape, "flat keypoints": (self.features,)}
         )
+
+
+def _joints_in(shape: tuple[int, ...]) -> int | None:
+    """How many joints a pose of that trailing shape has; None if it looks like no pose."""
+    if shape[-2:] == (3, 3) and len(shape) > 2:
+        return shape[-3]
+    if len(shape) > 1 and shape[-1] in (3, 6):
+        return shape[-2]
+    flat = {size * count: count for count in JOINT_COUNTS for size in (3, 6)}
+    return flat.get(shape[-1]) if shape else None
 
 
 def _at_least_float32(value: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from flowprior.checkpoint import CheckpointError
+from flowprior.file_kind import not_the_file
 from flowprior.sealed_pickle import Inert, Refusal, SealedUnpickler
 
 __all__ = ["read_torch_file"]
@@ -57,7 +58,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[Any, Any]:
         file.seek(0)
         head = file.read(64)
         if not head.startswith(b"PK\x03\x04"):
-            raise CheckpointError(f"{path} {_describe(head, size)}")
+            raise CheckpointError(f"{path} {_describe(path, head)}")
         try:
             content = _read(file, size)
         except Refusal as refusal:
@@ -81,18 +82,20 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[Any, Any]:
 _LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 
 
-def _describe(head: bytes, size: int) -> str:
+def _describe(path: str | os.PathLike[str], head: bytes) -> str:
     """Say what a file is that does not start like a zip archive."""
-    if size == 0:
-        return "is empty"
     if _LEGACY_MAGIC in head[:16]:
         return (
             "is in the format of PyTorch before 1.6, which is not read here; convert it with "
             "torch.save(torch.load(path, map_location='cpu', weights_only=True), new_path)"
         )
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
-        return "is a safetensors file, not a PyTorch checkpoint"
-    return "is not a PyTorch checkpoint: it does not start like a file written by torch.save"
+    found = not_the_file(path) or "does not start like a file written by torch.save"
+    if found == "is a safetensors file":
+        return (
+            "is a safetensors file, not a PyTorch checkpoint: if flowprior wrote it, "
+            "ConditionalPosePrior.load reads it"
+        )
+    return found if found.startswith("is empty") else f"is not a PyTorch checkpoint: it {found}"
 
 
 def _read(file: BinaryIO, size: int) -> object:

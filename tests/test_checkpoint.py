@@ -93,7 +93,7 @@ def test_saving_replaces(prior, saved):
     assert torch.equal(loaded.flow.steps[0].linear.bias, prior.flow.steps[0].linear.bias)
 
 
-@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, -1])
+@pytest.mark.parametrize("keep", [4, 100, 0.5, -1])
 def test_a_truncated_file_is_refused(saved, keep):
     content = saved.read_bytes()
     saved.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])

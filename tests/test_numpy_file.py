@@ -237,7 +237,8 @@ def array_program(shape, dtype="f8", data=b"", order=False):
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        (b"", "no pickle"),
+        (b"", "is empty"),
+        (b"<html>", "web page"),
         (b"hello", "no pickle"),
         (b"\x80\x04", "no pickle"),
         (pickle.dumps(np.arange(1000.0))[:-300], "no pickle"),

@@ -235,7 +235,7 @@ def test_weights_that_tell_the_sizes(tmp_path, name, value):
 
 @pytest.mark.parametrize("content", [{}, {"state_dict": {"a": torch.zeros(1)}}, {"state_dict": 3}])
 def test_no_flow_in_the_file(tmp_path, content):
-    with pytest.raises(CheckpointError, match="holds 0 ProHMR flows instead of one"):
+    with pytest.raises(CheckpointError, match="holds 0 flows of ProHMR instead of one"):
         ConditionalPosePrior.from_prohmr(save(tmp_path / "original.pt", content))
 
 

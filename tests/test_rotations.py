@@ -414,11 +414,57 @@ def test_transforms_and_devices():
             lambda: rotations.geodesic_distance(torch.eye(3), torch.zeros(3)),
             "second must have shape",
         ),
+        (
+            lambda: rotations.geodesic_distance(torch.zeros(3), torch.eye(3)),
+            "first must have shape",
+        ),
+        (lambda: rotations.matching_layouts(torch.zeros(9)), r"x must have shape \(..., 6\)"),
     ],
 )
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_default_layout_is_the_original_one():
+    x, matrix = draw(5, 6), random_matrices(5)
+    assert torch.equal(rotations.rot6d_to_matrix(x), rotations.rot6d_to_matrix(x, "columns"))
+    assert torch.equal(
+        rotations.matrix_to_rot6d(matrix), rotations.matrix_to_rot6d(matrix, "columns")
+    )
+    assert rotations.orthogonality_loss(x) == rotations.orthogonality_loss(x, "columns")
+
+
+def test_vectors_longer_than_the_shortest_keep_their_direction():
+    direction = torch.nn.functional.normalize(draw(3), dim=-1)
+    direction = direction / direction.abs().max()
+    for size, kept in ((1.5e-8, True), (0.9e-8, False)):
+        x = torch.cat([size * direction, draw(3, seed=2)])
+        first = rotations.rot6d_to_matrix(x)[:, 0]
+        expected = torch.nn.functional.normalize(direction, dim=-1) if kept else [1, 0, 0]
+        assert_close(first, expected, 1e-12)
+
+
+def test_the_farthest_place_in_the_chart():
+    half_turn = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
+    assert rotations.matrix_to_chart(half_turn).norm() == pytest.approx(28.11, abs=0.01)
+
+
+@pytest.mark.parametrize(("error", "matches"), [(0.008, True), (0.015, False)])
+def test_layouts_match_to_a_hundredth(error, matches):
+    x = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+    for moved in (x + error * torch.tensor([0, 1.0, 0, 0, 0, 0]), x * (1 - error) ** 0.5):
+        assert ("columns" in rotations.matching_layouts(moved)) == matches
+
+
+def test_layouts_are_matched_in_every_dtype_and_by_all_vectors():
+    for dtype in (torch.float32, torch.float64):
+        x = rotations.matrix_to_rot6d(random_matrices(5).to(dtype))
+        with torch.device("meta"):  # where nothing but x may be
+            assert rotations.matching_layouts(x) == ("columns", "rows")
+    x[3] += 1
+    assert rotations.matching_layouts(x) == ()
+    assert rotations.matching_layouts(-torch.eye(2, 3).flatten()) == ("columns", "rows")
 
 
 def test_arrays_are_refused_by_name():

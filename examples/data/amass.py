@@ -91,7 +91,10 @@ def read_amass(
         return [motion] if len(motion) else [], report
     files = sorted(path.rglob("*.npz"))
     if not files:
-        raise FileNotFoundError(f"no .npz file in or below the folder {path}")
+        raise FileNotFoundError(
+            f"no .npz file in or below the folder {path}: expected AMASS clips, in a folder for "
+            "each subject"
+        )
     clips = [file for file in files if not _has_no_motion(file)]
     if not clips:
         keys = ", ".join(sorted(frozenset().union(*map(npz_keys, files))))

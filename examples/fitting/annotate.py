@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
+from examples.arguments import positive
 from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder, cameras_for
 from examples.fitting.keypoint_fit import fit_people
 from examples.fitting.objective import KeypointWeights
@@ -207,7 +208,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                         "files) fitted and written at once")  # fmt: skip
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core "
                         "or GPU of the cluster)")  # fmt: skip
-    parser.add_argument("--steps", type=int, default=150, metavar="N", help="most iterations")
+    parser.add_argument("--steps", type=positive, default=150, metavar="N", help="most iterations")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="weights")
     return parser.parse_intermixed_args(argv)

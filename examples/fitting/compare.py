@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from examples.arguments import positive
 from examples.data.poses import load_poses
 from examples.fitting.cameras import Cameras
 from examples.fitting.choices import KINDS, PriorFolder
@@ -214,7 +215,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/compare"), metavar="DIR")
     parser.add_argument("--people", type=int, default=400, metavar="N", help="to report on")
     parser.add_argument("--choose", type=int, default=128, metavar="N", help="to choose weights on")
-    parser.add_argument("--steps", type=int, default=150, metavar="N", help="of each fit")
+    parser.add_argument("--steps", type=positive, default=150, metavar="N", help="of each fit")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     return parser.parse_args(argv)
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from examples.arguments import positive
 from examples.data.detections import read_detections
 from examples.data.keypoints import Detections
 from examples.data.poses import load_poses
@@ -93,7 +94,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m examples.fitting.fit",
         description="Fit a body to everybody whose 2D keypoints were detected.",
         epilog="Written to --out: fits.npz (SMPL parameters), report.json (each person), "
-        "bodies.glb, and pictures. Exit code: 0 done, 2 bad arguments or data.",
+        "bodies.glb, and pictures. Exit code: 0 done, 2 bad arguments or data, 130 interrupted.",
     )
     parser.add_argument("--data", type=Path, metavar="PATH", help="keypoints; embedded if left out")
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images")
@@ -108,7 +109,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--free-focal", action="store_true", help="fit the focal length too")
     parser.add_argument("--theta", action="store_true", help="fit theta, not a flow's latent")
     parser.add_argument("--stages", choices=SCHEDULES, default="one", help="schedule")
-    parser.add_argument("--steps", type=int, default=150, metavar="N", help="of each stage")
+    parser.add_argument("--steps", type=positive, default=150, metavar="N", help="of each stage")
     parser.add_argument("--pictures", type=int, default=20, metavar="N", help="most pictures")
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/fit"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the embedded people")
@@ -209,6 +210,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; no results were written", file=sys.stderr)
+        return 130
     return 0
 
 

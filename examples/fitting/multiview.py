@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from examples.arguments import positive
 from examples.data.detections import read_detections
 from examples.data.poses import load_poses
 from examples.fitting.cameras import Cameras
@@ -208,7 +209,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--views", type=int, default=EMBEDDED_VIEWS, metavar="N", help="of these")
     parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
     parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded if left out")
-    parser.add_argument("--steps", type=int, default=200, metavar="N", help="most iterations")
+    parser.add_argument("--steps", type=positive, default=200, metavar="N", help="most iterations")
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/multiview"),
                         metavar="DIR")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N")
@@ -313,6 +314,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
     return 0
 
 

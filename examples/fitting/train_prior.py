@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from examples.arguments import positive
 from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
 from examples.fitting.people import detect, hide, photograph_bodies
@@ -156,7 +157,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, metavar="PATH", help="poses; embedded if left out")
     parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded if left out")
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
-    parser.add_argument("--steps", type=int, default=3000, metavar="N", help="of each flow")
+    parser.add_argument("--steps", type=positive, default=3000, metavar="N", help="of each flow")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--context-norm", action="store_true", help="per-person scale and shift")
     return parser.parse_args(argv)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from examples.arguments import natural, positive
 from examples.data.cameras import Views
 from examples.data.poses import PoseSet, load_poses
 from examples.lifting.figures import upright
@@ -211,14 +212,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--steps",
-        type=_positive,
+        type=positive,
         default=Settings.steps,
         metavar="N",
         help="optimisation steps of each of the two models (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
-        type=_natural,
+        type=natural,
         default=Settings.seed,
         metavar="N",
         help="seed of weights, cameras, occlusions and samples (default: %(default)s)",
@@ -236,20 +237,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="held-out subjects to judge on; val is for choosing settings (default: %(default)s)",
     )
     return parser.parse_args(argv)
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, got {text}")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
-    return value
 
 
 def run(

@@ -27,6 +27,7 @@ from examples.lifting.module import LiftingModule, make_lifter
 from examples.lifting.sources import Sources, load_sources
 from examples.training.checkpoints import (
     WholeFiles,
+    not_written,
     save_weights,
     write_text,
 )
@@ -48,7 +49,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Written to --out: config.yaml, checkpoints/last.ckpt and best.ckpt, logs/, and at "
         "the end\nlifter.safetensors and results.json, of a flow also prior.safetensors and "
-        "encoder.safetensors.\nExit code: 0 done, 2 bad arguments or data, 130 interrupted.",
+        "encoder.safetensors.\nExit code: 0 done, 1 a file could not be written, "
+        "2 bad arguments or data, 130 interrupted.",
     )
     parser.add_argument(
         "--data",
@@ -131,9 +133,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             print("\ninterrupted; the same command continues", file=sys.stderr)
             return 130
-    trainer.save_checkpoint(last)
-    if trainer.is_global_zero:
-        finish(args.out, config, sources, module, trainer, time.perf_counter() - start)
+        except OSError as error:
+            print(f"\n{not_written(error)}", file=sys.stderr)
+            return 1
+    try:
+        trainer.save_checkpoint(last)
+        if trainer.is_global_zero:
+            finish(args.out, config, sources, module, trainer, time.perf_counter() - start)
+    except OSError as error:
+        print(f"\n{not_written(error)}", file=sys.stderr)
+        return 1
     return 0
 
 

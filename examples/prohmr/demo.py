@@ -209,6 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
     try:
+        if args.device == "cuda" and device == "cpu":
+            raise ValueError("--device cuda: this PyTorch finds no GPU")
         if args.samples < 2:
             raise ValueError(f"expected --samples from 2 up, got {args.samples}")
         people, report = find_people(args.images, args.keypoints, args.boxes)

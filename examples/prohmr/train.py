@@ -31,7 +31,7 @@ from examples.prohmr.config import Config, config_path, read_config
 from examples.prohmr.embedded import is_complete, write_dataset
 from examples.prohmr.module import ProHMRModule
 from examples.prohmr.sources import Sources, read_sources
-from examples.training.checkpoints import WholeFiles, write_text
+from examples.training.checkpoints import WholeFiles, not_written, write_text
 from examples.training.folder import claim_folder
 from examples.training.seeds import seed_of
 from flowprior.body import BodyModel
@@ -62,7 +62,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Written to --out: config.yaml, checkpoints/last.ckpt and best.ckpt, logs/, "
         "pictures/, and at the end\nmodel.safetensors and results.json.\n"
-        "Exit code: 0 done, 1 ended because steps came to nothing, 2 bad arguments or data, "
+        "Exit code: 0 done, 1 ended because steps came to nothing or a "
+        "file could not be written, 2 bad arguments or data, "
         "130 interrupted.",
     )
     parser.add_argument(
@@ -146,11 +147,18 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             print("\ninterrupted; the same command continues", file=sys.stderr)
             return 130
+        except OSError as error:
+            print(f"\n{not_written(error)}", file=sys.stderr)
+            return 1
     if trainer.global_step < config.steps:
         return 1
-    trainer.save_checkpoint(last)
-    if trainer.is_global_zero:
-        finish(args.out, config, sources, module, trainer, time.perf_counter() - start)
+    try:
+        trainer.save_checkpoint(last)
+        if trainer.is_global_zero:
+            finish(args.out, config, sources, module, trainer, time.perf_counter() - start)
+    except OSError as error:
+        print(f"\n{not_written(error)}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -17,6 +17,7 @@ from flowprior.checkpoint import ModelFile, require_same_tensors
 __all__ = [
     "WholeFiles",
     "load_weights",
+    "not_written",
     "remove_partials",
     "save_weights",
     "whole_file",
@@ -48,9 +49,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        if isinstance(error, OSError) and error.errno is not None:
+            # Of the file that was asked for, not of the half one beside it.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     # The new name must be on disk too before anyone relies on it.
     with contextlib.suppress(OSError):
@@ -65,6 +69,11 @@ def remove_partials(folder: Path) -> None:
     """Delete what killed programs left in a folder; nobody else may be writing there."""
     for path in folder.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
+
+
+def not_written(error: OSError) -> str:
+    """What a training that ends because it cannot write a file, as on a full disk, has to say."""
+    return f"error: {error}; what was written before is whole, the same command continues from it"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -111,8 +120,14 @@ class WholeFiles(CheckpointIO):
             OSError: It cannot be written.
         """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(Path(path)) as partial:
-            torch.save(checkpoint, partial)
+        # Into a file of Python's: on a full disk torch's own says nothing that helps.
+        with whole_file(Path(path)) as partial, partial.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     def load_checkpoint(
         self,

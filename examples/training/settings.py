@@ -1,6 +1,7 @@
 """Every setting of a training in one readable file, any of them overridden as ``key=value``."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, get_origin, get_type_hints
 
@@ -57,7 +58,11 @@ def read_settings(
     values |= {name: value for name, value in given.items() if value is not None}
     unknown = [str(name) for name in values if name not in kinds]
     if unknown:
-        raise ValueError(f"unknown setting {', '.join(unknown)}; settings are {', '.join(kinds)}")
+        close = [match for name in unknown for match in get_close_matches(name, kinds, 1, 0.5)]
+        meant = f" (did you mean {', '.join(close)}?)" if close else ""
+        raise ValueError(
+            f"unknown setting {', '.join(unknown)}{meant}; settings are {', '.join(kinds)}"
+        )
     return kind(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
 
 

@@ -84,7 +84,7 @@ class ActNorm(nn.Module):
             ``y`` (..., D) and the log-determinant, () or the leading shape of ``projected``.
         """
         if self.training and not self.is_initialized():
-            self._initialize(x.detach())
+            self._initialize(x)
         log_scale, shift = self._scale_and_shift(x.dtype, projected)
         return x * log_scale.exp() + shift, log_scale.sum(dim=-1)
 

@@ -1,5 +1,7 @@
 """Input checks, made before any work and worded for the person who made the call."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -9,10 +11,9 @@ __all__ = ["require_count", "require_like", "require_tensor", "require_width"]
 def require_tensor(name: str, value: object) -> None:
     """Raise TypeError unless ``value`` is a tensor."""
     if not isinstance(value, Tensor):
-        raise TypeError(
-            f"{name} must be a torch.Tensor, got {type(value).__name__}; "
-            "torch.as_tensor converts arrays and lists"
-        )
+        is_array = isinstance(value, list | tuple) or hasattr(value, "__array__")
+        hint = "; torch.as_tensor converts arrays and lists" if is_array else ""
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}{hint}")
 
 
 def require_width(name: str, value: Tensor, width: int) -> None:
@@ -25,9 +26,14 @@ def require_width(name: str, value: Tensor, width: int) -> None:
 def require_like(name: str, value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     """``value`` in ``dtype``; ValueError if that would lose precision or it lies elsewhere."""
     if value.device != device:
-        raise ValueError(f"{name} is on {value.device}, but the weights are on {device}")
+        raise ValueError(
+            f"{name} is on {value.device}, but the weights are on {device}: move one of them "
+            f"({name}.to({str(device)!r}) or model.to({str(value.device)!r}))"
+        )
     if not value.is_floating_point():
-        raise ValueError(f"{name} must be floating point, got {value.dtype}")
+        raise ValueError(
+            f"{name} must be floating point, got {value.dtype}: {name}.to({dtype}) converts it"
+        )
     if torch.promote_types(value.dtype, dtype) != dtype:
         raise ValueError(
             f"{name} is {value.dtype}, but the model computes in {dtype}: convert one of them "
@@ -36,7 +42,7 @@ def require_like(name: str, value: Tensor, dtype: torch.dtype, device: torch.dev
     return value.to(dtype)
 
 
-def require_count(name: str, value: int, least: int = 0) -> None:
-    """Raise ValueError unless ``value`` is a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def require_count(name: str, value: object, least: int = 0) -> None:
+    """Raise ValueError unless ``value`` is a whole number, NumPy's too, of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from flowprior.flow.checks import require_count, require_like, require_width
+from flowprior.flow.checks import require_count, require_like, require_tensor, require_width
 
 __all__ = [
     "FlowStack",
@@ -178,6 +178,12 @@ class FlowStack(nn.Module):
                     f"this flow needs a context of shape (..., {self.context_features}), got None"
                 )
             context = self._weight.new_empty((0,))
+        require_tensor("context", context)
+        if not self.context_features and context.shape[-1:] != (0,):
+            raise ValueError(
+                "this flow takes no context (context_features=0): leave it out, got one of shape "
+                f"{tuple(context.shape)}"
+            )
         require_width("context", context, self.context_features)
         context = require_like("context", context, self.dtype, self.device)
         with self.full_precision():

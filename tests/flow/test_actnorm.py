@@ -81,3 +81,33 @@ def test_the_flag_travels(clone):
     assert fresh.is_initialized()
     layer.load_state_dict(ActNorm(3).double().state_dict())
     assert not layer.is_initialized()
+
+
+def test_two_rows_suffice():
+    rows = draw(2, 3)
+    assert_close(trained_on(rows)(rows)[0].mean(0), torch.zeros(3), 1e-12)
+
+
+def test_without_a_width_there_is_no_context():
+    layer = ActNorm(3)
+    assert layer.context_weight is None
+    assert layer.project_context(draw(2, 0)) is None
+
+
+def test_half_precision_weights_take_a_context_of_more():
+    layer = ActNorm(3, 2).bfloat16()
+    layer.context_weight.data = draw(6, 2).bfloat16()
+    context = draw(4, 2).float()
+    terms = layer.project_context(context)
+    assert terms.dtype == torch.float32
+    linear = (context.bfloat16() @ layer.context_weight.mT).float()
+    assert_close(terms, 3 * torch.tanh(linear / 3).detach(), 1e-6)
+    y, log_abs_det = layer.eval()(draw(4, 3).float(), terms)
+    assert y.dtype == log_abs_det.dtype == torch.float32
+
+
+def test_a_flag_that_was_seen_is_not_read_again():
+    layer = trained_on(draw(10, 3))
+    layer.initialized = torch.tensor(True, device="meta")  # reading it would fail
+    assert layer.is_initialized()
+    assert not ActNorm(3).to("meta").is_initialized()

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowprior.flow import ConditionalFlow
+from flowprior.flow import ConditionalFlow, stack
+from flowprior.flow.checks import require_tensor
 from tests import oracle
 from tests.flow.helpers import assert_close, draw, load_oracle, random_flow
 
@@ -345,6 +346,57 @@ def test_sampling_and_evaluating_leave_the_state_alone():
     assert all(torch.equal(before[name], value) for name, value in flow.state_dict().items())
 
 
+def test_the_defaults_are_those_of_the_documentation():
+    flow, original = ConditionalFlow(6, 3), ConditionalFlow(6, 3, preset="prohmr")
+    assert flow.options == {"batch_norm": False, "dropout": 0.0, "context_norm": True}
+    assert original.options == {"batch_norm": True, "dropout": 0.5, "context_norm": False}
+    assert ConditionalFlow(6).context_features == 0
+    assert len(flow.steps) == 4
+    assert all(step.coupling.keeps_volume for step in flow.steps)
+    assert not any(step.linear.legacy_forward for step in flow.steps)
+    conditioner = flow.steps[0].coupling.conditioner
+    assert conditioner.output.in_features == 1024
+    assert len(conditioner.blocks) == 2
+    assert all(step.actnorm.context_weight.shape == (12, 3) for step in flow.steps)
+    blocks = original.steps[0].coupling.conditioner.blocks
+    assert {block.dropout.p for block in blocks} == {0.5}
+
+
+def test_the_base_is_standard_normal_on_every_axis():
+    z = draw(2, 3, 4)
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+    assert_close(stack.standard_normal_log_prob(z), expected, 1e-12)
+
+
+def test_the_smallest_flow():
+    flow = ConditionalFlow(2, 1, hidden_features=1, num_steps=1, num_blocks=0).double().eval()
+    x, context = draw(3, 2), draw(3, 1)
+    assert_close(flow.inverse(flow(x, context)[0], context)[0], x, 1e-9)
+    assert flow.entropy(context).shape == (3,)
+
+
+def test_a_context_projected_by_another_flow_is_refused():
+    flow, other = (random_flow(6, 4, num_steps=steps)[0] for steps in (2, 3))
+    projected, x = other.project_context(draw(3, 4)), draw(3, 6)
+    for call in (flow.forward, flow.inverse, lambda _, c: flow.entropy(c)):
+        with pytest.raises(ValueError, match="longer"):
+            call(x, projected)
+
+
+def test_a_large_training_batch_sets_every_actnorm_from_all_rows(monkeypatch):
+    rows, context = draw(40, 6), draw(40, 4)
+    flows = [random_flow(6, 4)[0].train() for _ in range(2)]
+    for flow, block in zip(flows, (4, 512), strict=True):
+        monkeypatch.setattr(stack, "CPU_BLOCK", block)
+        for step in flow.steps:
+            step.actnorm.initialized.fill_(False)
+            step.actnorm._seen_initialized = False
+        with torch.no_grad():
+            flow(rows, context)
+    for ours, theirs in zip(flows[0].parameters(), flows[1].parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 # --- bad input -----------------------------------------------------------------------------------
 
 
@@ -362,6 +414,7 @@ def test_sampling_and_evaluating_leave_the_state_alone():
         (lambda f: f.log_prob(draw(3, 6).long(), draw(3, 4)), r"x must be floating point"),
         (lambda f: f.float().mode(draw(3, 4)), r"context is torch.float64, .* torch.float32"),
         (lambda f: f.mode(draw(3, 4).to("meta")), r"context is on meta"),
+        (lambda f: f.mode(torch.tensor(1.0)), r"context must have shape \(..., 4\), got \(\)"),
     ],
 )
 def test_bad_calls(call, message):
@@ -386,6 +439,26 @@ def test_bad_calls(call, message):
 def test_bad_sizes(kwargs, message):
     with pytest.raises(ValueError, match=message):
         ConditionalFlow(**{"features": 6, "context_features": 4, **kwargs})
+
+
+def test_an_unconditional_flow_takes_no_context():
+    flow, _ = random_flow(6, 0)
+    with pytest.raises(ValueError, match=r"takes no context .* shape \(3, 4\)"):
+        flow.mode(draw(3, 4))
+    assert flow.mode(draw(3, 0)).shape == (3, 6)
+
+
+@pytest.mark.parametrize("value", [[1.0], (1.0,), np.ones(1)], ids=["list", "tuple", "array"])
+def test_only_what_can_be_converted_is_told_so(value):
+    with pytest.raises(TypeError, match=r"torch\.as_tensor converts arrays"):
+        require_tensor("x", value)
+    with pytest.raises(TypeError, match=r"got dict$"):
+        require_tensor("x", {"x": value})
+
+
+def test_counts_of_numpy_are_counts():
+    flow, _ = random_flow(6, 4)
+    assert flow.sample(draw(3, 4), np.int64(2)).shape == (3, 2, 6)
 
 
 def test_arrays_are_refused_by_name():

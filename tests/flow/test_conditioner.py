@@ -79,3 +79,36 @@ def test_no_context():
     net = Conditioner(6, 5, 0, 32, 2, batch_norm=False, dropout=0.0)
     assert net.context_weight is None
     assert net(torch.randn(3, 6), net.project_context(torch.empty(3, 0))).shape == (3, 5)
+
+
+def test_one_input_feature_has_the_widest_start():
+    net = Conditioner(1, 1, 0, 2000, 0, batch_norm=False, dropout=0.0)
+    assert 0.95 < net.input.weight.abs().max() <= 1
+
+
+def test_two_rows_in_training_have_statistics_of_their_own():
+    net = make(batch_norm=True)
+    before = net.blocks[0].norms[0].running_mean.clone()
+    net(draw(2, 6), net.project_context(draw(2, 7)))
+    assert not torch.equal(net.blocks[0].norms[0].running_mean, before)
+
+
+def test_a_folded_block_is_exact_and_constant():
+    block = make(batch_norm=True).float().blocks[0].eval()
+    for norm in block.norms:
+        norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2)
+        norm.weight.data.normal_(), norm.bias.data.normal_()
+    first, inner, outer = block.folded()
+    parts = [part for pair in (first, inner, outer) for part in pair]
+    assert all(part.dtype == torch.float64 and not part.requires_grad for part in parts)
+    rows = draw(9, 32)
+    hidden = torch.relu(first[0] * rows + first[1])
+    hidden = torch.relu(hidden @ inner[0].mT + inner[1])
+    expected = rows + hidden @ outer[0].mT + outer[1]
+    assert_close(block.double()(rows).detach(), expected, 1e-12)
+
+
+def test_half_precision_weights_take_inputs_of_more():
+    net = make().bfloat16()
+    out = net(draw(4, 6).float(), net.project_context(draw(4, 7).float()))
+    assert out.dtype == torch.float32

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -51,3 +53,23 @@ def test_gradients(kind):
 def test_a_volume_kept_costs_no_rows():
     assert make("additive", 4)(draw(7, 4), draw(7, 16))[1].shape == ()
     assert AdditiveCoupling.keeps_volume
+
+
+def test_an_affine_coupling_scales_by_exp_of_2_at_most():
+    moving, numbers = torch.ones(2, 1), torch.tensor([[[1e6, 0.5]], [[-1e6, 0.5]]])
+    moved, log_abs_det = COUPLINGS["affine"].move(moving, numbers, inverse=False)
+    assert_close(moved[:, 0], [math.exp(2) + 0.5, math.exp(-2) + 0.5], 1e-6)
+    assert_close(log_abs_det, [2.0, -2.0], 1e-6)
+
+
+def test_small_scales_are_those_that_were_asked_for():
+    numbers = torch.tensor([[1e-3, 0.0]])
+    assert_close(COUPLINGS["affine"].move(torch.ones(1), numbers, inverse=False)[1], 1e-3, 1e-9)
+
+
+def test_how_many_numbers_each_feature_needs():
+    assert {name: kind.numbers_per_feature for name, kind in COUPLINGS.items()} == {
+        "additive": 1,
+        "affine": 2,
+        "spline": 23,  # 8 bins: widths, heights and the 7 slopes between them
+    }

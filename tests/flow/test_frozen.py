@@ -161,6 +161,46 @@ def test_it_stays_in_evaluation_mode_and_apart_from_its_flow():
     assert torch.equal(frozen.log_prob(x, context), before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_shares_no_memory_with_its_flow_and_needs_no_gradient(dtype):
+    flow = scrambled_flow(context_norm=True, batch_norm=True).to(dtype)
+    frozen = flow.freeze()
+    theirs = {value.data_ptr() for value in flow.state_dict(keep_vars=True).values()}
+    for name, value in frozen.named_buffers():
+        assert value.data_ptr() not in theirs, name
+        assert not value.requires_grad
+        assert value.is_contiguous(), name
+        assert value.dtype in (dtype, torch.int64)
+    assert not any(name.endswith(("order", "place")) for name in frozen.state_dict())
+    assert not list(frozen.parameters())
+
+
+def test_it_takes_another_dtype_for_the_inverse_alone():
+    frozen = scrambled_flow().float().freeze(torch.float64)
+    step = frozen.steps[0]
+    assert step.conditioner.input.dtype == torch.float32
+    assert step.inverse_conditioner.input.dtype == torch.float64
+    assert scrambled_flow().freeze(torch.float64).steps[0].inverse_conditioner is None
+    assert scrambled_flow().freeze().steps[0].inverse_conditioner is None
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "warns"),
+    [
+        ("AVX2", torch.bfloat16, True),
+        ("DEFAULT", torch.float16, True),
+        ("AVX512", torch.bfloat16, False),
+        ("AVX2", torch.float64, False),
+    ],
+)
+def test_only_processors_without_the_arithmetic_are_named(monkeypatch, capability, dtype, warns):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ConditionalFlow(4, 2, hidden_features=8).freeze(dtype)
+    assert bool(caught) == warns
+
+
 def test_copies_and_moves_keep_the_numbers():
     frozen = scrambled_flow().freeze()
     x, context = draw(5, 6), draw(5, 4)

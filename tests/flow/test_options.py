@@ -141,6 +141,28 @@ def test_the_context_terms_are_bounded():
     assert norm.abs().max() <= 3.0
 
 
+def test_the_ascent_takes_as_many_steps_as_it_is_told():
+    flow, context, calls = make(**OPTIONS["affine"]), draw(2, 3), []
+
+    def log_volume(x):
+        calls.append(x.detach())
+        return x.new_zeros(x.shape[:-1])
+
+    for steps in (0, 3):
+        calls.clear()
+        mode = flow.mode(context, log_volume=log_volume, max_steps=steps)
+        assert len(calls) == steps + 1
+    start = flow.inverse(torch.zeros(2, 5, dtype=torch.float64), context)[0]
+    assert_close(calls[0], start.detach(), 1e-12)
+    assert (flow.log_prob(mode, context) >= flow.log_prob(start, context)).all()
+    assert_close(flow.mode(context, max_steps=0), start.detach(), 1e-12)
+
+
+def test_a_mode_that_was_climbed_to_is_a_constant_of_a_constant_flow():
+    frozen = make(**OPTIONS["affine"]).freeze()
+    assert not frozen.mode(draw(2, 3)).requires_grad
+
+
 # --- temperature ---------------------------------------------------------------------------------
 
 
@@ -167,6 +189,26 @@ def test_calibration_finds_the_most_likely_temperature(options):
 def test_calibration_needs_data():
     with pytest.raises(ValueError, match="no rows"):
         make().calibrate(draw(0, 5), draw(0, 3))
+
+
+def test_the_temperature_that_is_returned_is_a_number_of_its_own():
+    flow, context = make(), draw(50, 3)
+    first = flow.calibrate(draw(50, 5), context)
+    before = first.clone()
+    flow.calibrate(3 * draw(50, 5), context)
+    assert first == before
+
+
+def test_what_the_original_could_compute():
+    plain = {"hidden_features": 8, "preset": "prohmr"}
+    flow = ConditionalFlow(5, 3, **plain)
+    assert flow.is_like_prohmr
+    assert not ConditionalFlow(5, 3, **plain, coupling="affine").is_like_prohmr
+    assert not ConditionalFlow(5, 3, **plain, context_norm=True).is_like_prohmr
+    flow.temperature.fill_(1.1)
+    assert not flow.is_like_prohmr
+    with torch.device("meta"):
+        assert ConditionalFlow(5, 3, **plain).is_like_prohmr
 
 
 def test_unknown_coupling():

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -63,3 +65,41 @@ def test_extreme_numbers_stay_finite():
     for inverse in (False, True):
         result = rational_quadratic_spline(x.requires_grad_(), numbers, inverse=inverse)
         assert all(part.isfinite().all() for part in result)
+
+
+def test_bins_and_slopes_have_a_least_size():
+    # All width in the first bin, equal heights, and slopes of zero between the bins.
+    numbers = torch.cat([torch.tensor([1e3]), torch.zeros(15), torch.full((7,), -1e3)]).double()
+    knots = torch.tensor([5 - (7 - k) * 0.01 for k in range(7)], dtype=torch.float64)
+    image, log_derivative = rational_quadratic_spline(knots, numbers.expand(7, 23))
+    assert_close(image, [-BOUND + 1.25 * (k + 1) for k in range(7)], 1e-9)
+    assert_close(log_derivative, torch.full((7,), math.log(1e-3)), 1e-6)
+
+
+def test_the_ends_have_slope_1():
+    x = torch.tensor([-BOUND + 1e-9, BOUND - 1e-9], dtype=torch.float64)
+    _, log_derivative = rational_quadratic_spline(x, draw(23).expand(2, 23))
+    assert_close(log_derivative, torch.zeros(2), 1e-6)
+
+
+def test_the_image_of_one_bin_is_the_formula_of_the_paper():
+    # One bin from (-5, -5) to (5, 5) with slopes 1 is the identity; two have one inner knot.
+    numbers = torch.tensor([0.4, -0.3, 0.2, -0.1, 0.7], dtype=torch.float64)
+    x = torch.linspace(-4.9, 4.9, 41, dtype=torch.float64)
+
+    def ends(pair):
+        share = 1e-3 + (1 - 2e-3) * pair.softmax(0)
+        return 10 * share[0] - 5
+
+    xk, yk = ends(numbers[:2]), ends(numbers[2:4])
+    inner = 1e-3 + torch.nn.functional.softplus(numbers[4] + math.log(math.expm1(0.999)))
+    first = x < xk
+    x0, x1 = torch.where(first, -5, xk), torch.where(first, xk, 5)
+    y0, y1 = torch.where(first, -5, yk), torch.where(first, yk, 5)
+    d0, d1 = torch.where(first, 1, inner), torch.where(first, inner, 1)
+    s, t = (y1 - y0) / (x1 - x0), (x - x0) / (x1 - x0)
+    expected = y0 + (y1 - y0) * (s * t**2 + d0 * t * (1 - t)) / (
+        s + (d1 + d0 - 2 * s) * t * (1 - t)
+    )
+    image, _ = rational_quadratic_spline(x, numbers.expand(41, 5))
+    assert_close(image, expected, 1e-10)

@@ -48,7 +48,7 @@ def test_overrides_win(file):
     ("overrides", "words"),
     [
         (["steps"], "expected key=value, got 'steps'"),
-        (["step=1"], "unknown setting step; settings are name, rate"),
+        (["step=1"], "unknown setting step (did you mean steps?); settings are name, rate"),
         (["steps=1.5"], "steps must be of type int, got 1.5"),
         (["quick=1"], "quick must be of type bool, got 1"),
         (["shares={a: x}"], "shares.a must be of type float, got 'x'"),
