@@ -118,9 +118,8 @@ class Annotator:
 
     def _fit(self, chunk: Chunk, people: People) -> pa.Table:
         keypoints = torch.from_numpy(people.keypoints).to(self.device)
-        known = np.isfinite(people.image_size).all()
-        size = torch.from_numpy(people.image_size).to(self.device) if known else None
-        cameras = cameras_for("full" if known else "crop", keypoints, size, self.focal)
+        size = torch.from_numpy(people.image_size).to(self.device)
+        cameras = cameras_for("full", keypoints, size, self.focal)
         fits = fit_people(
             self.body,
             keypoints,

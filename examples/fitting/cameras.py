@@ -102,6 +102,14 @@ class Cameras:
         """The cameras of some people."""
         return Cameras(*(getattr(self, field.name)[rows] for field in fields(self)))
 
+    def where(self, mask: Tensor, other: "Cameras") -> "Cameras":
+        """These cameras for the people of a mask (P,), those of ``other`` for the rest."""
+        chosen = []
+        for field in fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            chosen.append(torch.where(mask[:, None] if mine.ndim == 2 else mask, mine, theirs))
+        return Cameras(*chosen)
+
     def to_units(self, pixels: Tensor) -> Tensor:
         """Pixels (P, K, 2) of the image -> units."""
         return (pixels - self.origin[:, None]) * self.scale[:, None, None]

@@ -131,7 +131,8 @@ def cameras_for(
             the whole image with distances in units of the crop; "full-original" measures them in
             pixels of the image, as ProHMR's code does.
         keypoints: (N, K, 3) pixels and confidence, for the boxes.
-        image_size: (N, 2) width and height in pixels, which "crop" does without.
+        image_size: (N, 2) width and height in pixels, which "crop" does without; who has NaN there
+            gets "crop" whatever the frame of the others.
         focal: In pixels of the crop or of the image; 5000 if None.
 
     Raises:
@@ -144,6 +145,9 @@ def cameras_for(
         raise ValueError(f"the frame must be one of {', '.join(FRAMES)}, got {frame!r}")
     if image_size is None:
         raise ValueError(f"frame {frame!r} needs the size of the images: give the images, or crop")
-    return Cameras.full(
+    full = Cameras.full(
         image_size, centre, side, focal or FOCAL_PX, original_units=frame == "full-original"
+    )
+    return full.where(
+        image_size.isfinite().all(dim=-1), Cameras.crop(centre, side, focal or FOCAL_PX)
     )

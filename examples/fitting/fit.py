@@ -110,6 +110,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--theta", action="store_true", help="fit theta, not a flow's latent")
     parser.add_argument("--stages", choices=SCHEDULES, default="one", help="schedule")
     parser.add_argument("--steps", type=positive, default=150, metavar="N", help="of each stage")
+    parser.add_argument("--restarts", type=int, default=0, metavar="N", help="further descents, "
+                        "each from the best so far with the pose kicked")  # fmt: skip
     parser.add_argument("--pictures", type=int, default=20, metavar="N", help="most pictures")
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/fit"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the embedded people")
@@ -154,6 +156,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         stages=SCHEDULES[args.stages],
         free_focal=args.free_focal,
         max_iterations=args.steps,
+        restarts=args.restarts,
     )
     seconds = time.perf_counter() - start
 

@@ -9,12 +9,21 @@ from torch import Tensor
 from examples.fitting.cameras import Cameras
 from examples.fitting.objective import KeypointObjective, KeypointWeights
 from examples.fitting.pose_variables import PoseVariables, facing
+from examples.fitting.restarts import minimize_again
 from examples.fitting.solver import Solution, minimize, with_spare
 from flowprior import rotations
 from flowprior.body import BodyModel
 from flowprior.skeleton import Skeleton
 
-__all__ = ["ONE_STAGE", "SMPLIFY_STAGES", "Fits", "Stage", "first_translation", "fit_people"]
+__all__ = [
+    "ONE_STAGE",
+    "SMPLIFY_STAGES",
+    "Fits",
+    "Stage",
+    "first_translation",
+    "fit_people",
+    "pose_kicks",
+]
 
 HEADINGS = (0.0, 90.0, 180.0, 270.0)
 TRIAL_ITERATIONS = 30
@@ -100,6 +109,7 @@ def fit_people(
     method: str = "lbfgs",
     max_iterations: int = 150,
     tolerance: float = 1e-7,
+    restarts: int = 0,
 ) -> Fits:
     """Fit P people to their keypoints, each as if alone.
 
@@ -120,14 +130,18 @@ def fit_people(
         method: Of the solver.
         max_iterations: Of each stage.
         tolerance: Relative fall of the objective over one step that is none.
+        restarts: Further descents of the last stage, each from the best point with the pose kicked
+            a little; for fits that must be as good as can be.
 
     Returns:
         The fits.
 
     Raises:
-        ValueError: Shapes do not fit, or the body has no such keypoints.
+        ValueError: Shapes do not fit, the body has no such keypoints, or an option is out of range.
     """
     weights = weights or KeypointWeights()
+    if restarts < 0:
+        raise ValueError(f"restarts must be at least 0, got {restarts}")
     if not len(keypoints):
         raise ValueError("expected at least one person, got none")
 
@@ -151,19 +165,22 @@ def fit_people(
         )
 
     def solve(
-        objective: KeypointObjective, x: Tensor, plan: Sequence[Stage], most: int
+        objective: KeypointObjective, x: Tensor, plan: Sequence[Stage], most: int, again: int = 0
     ) -> Solution:
         for stage in plan:
             scaled = replace(
                 weights, pose=weights.pose * stage.pose, shape=weights.shape * stage.shape
             )
-            solution = minimize(
-                objective.only(x, stage.free, scaled),
-                x,
-                method=method,
-                max_iterations=min(most, stage.max_iterations or most),
-                tolerance_value=tolerance,
-            )
+            kicks = pose_kicks(objective, again if stage is plan[-1] else 0)
+            part = objective.only(x, stage.free, scaled)
+            steps = min(most, stage.max_iterations or most)
+
+            def descend(x: Tensor, part: KeypointObjective = part, steps: int = steps) -> Solution:
+                return minimize(
+                    part, x, method=method, max_iterations=steps, tolerance_value=tolerance
+                )
+
+            solution = minimize_again(descend, x, kicks)
             x = solution.x
         return solution
 
@@ -186,8 +203,20 @@ def fit_people(
     x[:, : pose.size] = first
     with torch.no_grad():
         start_value = objective(x, people)
-    solution = solve(objective, x, stages, max_iterations)
+    solution = solve(objective, x, stages, max_iterations, restarts)
     return _result(objective, cameras, keypoints, solution, start_value)
+
+
+def pose_kicks(objective: KeypointObjective, restarts: int, seed: int = 0) -> Tensor:
+    """(R, D) kicks of the pose below the root for `minimize_again`: far first, then ever nearer."""
+    generator = torch.Generator().manual_seed(seed)
+    pose = objective.pose
+    root = 6 * pose.free_root
+    kicks = torch.zeros(restarts, objective.size, dtype=torch.float64)
+    noise = torch.randn(restarts, pose.size - root, generator=generator, dtype=torch.float64)
+    kicks[:, root : pose.size] = pose.kick * noise * 0.5 ** torch.arange(restarts)[:, None]
+    start = objective.start()
+    return kicks.to(start.device, start.dtype)
 
 
 def first_translation(

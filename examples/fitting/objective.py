@@ -196,6 +196,11 @@ class KeypointObjective:
         return self._data.pose
 
     @property
+    def size(self) -> int:
+        """D, numbers of one person."""
+        return self.slices["camera"].stop
+
+    @property
     def slices(self) -> dict[str, slice]:
         """Which of a person's numbers are what: "root" (if free), "body", "betas", "camera"."""
         pose = self.pose.size

@@ -37,6 +37,10 @@ class PoseVariables(Protocol):
         Then the fit has to be started in several headings.
         """
 
+    @property
+    def kick(self) -> float:
+        """By how much the numbers below the root must change to make another pose of it."""
+
     def start(self, people: int) -> Tensor:
         """(P, size) where to start: the pose the prior likes best, facing the camera."""
 
@@ -145,6 +149,11 @@ class LatentPose(_FlowPose):
         """Latents, and six numbers of a free root."""
         return self.space.features + 6 * self.free_root
 
+    @property
+    def kick(self) -> float:
+        """A standard deviation of the latent."""
+        return 1.0
+
     def start(self, people: int) -> Tensor:
         """The latent 0."""
         flow = self.prior.flow
@@ -182,6 +191,11 @@ class DensityPose(_FlowPose):
     def size(self) -> int:
         """6D vectors of the joints."""
         return 6 * self.space.joints + 6 * self.free_root
+
+    @property
+    def kick(self) -> float:
+        """In entries of rotation matrices."""
+        return 0.25
 
     def start(self, people: int) -> Tensor:
         """The mode."""
@@ -250,6 +264,11 @@ class AnglePose:
     def free_root(self) -> bool:
         """Always."""
         return True
+
+    @property
+    def kick(self) -> float:
+        """Radians."""
+        return 0.25
 
     def start(self, people: int) -> Tensor:
         """The mean pose, facing the camera."""

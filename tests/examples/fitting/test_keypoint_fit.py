@@ -73,6 +73,18 @@ def test_stages_free_focal_and_theta_all_meet_the_keypoints(fit, people):
             assert (fits.focal_px != FOCAL_PX).any()
 
 
+def test_restarts_leave_nobody_worse_and_most_better(fit, people):
+    seen = people.keypoints[:8]
+    once = fit(seen, max_iterations=60)
+    again = fit(seen, max_iterations=60, restarts=2)
+    assert (again.solution.value <= once.solution.value).all()
+    assert (again.solution.value < once.solution.value).double().mean() > 0.5
+    alone = fit(seen[3:4], max_iterations=60, restarts=2)
+    torch.testing.assert_close(alone.theta[0], again.theta[3], atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="restarts must be at least 0"):
+        fit(seen, restarts=-1)
+
+
 def test_fits_other_joint_sets(fit, people):
     seen = people.keypoints[:4, list(mapping(BODY_25, COCO_17))]
     fits = fit(seen, "mixture", COCO_17, max_iterations=40)
