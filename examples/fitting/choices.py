@@ -11,14 +11,25 @@ from torch import Tensor
 from examples.data.keypoints import to_prohmr_44
 from examples.fitting.cameras import FOCAL_PX, Cameras
 from examples.fitting.pose_variables import AnglePose, DensityPose, LatentPose, PoseVariables
-from examples.fitting.priors import KeypointPrior, PoseMixture, keypoint_squares
+from examples.fitting.priors import PRIOR_FILE, KeypointPrior, PoseMixture, keypoint_squares
 from examples.fitting.solver import with_spare
 from examples.fitting.train_prior import CONDITIONAL, MIXTURE, UNCONDITIONAL
 from flowprior import ConditionalPosePrior
+from flowprior.numpy_file import read_npz
 from flowprior.posterior import PosePrior
 from flowprior.skeleton import BODY_25, Skeleton
 
-__all__ = ["FRAMES", "KINDS", "POSE_WEIGHTS", "PriorFolder", "cameras_for", "to_body_25"]
+__all__ = [
+    "FRAMES",
+    "KINDS",
+    "POSE_WEIGHTS",
+    "Evidence",
+    "PriorFolder",
+    "cameras_for",
+    "flow_pose",
+    "given_context",
+    "to_body_25",
+]
 
 KINDS = ("conditional", "unconditional", "mixture", "isotropic", "none")
 FRAMES = ("crop", "full", "full-original")
@@ -36,6 +47,63 @@ POSE_WEIGHTS = {
 def to_body_25(keypoints: NDArray[np.float32], skeleton: Skeleton) -> NDArray[np.float32]:
     """Keypoints (N, J, 3) of a detector in OpenPose's order, zeros for those that are not there."""
     return to_prohmr_44(keypoints, skeleton)[:, : BODY_25.num_joints]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a network of the user's own says of P people.
+
+    Args:
+        context: (P, C), of the conditional prior.
+        betas: (P, 10) regressed shape, where a fit starts; None for the mean body.
+    """
+
+    context: Tensor
+    betas: Tensor | None = None
+
+
+def given_context(path: Path, people: int, device: torch.device) -> Evidence:
+    """Read what a network says of some people.
+
+    Args:
+        path: An ``.npz`` file with ``context`` (P, C) and perhaps ``betas`` (P, 10), such as
+            `examples.prohmr.contexts` writes.
+        people: How many there are.
+        device: Where it shall be.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such file, or of other people.
+    """
+    content = read_npz(path)
+    arrays = {}
+    for name, width in (("context", None), ("betas", 10)):
+        if name not in content and name != "context":
+            continue
+        array = np.asarray(content.get(name, ()), np.float32)
+        if array.ndim != 2 or len(array) != people or width not in (None, array.shape[1]):
+            raise ValueError(
+                f"{path}: expected {name} ({people}, {width or 'C'}), one row for each person, got "
+                f"{array.shape}"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"{path}: {name} has NaN or infinity")
+        arrays[name] = torch.from_numpy(array).to(device)
+    return Evidence(**arrays)
+
+
+def flow_pose(prior: PosePrior, context: Tensor, *, theta: bool = False) -> PoseVariables:
+    """Pose variables of people whose contexts are known.
+
+    Args:
+        prior: Over SMPL's rotations, in evaluation mode; a frozen one is faster.
+        context: (P, C).
+        theta: Whether theta is fitted instead of the latent.
+    """
+    people = torch.arange(len(context), device=context.device)
+    form = DensityPose if theta else LatentPose
+    with torch.no_grad():
+        return form(prior(context[with_spare(people)])).select(people)
 
 
 @dataclass
@@ -65,10 +133,18 @@ class PriorFolder:
 
     @property
     def network(self) -> KeypointPrior:
-        """The prior conditioned on keypoints."""
+        """The prior conditioned on keypoints, with its encoder."""
         if self._network is None:
             self._network = KeypointPrior.load(self.folder / CONDITIONAL, self.device)
         return self._network
+
+    @property
+    def conditional(self) -> PosePrior:
+        """The conditional flow alone, frozen: whatever its contexts are made of."""
+        if CONDITIONAL not in self._frozen:
+            path = self.folder / CONDITIONAL / PRIOR_FILE
+            self._frozen[CONDITIONAL] = ConditionalPosePrior.load(path, self.device).freeze()
+        return self._frozen[CONDITIONAL]
 
     @property
     def mixture(self) -> PoseMixture:
@@ -98,24 +174,20 @@ class PriorFolder:
                 folder's conditional prior must take it.
 
         Raises:
-            ValueError: There is no such kind.
+            FileNotFoundError: The folder has no such prior.
+            ValueError: There is no such kind, or the contexts are of another width.
         """
         if kind not in KINDS:
             raise ValueError(f"the prior must be one of {', '.join(KINDS)}, got {kind!r}")
-        form = DensityPose if theta else LatentPose
-        people = torch.arange(len(keypoints), device=keypoints.device)
-        with torch.no_grad():
-            if kind == "conditional":
-                if CONDITIONAL not in self._frozen:
-                    self._frozen[CONDITIONAL] = self.network.prior.freeze()
-                more = with_spare(people)
-                if context is None:
-                    context = self.network.context(keypoints[more])
-                else:
-                    context = context[more]
-                return form(self._frozen[CONDITIONAL](context)).select(people)
-            if kind == "unconditional":
-                return form(self.unconditional(None))
+        if kind == "conditional":
+            if context is None:
+                people = torch.arange(len(keypoints), device=keypoints.device)
+                with torch.no_grad():
+                    context = self.network.context(keypoints[with_spare(people)])[: len(people)]
+            return flow_pose(self.conditional, context, theta=theta)
+        if kind == "unconditional":
+            with torch.no_grad():
+                return (DensityPose if theta else LatentPose)(self.unconditional(None))
         mixture = self.mixture
         return AnglePose(mixture.mean_pose, kind, mixture if kind == "mixture" else None)
 

@@ -27,6 +27,7 @@ from examples.fitting.choices import (
     POSE_WEIGHTS,
     PriorFolder,
     cameras_for,
+    given_context,
     to_body_25,
 )
 from examples.fitting.keypoint_fit import ONE_STAGE, SMPLIFY_STAGES, fit_people
@@ -136,7 +137,10 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     keypoints = torch.from_numpy(seen).to(device)
     weights = overridden(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
     folder = PriorFolder(args.prior, device)
-    context, betas = _given_context(args.context, len(people), device)
+    context = betas = None
+    if args.context is not None:
+        evidence = given_context(args.context, len(people), device)
+        context, betas = evidence.context, evidence.betas
     pose = folder.variables(args.kind, keypoints, theta=args.theta, context=context)
     frame = args.frame or ("crop" if sizes is None else "full")
     size = None if sizes is None else torch.from_numpy(sizes).to(device)
@@ -179,19 +183,6 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         f"{len(people)} people in {seconds:.1f} s: {fits.solution.counts()}; keypoints met to "
         f"{float(np.median(arrays['error_px'])):.1f} px (median); results are in {args.out}"
     )
-
-
-def _given_context(
-    path: Path | None, people: int, device: torch.device
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    if path is None:
-        return None, None
-    with np.load(path, allow_pickle=False) as file:
-        if "context" not in file or len(file["context"]) != people:
-            raise ValueError(f"{path}: expected context ({people}, C), one row for each person")
-        context = torch.from_numpy(file["context"].astype(np.float32)).to(device)
-        betas = file["betas"].astype(np.float32) if "betas" in file else None
-    return context, None if betas is None else torch.from_numpy(betas).to(device)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

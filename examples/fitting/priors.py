@@ -15,7 +15,13 @@ from flowprior.checkpoint import CheckpointError, ModelFile
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import BODY_25
 
-__all__ = ["KeypointPrior", "PoseMixture", "keypoint_context_features", "keypoint_squares"]
+__all__ = [
+    "PRIOR_FILE",
+    "KeypointPrior",
+    "PoseMixture",
+    "keypoint_context_features",
+    "keypoint_squares",
+]
 
 ENCODER_FILE = "encoder.safetensors"
 PRIOR_FILE = "prior.safetensors"
