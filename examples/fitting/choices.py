@@ -193,7 +193,12 @@ class PriorFolder:
 
 
 def cameras_for(
-    frame: str, keypoints: Tensor, image_size: Tensor | None, focal: float | None
+    frame: str,
+    keypoints: Tensor,
+    image_size: Tensor | None,
+    focal: float | None,
+    *,
+    box: tuple[Tensor, Tensor] | None = None,
 ) -> Cameras:
     """Cameras of people.
 
@@ -204,11 +209,13 @@ def cameras_for(
         keypoints: (N, K, 3) pixels and confidence, for the boxes.
         image_size: (N, 2) width and height in pixels, which "crop" does without.
         focal: In pixels of the crop or of the image; 5000 if None.
+        box: Centres (N, 2) and sides (N,) of the crops, pixels; squares around the keypoints if
+            None.
 
     Raises:
         ValueError: The frame needs the size of the image, or there is no such frame.
     """
-    centre, side = keypoint_squares(keypoints)
+    centre, side = keypoint_squares(keypoints) if box is None else box
     if frame == "crop":
         return Cameras.crop(centre, side, focal or FOCAL_PX)
     if frame not in FRAMES:
