@@ -29,6 +29,7 @@ class Refined:
         betas: (G, 10) one shape.
         transl: (G, V, 3) metres, in each camera's frame.
         first: (G, V, 24, 3, 3) rotations before, the prior's mode in each view.
+        first_betas: (G, 10) the shape before, the mean of the views'.
         disagreement: (G, 2) mean angle of the views from their mean rotation, before and after,
             radians.
         mask: (G, V) bool, which views there are.
@@ -40,6 +41,7 @@ class Refined:
     betas: Tensor
     transl: Tensor
     first: Tensor
+    first_betas: Tensor
     disagreement: Tensor
     mask: Tensor
     solution: Solution
@@ -123,6 +125,7 @@ def refine(
         betas=solution.x[:, -10:],
         transl=transl,
         first=first,
+        first_betas=x[:, -10:],
         disagreement=torch.stack([before, after], dim=1),
         mask=objective.mask > 0,
         solution=solution,

@@ -2,11 +2,12 @@ r"""See what a model makes of photographs: the mode, samples, and how sure it is
 
     python -m examples.prohmr.demo PHOTOS --checkpoint model.safetensors
     python -m examples.prohmr.demo PHOTOS --checkpoint prohmr.pt --keypoints OPENPOSE \
-        --body SMPL_NEUTRAL.pkl --regressor SMPL_to_J19.pkl
+        --body SMPL_NEUTRAL.pkl --regressor SMPL_to_J19.pkl --fit
 
 Whose box? That around OpenPose's or COCO's keypoints (--keypoints), that of a file (--boxes, lines
 of ``image,x,y,width,height`` in pixels), else the whole image is taken for one person. A checkpoint
-of the original works as it is.
+of the original works as it is. --fit also fits a body to the keypoints, with the model's posterior
+as the prior, and draws it beside the regression.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +28,17 @@ from examples.data.columns import Columns
 from examples.data.detections import read_detections
 from examples.data.images import ImageDataset, collate, decode
 from examples.data.report import Report
+from examples.fitting.choices import to_body_25
+from examples.fitting.keypoint_fit import Fits
+from examples.fitting.outputs import fits_to_arrays, person_report
 from examples.pictures.images import save_image, side_by_side
 from examples.pictures.meshes import body_views, uncertainty_colours, write_glb
 from examples.pictures.style import MODE, SAMPLES
+from examples.prohmr.fit_arguments import add_fit_arguments, fit_options
+from examples.prohmr.fits import FEWEST_KEYPOINTS, ImageFitter, Seen
 from examples.prohmr.judging import crop_batch
 from examples.prohmr.model import load_model
-from examples.prohmr.pictures import SIDE_PX, person_picture
+from examples.prohmr.pictures import FITTED, SIDE_PX, fit_picture, person_picture
 from examples.prohmr.train import load_body
 from examples.training.checkpoints import write_text
 from flowprior import rotations
@@ -118,6 +125,7 @@ def find_people(
     if not images.exists():
         raise FileNotFoundError(f"no such file or folder: {images}")
     folder = images if images.is_dir() else images.parent
+    points = None
     if keypoints is not None:
         found, report = read_detections(keypoints, folder)
         names = found.image_names.tolist()
@@ -125,20 +133,22 @@ def find_people(
         rows = [
             (name, *center, size) for name, center, size in zip(names, centers, sizes, strict=True)
         ]
+        points = to_body_25(found.keypoints_2d, found.skeleton)
     elif boxes is not None:
         report = Report(str(boxes), "boxes", unit="person")
         rows = _read_boxes(boxes, report)
     else:
         report = Report(str(images), "images", unit="person")
         rows = _whole_images(images, report)
-    if images.is_file():
-        rows = [row for row in rows if row[0] == images.name]
-    columns = {
+    columns: dict[str, object] = {
         "imgname": [name for name, *_ in rows],
         "center": np.array([[x, y] for _, x, y, _ in rows], np.float32).reshape(-1, 2),
         "scale": np.array([size for *_, size in rows], np.float32),
     }
-    return prohmr_rows(Columns(columns, str(images)), Report("", "")), report
+    if points is not None:
+        columns["body_keypoints_2d"] = points
+    people = prohmr_rows(Columns(columns, str(images)), Report("", ""))
+    return people[people.imgname == images.name] if images.is_file() else people, report
 
 
 def _read_boxes(path: Path, report: Report) -> list[tuple[str, float, float, float]]:
@@ -182,13 +192,31 @@ def _whole_images(images: Path, report: Report) -> list[tuple[str, float, float,
     return rows
 
 
+def describe_fit(fits: Fits, body: BodyModel) -> dict[str, Any]:
+    """SMPL parameters of the first of some fits, and how good it is, for JSON.
+
+    Args:
+        fits: The fits.
+        body: On their device.
+    """
+    pose = rotations.matrix_to_rotvec(fits.theta[0])
+    return {
+        "global_orient": pose[0].tolist(),
+        "body_pose": pose[1:].flatten().tolist(),
+        **person_report(fits_to_arrays(fits, body), 0),
+        "focal_px": float(fits.focal_px[0]),
+        "principal_point_px": fits.principal_point_px[0].tolist(),
+    }
+
+
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.prohmr.demo",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Written to --out for each person: a picture, a GLB file; and people.json.\n"
+        epilog="Written to --out for each person: a picture, with --fit another of before and "
+        "after,\na GLB file; and people.json.\n"
         "Exit code: 0 done, 1 some images could not be used, 2 bad arguments or data.",
     )
     parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder or an image")
@@ -196,12 +224,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keypoints", type=Path, metavar="PATH", help="OpenPose's or COCO's JSON")
     parser.add_argument("--boxes", type=Path, metavar="FILE", help="image,x,y,width,height")
     parser.add_argument("--samples", type=int, default=100, metavar="N", help="(%(default)s)")
+    add_fit_arguments(parser)
     parser.add_argument("--body", default="embedded", metavar="FILE", help="(%(default)s)")
     parser.add_argument("--regressor", default="none", metavar="FILE", help="SMPL_to_J19.pkl")
     parser.add_argument("--out", type=Path, default=Path("outputs/prohmr/demo"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -211,11 +240,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.samples < 2:
             raise ValueError(f"expected --samples from 2 up, got {args.samples}")
+        options = fit_options(args, use_hips=False)
+        if args.fit and args.keypoints is None:
+            raise ValueError("--fit needs --keypoints to fit to")
         people, report = find_people(args.images, args.keypoints, args.boxes)
         folder = args.images if args.images.is_dir() else args.images.parent
         dataset = ImageDataset(people, folder, oriented=True)
         model = load_model(args.checkpoint, device)
         body = load_body(args.body, args.regressor).to(device)
+        fitter = ImageFitter(model, body, options) if args.fit else None
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -250,12 +283,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         picture = person_picture(crop[0], out, 0, body, generator=generator)
         save_image(args.out / f"{name}.png", side_by_side([picture, coloured]))
+        shown = {"mode": MODE, **{f"sample {i + 1}": SAMPLES[i % len(SAMPLES)] for i in range(4)}}
+        fitted = {}
+        if fitter is not None and fitter.countable(batch.keypoints_2d)[0] < FEWEST_KEYPOINTS:
+            print(f"{name}: fewer than {FEWEST_KEYPOINTS} keypoints to fit to", file=sys.stderr)
+            unused += 1
+        elif fitter is not None:
+            seen = Seen.of(batch)
+            fits = fitter.fit(out, seen)
+            fitted["fit"] = describe_fit(fits, body)
+            drawn = fit_picture(crop[0], out, fits, 0, seen, body)
+            save_image(args.out / f"{name}_fit.png", drawn)
+            with torch.no_grad():
+                body_of_fit = body(fits.theta, fits.betas).vertices.double().cpu().numpy()
+            upright = np.concatenate([upright, body_of_fit * np.array([1.0, -1.0, -1.0])])
+            shown["fit"] = FITTED
         write_glb(
             args.out / f"{name}.glb",
             upright,
             faces,
-            colours=[MODE, *(SAMPLES[i % len(SAMPLES)] for i in range(4))],
-            names=["mode", *(f"sample {i + 1}" for i in range(4))],
+            colours=list(shown.values()),
+            names=list(shown),
             spacing=1.2,
         )
         rotation = rotations.matrix_to_rotvec(model.prior.smpl_params(mode)["body_pose"][0])
@@ -270,10 +318,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "camera": out.camera[0].tolist(),
                 "spread_mm": sure.limbs_mm,
                 "entropy_nats": sure.entropy_nats,
+                **fitted,
             }
         )
         limbs = ", ".join(f"{limb} {spread:.0f}" for limb, spread in sure.limbs_mm.items())
         print(f"{name}: spread in mm: {limbs}")
+        if "fit" in fitted:
+            print(f"{name}: keypoints met to {fitted['fit']['error_px']:.1f} px")
     write_text(args.out / "people.json", json.dumps(entries, indent=2) + "\n")
     print(f"{len(entries)} people; pictures and GLB files are in {args.out}")
     return 1 if unused else 0

@@ -324,9 +324,9 @@ def write_views(
         names = [f"{VIEWS}/{number:05d}_{view}.jpg" for view in range(views)]
         for name, scene in zip(names, scenes, strict=True):
             _write_image(out / "images" / name, scene.painting.image)
-        columns = _annotations(names, scenes)
         # In these files the box is larger than it says.
-        content.append(columns | {"scale": columns["scale"] / np.float32(BOX_FACTOR)})
+        sides = np.array([scene.box_size / BOX_FACTOR for scene in scenes], np.float32)
+        content.append(_annotations(names, scenes) | {"scale": sides})
     (out / f"{VIEWS}.pkl").write_bytes(pickle.dumps(content))
 
 

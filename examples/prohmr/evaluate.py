@@ -32,13 +32,11 @@ from examples.data.annotations import Annotations
 from examples.data.datasets import DATASETS, dataset_info
 from examples.data.images import ImageBatch, ImageDataset
 from examples.data.report import Report
-from examples.fitting.choices import FRAMES
-from examples.fitting.multiview_objective import MultiviewWeights
-from examples.fitting.objective import KeypointWeights
-from examples.fitting.settings import overridden
-from examples.prohmr.fits import FitOptions, ImageFitter, judge_fits, judge_views
+from examples.prohmr.fit_arguments import add_fit_arguments, fit_options
+from examples.prohmr.fits import ImageFitter, judge_fits, judge_views
 from examples.prohmr.judging import HIDDEN, batches_of, judge_batch
 from examples.prohmr.model import ProHMR, load_model
+from examples.prohmr.pictures import sheets_of_fits
 from examples.prohmr.sources import locate
 from examples.prohmr.tables import (
     GROUPS,
@@ -54,10 +52,10 @@ from flowprior.evaluation import PROTOCOLS, Protocol
 from flowprior.metrics import Tally
 from flowprior.skeleton import PROHMR_44, PROHMR_EVAL_14
 
-__all__ = ["evaluate", "fit_options", "main", "mean_pose_errors"]
+__all__ = ["evaluate", "main", "mean_pose_errors"]
 
 QUANTISED = (5, 10, 25)
-VIEWS_PREFIX = "views."
+SHOWN = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +223,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m examples.prohmr.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Written to --out: evaluation.json and evaluation.md.\n"
+        epilog="Written to --out: evaluation.json and evaluation.md; with --fit pictures too.\n"
         "Exit code: 0 done, 1 a data set could not be evaluated, 2 bad arguments or data.",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
@@ -267,41 +265,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
-    """Let a command line say how is fitted; for `fit_options`."""
-    parser.add_argument("--fit", action="store_true", help="fit to 2D keypoints and over views")
-    parser.add_argument(
-        "--frame", choices=FRAMES, default="crop", help="camera of the fits (%(default)s)"
-    )
-    parser.add_argument("--theta", action="store_true", help="fit theta, not the flow's latent")
-    parser.add_argument(
-        "--steps", type=int, default=150, metavar="N", help="of each fit, at most (%(default)s)"
-    )
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="weights of the fits")
-
-
-def fit_options(args: argparse.Namespace, *, use_hips: bool) -> FitOptions:
-    """How is fitted, from the words of a command line; see `add_fit_arguments`.
-
-    Args:
-        args: What was given.
-        use_hips: Whether hips count, unless the words say so.
-
-    Raises:
-        ValueError: A key is unknown, or a value is none.
-    """
-    apart: dict[bool, list[str]] = {True: [], False: []}
-    for word in args.settings:
-        apart[word.startswith(VIEWS_PREFIX)].append(word.removeprefix(VIEWS_PREFIX))
-    return FitOptions(
-        keypoints=overridden(KeypointWeights(use_hips=use_hips), apart[False]),
-        views=overridden(MultiviewWeights(), apart[True]),
-        frame=args.frame,
-        theta=args.theta,
-        max_iterations=args.steps,
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; returns the exit code."""
     args = parse_args(argv)
@@ -317,8 +280,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError("expected --samples and --quantised from 1 up")
         if not names:
             raise FileNotFoundError(f"{args.data} has no data set to evaluate on")
-        if args.settings and not args.fit:
-            raise ValueError(f"{' '.join(args.settings)}: weights of fits, but there is no --fit")
         options = fit_options(args, use_hips=False)
         model = load_model(args.checkpoint, device)
         body = load_body(args.body, args.regressor).to(device)
@@ -333,6 +294,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = False
     for name in names:
         start = time.perf_counter()
+        fitter = None
+        if args.fit:
+            fitter = ImageFitter(model, body, fit_options(args, use_hips=fits_hips(name)))
         try:
             each = evaluate(
                 model,
@@ -341,9 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name,
                 samples=args.samples,
                 quantised=quantised,
-                fitter=ImageFitter(model, body, fit_options(args, use_hips=fits_hips(name)))
-                if args.fit
-                else None,
+                fitter=fitter,
                 cut=args.cut,
                 images=args.images,
                 batch_size=args.batch_size,
@@ -356,11 +318,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         if not each.report.clean:
             print(each.report, file=sys.stderr)
+        if fitter is not None:
+            draw_fits(args, name, model, fitter)
         done.append(each)
         entry = each.as_dict() | {"seconds": round(time.perf_counter() - start, 1)}
         entry["mean_pose"] = _baseline(args.data, args.mean_of, name)
-        if args.fit:
-            entry["use_hips"] = fit_options(args, use_hips=fits_hips(name)).keypoints.use_hips
+        if fitter is not None:
+            entry["use_hips"] = fitter.options.keypoints.use_hips
         results[each.dataset] = entry
         print(_summary(each, entry))
     if not done:
@@ -372,6 +336,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_text(args.out / "evaluation.md", text + "\n")
     print(text)
     return int(failed)
+
+
+def draw_fits(args: argparse.Namespace, name: str, model: ProHMR, fitter: ImageFitter) -> None:
+    """Draw the first people of a data set before and after."""
+    opened = open_dataset(args.data, name, cut=args.cut)
+    device = next(model.parameters()).device
+    batch = next(batches_of(opened.dataset, SHOWN, groups=opened.groups)).to(device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    sheets_of_fits(args.out, fitter, model, batch, opened.groups_in(batch), name)
 
 
 def _baseline(folder: Path, train: str, test: str) -> Mapping[str, float] | None:

@@ -264,9 +264,12 @@ def judge_views(
         Seen.of(batch)[flat],
         [[next(places) for _ in group] for group in there],
     )
-    betas = refined.betas[:, None].expand(-1, refined.mask.shape[1], -1)[refined.mask]
-    for way, theta in (("averaged", refined.averaged), ("together", refined.together)):
-        found = _errors(way, fitter.body, theta[refined.mask], betas, truth[flat], protocol)
+    for way, theta, betas in (
+        ("averaged", refined.averaged, refined.first_betas),
+        ("together", refined.together, refined.betas),
+    ):
+        shape = betas[:, None].expand(-1, theta.shape[1], -1)[refined.mask]
+        found = _errors(way, fitter.body, theta[refined.mask], shape, truth[flat], protocol)
         for name, value in found.items():
             values[name][flat] = value
     return {name: torch.where(known, value, torch.nan) for name, value in values.items()}
