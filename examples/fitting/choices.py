@@ -1,5 +1,6 @@
 """From the words of a command line to priors, pose variables and cameras."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,14 +63,20 @@ class Evidence:
     betas: Tensor | None = None
 
 
-def given_context(path: Path, people: int, device: torch.device) -> Evidence:
+def given_context(
+    path: Path, people: Sequence[tuple[str, int]], device: torch.device
+) -> tuple[Evidence, NDArray[np.intp]]:
     """Read what a network says of some people.
 
     Args:
-        path: An ``.npz`` file with ``context`` (P, C) and perhaps ``betas`` (P, 10), such as
-            `examples.prohmr.contexts` writes.
-        people: How many there are.
+        path: An ``.npz`` file with ``context`` (N, C) and perhaps ``betas`` (N, 10), a row for each
+            person; or with ``image_names`` (N,) and ``person`` (N,) too, which say who is in which
+            row, as `examples.prohmr.contexts` writes it.
+        people: Image and number of each person.
         device: Where it shall be.
+
+    Returns:
+        The evidence, and whom of the people it is of: all, if the file has no names.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -77,19 +84,35 @@ def given_context(path: Path, people: int, device: torch.device) -> Evidence:
     """
     content = read_npz(path)
     arrays = {}
+    rows: NDArray[np.intp] = np.arange(len(people))
+    places: NDArray[np.intp] = rows
+    count = len(people)
+    if "image_names" in content and "person" in content:
+        images, numbers = (np.asarray(content[name]) for name in ("image_names", "person"))
+        # Where keypoints name no images, theirs are looked for by what they would be called.
+        known = {
+            (image, int(number)): row
+            for row, (name, number) in enumerate(zip(images, numbers, strict=True))
+            for image in (Path(str(name)).stem, str(name))
+        }
+        rows = np.array([n for n, person in enumerate(people) if person in known], np.intp)
+        places = np.array([known[people[row]] for row in rows], np.intp)
+        count = len(images)
+        if not len(rows):
+            raise ValueError(f"{path} is of other people: {images[:1]}, not {people[:1]}")
     for name, width in (("context", None), ("betas", 10)):
         if name not in content and name != "context":
             continue
         array = np.asarray(content.get(name, ()), np.float32)
-        if array.ndim != 2 or len(array) != people or width not in (None, array.shape[1]):
+        if array.ndim != 2 or len(array) != count or width not in (None, array.shape[1]):
             raise ValueError(
-                f"{path}: expected {name} ({people}, {width or 'C'}), one row for each person, got "
+                f"{path}: expected {name} ({count}, {width or 'C'}), one row for each person, got "
                 f"{array.shape}"
             )
         if not np.isfinite(array).all():
             raise ValueError(f"{path}: {name} has NaN or infinity")
-        arrays[name] = torch.from_numpy(array).to(device)
-    return Evidence(**arrays)
+        arrays[name] = torch.from_numpy(array[places]).to(device)
+    return Evidence(**arrays), rows
 
 
 def flow_pose(prior: PosePrior, context: Tensor, *, theta: bool = False) -> PoseVariables:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from examples.command_line import DEVICES, device_of, fail
 from examples.data.detections import read_detections
 from examples.data.keypoints import Detections
 from examples.data.poses import load_poses
@@ -113,7 +114,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=20, metavar="N", help="most pictures")
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/fit"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the embedded people")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="weights")
     return parser.parse_intermixed_args(argv)
 
@@ -128,19 +129,24 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         focal = args.focal or FOCAL_PX
     else:
         people, found = read_detections(args.data, args.images)
-        sizes, focal = image_sizes(people), args.focal
+        sizes, focal = None, args.focal
     if found is not None:
         print(found)
+    context = betas = None
+    if args.context is not None:
+        names = list(zip(people.image_names.tolist(), people.person.tolist(), strict=True))
+        evidence, rows = given_context(args.context, names, device)
+        if len(rows) < len(people):
+            print(f"{len(people) - len(rows)} people are left out: no context in {args.context}")
+        people, context, betas = people[rows], evidence.context, evidence.betas
     if not len(people):
         raise ValueError(f"{args.data}: nobody to fit")
+    if args.data is not None:
+        sizes = image_sizes(people)
     seen = to_body_25(people.keypoints_2d, people.skeleton)
     keypoints = torch.from_numpy(seen).to(device)
     weights = overridden(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
     folder = PriorFolder(args.prior, device)
-    context = betas = None
-    if args.context is not None:
-        evidence = given_context(args.context, len(people), device)
-        context, betas = evidence.context, evidence.betas
     pose = folder.variables(args.kind, keypoints, theta=args.theta, context=context)
     frame = args.frame or ("crop" if sizes is None else "full")
     size = None if sizes is None else torch.from_numpy(sizes).to(device)
@@ -188,18 +194,13 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the fit; returns the exit code."""
     args = parse_args(argv)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        print("error: --device cuda: this PyTorch finds no GPU", file=sys.stderr)
-        return 2
-    device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
     # The matrices of a few people are too small for more, and threads that wait for each other
     # take ten times as long.
     torch.set_num_threads(1)
     try:
-        run(args, device)
+        run(args, device_of(args.device))
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(error)
     return 0
 
 

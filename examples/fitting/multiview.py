@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from examples.command_line import fail
 from examples.data.detections import read_detections
 from examples.data.poses import load_poses
 from examples.fitting.choices import PriorFolder, cameras_for, given_context, to_body_25
@@ -136,22 +137,26 @@ def run(args: argparse.Namespace) -> None:
         generator = torch.Generator().manual_seed(args.seed)
         people, keypoints = embedded_views(held_out[rows], body, args.views, generator)
         groups = torch.arange(len(keypoints)).reshape(-1, args.views).tolist()
+        names = [(f"view{row}", 0) for row in range(len(keypoints))]
         size = torch.full((len(keypoints), 2), IMAGE_PX)
     else:
-        seen = []
+        seen, names = [], []
         for path in args.data:
             found, report = read_detections(path)
             print(report)
             if len(found) != 1:
                 raise ValueError(f"{path}: expected one person in each view, found {len(found)}")
             seen.append(to_body_25(found.keypoints_2d, found.skeleton))
+            names.append((str(found.image_names[0]), int(found.person[0])))
         keypoints = torch.from_numpy(np.concatenate(seen))
         groups = [list(range(len(seen)))]
     frame = "crop" if people is None else "full"
     cameras = cameras_for(frame, keypoints, size, None if people is None else FOCAL_PX)
     context = betas = None
     if args.context is not None:
-        evidence = given_context(args.context, len(keypoints), torch.device("cpu"))
+        evidence, rows = given_context(args.context, names, torch.device("cpu"))
+        if len(rows) < len(names):
+            raise ValueError(f"{args.context} has no context of {len(names) - len(rows)} views")
         context, betas = evidence.context, evidence.betas
     pose = priors.variables("conditional", keypoints, context=context)
     start = time.perf_counter()
@@ -216,8 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(args)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(error)
     return 0
 
 

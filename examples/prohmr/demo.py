@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from examples.command_line import DEVICES, device_of, fail
 from examples.data.annotations import Annotations, prohmr_rows
 from examples.data.columns import Columns
 from examples.data.detections import read_detections
@@ -105,7 +107,7 @@ def measure_uncertainty(
 
 def find_people(
     images: Path, keypoints: Path | None = None, boxes: Path | None = None
-) -> tuple[Annotations, Report]:
+) -> tuple[Annotations, NDArray[np.int64], Report]:
     """The people to look at.
 
     Args:
@@ -114,7 +116,8 @@ def find_people(
         boxes: A CSV file of ``image,x,y,width,height``, with or without a header.
 
     Returns:
-        A row for each person, and what cannot be used.
+        A row for each person, the number of each among those of its image where keypoints say so,
+        and what cannot be used.
 
     Raises:
         FileNotFoundError: There is nothing at a path, or no image.
@@ -125,7 +128,7 @@ def find_people(
     if not images.exists():
         raise FileNotFoundError(f"no such file or folder: {images}")
     folder = images if images.is_dir() else images.parent
-    points = None
+    points = numbers = None
     if keypoints is not None:
         found, report = read_detections(keypoints, folder)
         names = found.image_names.tolist()
@@ -133,7 +136,7 @@ def find_people(
         rows = [
             (name, *center, size) for name, center, size in zip(names, centers, sizes, strict=True)
         ]
-        points = to_body_25(found.keypoints_2d, found.skeleton)
+        points, numbers = to_body_25(found.keypoints_2d, found.skeleton), found.person
     elif boxes is not None:
         report = Report(str(boxes), "boxes", unit="person")
         rows = _read_boxes(boxes, report)
@@ -148,7 +151,11 @@ def find_people(
     if points is not None:
         columns["body_keypoints_2d"] = points
     people = prohmr_rows(Columns(columns, str(images)), Report("", ""))
-    return people[people.imgname == images.name] if images.is_file() else people, report
+    person = np.zeros(len(people), np.int64) if numbers is None else numbers
+    if images.is_file():
+        wanted = people.imgname == images.name
+        people, person = people[wanted], person[wanted]
+    return people, person, report
 
 
 def _read_boxes(path: Path, report: Report) -> list[tuple[str, float, float, float]]:
@@ -229,29 +236,28 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--regressor", default="none", metavar="FILE", help="SMPL_to_J19.pkl")
     parser.add_argument("--out", type=Path, default=Path("outputs/prohmr/demo"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
     return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Look at photographs; returns the exit code."""
     args = parse_args(argv)
-    device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
     try:
+        device = device_of(args.device)
         if args.samples < 2:
             raise ValueError(f"expected --samples from 2 up, got {args.samples}")
         options = fit_options(args, use_hips=False)
         if args.fit and args.keypoints is None:
             raise ValueError("--fit needs --keypoints to fit to")
-        people, report = find_people(args.images, args.keypoints, args.boxes)
+        people, _, report = find_people(args.images, args.keypoints, args.boxes)
         folder = args.images if args.images.is_dir() else args.images.parent
         dataset = ImageDataset(people, folder, oriented=True)
         model = load_model(args.checkpoint, device)
         body = load_body(args.body, args.regressor).to(device)
         fitter = ImageFitter(model, body, options) if args.fit else None
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(error)
     if not report.clean:
         print(report, file=sys.stderr)
     args.out.mkdir(parents=True, exist_ok=True)

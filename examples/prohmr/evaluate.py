@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from examples.command_line import DEVICES, device_of, fail
 from examples.data import annotations, multiview
 from examples.data.ambiguous import cut_limbs
 from examples.data.annotations import Annotations
@@ -261,21 +262,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/prohmr"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
     return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; returns the exit code."""
     args = parse_args(argv)
-    device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
     known = ("test", "views", *(info.name for info in DATASETS.values() if info.joints))
     names = args.datasets or [
         name for name in (*known, "MANNEQUIN") if locate(args.data, name)[0].exists()
     ]
     try:
-        if args.device == "cuda" and device == "cpu":
-            raise ValueError("--device cuda: this PyTorch finds no GPU")
+        device = device_of(args.device)
         if args.samples < 1 or min(args.quantised, default=1) < 1:
             raise ValueError("expected --samples and --quantised from 1 up")
         if not names:
@@ -284,8 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = load_model(args.checkpoint, device)
         body = load_body(args.body, args.regressor).to(device)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(error)
     quantised = [n for n in args.quantised if n < args.samples]
     done: list[Evaluation] = []
     results: dict[str, object] = {"checkpoint": str(args.checkpoint), "samples": args.samples}

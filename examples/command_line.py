@@ -1,0 +1,32 @@
+"""What every program says in the same words: the device, and that something is wrong."""
+
+import sys
+
+import torch
+
+__all__ = ["DEVICES", "device_of", "fail"]
+
+DEVICES = ("auto", "cpu", "cuda")
+"""Choices of ``--device``."""
+
+
+def device_of(choice: str) -> torch.device:
+    """The device that a command line asks for.
+
+    Args:
+        choice: One of `DEVICES`; "auto" takes a GPU where there is one.
+
+    Raises:
+        ValueError: There is no GPU, or no such choice.
+    """
+    if choice not in DEVICES:
+        raise ValueError(f"--device must be one of {', '.join(DEVICES)}, got {choice!r}")
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this PyTorch finds no GPU")
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def fail(error: Exception | str) -> int:
+    """Say what is wrong; returns the exit code of bad arguments or data."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
