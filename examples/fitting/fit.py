@@ -134,8 +134,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         print(found)
     context = betas = None
     if args.context is not None:
-        names = list(zip(people.image_names.tolist(), people.person.tolist(), strict=True))
-        evidence, rows = given_context(args.context, names, device)
+        places = list(zip(people.image_names.tolist(), people.person.tolist(), strict=True))
+        evidence, rows = given_context(args.context, places, device)
         if len(rows) < len(people):
             print(f"{len(people) - len(rows)} people are left out: no context in {args.context}")
         people, context, betas = people[rows], evidence.context, evidence.betas

@@ -154,9 +154,9 @@ def run(args: argparse.Namespace) -> None:
     cameras = cameras_for(frame, keypoints, size, None if people is None else FOCAL_PX)
     context = betas = None
     if args.context is not None:
-        evidence, rows = given_context(args.context, names, torch.device("cpu"))
-        if len(rows) < len(names):
-            raise ValueError(f"{args.context} has no context of {len(names) - len(rows)} views")
+        evidence, known = given_context(args.context, names, torch.device("cpu"))
+        if len(known) < len(names):
+            raise ValueError(f"{args.context} has no context of {len(names) - len(known)} views")
         context, betas = evidence.context, evidence.betas
     pose = priors.variables("conditional", keypoints, context=context)
     start = time.perf_counter()

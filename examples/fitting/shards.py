@@ -135,9 +135,9 @@ def _npz(shard: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
             key = next((k for k in ("body_keypoints_2d", "keypoints_2d") if k in file), None)
             if key is None:
                 raise ValueError(f"neither body_keypoints_2d nor keypoints_2d among {file.files}")
-            names = ("imgname", "image_names", "person", "image_size", "context")
+            names = ["imgname", "image_names", "person", "image_size", "context"]
             if "context" in file:
-                names += ("betas",)  # regressed; in files of annotations they are the truth
+                names.append("betas")  # regressed; in files of annotations they are the truth
             return file[key], {name: file[name] for name in names if name in file}
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{shard}: no .npz of keypoints ({error})") from error
@@ -154,7 +154,7 @@ def read_chunk(chunk: Chunk) -> People:
         return _read_json(shard, rows)
     count = chunk.stop - chunk.start
     sizes = np.full((count, 2), np.nan, np.float32)
-    evidence: dict[str, NDArray[np.float32]] = {}
+    context = betas = None
     if shard.suffix == ".npz":
         everything, extra = _npz(shard)
         values = everything[rows]
@@ -163,14 +163,7 @@ def read_chunk(chunk: Chunk) -> People:
         person = extra["person"][rows] if "person" in extra else np.zeros(count, np.int64)
         if "image_size" in extra:
             sizes = extra["image_size"][rows].astype(np.float32)
-        evidence = {
-            name: extra[name][rows].astype(np.float32)
-            for name in ("context", "betas")
-            if name in extra
-        }
-        for name, array in evidence.items():
-            if array.ndim != 2 or len(array) != count:
-                raise ValueError(f"{shard}: expected {name} ({count}, C), got {array.shape}")
+        context, betas = (_evidence(shard, extra, name, rows) for name in ("context", "betas"))
     else:
         table = pq.read_table(shard).slice(chunk.start, count)
         if "keypoints_2d" not in table.column_names:
@@ -192,7 +185,23 @@ def read_chunk(chunk: Chunk) -> People:
     people = _usable(numbers, labels, person.astype(np.int64), values, sizes, report)
     # The number of a row says which of the evidence is its own.
     kept = people.row - chunk.start
-    return replace(people, **{name: array[kept] for name, array in evidence.items()})
+    return replace(
+        people,
+        context=None if context is None else context[kept],
+        betas=None if betas is None else betas[kept],
+    )
+
+
+def _evidence(
+    shard: Path, columns: dict[str, NDArray[Any]], name: str, rows: slice
+) -> NDArray[np.float32] | None:
+    """Some rows (n, C) of a column, if there is one."""
+    if name not in columns:
+        return None
+    array = columns[name][rows]
+    if array.ndim != 2 or len(array) != rows.stop - rows.start:
+        raise ValueError(f"{shard}: expected {name} (N, C), got {columns[name].shape}")
+    return np.asarray(array, np.float32)
 
 
 def _text(value: object) -> str:
