@@ -12,9 +12,10 @@ from torch import Tensor
 from examples.data.keypoints import to_prohmr_44
 from examples.fitting.cameras import FOCAL_PX, Cameras
 from examples.fitting.pose_variables import AnglePose, DensityPose, LatentPose, PoseVariables
-from examples.fitting.priors import PRIOR_FILE, KeypointPrior, PoseMixture, keypoint_squares
+from examples.fitting.priors import KeypointPrior, PoseMixture, keypoint_squares
 from examples.fitting.solver import with_spare
 from examples.fitting.train_prior import CONDITIONAL, MIXTURE, UNCONDITIONAL
+from examples.training.encoded import PRIOR_FILE
 from flowprior import ConditionalPosePrior
 from flowprior.numpy_file import read_npz
 from flowprior.posterior import PosePrior

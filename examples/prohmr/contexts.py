@@ -26,13 +26,13 @@ from tqdm import tqdm
 
 from examples.command_line import DEVICES, device_of, fail
 from examples.data.images import ImageDataset
-from examples.fitting.priors import PRIOR_FILE
 from examples.fitting.train_prior import CONDITIONAL
 from examples.prohmr.demo import find_people
 from examples.prohmr.judging import batches_of, crop_batch
 from examples.prohmr.model import ProHMR, load_model
 from examples.prohmr.sources import read_dataset
 from examples.training.checkpoints import whole_file
+from examples.training.encoded import PRIOR_FILE
 from flowprior.skeleton import BODY_25
 
 __all__ = ["CONTEXTS_FILE", "look", "main"]

@@ -77,6 +77,10 @@ def test_fits_stand_beside_the_regression(folder, tmp_path, capsys):
     assert "| published: + fitting | ProHMR + fitting 55.1 (secondary) | - |" in printed
     assert "several views" in printed
     assert "ProHMR 34.5 (secondary)" in printed
+    pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert pictures == {
+        *("fits_3DPW-TEST.png", "fits_H36M-VAL-MULTIVIEW.png", "views_H36M-VAL-MULTIVIEW.png")
+    }
     results = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert results["fit"]["keypoints"]["pose"] == 20
     assert results["fit"]["views"]["keypoints"] == 1
