@@ -207,13 +207,13 @@ def scales(monkeypatch):
 
 
 def test_half_precision_finds_its_scale_and_goes_on_with_it(data, tmp_path, monkeypatch, capsys):
-    half(monkeypatch, 2.0**40, growth_interval=3)
+    half(monkeypatch, 2.0**21, growth_interval=2)
     seen = scales(monkeypatch)
-    extra = ("--steps", "40", "checkpoint_every=1", "validation={}", "precision=16-mixed")
+    extra = ("--steps", "12", "checkpoint_every=1", "validation={}", "precision=16-mixed")
     assert run(data, tmp_path / "whole", *extra) == 0
     whole = list(seen)
     falls = sum(after < before for before, after in pairwise(whole))
-    assert falls > 3
+    assert falls > 1
     assert any(after > before for before, after in pairwise(whole))  # and grows again
     faults = json.loads((tmp_path / "whole/results.json").read_text())["faults"]
     assert falls <= faults["steps to find the scale of the loss"] <= falls + 1
@@ -224,7 +224,7 @@ def test_half_precision_finds_its_scale_and_goes_on_with_it(data, tmp_path, monk
     log_step = module_file.ProHMRModule._log_step
 
     def interrupted(self, *arguments):
-        if len(seen) == 33:
+        if len(seen) == 9:
             raise KeyboardInterrupt
         log_step(self, *arguments)
 
