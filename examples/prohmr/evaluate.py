@@ -288,7 +288,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     done: list[Evaluation] = []
     results: dict[str, object] = {"checkpoint": str(args.checkpoint), "samples": args.samples}
     if args.fit:
-        results["fit"] = dataclasses.asdict(options)
+        words = dataclasses.asdict(options)
+        del words["keypoints"]["use_hips"]  # each data set has its own
+        results["fit"] = words
     failed = False
     for name in names:
         start = time.perf_counter()

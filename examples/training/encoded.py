@@ -25,6 +25,12 @@ class Encoded(Protocol):
     def network_modules(self) -> nn.Module:
         """What the first file holds the weights of."""
 
+    def eval(self) -> object:
+        """Go into evaluation mode, as every module can."""
+
+    def to(self, device: torch.device | str, /) -> object:
+        """Move to a device, as every module can."""
+
 
 Model = TypeVar("Model", bound=Encoded)
 
@@ -64,6 +70,6 @@ def load_encoded(
     model.prior = ConditionalPosePrior.load(folder / PRIOR_FILE)
     if model.prior.config != expected:
         raise CheckpointError(f"{folder}: encoder and prior are not from one model")
-    assert isinstance(model, nn.Module)
-    model.eval().to(device)
+    model.eval()
+    model.to(device)
     return model
