@@ -1,7 +1,9 @@
 """The data sets of ProHMR by name: where their files are, and how figures on them are taken.
 
-From ``prohmr/configs/datasets.yaml`` and ``prohmr.yaml`` of ``nkolot/ProHMR``. The files are not
-ours to give away; `examples.data.annotations` and `examples.data.multiview` read them.
+From ``prohmr/configs/datasets.yaml`` and ``prohmr.yaml`` of ``nkolot/ProHMR``; AH36M, which the
+supplement evaluates on, has no entry there, so its file name is ours. The files are not ours to
+give away; `examples.data.annotations` and `examples.data.multiview` read them, and
+`examples.data.ambiguous` cuts limbs off any.
 """
 
 from collections.abc import Mapping
@@ -101,6 +103,14 @@ DATASETS: Mapping[str, DatasetInfo] = {
             "as H36M-VAL-P2, with keypoints of OpenPose; never released",
             PROHMR_EVAL_14,
             fits_hips=False,
+        ),
+        DatasetInfo(
+            "AH36M",
+            "ah36m.npz",
+            "h36m/images",
+            "ambiguous Human3.6M of Biggs et al.: as H36M-VAL-P2, boxes that cut limbs off",
+            PROHMR_EVAL_14,
+            fits_hips=True,
         ),
         DatasetInfo(
             "3DPW-TEST",

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
-from examples.arguments import positive
+from examples.command_line import DEVICES, device_of, fail, positive
 from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder, cameras_for
 from examples.fitting.keypoint_fit import fit_people
 from examples.fitting.objective import KeypointWeights
@@ -118,6 +118,10 @@ class Annotator:
 
     def _fit(self, chunk: Chunk, people: People) -> pa.Table:
         keypoints = torch.from_numpy(people.keypoints).to(self.device)
+
+        def given(array: np.ndarray | None) -> torch.Tensor | None:
+            return None if array is None else torch.from_numpy(array).to(self.device)
+
         size = torch.from_numpy(people.image_size).to(self.device)
         cameras = cameras_for("full", keypoints, size, self.focal)
         fits = fit_people(
@@ -125,7 +129,8 @@ class Annotator:
             keypoints,
             BODY_25,
             cameras,
-            self.priors.variables(self.kind, keypoints),
+            self.priors.variables(self.kind, keypoints, context=given(people.context)),
+            betas=given(people.betas),
             weights=self.weights,
             max_iterations=self.steps,
         )
@@ -208,16 +213,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core "
                         "or GPU of the cluster)")  # fmt: skip
     parser.add_argument("--steps", type=positive, default=150, metavar="N", help="most iterations")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="weights")
     return parser.parse_intermixed_args(argv)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Fit what is missing; returns the report."""
-    cuda = args.device != "cpu" and torch.cuda.is_available()
-    if args.device == "cuda" and not cuda:
-        raise ValueError("--device cuda: this PyTorch finds no GPU")
+    cuda = device_of(args.device).type == "cuda"
     weights = overridden(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
     chunks = chunks_of(args.input, args.chunk)
     PriorFolder(args.prior, torch.device("cpu"))  # says at once if it is missing
@@ -309,8 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report = run(args)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(error)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -1,5 +1,6 @@
 """From the words of a command line to priors, pose variables and cameras."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,24 @@ from examples.fitting.pose_variables import AnglePose, DensityPose, LatentPose, 
 from examples.fitting.priors import KeypointPrior, PoseMixture
 from examples.fitting.solver import with_spare
 from examples.fitting.train_prior import CONDITIONAL, MIXTURE, UNCONDITIONAL
+from examples.training.encoded import PRIOR_FILE
 from flowprior import ConditionalPosePrior
 from flowprior.keypoints import keypoint_squares
+from flowprior.numpy_file import read_npz
 from flowprior.posterior import PosePrior
 from flowprior.skeleton import BODY_25, Skeleton
 
-__all__ = ["FRAMES", "KINDS", "POSE_WEIGHTS", "PriorFolder", "cameras_for", "to_body_25"]
+__all__ = [
+    "FRAMES",
+    "KINDS",
+    "POSE_WEIGHTS",
+    "Evidence",
+    "PriorFolder",
+    "cameras_for",
+    "flow_pose",
+    "given_context",
+    "to_body_25",
+]
 
 KINDS = ("conditional", "unconditional", "mixture", "isotropic", "none")
 FRAMES = ("crop", "full", "full-original")
@@ -37,6 +50,85 @@ POSE_WEIGHTS = {
 def to_body_25(keypoints: NDArray[np.float32], skeleton: Skeleton) -> NDArray[np.float32]:
     """Keypoints (N, J, 3) of a detector in OpenPose's order, zeros for those that are not there."""
     return to_prohmr_44(keypoints, skeleton)[:, : BODY_25.num_joints]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a network of the user's own says of P people.
+
+    Args:
+        context: (P, C), of the conditional prior.
+        betas: (P, 10) regressed shape, where a fit starts; None for the mean body.
+    """
+
+    context: Tensor
+    betas: Tensor | None = None
+
+
+def given_context(
+    path: Path, people: Sequence[tuple[str, int]], device: torch.device
+) -> tuple[Evidence, NDArray[np.intp]]:
+    """Read what a network says of some people.
+
+    Args:
+        path: An ``.npz`` file with ``context`` (N, C) and perhaps ``betas`` (N, 10), a row for each
+            person; or with ``image_names`` (N,) and ``person`` (N,) too, which say who is in which
+            row, as `examples.prohmr.contexts` writes it.
+        people: Image and number of each person.
+        device: Where it shall be.
+
+    Returns:
+        The evidence, and whom of the people it is of: all, if the file has no names.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such file, or of other people.
+    """
+    content = read_npz(path)
+    arrays = {}
+    rows: NDArray[np.intp] = np.arange(len(people))
+    places: NDArray[np.intp] = rows
+    count = len(people)
+    if "image_names" in content and "person" in content:
+        images, numbers = (np.asarray(content[name]) for name in ("image_names", "person"))
+        # Where keypoints name no images, theirs are looked for by what they would be called.
+        known = {
+            (image, int(number)): row
+            for row, (name, number) in enumerate(zip(images, numbers, strict=True))
+            for image in (Path(str(name)).stem, str(name))
+        }
+        rows = np.array([n for n, person in enumerate(people) if person in known], np.intp)
+        places = np.array([known[people[row]] for row in rows], np.intp)
+        count = len(images)
+        if not len(rows):
+            raise ValueError(f"{path} is of other people: {images[:1]}, not {people[:1]}")
+    for name, width in (("context", None), ("betas", 10)):
+        if name not in content and name != "context":
+            continue
+        array = np.asarray(content.get(name, ()), np.float32)
+        if array.ndim != 2 or len(array) != count or width not in (None, array.shape[1]):
+            raise ValueError(
+                f"{path}: expected {name} ({count}, {width or 'C'}), one row for each person, got "
+                f"{array.shape}"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"{path}: {name} has NaN or infinity")
+        arrays[name] = torch.from_numpy(array[places]).to(device)
+    return Evidence(**arrays), rows
+
+
+def flow_pose(prior: PosePrior, context: Tensor, *, theta: bool = False) -> PoseVariables:
+    """Pose variables of people whose contexts are known.
+
+    Args:
+        prior: Over SMPL's rotations, in evaluation mode; a frozen one is faster.
+        context: (P, C).
+        theta: Whether theta is fitted instead of the latent.
+    """
+    people = torch.arange(len(context), device=context.device)
+    form = DensityPose if theta else LatentPose
+    with torch.no_grad():
+        return form(prior(context[with_spare(people)])).select(people)
 
 
 @dataclass
@@ -66,10 +158,18 @@ class PriorFolder:
 
     @property
     def network(self) -> KeypointPrior:
-        """The prior conditioned on keypoints."""
+        """The prior conditioned on keypoints, with its encoder."""
         if self._network is None:
             self._network = KeypointPrior.load(self.folder / CONDITIONAL, self.device)
         return self._network
+
+    @property
+    def conditional(self) -> PosePrior:
+        """The conditional flow alone, frozen: whatever its contexts are made of."""
+        if CONDITIONAL not in self._frozen:
+            path = self.folder / CONDITIONAL / PRIOR_FILE
+            self._frozen[CONDITIONAL] = ConditionalPosePrior.load(path, self.device).freeze()
+        return self._frozen[CONDITIONAL]
 
     @property
     def mixture(self) -> PoseMixture:
@@ -99,30 +199,31 @@ class PriorFolder:
                 folder's conditional prior must take it.
 
         Raises:
-            ValueError: There is no such kind.
+            FileNotFoundError: The folder has no such prior.
+            ValueError: There is no such kind, or the contexts are of another width.
         """
         if kind not in KINDS:
             raise ValueError(f"the prior must be one of {', '.join(KINDS)}, got {kind!r}")
-        form = DensityPose if theta else LatentPose
-        people = torch.arange(len(keypoints), device=keypoints.device)
-        with torch.no_grad():
-            if kind == "conditional":
-                if CONDITIONAL not in self._frozen:
-                    self._frozen[CONDITIONAL] = self.network.prior.freeze()
-                more = with_spare(people)
-                if context is None:
-                    context = self.network.context(keypoints[more])
-                else:
-                    context = context[more]
-                return form(self._frozen[CONDITIONAL](context)).select(people)
-            if kind == "unconditional":
-                return form(self.unconditional(None))
+        if kind == "conditional":
+            if context is None:
+                people = torch.arange(len(keypoints), device=keypoints.device)
+                with torch.no_grad():
+                    context = self.network.context(keypoints[with_spare(people)])[: len(people)]
+            return flow_pose(self.conditional, context, theta=theta)
+        if kind == "unconditional":
+            with torch.no_grad():
+                return (DensityPose if theta else LatentPose)(self.unconditional(None))
         mixture = self.mixture
         return AnglePose(mixture.mean_pose, kind, mixture if kind == "mixture" else None)
 
 
 def cameras_for(
-    frame: str, keypoints: Tensor, image_size: Tensor | None, focal: float | None
+    frame: str,
+    keypoints: Tensor,
+    image_size: Tensor | None,
+    focal: float | None,
+    *,
+    box: tuple[Tensor, Tensor] | None = None,
 ) -> Cameras:
     """Cameras of people.
 
@@ -134,11 +235,13 @@ def cameras_for(
         image_size: (N, 2) width and height in pixels, which "crop" does without; who has NaN there
             gets "crop" whatever the frame of the others.
         focal: In pixels of the crop or of the image; 5000 if None.
+        box: Centres (N, 2) and sides (N,) of the crops, pixels; squares around the keypoints if
+            None.
 
     Raises:
         ValueError: The frame needs the size of the image, or there is no such frame.
     """
-    centre, side = keypoint_squares(keypoints)
+    centre, side = keypoint_squares(keypoints) if box is None else box
     if frame == "crop":
         return Cameras.crop(centre, side, focal or FOCAL_PX)
     if frame not in FRAMES:

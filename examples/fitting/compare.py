@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from examples.arguments import positive
+from examples.command_line import positive
 from examples.data.poses import load_poses
 from examples.fitting.cameras import Cameras
 from examples.fitting.choices import KINDS, PriorFolder

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from examples.arguments import positive
+from examples.command_line import DEVICES, device_of, fail, positive
 from examples.data.detections import read_detections
 from examples.data.keypoints import Detections
 from examples.data.poses import load_poses
@@ -28,6 +28,7 @@ from examples.fitting.choices import (
     POSE_WEIGHTS,
     PriorFolder,
     cameras_for,
+    given_context,
     to_body_25,
 )
 from examples.fitting.keypoint_fit import ONE_STAGE, SMPLIFY_STAGES, fit_people
@@ -115,7 +116,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=20, metavar="N", help="most pictures")
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/fit"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the embedded people")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="weights")
     return parser.parse_intermixed_args(argv)
 
@@ -130,16 +131,24 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         focal = args.focal or FOCAL_PX
     else:
         people, found = read_detections(args.data, args.images)
-        sizes, focal = image_sizes(people), args.focal
+        sizes, focal = None, args.focal
     if found is not None:
         print(found)
+    context = betas = None
+    if args.context is not None:
+        places = list(zip(people.image_names.tolist(), people.person.tolist(), strict=True))
+        evidence, rows = given_context(args.context, places, device)
+        if len(rows) < len(people):
+            print(f"{len(people) - len(rows)} people are left out: no context in {args.context}")
+        people, context, betas = people[rows], evidence.context, evidence.betas
     if not len(people):
         raise ValueError(f"{args.data}: nobody to fit")
+    if args.data is not None:
+        sizes = image_sizes(people)
     seen = to_body_25(people.keypoints_2d, people.skeleton)
     keypoints = torch.from_numpy(seen).to(device)
     weights = overridden(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
     folder = PriorFolder(args.prior, device)
-    context, betas = _given_context(args.context, len(people), device)
     pose = folder.variables(args.kind, keypoints, theta=args.theta, context=context)
     frame = args.frame or ("crop" if sizes is None else "full")
     size = None if sizes is None else torch.from_numpy(sizes).to(device)
@@ -185,34 +194,16 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     )
 
 
-def _given_context(
-    path: Path | None, people: int, device: torch.device
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    if path is None:
-        return None, None
-    with np.load(path, allow_pickle=False) as file:
-        if "context" not in file or len(file["context"]) != people:
-            raise ValueError(f"{path}: expected context ({people}, C), one row for each person")
-        context = torch.from_numpy(file["context"].astype(np.float32)).to(device)
-        betas = file["betas"].astype(np.float32) if "betas" in file else None
-    return context, None if betas is None else torch.from_numpy(betas).to(device)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the fit; returns the exit code."""
     args = parse_args(argv)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        print("error: --device cuda: this PyTorch finds no GPU", file=sys.stderr)
-        return 2
-    device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
     # The matrices of a few people are too small for more, and threads that wait for each other
     # take ten times as long.
     torch.set_num_threads(1)
     try:
-        run(args, device)
+        run(args, device_of(args.device))
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(error)
     except KeyboardInterrupt:
         print("\ninterrupted; no results were written", file=sys.stderr)
         return 130

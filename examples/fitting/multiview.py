@@ -14,21 +14,18 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from examples.arguments import positive
+from examples.command_line import fail, positive
 from examples.data.detections import read_detections
 from examples.data.poses import load_poses
-from examples.fitting.cameras import Cameras
-from examples.fitting.choices import PriorFolder, cameras_for, to_body_25
-from examples.fitting.keypoint_fit import first_translation
-from examples.fitting.multiview_objective import MultiviewObjective, MultiviewWeights, mean_rotation
-from examples.fitting.objective import KeypointObjective
+from examples.fitting.choices import PriorFolder, cameras_for, given_context, to_body_25
+from examples.fitting.multiview_fit import Refined, refine
+from examples.fitting.multiview_objective import MultiviewWeights
 from examples.fitting.people import (
     FOCAL_PX,
     IMAGE_PX,
@@ -38,111 +35,17 @@ from examples.fitting.people import (
     hide,
     photograph_bodies,
 )
-from examples.fitting.pose_variables import PoseVariables
 from examples.fitting.settings import overridden
-from examples.fitting.solver import Solution, minimize
 from examples.pictures import MODE, body_views, gallery_picture, write_glb
 from examples.pictures.style import Image
-from flowprior import rotations
 from flowprior.body import BodyModel
 from flowprior.metrics import mpjpe, pa_mpjpe
-from flowprior.skeleton import BODY_25
 
-__all__ = ["REFINED", "Refined", "main", "refine"]
+__all__ = ["REFINED", "main"]
 
 REFINED = "#55a868"  # green, as in the paper's figure 5
 EMBEDDED_PEOPLE = 3
 EMBEDDED_VIEWS = 4
-
-
-@dataclass(frozen=True)
-class Refined:
-    """G people after all of their views have been considered together.
-
-    Args:
-        theta: (G, V, 24, 3, 3) rotations in each view, the root seen from its camera.
-        body_pose: (G, 23, 3, 3) the mean rotations of the body.
-        betas: (G, 10) one shape.
-        transl: (G, V, 3) metres, in each camera's frame.
-        first: (G, V, 24, 3, 3) rotations before, the prior's mode in each view.
-        disagreement: (G, 2) mean angle of the views from their mean rotation, before and after,
-            radians.
-        mask: (G, V) bool, which views there are.
-        solution: How the solver ended.
-    """
-
-    theta: Tensor
-    body_pose: Tensor
-    betas: Tensor
-    transl: Tensor
-    first: Tensor
-    disagreement: Tensor
-    mask: Tensor
-    solution: Solution
-
-
-def refine(
-    body: BodyModel,
-    keypoints: Tensor,
-    cameras: Cameras,
-    pose: PoseVariables,
-    groups: Sequence[Sequence[int]],
-    *,
-    betas: Tensor | None = None,
-    weights: MultiviewWeights | None = None,
-    max_iterations: int = 200,
-    tolerance: float = 1e-7,
-) -> Refined:
-    """Refine the poses of people seen in several views each.
-
-    Args:
-        body: The body.
-        keypoints: (N, 25, 3) of all views in BODY-25 order, pixels and confidence.
-        cameras: Of the N views.
-        pose: Of the N views: latents of a prior over all 24 joints.
-        groups: For each person, the numbers of its views.
-        betas: (N, 10) regressed from each view; the mean body if None.
-        weights: What counts how much.
-        max_iterations: Most steps.
-        tolerance: Relative fall of the objective over one step that is none.
-
-    Returns:
-        The people.
-
-    Raises:
-        ValueError: The prior leaves the root out, or shapes do not fit.
-    """
-    if pose.free_root:
-        raise ValueError("several views need a prior over all 24 joints, the root among them")
-    start = pose.start(len(keypoints))
-    place = first_translation(body, keypoints, BODY_25, cameras, pose, start, betas)
-    views = KeypointObjective(body, keypoints, BODY_25, cameras, pose, place, betas)
-    objective = MultiviewObjective(views, groups, weights)
-    x = objective.start()
-    solution = minimize(objective, x, max_iterations=max_iterations, tolerance_value=tolerance)
-
-    @torch.no_grad()
-    def read(numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        parts = views.parts(objective.unpack(numbers).flatten(0, 1), objective.index.flatten())
-        below, root = objective.body_rotations(parts.theta)
-        mean = mean_rotation(below.transpose(1, 2), objective.mask[:, None])
-        angle = rotations.geodesic_distance(below, mean[:, None]).mean(dim=-1)
-        apart = (objective.mask * angle).sum(dim=1) / objective.mask.sum(dim=1)
-        transl = parts.transl.unflatten(0, (-1, objective.most_views))
-        return torch.cat([root, below], dim=2), mean, apart, transl
-
-    first, _, before, _ = read(x)
-    theta, mean, after, transl = read(solution.x)
-    return Refined(
-        theta=theta,
-        body_pose=mean,
-        betas=solution.x[:, -10:],
-        transl=transl,
-        first=first,
-        disagreement=torch.stack([before, after], dim=1),
-        mask=objective.mask > 0,
-        solution=solution,
-    )
 
 
 def embedded_views(
@@ -208,6 +111,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--evaluate", type=int, metavar="N", help="judge on N held-out poses")
     parser.add_argument("--views", type=int, default=EMBEDDED_VIEWS, metavar="N", help="of these")
     parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
+    parser.add_argument("--context", type=Path, metavar="FILE", help="npz with context (N, C) and "
+                        "perhaps betas (N, 10) of a network of your own")  # fmt: skip
     parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded if left out")
     parser.add_argument("--steps", type=positive, default=200, metavar="N", help="most iterations")
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/multiview"),
@@ -232,23 +137,38 @@ def run(args: argparse.Namespace) -> None:
         generator = torch.Generator().manual_seed(args.seed)
         people, keypoints = embedded_views(held_out[rows], body, args.views, generator)
         groups = torch.arange(len(keypoints)).reshape(-1, args.views).tolist()
+        names = [(f"view{row}", 0) for row in range(len(keypoints))]
         size = torch.full((len(keypoints), 2), IMAGE_PX)
     else:
-        seen = []
+        seen, names = [], []
         for path in args.data:
             found, report = read_detections(path)
             print(report)
             if len(found) != 1:
                 raise ValueError(f"{path}: expected one person in each view, found {len(found)}")
             seen.append(to_body_25(found.keypoints_2d, found.skeleton))
+            names.append((str(found.image_names[0]), int(found.person[0])))
         keypoints = torch.from_numpy(np.concatenate(seen))
         groups = [list(range(len(seen)))]
     frame = "crop" if people is None else "full"
     cameras = cameras_for(frame, keypoints, size, None if people is None else FOCAL_PX)
-    pose = priors.variables("conditional", keypoints)
+    context = betas = None
+    if args.context is not None:
+        evidence, known = given_context(args.context, names, torch.device("cpu"))
+        if len(known) < len(names):
+            raise ValueError(f"{args.context} has no context of {len(names) - len(known)} views")
+        context, betas = evidence.context, evidence.betas
+    pose = priors.variables("conditional", keypoints, context=context)
     start = time.perf_counter()
     refined = refine(
-        body, keypoints, cameras, pose, groups, weights=weights, max_iterations=args.steps
+        body,
+        keypoints,
+        cameras,
+        pose,
+        groups,
+        betas=betas,
+        weights=weights,
+        max_iterations=args.steps,
     )
     seconds = time.perf_counter() - start
 
@@ -270,21 +190,10 @@ def run(args: argparse.Namespace) -> None:
     }
     if people is not None:
         betas = refined.betas.repeat_interleave(args.views, dim=0)
-        fused = torch.cat(
-            [
-                refined.theta[:, :, :1],
-                refined.body_pose[:, None].expand(-1, args.views, -1, -1, -1),
-            ],
-            dim=2,
-        )
-        naive = mean_rotation(refined.first.transpose(1, 2))[:, 1:]
-        averaged = torch.cat(
-            [refined.first[:, :, :1], naive[:, None].expand(-1, args.views, -1, -1, -1)], dim=2
-        )
         for name, theta in (
             ("alone", refined.first),
-            ("averaged", averaged),
-            ("together", fused),
+            ("averaged", refined.averaged),
+            ("together", refined.together),
         ):
             error, aligned = view_errors(theta.flatten(0, 1), people.joints, body, betas)
             results[name] = {"mpjpe_mm": round(error, 1), "pa_mpjpe_mm": round(aligned, 1)}
@@ -312,8 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(args)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(error)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130

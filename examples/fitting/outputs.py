@@ -14,7 +14,14 @@ from examples.pictures import MODE, Camera, body_views, overlay_bodies, side_by_
 from examples.pictures.style import Image
 from flowprior.body import BodyModel
 
-__all__ = ["fit_picture", "fits_to_arrays", "person_report", "write_bodies", "write_fits"]
+__all__ = [
+    "fit_picture",
+    "fits_to_arrays",
+    "mark",
+    "person_report",
+    "write_bodies",
+    "write_fits",
+]
 
 UPRIGHT = np.array([1.0, -1.0, -1.0])
 MARK = np.array([255, 190, 0], np.uint8)
@@ -131,12 +138,12 @@ def fit_picture(
     frame = _crop(image, corner, side, height)
     principal = (fits.principal_point_px[row].cpu().numpy() - corner) * zoom
     camera = Camera(float(fits.focal_px[row]) * zoom, (float(principal[0]), float(principal[1])))
-    marked = _mark(frame, (seen - corner) * zoom)
+    marked = mark(frame, (seen - corner) * zoom)
     behind = vertices[:, 2].min() <= 0.05
     over = frame if behind else overlay_bodies(frame, vertices, faces, camera, colours=colour)
     upright = (vertices - vertices.mean(axis=0)) * UPRIGHT
     views = body_views(upright, faces, views=("front", "side"), colours=colour, height=height)
-    return side_by_side([marked, _mark(over, (seen - corner) * zoom), views], gap=8)
+    return side_by_side([marked, mark(over, (seen - corner) * zoom), views], gap=8)
 
 
 def _crop(given: Image | None, corner: NDArray[np.floating], side: float, height: int) -> Image:
@@ -154,8 +161,16 @@ def _crop(given: Image | None, corner: NDArray[np.floating], side: float, height
     return np.asarray(warped, np.uint8)
 
 
-def _mark(image: Image, points: NDArray[np.floating]) -> Image:
-    """Dots where keypoints were seen."""
+def mark(image: Image, points: NDArray[np.floating]) -> Image:
+    """Dots where keypoints were seen.
+
+    Args:
+        image: (H, W, 3) uint8, which stays as it is.
+        points: (K, 2) pixels.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     import cv2
 
     drawn = np.ascontiguousarray(image)

@@ -10,16 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from examples.lifting.model import MartinezEncoder
-from flowprior import ConditionalPosePrior, PosePosterior, checkpoint
-from flowprior.checkpoint import CheckpointError, ModelFile
+from examples.training.encoded import load_encoded, save_encoded
+from flowprior import ConditionalPosePrior, PosePosterior
 from flowprior.keypoints import keypoint_context
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import BODY_25
 
 __all__ = ["KeypointPrior", "PoseMixture"]
-
-ENCODER_FILE = "encoder.safetensors"
-PRIOR_FILE = "prior.safetensors"
 
 
 class KeypointPrior(nn.Module):
@@ -54,34 +51,18 @@ class KeypointPrior(nn.Module):
         """Posterior over theta given keypoints (B, 25, 3), pixels and confidence."""
         return self.prior(self.context(keypoints))
 
+    def network_modules(self) -> nn.Module:
+        """The encoder."""
+        return self.encoder
+
     def save(self, folder: Path) -> None:
         """Write ``prior.safetensors`` and ``encoder.safetensors`` to an existing folder."""
-        checkpoint.save(folder / ENCODER_FILE, ModelFile(self.encoder.state_dict(), self.config))
-        self.prior.save(folder / PRIOR_FILE)
+        save_encoded(self, folder)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "KeypointPrior":
-        """Read a prior written by `save`, in evaluation mode.
-
-        Args:
-            folder: The folder with the two files.
-            device: Where its weights shall be.
-
-        Raises:
-            FileNotFoundError: One of the files is missing.
-            CheckpointError: A file is damaged, or they are not from one model.
-        """
-        file = checkpoint.load(folder / ENCODER_FILE)
-        try:
-            model = cls(**file.config)
-            model.encoder.load_state_dict(dict(file.tensors))
-        except (TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{folder / ENCODER_FILE} is not an encoder: {error}") from error
-        expected = model.prior.config
-        model.prior = ConditionalPosePrior.load(folder / PRIOR_FILE)
-        if model.prior.config != expected:
-            raise CheckpointError(f"{folder}: encoder and prior are not from one model")
-        return model.eval().to(device)
+        """Read a model written by `save`, see `examples.training.encoded.load_encoded`."""
+        return load_encoded(cls, folder, device)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
 """The people of a large set: shards of several formats, cut into chunks of work.
 
 A set is a file or a folder of shards: ``.npz`` files with ``body_keypoints_2d`` (N, 25, 3), as
-ProHMR's, or ``keypoints_2d`` of any size that a detector gives, and perhaps ``imgname`` and
-``image_size`` (N, 2); ``.parquet`` files with a column ``keypoints_2d`` of as many numbers, and
-perhaps ``image_name``, ``person``, ``width`` and ``height``; and folders of OpenPose's JSON.
+ProHMR's, or ``keypoints_2d`` of any size that a detector gives, and perhaps ``imgname``,
+``image_size`` (N, 2), ``context`` (N, C) of a network and ``betas`` (N, 10) that it regressed with
+it, as `examples.prohmr.contexts` writes them; ``.parquet`` files with a column ``keypoints_2d`` of
+as many numbers, and perhaps ``image_name``, ``person``, ``width`` and ``height``; and folders of
+OpenPose's JSON.
 
 A chunk is a range of one shard. Its name says which, so that what has been done is known by name.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,8 @@ class People:
         keypoints: (N, 25, 3) BODY-25, pixels and confidence.
         image_size: (N, 2) pixels; NaN where unknown.
         report: What was left out.
+        context: (N, C) of a network, if the shard has it.
+        betas: (N, 10) regressed together with that.
     """
 
     row: NDArray[np.int64]
@@ -66,6 +70,8 @@ class People:
     keypoints: NDArray[np.float32]
     image_size: NDArray[np.float32]
     report: Report
+    context: NDArray[np.float32] | None = None
+    betas: NDArray[np.float32] | None = None
 
 
 def chunks_of(path: Path, size: int) -> list[Chunk]:
@@ -129,7 +135,9 @@ def _npz(shard: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
             key = next((k for k in ("body_keypoints_2d", "keypoints_2d") if k in file), None)
             if key is None:
                 raise ValueError(f"neither body_keypoints_2d nor keypoints_2d among {file.files}")
-            names = ("imgname", "image_names", "person", "image_size")
+            names = ["imgname", "image_names", "person", "image_size", "context"]
+            if "context" in file:
+                names.append("betas")  # regressed; in files of annotations they are the truth
             return file[key], {name: file[name] for name in names if name in file}
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{shard}: no .npz of keypoints ({error})") from error
@@ -146,6 +154,7 @@ def read_chunk(chunk: Chunk) -> People:
         return _read_json(shard, rows)
     count = chunk.stop - chunk.start
     sizes = np.full((count, 2), np.nan, np.float32)
+    context = betas = None
     if shard.suffix == ".npz":
         everything, extra = _npz(shard)
         values = everything[rows]
@@ -154,6 +163,7 @@ def read_chunk(chunk: Chunk) -> People:
         person = extra["person"][rows] if "person" in extra else np.zeros(count, np.int64)
         if "image_size" in extra:
             sizes = extra["image_size"][rows].astype(np.float32)
+        context, betas = (_evidence(shard, extra, name, rows) for name in ("context", "betas"))
     else:
         table = pq.read_table(shard).slice(chunk.start, count)
         if "keypoints_2d" not in table.column_names:
@@ -172,7 +182,26 @@ def read_chunk(chunk: Chunk) -> People:
     numbers = np.arange(chunk.start, chunk.stop)
     labels = np.array(given or [f"row {number}" for number in numbers], np.str_)
     report = Report(str(shard), "keypoints", unit="person", rows=count)
-    return _usable(numbers, labels, person.astype(np.int64), values, sizes, report)
+    people = _usable(numbers, labels, person.astype(np.int64), values, sizes, report)
+    # The number of a row says which of the evidence is its own.
+    kept = people.row - chunk.start
+    return replace(
+        people,
+        context=None if context is None else context[kept],
+        betas=None if betas is None else betas[kept],
+    )
+
+
+def _evidence(
+    shard: Path, columns: dict[str, NDArray[Any]], name: str, rows: slice
+) -> NDArray[np.float32] | None:
+    """Some rows (n, C) of a column, if there is one."""
+    if name not in columns:
+        return None
+    array = columns[name][rows]
+    if array.ndim != 2 or len(array) != rows.stop - rows.start:
+        raise ValueError(f"{shard}: expected {name} (N, C), got {columns[name].shape}")
+    return np.asarray(array, np.float32)
 
 
 def _text(value: object) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from examples.arguments import positive
+from examples.command_line import positive
 from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
 from examples.fitting.people import detect, hide, photograph_bodies

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.arguments import natural, positive
+from examples.command_line import DEVICES, device_of, fail, natural, positive
 from examples.data.cameras import Views
 from examples.data.poses import PoseSet, load_poses
 from examples.lifting.figures import upright
@@ -226,7 +226,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--device",
-        choices=("auto", "cpu", "cuda"),
+        choices=DEVICES,
         default="auto",
         help="auto takes a GPU if there is one (default: %(default)s)",
     )
@@ -304,16 +304,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     shown = sys.argv[1:] if argv is None else list(argv)
     command = shlex.join(["python", "-m", "examples.lifting.demo", *shown])
-    if args.device == "cuda" and not torch.cuda.is_available():
-        return _fail("--device cuda: this PyTorch finds no GPU")
-    device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
     try:
+        device = device_of(args.device)
         poses = load_poses(args.data, args.seed)
         if not len(poses.part(args.split)):
-            return _fail(f"{poses.source}: no subject is in the {args.split} part")
+            return fail(f"{poses.source}: no subject is in the {args.split} part")
         args.out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        return _fail(str(error))
+        return fail(error)
 
     if not poses.report.clean:
         print(poses.report, file=sys.stderr)
@@ -332,11 +330,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\n{format_table(results['metrics'])}\n")
     print(f"{results['seconds']['total']:.0f} s; results, model and pictures are in {args.out}")
     return 0
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

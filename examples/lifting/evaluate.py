@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from examples.command_line import DEVICES, device_of, fail
 from examples.lifting.config import Config, read_config
 from examples.lifting.figures import figure_4
 from examples.lifting.judging import COUNTS, Judgement, Plan, judge
@@ -124,17 +125,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of which samples are reduced by k-means (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; returns the exit code."""
     args = parse_args(argv)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        return _fail("--device cuda: this PyTorch finds no GPU")
-    device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
     try:
+        device = device_of(args.device)
         lifters = {folder.name: load_lifter(folder, device)[0] for folder in args.model}
         if len(lifters) < len(args.model):
             raise ValueError("two of the --model folders have the same name")
@@ -148,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.mkdir(parents=True, exist_ok=True)
         plan = make_plan(args)
     except (OSError, ValueError, CheckpointError) as error:
-        return _fail(str(error))
+        return fail(error)
     try:
         judged = judge_all(lifters, sources, plan, args, device)
     except KeyboardInterrupt:
@@ -301,11 +300,6 @@ def protocol_table(means: Mapping[str, Mapping[str, float]]) -> list[str]:
     names = list(next(iter(means.values())))
     rows = [[name, *(f"{errors[key]:.1f}" for key in names)] for name, errors in means.items()]
     return ["Means over the actions (protocol 1)", markdown(["method", *names], rows)]
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -6,16 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from examples.data.cameras import IMAGE_PX
-from flowprior import ConditionalPosePrior, PosePosterior, checkpoint
-from flowprior.checkpoint import CheckpointError, ModelFile
+from examples.training.encoded import load_encoded, save_encoded
+from flowprior import ConditionalPosePrior, PosePosterior
 from flowprior.skeleton import H36M_17
 
 __all__ = ["INPUTS", "KeypointReader", "LiftingModel", "MartinezEncoder", "keypoint_features"]
 
 INPUTS = ("flags", "standardised")
 PIXELS_PER_UNIT = IMAGE_PX / 4
-ENCODER_FILE = "encoder.safetensors"
-PRIOR_FILE = "prior.safetensors"
 
 
 def keypoint_features(keypoints: Tensor, visible: Tensor) -> Tensor:
@@ -196,34 +194,15 @@ class LiftingModel(nn.Module):
         """Posterior over theta of keypoints (B, 17, 2) in pixels, ``visible`` (B, 17) bool."""
         return self.prior(self.context(keypoints, visible))
 
+    def network_modules(self) -> nn.Module:
+        """The encoder and what it reads with."""
+        return nn.ModuleDict({"encoder": self.encoder, "reader": self.reader})
+
     def save(self, folder: Path) -> None:
         """Write ``prior.safetensors`` and ``encoder.safetensors`` to an existing folder."""
-        weights = {"encoder": self.encoder, "reader": self.reader}
-        tensors = nn.ModuleDict(weights).state_dict()
-        checkpoint.save(folder / ENCODER_FILE, ModelFile(tensors, self.config))
-        self.prior.save(folder / PRIOR_FILE)
+        save_encoded(self, folder)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "LiftingModel":
-        """Read a model written by `save`, in evaluation mode.
-
-        Args:
-            folder: The folder with the two files.
-            device: Where its weights shall be.
-
-        Raises:
-            FileNotFoundError: One of the files is missing.
-            CheckpointError: A file is damaged, or they are not from one model.
-        """
-        file = checkpoint.load(folder / ENCODER_FILE)
-        try:
-            model = cls(**file.config)
-            weights = {"encoder": model.encoder, "reader": model.reader}
-            nn.ModuleDict(weights).load_state_dict(dict(file.tensors))
-        except (TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{folder / ENCODER_FILE} is not an encoder: {error}") from error
-        expected = model.prior.config
-        model.prior = ConditionalPosePrior.load(folder / PRIOR_FILE)
-        if model.prior.config != expected:
-            raise CheckpointError(f"{folder}: encoder and prior are not from one model")
-        return model.eval().to(device)
+        """Read a model written by `save`, see `examples.training.encoded.load_encoded`."""
+        return load_encoded(cls, folder, device)

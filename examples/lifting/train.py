@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from examples.command_line import DEVICES, device_of, fail
 from examples.lifting.config import CONFIGS, Config, read_config
 from examples.lifting.methods import FlowLifter
 from examples.lifting.module import LiftingModule, make_lifter
@@ -70,7 +71,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, metavar="N", help="instead of the file's")
     parser.add_argument("--seed", type=int, metavar="N", help="instead of the file's")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="any setting instead of the file's"
     )
@@ -87,11 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    if args.device == "cuda" and not torch.cuda.is_available():
-        return _fail("--device cuda: this PyTorch finds no GPU")
-    on_gpu = args.device != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
     try:
+        device = device_of(args.device)
+        on_gpu = device.type == "cuda"
+        if on_gpu:
+            device = torch.device("cuda", local)
         config = read_config(
             config_path(args.config), args.overrides, steps=args.steps, seed=args.seed
         )
@@ -106,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lifter = make_lifter(config, sources.parts["train"], device)
         trainer = make_trainer(config, args.out, on_gpu, "val" in sources.parts)
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        return _fail(str(error).strip())
+        return fail(str(error).strip())
     val = sources.parts.get("val")
     generator = torch.Generator(device).manual_seed(seed_of(config.seed, 3))
     held_out = None if val is None else val.held_out(config.val_views, generator)
@@ -243,11 +244,6 @@ def finish(
     write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
     shown = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
     print(f"{trainer.global_step} steps; {shown or 'no validation'}; results are in {out}")
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

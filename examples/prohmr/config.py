@@ -15,7 +15,7 @@ __all__ = ["CONFIGS", "Config", "config_path", "read_config"]
 CONFIGS = Path(__file__).parent / "configs"
 
 SCHEDULES = ("constant", "cosine")
-PRECISIONS = ("32-true", "bf16-mixed")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 LOGGERS = ("csv", "tensorboard", "none")
 AUGMENTATIONS = ("none", "prohmr", "gentle")
 # Enough to see new positions of a person, not so much that a short training gets lost.

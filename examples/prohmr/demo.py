@@ -2,11 +2,12 @@ r"""See what a model makes of photographs: the mode, samples, and how sure it is
 
     python -m examples.prohmr.demo PHOTOS --checkpoint model.safetensors
     python -m examples.prohmr.demo PHOTOS --checkpoint prohmr.pt --keypoints OPENPOSE \
-        --body SMPL_NEUTRAL.pkl --regressor SMPL_to_J19.pkl
+        --body SMPL_NEUTRAL.pkl --regressor SMPL_to_J19.pkl --fit
 
 Whose box? That around OpenPose's or COCO's keypoints (--keypoints), that of a file (--boxes, lines
 of ``image,x,y,width,height`` in pixels), else the whole image is taken for one person. A checkpoint
-of the original works as it is.
+of the original works as it is. --fit also fits a body to the keypoints, with the model's posterior
+as the prior, and draws it beside the regression.
 """
 
 import argparse
@@ -16,22 +17,30 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from examples.command_line import DEVICES, device_of, fail
 from examples.data.annotations import Annotations, prohmr_rows
 from examples.data.columns import Columns
 from examples.data.detections import read_detections
 from examples.data.images import ImageDataset, collate, decode
 from examples.data.report import Report
+from examples.fitting.choices import to_body_25
+from examples.fitting.keypoint_fit import Fits
+from examples.fitting.outputs import fits_to_arrays, person_report
 from examples.pictures.images import save_image, side_by_side
 from examples.pictures.meshes import body_views, uncertainty_colours, write_glb
 from examples.pictures.style import MODE, SAMPLES
+from examples.prohmr.fit_arguments import add_fit_arguments, fit_options
+from examples.prohmr.fits import FEWEST_KEYPOINTS, ImageFitter, Seen
 from examples.prohmr.judging import crop_batch
 from examples.prohmr.model import load_model
-from examples.prohmr.pictures import SIDE_PX, person_picture
+from examples.prohmr.pictures import FITTED, SIDE_PX, fit_picture, person_picture
 from examples.prohmr.train import load_body
 from examples.training.checkpoints import write_text
 from flowprior import rotations
@@ -98,7 +107,7 @@ def measure_uncertainty(
 
 def find_people(
     images: Path, keypoints: Path | None = None, boxes: Path | None = None
-) -> tuple[Annotations, Report]:
+) -> tuple[Annotations, NDArray[np.int64], Report]:
     """The people to look at.
 
     Args:
@@ -107,7 +116,8 @@ def find_people(
         boxes: A CSV file of ``image,x,y,width,height``, with or without a header.
 
     Returns:
-        A row for each person, and what cannot be used.
+        A row for each person, the number of each among those of its image where keypoints say so,
+        and what cannot be used.
 
     Raises:
         FileNotFoundError: There is nothing at a path, or no image.
@@ -118,6 +128,7 @@ def find_people(
     if not images.exists():
         raise FileNotFoundError(f"no such file or folder: {images}")
     folder = images if images.is_dir() else images.parent
+    points = numbers = None
     if keypoints is not None:
         found, report = read_detections(keypoints, folder)
         names = found.image_names.tolist()
@@ -125,20 +136,26 @@ def find_people(
         rows = [
             (name, *center, size) for name, center, size in zip(names, centers, sizes, strict=True)
         ]
+        points, numbers = to_body_25(found.keypoints_2d, found.skeleton), found.person
     elif boxes is not None:
         report = Report(str(boxes), "boxes", unit="person")
         rows = _read_boxes(boxes, report)
     else:
         report = Report(str(images), "images", unit="person")
         rows = _whole_images(images, report)
-    if images.is_file():
-        rows = [row for row in rows if row[0] == images.name]
-    columns = {
+    columns: dict[str, object] = {
         "imgname": [name for name, *_ in rows],
         "center": np.array([[x, y] for _, x, y, _ in rows], np.float32).reshape(-1, 2),
         "scale": np.array([size for *_, size in rows], np.float32),
     }
-    return prohmr_rows(Columns(columns, str(images)), Report("", "")), report
+    if points is not None:
+        columns["body_keypoints_2d"] = points
+    people = prohmr_rows(Columns(columns, str(images)), Report("", ""))
+    person = np.zeros(len(people), np.int64) if numbers is None else numbers
+    if images.is_file():
+        wanted = people.imgname == images.name
+        people, person = people[wanted], person[wanted]
+    return people, person, report
 
 
 def _read_boxes(path: Path, report: Report) -> list[tuple[str, float, float, float]]:
@@ -182,13 +199,31 @@ def _whole_images(images: Path, report: Report) -> list[tuple[str, float, float,
     return rows
 
 
+def describe_fit(fits: Fits, body: BodyModel) -> dict[str, Any]:
+    """SMPL parameters of the first of some fits, and how good it is, for JSON.
+
+    Args:
+        fits: The fits.
+        body: On their device.
+    """
+    pose = rotations.matrix_to_rotvec(fits.theta[0])
+    return {
+        "global_orient": pose[0].tolist(),
+        "body_pose": pose[1:].flatten().tolist(),
+        **person_report(fits_to_arrays(fits, body), 0),
+        "focal_px": float(fits.focal_px[0]),
+        "principal_point_px": fits.principal_point_px[0].tolist(),
+    }
+
+
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.prohmr.demo",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Written to --out for each person: a picture, a GLB file; and people.json.\n"
+        epilog="Written to --out for each person: a picture, with --fit another of before and "
+        "after,\na GLB file; and people.json.\n"
         "Exit code: 0 done, 1 some images could not be used, 2 bad arguments or data.",
     )
     parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder or an image")
@@ -196,31 +231,33 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keypoints", type=Path, metavar="PATH", help="OpenPose's or COCO's JSON")
     parser.add_argument("--boxes", type=Path, metavar="FILE", help="image,x,y,width,height")
     parser.add_argument("--samples", type=int, default=100, metavar="N", help="(%(default)s)")
+    add_fit_arguments(parser)
     parser.add_argument("--body", default="embedded", metavar="FILE", help="(%(default)s)")
     parser.add_argument("--regressor", default="none", metavar="FILE", help="SMPL_to_J19.pkl")
     parser.add_argument("--out", type=Path, default=Path("outputs/prohmr/demo"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    return parser.parse_args(argv)
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Look at photographs; returns the exit code."""
     args = parse_args(argv)
-    device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
     try:
-        if args.device == "cuda" and device == "cpu":
-            raise ValueError("--device cuda: this PyTorch finds no GPU")
+        device = device_of(args.device)
         if args.samples < 2:
             raise ValueError(f"expected --samples from 2 up, got {args.samples}")
-        people, report = find_people(args.images, args.keypoints, args.boxes)
+        options = fit_options(args, use_hips=False)
+        if args.fit and args.keypoints is None:
+            raise ValueError("--fit needs --keypoints to fit to")
+        people, _, report = find_people(args.images, args.keypoints, args.boxes)
         folder = args.images if args.images.is_dir() else args.images.parent
         dataset = ImageDataset(people, folder, oriented=True)
         model = load_model(args.checkpoint, device)
         body = load_body(args.body, args.regressor).to(device)
+        fitter = ImageFitter(model, body, options) if args.fit else None
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(error)
     if not report.clean:
         print(report, file=sys.stderr)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -252,12 +289,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         picture = person_picture(crop[0], out, 0, body, generator=generator)
         save_image(args.out / f"{name}.png", side_by_side([picture, coloured]))
+        shown = {"mode": MODE, **{f"sample {i + 1}": SAMPLES[i % len(SAMPLES)] for i in range(4)}}
+        fitted = {}
+        if fitter is not None and fitter.countable(batch.keypoints_2d)[0] < FEWEST_KEYPOINTS:
+            print(f"{name}: fewer than {FEWEST_KEYPOINTS} keypoints to fit to", file=sys.stderr)
+            unused += 1
+        elif fitter is not None:
+            seen = Seen.of(batch)
+            fits = fitter.fit(out, seen)
+            fitted["fit"] = describe_fit(fits, body)
+            drawn = fit_picture(crop[0], out, fits, 0, seen, body)
+            save_image(args.out / f"{name}_fit.png", drawn)
+            with torch.no_grad():
+                body_of_fit = body(fits.theta, fits.betas).vertices.double().cpu().numpy()
+            upright = np.concatenate([upright, body_of_fit * np.array([1.0, -1.0, -1.0])])
+            shown["fit"] = FITTED
         write_glb(
             args.out / f"{name}.glb",
             upright,
             faces,
-            colours=[MODE, *(SAMPLES[i % len(SAMPLES)] for i in range(4))],
-            names=["mode", *(f"sample {i + 1}" for i in range(4))],
+            colours=list(shown.values()),
+            names=list(shown),
             spacing=1.2,
         )
         rotation = rotations.matrix_to_rotvec(model.prior.smpl_params(mode)["body_pose"][0])
@@ -272,10 +324,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "camera": out.camera[0].tolist(),
                 "spread_mm": sure.limbs_mm,
                 "entropy_nats": sure.entropy_nats,
+                **fitted,
             }
         )
         limbs = ", ".join(f"{limb} {spread:.0f}" for limb, spread in sure.limbs_mm.items())
         print(f"{name}: spread in mm: {limbs}")
+        if "fit" in fitted:
+            print(f"{name}: keypoints met to {fitted['fit']['error_px']:.1f} px")
     write_text(args.out / "people.json", json.dumps(entries, indent=2) + "\n")
     print(f"{len(entries)} people; pictures and GLB files are in {args.out}")
     return 1 if unused else 0

@@ -2,12 +2,14 @@
 
     python -m examples.prohmr.embedded --out outputs/prohmr/data --images 8000
 
-writes ``train.npz``, ``val.npz``, ``test.npz`` (ProHMR's annotations), ``mocap.npz`` (poses and
+writes ``train.npz``, ``val.npz``, ``test.npz`` (ProHMR's annotations), ``views.pkl`` (people of the
+test part from several sides each, in ProHMR's format for several views), ``mocap.npz`` (poses and
 shapes for the discriminator) and ``images/``. The three parts share no person.
 """
 
 import argparse
 import json
+import pickle
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -28,12 +30,14 @@ from flowprior.body import BodyModel
 from flowprior.body_file import read_body
 from flowprior.skeleton import BODY_25, PROHMR_44
 
-__all__ = ["FILES", "Scene", "Studio", "is_complete", "main", "write_dataset"]
+__all__ = ["FILES", "Scene", "Studio", "is_complete", "main", "write_dataset", "write_views"]
 
 FILES = {"train": "train.npz", "val": "val.npz", "test": "test.npz"}
 MOCAP = "mocap.npz"
+VIEWS = "views"
 DONE = "dataset.json"
 SHARES = {"train": 0.9, "val": 0.04, "test": 0.06}
+GROUP_SHARE = 0.01  # people seen from several sides, of the images
 CHUNK = 64
 MOCAP_POSES = 20_000
 BOX_FACTOR = 1.2
@@ -97,13 +101,52 @@ class Studio:
         pose = torch.from_numpy(np.asarray(rotvecs, np.float64))
         pose[:, 0] = _seen_from_somewhere(pose[:, 0], rng)
         betas = torch.from_numpy(np.clip(rng.normal(size=(count, 10)), -2, 2))
+        return self._paint_all(pose, betas, rng)
+
+    def paint_views(
+        self, rotvecs: NDArray[np.floating], views: int, rng: np.random.Generator
+    ) -> list[list[Scene]]:
+        """Paint people from several sides: one pose, one shape, the same clothes in all views.
+
+        Args:
+            rotvecs: (N, 24, 3), SMPL's pose, y up, heading anywhere.
+            views: V sides, spread about each person, up to 15 degrees from an even spread.
+            rng: As in `paint`.
+
+        Returns:
+            V scenes of each of N people.
+        """
+        count = len(rotvecs)
+        pose = torch.from_numpy(np.asarray(rotvecs, np.float64)).repeat_interleave(views, dim=0)
+        even = 2 * np.pi * np.arange(views) / views
+        heading = rng.uniform(-np.pi, np.pi, (count, 1)) + even
+        heading = heading + rng.uniform(-1, 1, heading.shape) * np.radians(15)
+        pose[:, 0] = _turned_to(pose[:, 0], heading.reshape(-1), rng)
+        betas = np.repeat(np.clip(rng.normal(size=(count, 10)), -2, 2), views, axis=0)
+        worn = [dress(self.template, self.weights, rng) for _ in range(count)]
+        clothes = [worn[row // views] for row in range(count * views)]
+        scenes = self._paint_all(pose, torch.from_numpy(betas), rng, clothes)
+        return [scenes[start : start + views] for start in range(0, len(scenes), views)]
+
+    def _paint_all(
+        self,
+        pose: Tensor,
+        betas: Tensor,
+        rng: np.random.Generator,
+        clothes: Sequence[NDArray[np.float64]] | None = None,
+    ) -> list[Scene]:
         posed = self.body(pose, betas)
         keypoints = self.body.regress(posed, PROHMR_44).numpy()
         return [
             self._paint_one(
-                pose[i].numpy(), betas[i].numpy(), posed.vertices[i].numpy(), keypoints[i], rng
+                pose[i].numpy(),
+                betas[i].numpy(),
+                posed.vertices[i].numpy(),
+                keypoints[i],
+                rng,
+                None if clothes is None else clothes[i],
             )
-            for i in range(count)
+            for i in range(len(pose))
         ]
 
     def _paint_one(
@@ -113,6 +156,7 @@ class Studio:
         vertices: NDArray[np.float64],
         keypoints: NDArray[np.float64],
         rng: np.random.Generator,
+        colours: NDArray[np.float64] | None,
     ) -> Scene:
         size = self.size
         # Far or near, at a focal length that makes the person 0.55 to 0.9 of the picture.
@@ -130,7 +174,8 @@ class Studio:
             return focal * plane + (size - 1) / 2
 
         pixels, points = project(vertices), project(keypoints)
-        colours = dress(self.template, self.weights, rng)
+        if colours is None:
+            colours = dress(self.template, self.weights, rng)
         behind = backdrop(size, rng)
         painting = paint_body(behind, vertices, self.faces, pixels, colours, rng)
         seen = ((points > -0.5) & (points < size - 0.5)).all(axis=1)
@@ -155,11 +200,15 @@ class Studio:
 
 def _seen_from_somewhere(root: Tensor, rng: np.random.Generator) -> Tensor:
     """Roots (N, 3) turned to a new heading, mostly towards a camera at some height."""
-    matrix = roma.rotvec_to_rotmat(root)
-    heading = torch.atan2(matrix[:, 0, 2], matrix[:, 2, 2])
     front = rng.normal(0, np.radians(40), len(root))
     anywhere = rng.uniform(-np.pi, np.pi, len(root))
-    turn = np.where(rng.random(len(root)) < 0.75, front, anywhere)
+    return _turned_to(root, np.where(rng.random(len(root)) < 0.75, front, anywhere), rng)
+
+
+def _turned_to(root: Tensor, turn: NDArray[np.float64], rng: np.random.Generator) -> Tensor:
+    """Roots (N, 3) turned to headings (N,), 0 towards a camera, which is at some height."""
+    matrix = roma.rotvec_to_rotmat(root)
+    heading = torch.atan2(matrix[:, 0, 2], matrix[:, 2, 2])
     pitch = rng.uniform(np.radians(-10), np.radians(25), len(root))
     yaw = _about((0.0, 1.0, 0.0), torch.from_numpy(turn) - heading)
     tilt = _about((1.0, 0.0, 0.0), torch.from_numpy(pitch))
@@ -174,6 +223,7 @@ def write_dataset(
     out: Path,
     images: int = 8000,
     *,
+    groups: int | None = None,
     size: int = 128,
     seed: int = 0,
     poses: Path | None = None,
@@ -184,6 +234,8 @@ def write_dataset(
     Args:
         out: The folder, which is made.
         images: How many pictures, over all parts.
+        groups: How many people to paint from several sides besides; one for a hundred images if
+            None.
         size: Their side, in pixels.
         seed: The same seed, the same files.
         poses: What `examples.data.poses.load_poses` takes; None for procedural poses.
@@ -221,6 +273,9 @@ def write_dataset(
                     scenes.append(scene)
                 bar.update(number)
             _savez(out / FILES[name], _annotations(names, scenes))
+    if groups is None:
+        groups = max(1, round(images * GROUP_SHARE))
+    write_views(out, groups, size=size, seed=seed, poses=poses)
     rng = np.random.default_rng((seed, 3))
     rotvecs = source.rotvecs("train")
     rotvecs = rotvecs[rng.permutation(len(rotvecs))[:MOCAP_POSES]]
@@ -233,6 +288,46 @@ def write_dataset(
     about = {"poses": source.source, "seed": seed, "size": size, "images": counts}
     (out / DONE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return counts
+
+
+def write_views(
+    out: Path,
+    groups: int,
+    *,
+    views: int = 4,
+    size: int = 128,
+    seed: int = 0,
+    poses: Path | None = None,
+) -> None:
+    """Paint people of the test part from several sides, and write ``views.pkl``.
+
+    Args:
+        out: The folder, which is made.
+        groups: How many people.
+        views: Sides of each.
+        size: As in `write_dataset`.
+        seed: Likewise.
+        poses: Likewise.
+
+    Raises:
+        FileNotFoundError: There is nothing at ``poses``.
+        ValueError: That has no rotations, or there is less than one group of two views.
+    """
+    if groups < 1 or views < 2:
+        raise ValueError(f"expected groups of two views or more, got {groups} of {views}")
+    rotvecs = load_poses(poses, seed).rotvecs("test")
+    rng = np.random.default_rng((seed, 4))
+    chosen = rotvecs[rng.integers(len(rotvecs), size=groups)]
+    (out / "images" / VIEWS).mkdir(parents=True, exist_ok=True)
+    content = []
+    for number, scenes in enumerate(Studio(size).paint_views(chosen, views, rng)):
+        names = [f"{VIEWS}/{number:05d}_{view}.jpg" for view in range(views)]
+        for name, scene in zip(names, scenes, strict=True):
+            _write_image(out / "images" / name, scene.painting.image)
+        # In these files the box is larger than it says.
+        sides = np.array([scene.box_size / BOX_FACTOR for scene in scenes], np.float32)
+        content.append(_annotations(names, scenes) | {"scale": sides})
+    (out / f"{VIEWS}.pkl").write_bytes(pickle.dumps(content))
 
 
 def is_complete(folder: Path) -> bool:
@@ -312,6 +407,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/prohmr/data"), metavar="DIR")
     parser.add_argument("--images", type=int, default=8000, metavar="N", help="(%(default)s)")
+    parser.add_argument(
+        "--groups",
+        type=int,
+        metavar="N",
+        help="people painted from four sides besides (one for a hundred images)",
+    )
     parser.add_argument("--size", type=int, default=128, metavar="PX", help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(%(default)s)")
     args = parser.parse_args(argv)
@@ -320,6 +421,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         counts = write_dataset(
             args.out,
             args.images,
+            groups=args.groups,
             size=args.size,
             seed=args.seed,
             poses=args.data,

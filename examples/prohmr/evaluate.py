@@ -2,33 +2,50 @@ r"""Evaluate a model to the paper's protocols: the mode, and the best of n sampl
 
     python -m examples.prohmr.evaluate --checkpoint outputs/prohmr/model.safetensors
     python -m examples.prohmr.evaluate --checkpoint prohmr.pt --data FOLDER --samples 4096 \
-        --body SMPL_NEUTRAL.pkl --regressor SMPL_to_J19.pkl
+        --body SMPL_NEUTRAL.pkl --regressor SMPL_to_J19.pkl --fit
 
 A checkpoint of the original loads as it is. For n below --samples, the samples are reduced to n by
 k-means, as in the paper; the best of the first n stands beside it.
+
+--fit also fits a body to the 2D keypoints of every image, with the model's posterior of the image
+as the prior, and refines groups of views together. key=value changes a weight of that: pose, shape,
+sigma or use_hips of the keypoints; views.consistency, views.pose, views.keypoints or views.shape.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from examples.data import multiview
+from examples.command_line import DEVICES, device_of, fail
+from examples.data import annotations, multiview
+from examples.data.ambiguous import cut_limbs
 from examples.data.annotations import Annotations
 from examples.data.datasets import DATASETS, dataset_info
-from examples.data.images import ImageDataset
+from examples.data.images import ImageBatch, ImageDataset
 from examples.data.report import Report
+from examples.prohmr.fit_arguments import add_fit_arguments, fit_options
+from examples.prohmr.fits import ImageFitter, judge_fits, judge_views
 from examples.prohmr.judging import HIDDEN, batches_of, judge_batch
 from examples.prohmr.model import ProHMR, load_model
-from examples.prohmr.published import published
-from examples.prohmr.sources import locate, read_dataset
+from examples.prohmr.pictures import sheets_of_fits
+from examples.prohmr.sources import locate
+from examples.prohmr.tables import (
+    GROUPS,
+    Evaluation,
+    fitting_table,
+    regression_table,
+    views_table,
+)
 from examples.prohmr.train import load_body
 from examples.training.checkpoints import write_text
 from flowprior.body import BodyModel
@@ -36,47 +53,31 @@ from flowprior.evaluation import PROTOCOLS, Protocol
 from flowprior.metrics import Tally
 from flowprior.skeleton import PROHMR_44, PROHMR_EVAL_14
 
-__all__ = ["Evaluation", "evaluate", "main", "mean_pose_errors", "table"]
+__all__ = ["evaluate", "main", "mean_pose_errors"]
 
 QUANTISED = (5, 10, 25)
-GROUPS = ("clear", "occluded")
+SHOWN = 8
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What a model is worth on one data set.
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A data set that was opened.
 
     Attributes:
-        dataset: Its name.
-        protocol: Which joints were judged.
-        images: How many were looked at.
-        tally: All figures, by whether limbs are hidden.
+        dataset: Its images, the views of groups one by one.
+        groups: For each person in several views the rows of these; None if there are no groups.
         report: What was found in the file.
     """
 
-    dataset: str
-    protocol: Protocol
-    images: int
-    tally: Tally
+    dataset: ImageDataset
+    groups: Sequence[Sequence[int]] | None
     report: Report
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        names = sorted({metric for metric, _ in self.tally.counts})
-        return {
-            "protocol": self.protocol.name,
-            "images": self.images,
-            "judged": {name: self.tally.count(name) for name in names},
-            "all": {name: self.tally.mean(name) for name in names},
-            **{
-                group: {
-                    name: means[group]
-                    for name in names
-                    if group in (means := self.tally.group_means(name))
-                }
-                for group in GROUPS
-            },
-        }
+    def groups_in(self, batch: ImageBatch) -> list[list[int]]:
+        """The groups of a batch, by rows of the batch; each is there whole or not at all."""
+        place = {row: number for number, row in enumerate(batch.idx.tolist())}
+        found = [[place[row] for row in group if row in place] for group in self.groups or ()]
+        return [group for group in found if group]
 
 
 def protocol_of(name: str) -> Protocol:
@@ -87,8 +88,13 @@ def protocol_of(name: str) -> Protocol:
     return PROTOCOLS["3DPW"]
 
 
-def open_dataset(folder: Path, name: str) -> tuple[ImageDataset, Report]:
-    """One data set, the views of groups one by one.
+def open_dataset(folder: Path, name: str, *, cut: bool = False) -> Opened:
+    """One data set.
+
+    Args:
+        folder: The folder of all data.
+        name: As in `examples.prohmr.sources.locate`.
+        cut: Whether limbs are cut off, see `examples.data.ambiguous`.
 
     Raises:
         FileNotFoundError: It is not there.
@@ -96,9 +102,21 @@ def open_dataset(folder: Path, name: str) -> tuple[ImageDataset, Report]:
     """
     file, images = locate(folder, name)
     if file.suffix == ".pkl":
-        groups, report = multiview.read(file)
-        return ImageDataset(Annotations.concatenate(groups), images), report
-    return read_dataset(folder, name)
+        views, report = multiview.read(file)
+        ends = [0, *accumulate(map(len, views))]
+        groups = [range(start, stop) for start, stop in pairwise(ends)]
+        people = Annotations.concatenate(views)
+    else:
+        people, report = annotations.read(file)
+        groups = None
+    return Opened(ImageDataset(cut_limbs(people) if cut else people, images), groups, report)
+
+
+def fits_hips(name: str) -> bool:
+    """Whether hips count in fits to a data set: where they are true, as those of painted images."""
+    if name.upper().replace("_", "-") in DATASETS:
+        return bool(dataset_info(name).fits_hips)
+    return True
 
 
 def evaluate(
@@ -109,6 +127,8 @@ def evaluate(
     *,
     samples: int = 4096,
     quantised: Sequence[int] = (),
+    fitter: ImageFitter | None = None,
+    cut: bool = False,
     images: int = 0,
     batch_size: int = 16,
     block: int = 64,
@@ -124,6 +144,8 @@ def evaluate(
         name: As in `examples.prohmr.sources.locate`.
         samples: Of each image, the mode among them.
         quantised: Numbers to reduce them to by k-means.
+        fitter: Fits to the keypoints of every image, and refines groups of views; None for none.
+        cut: Whether limbs are cut off, see `examples.data.ambiguous`.
         images: How many images at most, evenly chosen; 0 for all.
         batch_size: Images at a time.
         block: Samples of each at a time.
@@ -137,27 +159,36 @@ def evaluate(
         FileNotFoundError: The data is not there.
         ValueError: It cannot be read.
     """
-    dataset, report = open_dataset(folder, name)
+    opened = open_dataset(folder, name, cut=cut)
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     tally, looked_at = Tally(), 0
     counts = sorted({n for n in (1, *QUANTISED, 100, samples) if n <= samples})
     protocol = protocol_of(name)
-    for batch in batches_of(dataset, batch_size, images=images, workers=workers):
+    for batch in batches_of(
+        opened.dataset, batch_size, images=images, workers=workers, groups=opened.groups
+    ):
+        batch = batch.to(device)
         judged = judge_batch(
             model,
             body,
-            batch.to(device),
+            batch,
             protocol,
             counts=counts,
             quantised=[n for n in quantised if n < samples],
             block=block,
             generator=generator,
         )
+        values = judged.values
+        if fitter is not None:
+            values |= judge_fits(model, fitter, batch, protocol)
+            if opened.groups is not None:
+                values |= judge_views(model, fitter, batch, opened.groups_in(batch), protocol)
         groups = [GROUPS[int(hidden >= HIDDEN)] for hidden in judged.hidden.tolist()]
-        tally.add(judged.values, groups)
+        tally.add(values, groups)
         looked_at += len(batch)
-    return Evaluation(name, protocol, looked_at, tally, report)
+    shown = f"{name}, cut" if cut else name
+    return Evaluation(shown, protocol, looked_at, tally, opened.report)
 
 
 def mean_pose_errors(
@@ -187,42 +218,13 @@ def mean_pose_errors(
     return {f"{name}_mm": 1000 * float(error.mean()) for name, error in errors.items()}
 
 
-def table(evaluations: Sequence[Evaluation], samples: int, quantised: Sequence[int]) -> str:
-    """The figures in the paper's layout, published ones beside them, as Markdown.
-
-    Args:
-        evaluations: One for each data set.
-        samples: As in `evaluate`.
-        quantised: As in `evaluate`.
-    """
-    lines = [
-        "| data set | answer | MPJPE, mm | published | PA-MPJPE, mm | published |",
-        "|---|---|---|---|---|---|",
-    ]
-    for each in evaluations:
-        rows = [("mode", "mode", 0)]
-        rows += [(f"best of {n}, k-means", f"best_of_{n}_quantised", n) for n in quantised]
-        rows += [(f"best of {samples}", f"best_of_{samples}", samples)]
-        for shown, name, n in rows:
-            cells = []
-            for metric in ("mpjpe", "pa_mpjpe"):
-                value = each.tally.mean(f"{name}_{metric}_mm")
-                others = published(each.dataset.upper(), metric, n)
-                cells.append("-" if math.isnan(value) else f"{value:.1f}")
-                cells.append(
-                    ", ".join(f"{f.method} {f.value_mm:g} ({f.source})" for f in others) or "-"
-                )
-            lines.append(f"| {each.dataset} | {shown} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.prohmr.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Written to --out: evaluation.json and evaluation.md.\n"
+        epilog="Written to --out: evaluation.json and evaluation.md; with --fit pictures too.\n"
         "Exit code: 0 done, 1 a data set could not be evaluated, 2 bad arguments or data.",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
@@ -244,6 +246,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--quantised", type=int, nargs="*", default=list(QUANTISED), metavar="N", help="(5 10 25)"
     )
     parser.add_argument("--images", type=int, default=0, metavar="N", help="at most; 0 for all")
+    parser.add_argument(
+        "--cut", action="store_true", help="cut limbs off by the boxes, as in ambiguous Human3.6M"
+    )
+    add_fit_arguments(parser)
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="(%(default)s)")
     parser.add_argument("--body", default="embedded", metavar="FILE", help="(%(default)s)")
@@ -256,37 +262,41 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/prohmr"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    return parser.parse_args(argv)
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; returns the exit code."""
     args = parse_args(argv)
-    device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
+    known = ("test", "views", *(info.name for info in DATASETS.values() if info.joints))
     names = args.datasets or [
-        name
-        for name in ("test", *(info.name for info in DATASETS.values() if info.joints), "MANNEQUIN")
-        if locate(args.data, name)[0].exists()
+        name for name in (*known, "MANNEQUIN") if locate(args.data, name)[0].exists()
     ]
     try:
-        if args.device == "cuda" and device == "cpu":
-            raise ValueError("--device cuda: this PyTorch finds no GPU")
+        device = device_of(args.device)
         if args.samples < 1 or min(args.quantised, default=1) < 1:
             raise ValueError("expected --samples and --quantised from 1 up")
         if not names:
             raise FileNotFoundError(f"{args.data} has no data set to evaluate on")
+        options = fit_options(args, use_hips=False)
         model = load_model(args.checkpoint, device)
         body = load_body(args.body, args.regressor).to(device)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(error)
     quantised = [n for n in args.quantised if n < args.samples]
     done: list[Evaluation] = []
     results: dict[str, object] = {"checkpoint": str(args.checkpoint), "samples": args.samples}
+    if args.fit:
+        words = dataclasses.asdict(options)
+        del words["keypoints"]["use_hips"]  # each data set has its own
+        results["fit"] = words
     failed = False
     for name in names:
         start = time.perf_counter()
+        fitter = None
+        if args.fit:
+            fitter = ImageFitter(model, body, fit_options(args, use_hips=fits_hips(name)))
         try:
             each = evaluate(
                 model,
@@ -295,6 +305,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name,
                 samples=args.samples,
                 quantised=quantised,
+                fitter=fitter,
+                cut=args.cut,
                 images=args.images,
                 batch_size=args.batch_size,
                 workers=args.workers,
@@ -306,14 +318,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         if not each.report.clean:
             print(each.report, file=sys.stderr)
+        if fitter is not None:
+            draw_fits(args, name, model, fitter)
         done.append(each)
         entry = each.as_dict() | {"seconds": round(time.perf_counter() - start, 1)}
         entry["mean_pose"] = _baseline(args.data, args.mean_of, name)
-        results[name] = entry
+        if fitter is not None:
+            entry["use_hips"] = fitter.options.keypoints.use_hips
+        results[each.dataset] = entry
         print(_summary(each, entry))
     if not done:
         return 2
-    text = table(done, args.samples, quantised)
+    tables = (regression_table(done, args.samples, quantised), fitting_table(done))
+    text = "\n\n".join(filter(None, (*tables, views_table(done))))
     args.out.mkdir(parents=True, exist_ok=True)
     write_text(args.out / "evaluation.json", json.dumps(results, indent=2) + "\n")
     write_text(args.out / "evaluation.md", text + "\n")
@@ -321,9 +338,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(failed)
 
 
+def draw_fits(args: argparse.Namespace, name: str, model: ProHMR, fitter: ImageFitter) -> None:
+    """Draw the first people of a data set before and after."""
+    opened = open_dataset(args.data, name, cut=args.cut)
+    device = next(model.parameters()).device
+    batch = next(batches_of(opened.dataset, SHOWN, groups=opened.groups)).to(device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    sheets_of_fits(args.out, fitter, model, batch, opened.groups_in(batch), name)
+
+
 def _baseline(folder: Path, train: str, test: str) -> Mapping[str, float] | None:
     try:
-        known, judged = open_dataset(folder, train)[0], open_dataset(folder, test)[0]
+        known, judged = (open_dataset(folder, name).dataset for name in (train, test))
     except (OSError, ValueError):
         return None
     return mean_pose_errors(known.annotations, judged.annotations, protocol_of(test))
@@ -331,7 +357,10 @@ def _baseline(folder: Path, train: str, test: str) -> Mapping[str, float] | None
 
 def _summary(each: Evaluation, entry: Mapping[str, object]) -> str:
     lines = [f"{each.dataset}: {each.images} images, {each.protocol.name}"]
-    for name in ("mode_mpjpe_mm", "best_of_100_mpjpe_mm", "nll_nats", "entropy_nats"):
+    for name in (
+        *("mode_mpjpe_mm", "best_of_100_mpjpe_mm", "fit_mpjpe_mm", "together_mpjpe_mm"),
+        *("nll_nats", "entropy_nats"),
+    ):
         if each.tally.count(name):
             means = each.tally.group_means(name)
             parts = ", ".join(f"{group} {means[group]:.1f}" for group in GROUPS if group in means)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from examples.data.crops import Crops, Labels, Regions, make_crops
 from examples.data.images import ImageBatch, ImageDataset, collate, init_worker
@@ -53,6 +53,7 @@ def batches_of(
     *,
     images: int = 0,
     workers: int = 0,
+    groups: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[ImageBatch]:
     """The people of a data set in order, or some of them, evenly chosen.
 
@@ -61,15 +62,22 @@ def batches_of(
         batch_size: People of a batch.
         images: How many at most; 0 for all.
         workers: Processes that decode.
+        groups: Rows that stay together, whatever the size of a batch; each row alone if None.
     """
-    count = len(dataset)
-    rows = range(count)
-    if 0 < images < count:
-        rows = [row * count // images for row in range(images)]  # type: ignore[assignment]
+    parts: Sequence[Sequence[int]] = groups or [(row,) for row in range(len(dataset))]
+    most = sum(map(len, parts))
+    if 0 < images < most:
+        few = max(1, len(parts) * images // most)
+        parts = [parts[part * len(parts) // few] for part in range(few)]
+    batches: list[list[int]] = []
+    for part in parts:
+        if not batches or len(batches[-1]) + len(part) > batch_size:
+            batches.append([])
+        batches[-1].extend(part)
     return iter(
         DataLoader(
-            Subset(dataset, rows),
-            batch_size,
+            dataset,
+            batch_sampler=batches,
             num_workers=workers,
             collate_fn=collate,
             worker_init_fn=init_worker,

@@ -31,6 +31,7 @@ from examples.prohmr.objective import (
     total,
 )
 from examples.prohmr.pictures import sheet_of_predictions
+from examples.prohmr.precision import ScaledHalf
 from examples.prohmr.sources import Sources
 from examples.training.batches import NumberedBatches
 from examples.training.seeds import seed_of
@@ -68,14 +69,19 @@ class ProHMRModule(lightning.LightningModule):
         self.automatic_optimization = False
         self.model = model
         # Convolutions are quicker so, on processors by a half.
-        model.backbone.to(memory_format=torch.channels_last)
+        model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.discriminator = Discriminator() if sources.mocap is not None else None
         self.body = body
         self.config = config
         self.sources = sources
         self.pictures = pictures
         self.batches: NumberedBatches | None = None
-        self.counts = {"unreadable images": 0, "steps without NLL": 0, "steps skipped": 0}
+        self.counts = {
+            "unreadable images": 0,
+            "steps without NLL": 0,
+            "steps skipped": 0,
+            "steps to find the scale of the loss": 0,
+        }
         self._in_a_row = 0
 
     # --- what Lightning asks for -----------------------------------------------------------------
@@ -277,14 +283,26 @@ class ProHMRModule(lightning.LightningModule):
         """Step, unless a gradient is not finite: then say so and leave the weights alone."""
         parameters = [p for p in module.parameters() if p.grad is not None]
         self._average_gradients(parameters)
+        scaler = self._scaler
+        if scaler is not None:
+            # After the average, so that all processes see the same infinities.
+            scaler.unscale_(optimizer.optimizer)
+            self.log("loss_scale", scaler.get_scale())
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)
         self.log("gradient_norm", norm)
         if bool(norm.isfinite()):
             self._in_a_row = 0
         else:
             optimizer.zero_grad(set_to_none=True)
-            self._report_skipped(module, terms)
+            overflow = scaler is not None and all(bool(t.isfinite()) for t in terms.values())
+            self._report_skipped(module, terms, overflow)
         optimizer.step()
+
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        """Of the loss; None unless it is half precision."""
+        plugin = self.trainer.precision_plugin
+        return plugin.scaler if isinstance(plugin, ScaledHalf) else None
 
     def _average_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Over all processes. All of them step alike, so that their weights stay the same."""
@@ -298,11 +316,15 @@ class ProHMRModule(lightning.LightningModule):
         ):
             parameter.grad = mean.view_as(parameter)
 
-    def _report_skipped(self, module: nn.Module, terms: dict[str, Tensor]) -> None:
-        self.counts["steps skipped"] += 1
+    def _report_skipped(self, module: nn.Module, terms: dict[str, Tensor], overflow: bool) -> None:
+        """Count a step that came to nothing, and say so unless that is how half precision works."""
+        kind = "steps to find the scale of the loss" if overflow else "steps skipped"
+        self.counts[kind] += 1
         self._in_a_row += 1
         skipped = self.counts["steps skipped"]
-        if self.trainer.is_global_zero and (skipped < 5 or skipped % 100 == 0):
+        if overflow:
+            pass
+        elif self.trainer.is_global_zero and (skipped < 5 or skipped % 100 == 0):
             bad = [name for name, term in terms.items() if not bool(term.isfinite())]
             lost = [name for name, p in module.named_parameters() if not p.isfinite().all()]
             where = ", ".join(bad) or "no term of the loss, only in gradients"

@@ -90,7 +90,7 @@ def locate(folder: Path, name: str) -> tuple[Path, Path]:
     Args:
         folder: The folder of all data.
         name: One of `examples.data.datasets.DATASETS`, or of an ``.npz`` file in the folder whose
-            images are in ``images/`` beside it.
+            images are in ``images/`` beside it, or of a ``.pkl`` file of groups of views.
 
     Returns:
         The file of annotations and the folder of images, there or not.
@@ -98,7 +98,9 @@ def locate(folder: Path, name: str) -> tuple[Path, Path]:
     if name.upper().replace("_", "-") in DATASETS:
         info = dataset_info(name)
         return folder / info.file, folder / (info.images or "images")
-    return folder / f"{name}.npz", folder / "images"
+    file = folder / f"{name}.npz"
+    groups = folder / f"{name}.pkl"
+    return groups if groups.exists() and not file.exists() else file, folder / "images"
 
 
 def read_dataset(folder: Path, name: str) -> tuple[ImageDataset, Report]:

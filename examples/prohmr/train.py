@@ -27,9 +27,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from examples.command_line import DEVICES, device_of, fail
 from examples.prohmr.config import Config, config_path, read_config
 from examples.prohmr.embedded import is_complete, write_dataset
 from examples.prohmr.module import ProHMRModule
+from examples.prohmr.precision import ScaledHalf
 from examples.prohmr.sources import Sources, read_sources
 from examples.training.checkpoints import WholeFiles, not_written, write_text
 from examples.training.folder import claim_folder
@@ -83,7 +85,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, metavar="N", help="instead of the file's")
     parser.add_argument("--seed", type=int, metavar="N", help="instead of the file's")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="any setting instead of the file's"
     )
@@ -105,10 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns the exit code."""
     args = parse_args(argv)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if args.device == "cuda" and not torch.cuda.is_available():
-        return _fail("--device cuda: this PyTorch finds no GPU")
-    on_gpu = args.device != "cpu" and torch.cuda.is_available()
     try:
+        on_gpu = device_of(args.device).type == "cuda"
         config = read_config(
             config_path(args.config), args.overrides, steps=args.steps, seed=args.seed
         )
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         body = load_body(config.body, config.keypoint_regressor)
         module = ProHMRModule(config.make(), config, sources, body, args.out / "pictures")
     except (OSError, ValueError) as error:
-        return _fail(str(error))
+        return fail(error)
     trainer = make_trainer(config, args.out, on_gpu, bool(sources.validation))
     if trainer.is_global_zero:
         print(f"{sources}\ndevice {'cuda' if on_gpu else 'cpu'}, processes {processes}", flush=True)
@@ -179,6 +179,7 @@ def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> li
     strategy: Strategy | str = "auto"
     if processes > 1:
         strategy = AveragedGradients(process_group_backend="nccl" if on_gpu else "gloo")
+    half = [ScaledHalf("cuda" if on_gpu else "cpu")] if config.precision == "16-mixed" else []
     folder = out / "checkpoints"
     callbacks: list[lightning.Callback] = [
         TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100),
@@ -207,7 +208,7 @@ def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> li
         num_nodes=processes // devices,
         strategy=strategy,
         sync_batchnorm=processes > 1 and on_gpu,
-        precision=config.precision,  # type: ignore[arg-type]
+        precision=None if half else config.precision,  # type: ignore[arg-type]
         max_steps=config.steps,
         max_epochs=-1,
         val_check_interval=min(config.val_every, config.steps),
@@ -217,7 +218,7 @@ def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> li
         log_every_n_steps=config.log_every,
         logger=logger,
         callbacks=callbacks,
-        plugins=[WholeFiles()],
+        plugins=[WholeFiles(), *half],
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
@@ -279,11 +280,6 @@ def _painted(folder: Path, seed: int) -> Path:
         while not is_complete(folder):
             time.sleep(1.0)
     return folder
-
-
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

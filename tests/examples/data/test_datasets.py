@@ -19,7 +19,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 
 def test_files_and_joints():
     files = [info.file for info in DATASETS.values()]
-    assert len(files) == len(set(files)) == 13
+    assert len(files) == len(set(files)) == 14
     assert dataset_info("3dpw-test").joints == (*range(25, 38), 43)
     assert dataset_info("h36m-val").joints == (*range(25, 38), 39, 41, 42, 43)
     assert dataset_info("mpi-inf-test").joints == (*range(25, 39), 39, 41, 42)

@@ -3,7 +3,7 @@ import roma
 import torch
 
 from examples.fitting.cameras import Cameras
-from examples.fitting.multiview import refine
+from examples.fitting.multiview_fit import refine
 from examples.fitting.multiview_objective import (
     MultiviewObjective,
     MultiviewWeights,

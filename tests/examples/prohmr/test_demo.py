@@ -65,6 +65,31 @@ def test_boxes_of_a_file(photos, checkpoint, capsys):
     assert "none.jpg" in error
 
 
+def test_fit_to_openpose_keypoints(photos, checkpoint, capsys):
+    points = np.zeros((25, 3))
+    points[:5] = [[20, 10, 1], [20, 20, 1], [10, 22, 1], [8, 35, 0.8], [8, 45, 0.7]]
+    hips = np.zeros((25, 3))
+    hips[[8, 9, 12]] = [[20, 40, 1], [15, 40, 1], [25, 40, 1]]  # which do not count
+    content = {"people": [{"pose_keypoints_2d": p.flatten().tolist()} for p in (points, hips)]}
+    folder = photos.parent / "keypoints"
+    folder.mkdir()
+    (folder / "b_keypoints.json").write_text(json.dumps(content))
+    argv = ["--keypoints", folder, "--fit", "--steps", "5", "pose=4", "--frame", "full"]
+    code, out = run(photos, checkpoint, *argv)
+    assert code == 1
+    assert "b_001: fewer than 3 keypoints to fit to" in capsys.readouterr().err
+    fitted, kept = json.loads((out / "people.json").read_text())
+    assert len(fitted["fit"]["body_pose"]) == 69
+    assert len(fitted["fit"]["global_orient"]) == 3
+    assert fitted["fit"]["focal_px"] == pytest.approx(5000)
+    assert fitted["fit"]["principal_point_px"] == pytest.approx([20, 30])
+    assert "fit" not in kept
+    assert cv2.imread(str(out / "b_000_fit.png")).shape[0] == 224
+    assert not (out / "b_001_fit.png").exists()
+    assert "fit" in trimesh.load(out / "b_000.glb").geometry
+    assert len(trimesh.load(out / "b_001.glb").geometry) == 5
+
+
 def test_openpose_keypoints(photos, checkpoint):
     points = np.zeros((25, 3))
     points[:4] = [[10, 10, 1], [30, 10, 1], [20, 50, 1], [20, 30, 0.9]]
@@ -113,6 +138,8 @@ def test_uncertainty_is_that_of_the_samples(checkpoint):
         (["--boxes", "nowhere.csv"], "nowhere.csv"),
         (["--boxes", "x.csv", "--keypoints", "x"], "got both"),
         (["--samples", "1"], "from 2 up"),
+        (["--fit"], "--fit needs --keypoints"),
+        (["pose=3"], "no --fit"),
         (["--checkpoint", "nowhere.pt"], "nowhere.pt"),
     ],
 )

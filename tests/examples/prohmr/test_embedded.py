@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from examples.data import annotations
+from examples.data import annotations, multiview
 from examples.data.mocap import read_motion
-from examples.prohmr.embedded import Studio, main, write_dataset
+from examples.prohmr.embedded import Studio, main, write_dataset, write_views
+from flowprior import rotations
 from flowprior.body import BodyModel
+from flowprior.metrics import pa_mpjpe
 from flowprior.skeleton import PROHMR_44, PROHMR_PELVIS
 
 LIMBS = [
@@ -90,6 +92,32 @@ def test_the_files_are_read_as_prohmrs(tmp_path):
     motions, report = read_motion(tmp_path / "mocap.npz")
     assert report.clean
     assert sum(map(len, motions)) == 20_000
+
+
+def test_views_are_of_one_person(tmp_path):
+    write_views(tmp_path, 2, views=3, size=64, seed=1)
+    groups, report = multiview.read(tmp_path / "views.pkl", tmp_path / "images")
+    assert report.clean
+    assert [len(group) for group in groups] == [3, 3]
+    for views in groups:
+        for column in (views.body_pose, views.betas):
+            np.testing.assert_array_equal(column, column[[0, 0, 0]])
+        root = rotations.rotvec_to_matrix(torch.from_numpy(views.global_orient))
+        turned = torch.rad2deg(rotations.geodesic_distance(root, root[[1, 2, 0]]))
+        # A third of a turn, up to 15 degrees for each of two views and what the heights add.
+        assert ((turned > 75) & (turned < 165)).all()
+        joints = torch.from_numpy(views.keypoints_3d[..., :3])
+        assert pa_mpjpe(joints[:1], joints[1:]).max() < 1e-5
+    with pytest.raises(ValueError, match="two views or more, got 2 of 1"):
+        write_views(tmp_path, 2, views=1)
+
+
+def test_boxes_of_views_are_those_of_images(tmp_path):
+    write_dataset(tmp_path, 50, groups=1, size=64)
+    (views,), _ = multiview.read(tmp_path / "views.pkl")
+    points = views.keypoints_2d[..., :2]
+    side = (points.max(axis=1) - points.min(axis=1)).max(axis=1)
+    assert ((views.box_size > 1.15 * side) & (views.box_size < 1.6 * side)).all()
 
 
 def test_the_same_seed_paints_the_same(tmp_path):

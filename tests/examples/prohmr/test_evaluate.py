@@ -62,6 +62,54 @@ def test_published_figures_stand_beside(folder, tmp_path, capsys):
     assert json.loads((tmp_path / "out/evaluation.json").read_text())["3DPW-TEST"]["images"] == 4
 
 
+def test_fits_stand_beside_the_regression(folder, tmp_path, capsys):
+    (tmp_path / "3dpw_test.npz").write_bytes((folder / "test.npz").read_bytes())
+    (tmp_path / "3DPW").symlink_to(folder / "images")
+    (tmp_path / "h36m_multiview.pkl").write_bytes((folder / "views.pkl").read_bytes())
+    (tmp_path / "h36m").mkdir()
+    (tmp_path / "h36m/images").symlink_to(folder / "images")
+    argv = ["--checkpoint", str(folder / "model.safetensors"), "--data", str(tmp_path)]
+    argv += ["--out", str(tmp_path / "out"), "--samples", "2", "--device", "cpu", "--fit"]
+    assert program.main([*argv, "--steps", "5", "pose=20", "views.keypoints=1"]) == 0
+    printed = capsys.readouterr().out
+    assert "| PA-MPJPE, mm | 3DPW-TEST | H36M-VAL-MULTIVIEW |" in printed
+    assert "| published: + SMPLify | ProHMR + SMPLify 60.9 (secondary) | - |" in printed
+    assert "| published: + fitting | ProHMR + fitting 55.1 (secondary) | - |" in printed
+    assert "several views" in printed
+    assert "ProHMR 34.5 (secondary)" in printed
+    pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert pictures == {
+        *("fits_3DPW-TEST.png", "fits_H36M-VAL-MULTIVIEW.png", "views_H36M-VAL-MULTIVIEW.png")
+    }
+    results = json.loads((tmp_path / "out/evaluation.json").read_text())
+    assert results["fit"]["keypoints"]["pose"] == 20
+    assert results["fit"]["views"]["keypoints"] == 1
+    assert results["3DPW-TEST"]["use_hips"] is False
+    assert results["3DPW-TEST"]["all"]["fitted_share"] == 1
+    figures = results["H36M-VAL-MULTIVIEW"]["all"]
+    assert {"averaged_mpjpe_mm", "together_pa_mpjpe_mm", "fit_mpjpe_mm"} <= figures.keys()
+    assert f"| + fitting | {results['3DPW-TEST']['all']['fit_pa_mpjpe_mm']:.1f} |" in printed
+
+
+def test_limbs_cut_off_are_a_data_set_of_their_own(folder, tmp_path, capsys):
+    assert run(folder, tmp_path, "--samples", "2", "--datasets", "test", "--cut") == 0
+    results = json.loads((tmp_path / "evaluation.json").read_text())
+    assert results["test, cut"]["images"] == 4
+    assert "| test, cut | mode |" in capsys.readouterr().out
+
+
+def test_the_ambiguous_set_is_that_of_the_paper(folder, tmp_path, capsys):
+    (tmp_path / "ah36m.npz").write_bytes((folder / "test.npz").read_bytes())
+    (tmp_path / "h36m").mkdir()
+    (tmp_path / "h36m/images").symlink_to(folder / "images")
+    argv = ["--checkpoint", str(folder / "model.safetensors"), "--data", str(tmp_path)]
+    argv += ["--out", str(tmp_path / "out"), "--samples", "26", "--quantised", "25"]
+    assert program.main([*argv, "--device", "cpu", "--fit", "--steps", "2"]) == 0
+    printed = capsys.readouterr().out
+    for figure in ("ProHMR 67.3 (paper)", "ProHMR 60.1 (paper)", "SMPLify 67.8", "fitting 61.4"):
+        assert figure in printed
+
+
 def test_the_papers_figures():
     assert [f.value_mm for f in published("3DPW-TEST", "pa_mpjpe", 4096)] == [40.8]
     assert {f.method for f in published("MPI-INF-TEST", "pa_mpjpe", 0)} == {"HMR", "SPIN", "ProHMR"}
@@ -102,6 +150,10 @@ def test_a_broken_image_is_in_no_mean(folder, tmp_path):
         (["--checkpoint", "nowhere.pt"], "nowhere.pt"),
         (["--data", "nowhere"], "no data set to evaluate on"),
         (["--body", "nowhere.pkl"], "nowhere.pkl"),
+        (["pose=3"], "no --fit"),
+        (["--fit", "much=3"], "key of pose"),
+        (["--fit", "views.sigma=3"], "key of consistency"),
+        (["--fit", "--steps", "0"], "at least one step"),
     ],
 )
 def test_bad_input_is_code_2(folder, tmp_path, capsys, argv, words):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from examples.prohmr import train
 from examples.prohmr.config import read_config
 from examples.prohmr.embedded import write_dataset
 from examples.prohmr.model import load_model
+from examples.prohmr.precision import ScaledHalf
 from flowprior import checkpoint
 from tests.examples.prohmr.test_objective import by_hand
 
@@ -198,6 +200,80 @@ def test_killed_it_ends_at_the_weights_of_an_unbroken_run(data, tmp_path):
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
 
 
+def half(monkeypatch, scale, **keywords):
+    """Let trainings in half precision start with a scale of the loss."""
+
+    def plugin(device):
+        return ScaledHalf(device, torch.amp.GradScaler(device, init_scale=scale, **keywords))
+
+    monkeypatch.setattr(train, "ScaledHalf", plugin)
+
+
+def scales(monkeypatch):
+    """The scale of the loss in every step that is to come."""
+    seen = []
+    step = module_file.ProHMRModule._step
+
+    def observed(self, *arguments):
+        seen.append(self._scaler.get_scale())
+        return step(self, *arguments)
+
+    monkeypatch.setattr(module_file.ProHMRModule, "_step", observed)
+    return seen
+
+
+def test_half_precision_finds_its_scale_and_goes_on_with_it(data, tmp_path, monkeypatch, capsys):
+    half(monkeypatch, 2.0**21, growth_interval=2)
+    seen = scales(monkeypatch)
+    extra = ("--steps", "12", "checkpoint_every=1", "validation={}", "precision=16-mixed")
+    assert run(data, tmp_path / "whole", *extra) == 0
+    whole = list(seen)
+    falls = sum(after < before for before, after in pairwise(whole))
+    assert falls > 1
+    assert any(after > before for before, after in pairwise(whole))  # and grows again
+    faults = json.loads((tmp_path / "whole/results.json").read_text())["faults"]
+    assert falls <= faults["steps to find the scale of the loss"] <= falls + 1
+    assert faults["steps skipped"] == 0
+    assert "skipped" not in capsys.readouterr().err
+
+    seen.clear()
+    log_step = module_file.ProHMRModule._log_step
+
+    def interrupted(self, *arguments):
+        if len(seen) == 9:
+            raise KeyboardInterrupt
+        log_step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module_file.ProHMRModule, "_log_step", interrupted)
+        assert run(data, tmp_path / "broken", *extra) == 130
+    done = torch.load(tmp_path / "broken/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    del seen[done:]
+    assert run(data, tmp_path / "broken", *extra) == 0
+    assert seen == whole
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    assert load_model(tmp_path / "broken/checkpoints/last.ckpt").size == 32
+
+
+def test_the_scale_of_the_loss_is_not_in_the_step(data, tmp_path, monkeypatch):
+    found = {}
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def observed(parameters, limit):
+        found.setdefault(name, float(clip(parameters, limit)))
+        return torch.tensor(found[name])
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", observed)
+    for name, scale in (("32-true", 1.0), ("16-mixed", 256.0), ("again", 4096.0)):
+        half(monkeypatch, scale)
+        precision = "32-true" if name == "32-true" else "16-mixed"
+        argv = ("--steps", "1", "validation={}", f"precision={precision}")
+        assert run(data, tmp_path / name, *argv) == 0
+    assert found["16-mixed"] == pytest.approx(found["again"], rel=1e-2)
+    assert found["16-mixed"] == pytest.approx(found["32-true"], rel=0.05)
+
+
 def test_two_processes_with_half_batches_do_what_one_does(data, tmp_path):
     extra = ["--steps", "20", "backbone=vit-small", "validation={}"]
     assert run(data, tmp_path / "one", *extra) == 0
@@ -279,7 +355,7 @@ def test_a_training_that_comes_to_nothing_ends(data, tmp_path, capsys, monkeypat
     assert "3 steps in a row were skipped" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "32-true"])
 def test_the_papers_settings_at_a_small_size(data, tmp_path, precision):
     argv = ["--config", "paper", "--steps", "2", "backbone=resnet-small", "weights=none"]
     argv += ["datasets={train: 1}", "validation={}", "mocap=mocap", "workers=0"]

@@ -1,0 +1,53 @@
+"""What every program has in common: devices, whole numbers, and that something is wrong."""
+
+import argparse
+import sys
+
+import torch
+
+__all__ = ["DEVICES", "device_of", "fail", "natural", "positive"]
+
+DEVICES = ("auto", "cpu", "cuda")
+"""Choices of ``--device``."""
+
+
+def device_of(choice: str) -> torch.device:
+    """The device that a command line asks for.
+
+    Args:
+        choice: One of `DEVICES`; "auto" takes a GPU where there is one.
+
+    Raises:
+        ValueError: There is no GPU, or no such choice.
+    """
+    if choice not in DEVICES:
+        raise ValueError(f"--device must be one of {', '.join(DEVICES)}, got {choice!r}")
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this PyTorch finds no GPU")
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def fail(error: Exception | str) -> int:
+    """Say what is wrong; returns the exit code of bad arguments or data."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def natural(text: str) -> int:
+    """A whole number of 0 or more that a random generator takes for a seed."""
+    return _at_least(0, text)
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    return _at_least(1, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not least <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number of {least} or more, got {text}")
+    return value
