@@ -1,6 +1,6 @@
 """An image data set without a licence form: the embedded body, painted, in ProHMR's format.
 
-    python -m examples.prohmr.embedded --out outputs/prohmr/data --images 8000
+    python -m examples.prohmr.embedded --out outputs/prohmr/data --images 16000
 
 writes ``train.npz``, ``val.npz``, ``test.npz`` (ProHMR's annotations), ``mocap.npz`` (poses and
 shapes for the discriminator) and ``images/``. The three parts share no person.
@@ -172,7 +172,7 @@ def _about(axis: tuple[float, float, float], angle: Tensor) -> Tensor:
 
 def write_dataset(
     out: Path,
-    images: int = 8000,
+    images: int = 16_000,
     *,
     size: int = 128,
     seed: int = 0,
@@ -311,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "poses if left out",
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/prohmr/data"), metavar="DIR")
-    parser.add_argument("--images", type=int, default=8000, metavar="N", help="(%(default)s)")
+    parser.add_argument("--images", type=int, default=16_000, metavar="N", help="(%(default)s)")
     parser.add_argument("--size", type=int, default=128, metavar="PX", help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(%(default)s)")
     args = parser.parse_args(argv)
