@@ -1,6 +1,6 @@
 """An image data set without a licence form: the embedded body, painted, in ProHMR's format.
 
-    python -m examples.prohmr.embedded --out outputs/prohmr/data --images 8000
+    python -m examples.prohmr.embedded --out outputs/prohmr/data --images 16000
 
 writes ``train.npz``, ``val.npz``, ``test.npz`` (ProHMR's annotations), ``views.pkl`` (people of the
 test part from several sides each, in ProHMR's format for several views), ``mocap.npz`` (poses and
@@ -221,7 +221,7 @@ def _about(axis: tuple[float, float, float], angle: Tensor) -> Tensor:
 
 def write_dataset(
     out: Path,
-    images: int = 8000,
+    images: int = 16_000,
     *,
     groups: int | None = None,
     size: int = 128,
@@ -406,7 +406,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "poses if left out",
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/prohmr/data"), metavar="DIR")
-    parser.add_argument("--images", type=int, default=8000, metavar="N", help="(%(default)s)")
+    parser.add_argument("--images", type=int, default=16_000, metavar="N", help="(%(default)s)")
     parser.add_argument(
         "--groups",
         type=int,

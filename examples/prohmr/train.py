@@ -41,7 +41,7 @@ from flowprior.body import BodyModel
 __all__ = ["load_body", "main"]
 
 MODEL_FILE = "model.safetensors"
-IMAGES = 8000
+IMAGES = 16_000
 # What a training that goes on may change: none of it has a say in the weights.
 FREE = (
     *("val_every", "val_images", "val_samples", "checkpoint_every", "log_every", "logger"),

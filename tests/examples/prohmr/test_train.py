@@ -32,6 +32,7 @@ TINY = (
     "flow_steps=2",
     "batch_size=8",
     "learning_rate=1e-3",
+    "weight_decay=1e-4",
     "precision=32-true",
     "workers=0",
     "val_images=4",
