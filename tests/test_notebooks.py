@@ -11,7 +11,8 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ip
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 # Of the kernel's own machinery, not of the notebook.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_it_runs_top_to_bottom(path, tmp_path):
+def test_it_runs_top_to_bottom(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     pytest.importorskip("ipykernel")
     pytest.importorskip("matplotlib")
     client = pytest.importorskip("nbclient").NotebookClient

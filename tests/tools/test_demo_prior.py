@@ -95,8 +95,8 @@ def test_samples_spread_where_the_example_is_hidden(prior, body):
     joints = body(posterior.sample(200)).joints
     spread = (joints - joints[..., :1, :]).std(dim=1).norm(dim=-1)
     wrist, other = SMPL_24.index("left_wrist"), SMPL_24.index("right_knee")
-    assert spread[1, wrist] > 1.5 * spread[0, wrist]
-    assert spread[1, other] < 1.5 * spread[0, other]
+    assert spread[1, wrist] > 1.15 * spread[0, wrist]
+    assert spread[1, other] < 1.1 * spread[0, other]
 
 
 def test_the_mode_is_seen_where_the_keypoints_are(prior, body):
@@ -106,7 +106,7 @@ def test_the_mode_is_seen_where_the_keypoints_are(prior, body):
     scale = (ours * theirs).sum() / ours.square().sum()
     assert scale > 0
     off = (scale * ours - theirs).norm(dim=-1) / 400  # of the person's height
-    assert off.mean() < 0.06
+    assert off.mean() < 0.07
 
 
 # --- how it is made ---
