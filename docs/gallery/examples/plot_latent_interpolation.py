@@ -88,8 +88,8 @@ plt.show()
 # -------------------------------
 #
 # A latent says how a pose differs from what is expected, the context what is expected. One z, half
-# as long as those of samples, decoded with more and more of the keypoints seen: the pose comes nearer
-# to the image, whose left arm is stretched out and whose right leg is bent.
+# as long as those of samples, decoded with more and more of the keypoints seen: the pose comes
+# nearer to the image, whose left arm is stretched out and whose right leg is bent.
 
 parts = [
     ("face, shoulders, hips", ("elbow", "wrist", "knee", "ankle")),
