@@ -1,11 +1,16 @@
 """What every program has in common: devices, whole numbers, and that something is wrong."""
 
 import argparse
+import functools
 import sys
+from collections.abc import Callable
+from typing import ParamSpec
 
 import torch
 
-__all__ = ["DEVICES", "device_of", "fail", "natural", "positive"]
+__all__ = ["DEVICES", "device_of", "fail", "interruptible", "natural", "positive"]
+
+Arguments = ParamSpec("Arguments")
 
 DEVICES = ("auto", "cpu", "cuda")
 """Choices of ``--device``."""
@@ -31,6 +36,29 @@ def fail(error: Exception | str) -> int:
     """Say what is wrong; returns the exit code of bad arguments or data."""
     print(f"error: {error}", file=sys.stderr)
     return 2
+
+
+def interruptible(
+    what: str,
+) -> Callable[[Callable[Arguments, int]], Callable[Arguments, int]]:
+    """A program that ends with a word and exit code 130, not a traceback, at Ctrl-C.
+
+    Args:
+        what: What becomes of its results then.
+    """
+
+    def wrap(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
+        @functools.wraps(main)
+        def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+            try:
+                return main(*args, **kwargs)
+            except KeyboardInterrupt:
+                print(f"\ninterrupted; {what}", file=sys.stderr)
+                return 130
+
+        return run
+
+    return wrap
 
 
 def natural(text: str) -> int:

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
-from examples.command_line import DEVICES, device_of, fail, positive
+from examples.command_line import DEVICES, device_of, fail, interruptible, positive
 from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder, cameras_for
 from examples.fitting.keypoint_fit import fit_people
 from examples.fitting.objective import KeypointWeights
@@ -306,6 +306,7 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+@interruptible("the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run it; returns the exit code."""
     args = parse_args(argv)
@@ -313,9 +314,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = run(args)
     except (OSError, ValueError) as error:
         return fail(error)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
     print(
         f"{report['fitted']} of {report['people']} people fitted, "
         f"{sum(report['left_out'].values())} left out; see {args.output / 'report.json'}"

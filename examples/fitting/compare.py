@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from examples.command_line import positive
+from examples.command_line import interruptible, positive
 from examples.data.poses import load_poses
 from examples.fitting.cameras import Cameras
 from examples.fitting.choices import KINDS, PriorFolder
@@ -220,6 +220,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@interruptible("no table was written")
 def main(argv: Sequence[str] | None = None) -> int:
     """Choose weights, fit, and write everything; returns the exit code."""
     args = parse_args(argv)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from examples.command_line import interruptible
 from examples.data.poses import load_poses
 from examples.fitting.choices import POSE_WEIGHTS, PriorFolder, cameras_for
 from examples.fitting.compare import errors_mm
@@ -77,6 +78,7 @@ def draw(path: Path, truth: Image, panels: dict[str, Image]) -> None:
     )
 
 
+@interruptible("no results were written")
 def main(argv: Sequence[str] | None = None) -> int:
     """Fit a person with every kind of bad keypoints; returns the exit code."""
     parser = argparse.ArgumentParser(

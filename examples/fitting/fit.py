@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from examples.command_line import DEVICES, device_of, fail, positive
+from examples.command_line import DEVICES, device_of, fail, interruptible, positive
 from examples.data.detections import read_detections
 from examples.data.keypoints import Detections
 from examples.data.poses import load_poses
@@ -194,6 +194,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     )
 
 
+@interruptible("no results were written")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the fit; returns the exit code."""
     args = parse_args(argv)
@@ -204,9 +205,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(args, device_of(args.device))
     except (OSError, ValueError) as error:
         return fail(error)
-    except KeyboardInterrupt:
-        print("\ninterrupted; no results were written", file=sys.stderr)
-        return 130
     return 0
 
 

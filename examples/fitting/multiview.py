@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from examples.command_line import fail, positive
+from examples.command_line import fail, interruptible, positive
 from examples.data.detections import read_detections
 from examples.data.poses import load_poses
 from examples.fitting.choices import PriorFolder, cameras_for, given_context, to_body_25
@@ -214,6 +214,7 @@ def _upright_bodies(refined: Refined, body: BodyModel) -> np.ndarray:
     return vertices[:20]
 
 
+@interruptible("results may be incomplete")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the refinement; returns the exit code."""
     args = parse_args(argv)
@@ -222,9 +223,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(args)
     except (OSError, ValueError) as error:
         return fail(error)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
     return 0
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from examples.command_line import positive
+from examples.command_line import interruptible, positive
 from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
 from examples.fitting.people import detect, hide, photograph_bodies
@@ -163,6 +163,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@interruptible("the priors that were finished are in --out")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and write everything; returns the exit code."""
     args = parse_args(argv)

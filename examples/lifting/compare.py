@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from examples.command_line import interruptible
 from examples.data.cameras import Views
 from examples.data.poses import PoseSet, load_poses
 from examples.lifting.baselines import FactorisedLifter, MixtureLifter, MultiHeadLifter
@@ -207,6 +208,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@interruptible("the same command continues")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then write the tables and draw the pictures; returns the exit code."""
     args = parse_args(argv)
@@ -216,12 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    try:
-        with single_thread():
-            run_all(poses, args)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues", file=sys.stderr)
-        return 130
+    with single_thread():
+        run_all(poses, args)
     results = collect(args.out)
     write_text(args.out / "results.json", json.dumps(results, indent=1) + "\n")
     text = "\n\n".join(

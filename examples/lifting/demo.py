@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.command_line import DEVICES, device_of, fail, natural, positive
+from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
 from examples.data.cameras import Views
 from examples.data.poses import PoseSet, load_poses
 from examples.lifting.figures import upright
@@ -299,6 +299,7 @@ def run(
     return results
 
 
+@interruptible("no results were written")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
     args = parse_args(argv)
@@ -322,11 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush=True,
     )
     settings = Settings(steps=args.steps, seed=args.seed)
-    try:
-        results = run(poses, settings, args.split, device, args.out, command)
-    except KeyboardInterrupt:
-        print("\ninterrupted; no results were written", file=sys.stderr)
-        return 130
+    results = run(poses, settings, args.split, device, args.out, command)
     print(f"\n{format_table(results['metrics'])}\n")
     print(f"{results['seconds']['total']:.0f} s; results, model and pictures are in {args.out}")
     return 0

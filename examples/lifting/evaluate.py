@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.command_line import DEVICES, device_of, fail
+from examples.command_line import DEVICES, device_of, fail, interruptible
 from examples.lifting.config import Config, read_config
 from examples.lifting.figures import figure_4
 from examples.lifting.judging import COUNTS, Judgement, Plan, judge
@@ -129,6 +129,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@interruptible("no results were written")
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; returns the exit code."""
     args = parse_args(argv)
@@ -148,11 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = make_plan(args)
     except (OSError, ValueError, CheckpointError) as error:
         return fail(error)
-    try:
-        judged = judge_all(lifters, sources, plan, args, device)
-    except KeyboardInterrupt:
-        print("\ninterrupted; no results were written", file=sys.stderr)
-        return 130
+    judged = judge_all(lifters, sources, plan, args, device)
     write(out, judged, sources, args)
     return 0
 

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from examples.command_line import DEVICES, device_of, fail
+from examples.command_line import DEVICES, device_of, fail, interruptible
 from examples.data.images import ImageDataset
 from examples.fitting.train_prior import CONDITIONAL
 from examples.prohmr.demo import find_people
@@ -106,6 +106,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@interruptible("no contexts were written")
 def main(argv: Sequence[str] | None = None) -> int:
     """Look at images; returns the exit code."""
     args = parse_args(argv)

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from examples.command_line import DEVICES, device_of, fail
+from examples.command_line import DEVICES, device_of, fail, interruptible
 from examples.data.annotations import Annotations, prohmr_rows
 from examples.data.columns import Columns
 from examples.data.detections import read_detections
@@ -240,6 +240,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
+@interruptible("pictures of the people before are in --out")
 def main(argv: Sequence[str] | None = None) -> int:
     """Look at photographs; returns the exit code."""
     args = parse_args(argv)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from examples.command_line import interruptible
 from examples.data.poses import SPLITS, load_poses
 from examples.prohmr.painting import Painting, backdrop, dress, paint_body, paint_occluder
 from flowprior.body import BodyModel
@@ -391,6 +392,7 @@ def sheet(scenes: Sequence[Scene], columns: int = 8, keypoints: bool = False) ->
     return np.concatenate(rows)
 
 
+@interruptible("the data set is not whole; paint it again")
 def main(argv: Sequence[str] | None = None) -> int:
     """Paint a data set; returns the exit code."""
     parser = argparse.ArgumentParser(

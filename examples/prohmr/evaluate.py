@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from examples.command_line import DEVICES, device_of, fail
+from examples.command_line import DEVICES, device_of, fail, interruptible
 from examples.data import annotations, multiview
 from examples.data.ambiguous import cut_limbs
 from examples.data.annotations import Annotations
@@ -266,6 +266,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
+@interruptible("no table was written")
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; returns the exit code."""
     args = parse_args(argv)

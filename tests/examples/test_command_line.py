@@ -1,9 +1,12 @@
 """The device a command asks for, and how it says that something is wrong."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from examples.command_line import device_of, fail
+import examples
+from examples.command_line import device_of, fail, interruptible
 
 
 def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
@@ -20,3 +23,26 @@ def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
 def test_what_is_wrong_is_one_line_and_code_2(capsys):
     assert fail(ValueError("no such file")) == 2
     assert capsys.readouterr().err == "error: no such file\n"
+
+
+def test_an_interrupted_program_says_so_and_ends_with_130(capsys):
+    @interruptible("nothing was written")
+    def main(argv=None, *, stop=True):
+        """Do it."""
+        if stop:
+            raise KeyboardInterrupt
+        return 1
+
+    assert main() == 130
+    assert capsys.readouterr().err == "\ninterrupted; nothing was written\n"
+    assert main(stop=False) == 1
+    assert main.__doc__ == "Do it."
+
+
+def test_every_program_can_be_interrupted():
+    # Lightning catches Ctrl-C in the trainings, and their own tests look at that.
+    trained = {"train"}
+    for path in sorted(Path(examples.__path__[0]).glob("*/*.py")):
+        text = path.read_text(encoding="utf-8")
+        if "\ndef main(" in text and path.stem not in trained | {"__main__"}:
+            assert "\n@interruptible(" in text, path
