@@ -30,7 +30,9 @@ __all__ = [
     "CONDITIONAL",
     "MIXTURE",
     "UNCONDITIONAL",
+    "descend",
     "main",
+    "noisy",
     "train_conditional",
     "train_unconditional",
 ]
@@ -40,6 +42,7 @@ UNCONDITIONAL = "unconditional.safetensors"
 MIXTURE = "mixture.npz"
 
 BATCH = 256
+FEWEST_STEPS_OF_A_CYCLE = 5  # with fewer, its phases have no length
 LEARNING_RATE = 3e-3
 # Of the mean L1 error of the decoded z = 0, in units of the flow's vectors, against nats.
 MODE_WEIGHT = 200.0
@@ -65,9 +68,13 @@ def descend(
 ) -> None:
     """AdamW, one cycle of the learning rate."""
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-4, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, steps, pct_start=max(0.05, 2 / steps)
-    )
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    if steps < FEWEST_STEPS_OF_A_CYCLE:
+        schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    else:
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, rate, steps, pct_start=max(0.05, 2 / steps)
+        )
     pause = 0.1 if sys.stderr.isatty() else 30.0
     model.train()
     with tqdm(total=steps, desc=name, unit="step", mininterval=pause, ncols=88) as bar:
