@@ -69,7 +69,7 @@ linkcheck_anchors = False  # pages that are made by scripts have theirs only in 
 nitpicky = True
 nitpick_ignore = [("py:class", "flowprior.sharing.Model")]  # the class itself
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|os|collections|abc|typing|pathlib|pickle)\..*"),
+    (r"py:.*", r"(torch|numpy|os|collections|contextlib|types|abc|typing|pathlib|pickle)\..*"),
     (r"py:.*", r"(bool|int|float|str|object|type|dict|list|tuple|None|optional)"),
     (r"py:.*", r"(OSError|TypeError|ValueError|RuntimeError|FileNotFoundError)"),
     (r"py:.*", r"(Any|Callable|Mapping|Tensor|PathLike)"),
