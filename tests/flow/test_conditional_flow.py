@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowprior.flow import ConditionalFlow, stack
+from flowprior.flow import ConditionalFlow, LULinear, stack
 from flowprior.flow.checks import require_tensor
 from tests import oracle
 from tests.flow.helpers import assert_close, draw, load_oracle, random_flow
@@ -465,3 +465,23 @@ def test_arrays_are_refused_by_name():
     flow, _ = random_flow(6, 4)
     with pytest.raises(TypeError, match=r"x must be a torch\.Tensor, got ndarray"):
         flow.log_prob(np.zeros((3, 6)), draw(3, 4))
+
+
+def test_one_sample_if_no_number_is_given():
+    flow = ConditionalFlow(4, 2, hidden_features=8)
+    assert flow.sample(torch.zeros(3, 2)).shape == (3, 1, 4)
+    assert flow.freeze().sample(torch.zeros(3, 2)).shape == (3, 1, 4)
+
+
+def test_a_context_that_is_no_tensor_is_named():
+    flow = ConditionalFlow(4, 2, hidden_features=8)
+    with pytest.raises(TypeError, match=r"\bcontext\b"):
+        flow.project_context(np.zeros((3, 2)))
+
+
+def test_legacy_lu_is_that_of_every_step():
+    flow = ConditionalFlow(4, 2, hidden_features=8, num_steps=3, lu_forward="legacy")
+    exact = ConditionalFlow(4, 2, hidden_features=8, num_steps=3)
+    for module in (*flow.modules(), *exact.modules()):
+        if isinstance(module, LULinear):
+            assert module.legacy_forward == any(module is other for other in flow.modules())

@@ -267,3 +267,12 @@ def test_a_training_step_compiles_as_one_graph():
         gradients.append([p.grad.clone() for p in flow.parameters()])
     for ours, theirs in zip(*gradients, strict=True):
         assert_close(ours, theirs, 1e-10)
+
+
+def test_nothing_of_it_hangs_on_the_weights_it_was_made_of():
+    frozen = scrambled_flow(context_norm=True, batch_norm=True).eval().freeze()
+    tensors = [*frozen.parameters(), *frozen.buffers()]
+    for module in frozen.modules():
+        tensors += [value for value in vars(module).values() if isinstance(value, torch.Tensor)]
+    assert tensors
+    assert all(not value.requires_grad and value.grad_fn is None for value in tensors)
