@@ -34,7 +34,7 @@ __all__ = ["Poses", "figures", "main", "train"]
 
 NAME = "flowprior/demo"
 OUT = Path(__file__).parents[1] / "flowprior" / "assets" / "demo"
-STEPS = 2200
+STEPS = 16_000
 # What fits into 2 MB of float32.
 SIZES: dict[str, Any] = {
     "encoder_features": 128,

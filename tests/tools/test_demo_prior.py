@@ -92,11 +92,11 @@ def test_samples_spread_where_the_example_is_hidden(prior, body):
     hidden = clear.clone()
     hidden[ARM, 2] = 0
     posterior = prior(keypoint_context(torch.stack([clear, hidden])))
-    joints = body(posterior.sample(200)).joints
+    joints = body(posterior.sample(1000)).joints
     spread = (joints - joints[..., :1, :]).std(dim=1).norm(dim=-1)
     wrist, other = SMPL_24.index("left_wrist"), SMPL_24.index("right_knee")
-    assert spread[1, wrist] > 1.15 * spread[0, wrist]
-    assert spread[1, other] < 1.1 * spread[0, other]
+    assert spread[1, wrist] > 1.4 * spread[0, wrist]
+    assert spread[1, other] < 1.2 * spread[0, other]
 
 
 def test_the_mode_is_seen_where_the_keypoints_are(prior, body):
