@@ -45,3 +45,9 @@ def test_bodies(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
     for name in kept:
         assert_drawn(tmp_path / name, bodies.FOLDER / name)
+
+
+def test_front_picture(tmp_path):
+    front = script("front_picture")
+    front.main(tmp_path / "front.png")
+    assert_drawn(tmp_path / "front.png", front.FILE)
