@@ -470,3 +470,24 @@ def test_layouts_are_matched_in_every_dtype_and_by_all_vectors():
 def test_arrays_are_refused_by_name():
     with pytest.raises(TypeError, match=r"matrix must be a torch\.Tensor, got list"):
         rotations.matrix_to_rot6d([[1.0]])
+
+
+def test_half_precision_is_that_of_float32_rounded():
+    x = torch.randn(50, 6)
+    for dtype in (torch.float16, torch.bfloat16):
+        rounded = x.to(dtype)
+        for layout in rotations.LAYOUTS:
+            exact = rotations.rot6d_to_matrix(rounded.float(), layout)
+            assert torch.equal(rotations.rot6d_to_matrix(rounded, layout), exact.to(dtype))
+
+
+def test_two_parallel_vectors_make_a_rotation_for_every_axis():
+    axes = torch.cartesian_prod(*3 * [torch.tensor([-1.0, 0.0, 1.0])])
+    x = torch.cat([axes, 2 * axes], dim=-1).double().requires_grad_()
+    matrix = rotations.rot6d_to_matrix(x)
+    torch.testing.assert_close(
+        matrix @ matrix.mT, torch.eye(3).double().expand(27, 3, 3), atol=1e-12, rtol=0
+    )
+    assert torch.linalg.det(matrix).min() > 0.99
+    matrix.sum().backward()
+    assert x.grad.isfinite().all()

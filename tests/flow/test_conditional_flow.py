@@ -485,3 +485,50 @@ def test_legacy_lu_is_that_of_every_step():
     for module in (*flow.modules(), *exact.modules()):
         if isinstance(module, LULinear):
             assert module.legacy_forward == any(module is other for other in flow.modules())
+
+
+def test_one_sample_with_its_density_if_no_number_is_given():
+    flow = ConditionalFlow(4, 2, hidden_features=8)
+    x, log_prob = flow.sample_and_log_prob(torch.zeros(3, 2))
+    assert (x.shape, log_prob.shape) == ((3, 1, 4), (3, 1))
+
+
+def test_with_lu_forward_changes_every_step_of_a_copy():
+    flow = ConditionalFlow(4, 2, hidden_features=8, num_steps=3)
+    changed = flow.with_lu_forward("legacy")
+    for each, legacy in ((changed, True), (flow, False), (changed.with_lu_forward("exact"), False)):
+        linear = [module for module in each.modules() if isinstance(module, LULinear)]
+        assert [module.legacy_forward for module in linear] == 3 * [legacy]
+
+
+def test_contexts_expand_to_any_batch_that_broadcasts():
+    flow = ConditionalFlow(4, 2, hidden_features=8, context_norm=True)
+    for step in flow.project_context(torch.randn(2, 1, 2)).steps:
+        more = step.expand(torch.Size([5, 2, 3]))
+        assert more.hidden.shape == (5, 2, 3, step.hidden.shape[-1])
+        assert more.norm.shape == (5, 2, 3, 8)
+        assert torch.equal(more.hidden[4, :, 2], step.hidden[:, 0])
+        assert torch.equal(more.norm[4, :, 2], step.norm[:, 0])
+
+
+def test_a_volume_moves_the_mode():
+    torch.manual_seed(0)
+    flow = ConditionalFlow(4, 2, hidden_features=8).double().eval()
+    context, slope = torch.randn(3, 2).double(), torch.tensor([1.0, -2.0, 0.5, 0.0]).double()
+
+    def log_volume(x):
+        return (slope * x).sum(dim=-1)
+
+    def worth(x):
+        return flow.log_prob(x, context) + log_volume(x)
+
+    mode = flow.mode(context, log_volume=log_volume)
+    assert (worth(mode) > worth(flow.mode(context)) + 0.1).all()
+
+
+@pytest.mark.parametrize("context_norm", [True, False])
+def test_a_context_projected_in_inference_mode_has_a_mode_outside(context_norm):
+    flow = ConditionalFlow(4, 2, hidden_features=8, coupling="affine", context_norm=context_norm)
+    with torch.inference_mode():
+        projected = flow.project_context(torch.randn(3, 2))
+    assert flow.mode(projected, max_steps=3).isfinite().all()

@@ -112,3 +112,10 @@ def test_half_precision_weights_take_inputs_of_more():
     net = make().bfloat16()
     out = net(draw(4, 6).float(), net.project_context(draw(4, 7).float()))
     assert out.dtype == torch.float32
+
+
+def test_biases_start_on_both_sides_of_zero():
+    torch.manual_seed(0)
+    bias = Conditioner(4, 9, 2, 64, 1, batch_norm=False, dropout=0.0).output.bias.detach()
+    assert bias.min() < 0 < bias.max()
+    assert bias.abs().max() < 0.01

@@ -276,3 +276,11 @@ def test_nothing_of_it_hangs_on_the_weights_it_was_made_of():
         tensors += [value for value in vars(module).values() if isinstance(value, torch.Tensor)]
     assert tensors
     assert all(not value.requires_grad and value.grad_fn is None for value in tensors)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3, 1), (1, 1), (1,), (2, 1, 3)])
+def test_contexts_in_any_batch(shape):
+    flow = scrambled_flow(context_norm=True).eval()
+    context, x = draw(*shape, 4), draw(*shape, 6)
+    assert_close(flow.freeze().log_prob(x, context), flow.log_prob(x, context), 1e-9)
+    assert_close(flow.freeze().mode(context), flow.mode(context), 1e-9)
