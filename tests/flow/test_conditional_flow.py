@@ -503,8 +503,9 @@ def test_with_lu_forward_changes_every_step_of_a_copy():
 
 def test_contexts_expand_to_any_batch_that_broadcasts():
     flow = ConditionalFlow(4, 2, hidden_features=8, context_norm=True)
-    for step in flow.project_context(torch.randn(2, 1, 2)).steps:
-        more = step.expand(torch.Size([5, 2, 3]))
+    projected = flow.project_context(torch.randn(2, 1, 2))
+    expanded = projected.expand(torch.Size([5, 2, 3]))
+    for step, more in zip(projected.steps, expanded.steps, strict=True):
         assert more.hidden.shape == (5, 2, 3, step.hidden.shape[-1])
         assert more.norm.shape == (5, 2, 3, 8)
         assert torch.equal(more.hidden[4, :, 2], step.hidden[:, 0])
@@ -532,3 +533,8 @@ def test_a_context_projected_in_inference_mode_has_a_mode_outside(context_norm):
     with torch.inference_mode():
         projected = flow.project_context(torch.randn(3, 2))
     assert flow.mode(projected, max_steps=3).isfinite().all()
+
+
+def test_another_form_of_the_lu_is_refused():
+    with pytest.raises(ValueError, match=r"lu_forward must be one of .*'exact'.* got 'new'"):
+        ConditionalFlow(4, lu_forward="new")

@@ -284,3 +284,18 @@ def test_contexts_in_any_batch(shape):
     context, x = draw(*shape, 4), draw(*shape, 6)
     assert_close(flow.freeze().log_prob(x, context), flow.log_prob(x, context), 1e-9)
     assert_close(flow.freeze().mode(context), flow.mode(context), 1e-9)
+
+
+def test_bfloat16_networks_take_a_single_context():
+    flow = scrambled_flow(context_norm=True).float().eval()
+    frozen = flow.freeze(conditioner_dtype=torch.bfloat16)
+    torch.manual_seed(0)
+    x = frozen.sample(torch.zeros(1, 4), 5)
+    assert x.shape == (1, 5, 6)
+    assert x.dtype == torch.float32
+
+
+def test_it_is_in_evaluation_mode_from_the_start():
+    frozen = scrambled_flow().train().freeze()
+    assert not any(module.training for module in frozen.modules())
+    assert not any(module.training for module in frozen.train().modules())
