@@ -70,7 +70,8 @@ def training_interrupted() -> int:
         return loss(lifter, views)
 
     argv = ("--steps", "5", "checkpoint_every=1")
-    handler = signal.getsignal(signal.SIGINT)
+    # A shell starts programs in the background with Ctrl-C ignored.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with mock.patch.object(FlowLifter, "loss", interrupt):
             code = training(*argv)
