@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 nbformat = pytest.importorskip("nbformat")
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 # Of the kernel's own machinery, not of the notebook.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_it_runs_top_to_bottom(path, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     pytest.importorskip("ipykernel")
     pytest.importorskip("matplotlib")
     client = pytest.importorskip("nbclient").NotebookClient
