@@ -35,7 +35,7 @@ def export_program(prior: PosePrior, verb: str) -> ExportedProgram:
     ========  ==================================  ==================
 
     Theta is in the form that the prior returns. Without a context there are neither it nor the
-    batch.
+    batch. With torch 2.5 give the inputs in this order; ``torch.export.save`` needs a newer one.
 
     Args:
         prior: The prior, or a frozen one.
@@ -110,17 +110,17 @@ class _Verb(nn.Module):
 
 
 class _Encode(_Verb):
-    def forward(self, theta: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, context: Tensor | None = None, *, theta: Tensor) -> Tensor:
         return self.prior(context).encode(theta)
 
 
 class _Decode(_Verb):
-    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, context: Tensor | None = None, *, z: Tensor) -> Tensor:
         return self.prior(context).decode(z)
 
 
 class _LogProb(_Verb):
-    def forward(self, theta: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, context: Tensor | None = None, *, theta: Tensor) -> Tensor:
         return self.prior(context).log_prob(theta)
 
 
@@ -148,12 +148,13 @@ def _module(prior: PosePrior, verb: str) -> tuple[nn.Module, dict[str, Tensor]]:
         prior = prior.freeze()
     leading = (_BATCH, _SAMPLES) if prior.context_features else (_SAMPLES,)
     inputs = {}
+    # First, as documented: torch 2.5 takes the inputs of a program in this order only.
+    if prior.context_features:
+        inputs["context"] = torch.zeros(_BATCH, prior.context_features)
     if verb == "decode":
         inputs["z"] = torch.zeros(*leading, flow.features)
     elif verb != "mode":
         inputs["theta"] = space.to_pose(torch.zeros(*leading, space.features))
-    if prior.context_features:
-        inputs["context"] = torch.zeros(_BATCH, prior.context_features)
     inputs = {name: value.to(flow.device, flow.dtype) for name, value in inputs.items()}
     return _MODULES[verb](prior).eval(), inputs
 

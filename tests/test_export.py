@@ -64,6 +64,10 @@ def test_every_kind_of_prior(verb, options):
         torch.testing.assert_close(program(**inputs), expected, atol=2e-4, rtol=2e-4)
 
 
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6),
+    reason="torch 2.5 saves no program whose batch is open",
+)
 def test_a_program_can_be_saved(tmp_path):
     prior = make_prior()
     torch.export.save(export_program(prior, "mode"), tmp_path / "mode.pt2")

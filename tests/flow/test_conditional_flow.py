@@ -475,7 +475,7 @@ def test_one_sample_if_no_number_is_given():
 
 def test_a_context_that_is_no_tensor_is_named():
     flow = ConditionalFlow(4, 2, hidden_features=8)
-    with pytest.raises(TypeError, match=r"\bcontext\b"):
+    with pytest.raises(TypeError, match=r"^context must be a torch.Tensor"):
         flow.project_context(np.zeros((3, 2)))
 
 
