@@ -170,7 +170,6 @@ def parity(args: argparse.Namespace) -> dict[str, object]:
     """
     model, rotvecs = _inputs(args, args.parity)
     device = torch.device("cpu")
-    # The exact objective first: `problems` moves the model to its precision.
     dtype = torch.float64 if args.double else torch.float32
     ours = problems(model, rotvecs, args.weight, device, dtype)(model.prior.freeze())
     exact = problems(model, rotvecs, args.weight, device, torch.float64)(model.prior.freeze())

@@ -13,7 +13,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from flowprior.file_kind import not_the_file
+from flowprior.file_kind import CHECKPOINT, SAFETENSORS, not_the_file
 
 __all__ = [
     "FORMAT_VERSION",
@@ -157,11 +157,11 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
             yield file
     except safetensors.SafetensorError as error:
         found = not_the_file(path)
-        if found == "is a PyTorch checkpoint":
+        if found == CHECKPOINT:
             found += (
                 ", not a flowprior model: ConditionalPosePrior.from_prohmr reads the original's"
             )
-        if not found or found == "is a safetensors file":
+        if not found or found == SAFETENSORS:
             found = f"is truncated, damaged or no safetensors file ({error})"
         raise CheckpointError(f"{path} {found}") from error
 

@@ -4,7 +4,12 @@ import os
 import zipfile
 from pathlib import Path
 
-__all__ = ["not_the_file"]
+__all__ = ["CHECKPOINT", "EMPTY", "PICKLE", "SAFETENSORS", "not_the_file"]
+
+EMPTY = "is empty: perhaps its download or copy was broken off"
+CHECKPOINT = "is a PyTorch checkpoint"
+PICKLE = "is a pickle"
+SAFETENSORS = "is a safetensors file"
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -16,12 +21,15 @@ def not_the_file(path: str | os.PathLike[str]) -> str:
         path: A file that is there.
 
     Returns:
-        Words to be put after its name, such as "is empty"; "" if nothing is known about it.
+        Words to be put after its name, such as :data:`EMPTY`; "" if nothing is known about it.
+
+    Raises:
+        OSError: If the file cannot be read.
     """
     with open(path, "rb") as file:
         head = file.read(512)
     if not head:
-        return "is empty: perhaps its download or copy was broken off"
+        return EMPTY
     if head.startswith(LFS_POINTER):
         return "is a pointer of Git LFS, not the file itself: git lfs pull fetches that"
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -37,9 +45,9 @@ def not_the_file(path: str | os.PathLike[str]) -> str:
     if head.startswith(b"\x1f\x8b"):
         return "is compressed by gzip: unpack it first"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < os.path.getsize(path):
-        return "is a safetensors file"
+        return SAFETENSORS
     if head.startswith(b"\x80") and head[1:2] in b"\x02\x03\x04\x05":
-        return "is a pickle"
+        return PICKLE
     return ""
 
 
@@ -50,7 +58,7 @@ def _zip_kind(path: Path) -> str:
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return "starts like a zip archive, but is cut short or damaged"
     if any(name.endswith("/data.pkl") for name in names):
-        return "is a PyTorch checkpoint"
+        return CHECKPOINT
     if names and all(name.endswith(".npy") for name in names):
         return "is an .npz archive of arrays"
     return f"is a zip archive: unpack it first; it holds {', '.join(names[:3]) or 'nothing'}"

@@ -22,7 +22,7 @@ from typing import IO, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprior.file_kind import not_the_file
+from flowprior.file_kind import PICKLE, not_the_file
 from flowprior.sealed_pickle import Inert, Refusal, SealedUnpickler
 
 __all__ = ["read_npz", "read_pickle"]
@@ -61,7 +61,7 @@ def read_pickle(path: str | os.PathLike[str]) -> object:
     # On bytes that make no sense, pickle and numpy raise almost anything.
     except Exception as error:
         found = not_the_file(path)
-        if not found or found == "is a pickle":
+        if not found or found == PICKLE:
             found = (
                 f"is no pickle, or a damaged one of {len(program)} bytes "
                 f"({type(error).__name__}: {error!s:.200})"

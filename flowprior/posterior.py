@@ -116,7 +116,7 @@ class PosePrior(nn.Module):
 
     def _require_order(self, verb: str, theta: object, context: object) -> None:
         """Raise ValueError if the two were given in the other order."""
-        width = self.flow.context_features
+        width = self.context_features
         if not (width and isinstance(theta, Tensor) and isinstance(context, Tensor)):
             return
         sizes = (self.space.features, *self.space.event_shape)

@@ -20,7 +20,6 @@ __all__ = [
     "make_space",
 ]
 
-
 # Joints of poses that are not SMPL's 24, as they come with body models and data sets.
 JOINT_COUNTS = {
     21: "the body of SMPL-X or SMPL-H without its root, as VPoser has it",

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from flowprior.checkpoint import CheckpointError
-from flowprior.file_kind import not_the_file
+from flowprior.file_kind import EMPTY, SAFETENSORS, not_the_file
 from flowprior.sealed_pickle import Inert, Refusal, SealedUnpickler
 
 __all__ = ["read_torch_file"]
@@ -90,12 +90,12 @@ def _describe(path: str | os.PathLike[str], head: bytes) -> str:
             "torch.save(torch.load(path, map_location='cpu', weights_only=True), new_path)"
         )
     found = not_the_file(path) or "does not start like a file written by torch.save"
-    if found == "is a safetensors file":
+    if found == SAFETENSORS:
         return (
-            "is a safetensors file, not a PyTorch checkpoint: if flowprior wrote it, "
+            f"{SAFETENSORS}, not a PyTorch checkpoint: if flowprior wrote it, "
             "ConditionalPosePrior.load reads it"
         )
-    return found if found.startswith("is empty") else f"is not a PyTorch checkpoint: it {found}"
+    return found if found == EMPTY else f"is not a PyTorch checkpoint: it {found}"
 
 
 def _read(file: BinaryIO, size: int) -> object:

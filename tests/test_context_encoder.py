@@ -138,3 +138,10 @@ def test_the_original_has_none():
     prior = make_prior(preset="prohmr")
     with pytest.raises(ValueError, match="no encoder of the context"):
         prior.to_prohmr_state_dict()
+
+
+def test_theta_and_context_the_wrong_way_round_are_told_apart():
+    prior = ConditionalPosePrior(5, joints=2, hidden_features=8, encoder_features=7)
+    theta, context = torch.zeros(3, 2, 6), torch.zeros(3, 5)
+    with pytest.raises(ValueError, match="log_prob takes theta first"):
+        prior.log_prob(context, theta)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from examples.command_line import positive
 from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
 from examples.fitting.people import detect, hide, project, sample_places, sample_turns
@@ -259,7 +260,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m tools.demo_prior", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR")
-    parser.add_argument("--steps", type=int, default=STEPS, metavar="N")
+    parser.add_argument("--steps", type=positive, default=STEPS, metavar="N")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     return parser.parse_args(argv)
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from examples.command_line import DEVICES, device_of, fail, interruptible, positive
+from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
 from examples.data.detections import read_detections
 from examples.data.keypoints import Detections
 from examples.data.poses import load_poses
@@ -111,9 +111,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--theta", action="store_true", help="fit theta, not a flow's latent")
     parser.add_argument("--stages", choices=SCHEDULES, default="one", help="schedule")
     parser.add_argument("--steps", type=positive, default=150, metavar="N", help="of each stage")
-    parser.add_argument("--restarts", type=int, default=0, metavar="N", help="further descents, "
-                        "each from the best so far with the pose kicked")  # fmt: skip
-    parser.add_argument("--pictures", type=int, default=20, metavar="N", help="most pictures")
+    parser.add_argument("--restarts", type=natural, default=0, metavar="N", help="further "
+                        "descents, each from the best so far with the pose kicked")  # fmt: skip
+    parser.add_argument("--pictures", type=natural, default=20, metavar="N", help="most pictures")
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/fit"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the embedded people")
     parser.add_argument("--device", choices=DEVICES, default="auto")

@@ -171,8 +171,8 @@ def fit_people(
             scaled = replace(
                 weights, pose=weights.pose * stage.pose, shape=weights.shape * stage.shape
             )
-            kicks = pose_kicks(objective, again if stage is plan[-1] else 0)
             part = objective.only(x, stage.free, scaled)
+            kicks = pose_kicks(part, again if stage is plan[-1] else 0)
             steps = min(most, stage.max_iterations or most)
 
             def descend(x: Tensor, part: KeypointObjective = part, steps: int = steps) -> Solution:
@@ -208,13 +208,24 @@ def fit_people(
 
 
 def pose_kicks(objective: KeypointObjective, restarts: int, seed: int = 0) -> Tensor:
-    """(R, D) kicks of the pose below the root for `minimize_again`: far first, then ever nearer."""
+    """Kicks of the pose below the root for `minimize_again`: far first, then ever nearer.
+
+    Args:
+        objective: Of the fit; what it keeps frozen is not kicked.
+        restarts: R, how many.
+        seed: Of their directions.
+
+    Returns:
+        (R, D), each half as large as the one before.
+    """
     generator = torch.Generator().manual_seed(seed)
     pose = objective.pose
     root = 6 * pose.free_root
     kicks = torch.zeros(restarts, objective.size, dtype=torch.float64)
     noise = torch.randn(restarts, pose.size - root, generator=generator, dtype=torch.float64)
     kicks[:, root : pose.size] = pose.kick * noise * 0.5 ** torch.arange(restarts)[:, None]
+    for place in objective.frozen:
+        kicks[:, place] = 0
     start = objective.start()
     return kicks.to(start.device, start.dtype)
 

@@ -11,7 +11,7 @@ A chunk is a range of one shard. Its name says which, so that what has been done
 """
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -182,14 +182,7 @@ def read_chunk(chunk: Chunk) -> People:
     numbers = np.arange(chunk.start, chunk.stop)
     labels = np.array(given or [f"row {number}" for number in numbers], np.str_)
     report = Report(str(shard), "keypoints", unit="person", rows=count)
-    people = _usable(numbers, labels, person.astype(np.int64), values, sizes, report)
-    # The number of a row says which of the evidence is its own.
-    kept = people.row - chunk.start
-    return replace(
-        people,
-        context=None if context is None else context[kept],
-        betas=None if betas is None else betas[kept],
-    )
+    return _usable(numbers, labels, person.astype(np.int64), values, sizes, report, context, betas)
 
 
 def _evidence(
@@ -248,6 +241,8 @@ def _usable(
     values: NDArray[Any],
     sizes: NDArray[np.float32],
     report: Report,
+    context: NDArray[np.float32] | None = None,
+    betas: NDArray[np.float32] | None = None,
 ) -> People:
     if values.ndim != 3 or values.shape[1] not in SETS or values.shape[2] != 3:
         raise ValueError(
@@ -266,5 +261,19 @@ def _usable(
     wide = np.asarray((high - low).max(axis=1) > 1)
     report.leave_out("all keypoints in one place", listed[enough & ~wide])
     kept = enough & wide
+    for evidence in (context, betas):
+        if evidence is not None:
+            finite = np.isfinite(evidence).all(axis=1)
+            report.leave_out("context or betas not finite", listed[kept & ~finite])
+            kept &= finite
     report.kept = int(kept.sum())
-    return People(row[kept], names[kept], person[kept], keypoints[kept], sizes[kept], report)
+    return People(
+        row[kept],
+        names[kept],
+        person[kept],
+        keypoints[kept],
+        sizes[kept],
+        report,
+        None if context is None else context[kept],
+        None if betas is None else betas[kept],
+    )

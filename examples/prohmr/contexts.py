@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from examples.command_line import DEVICES, device_of, fail, interruptible
+from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
 from examples.data.images import ImageDataset
 from examples.fitting.train_prior import CONDITIONAL
 from examples.prohmr.demo import find_people
@@ -99,8 +99,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
     parser.add_argument("--keypoints", type=Path, metavar="PATH", help="OpenPose's or COCO's JSON")
     parser.add_argument("--dataset", metavar="NAME", help="a data set of the folder instead")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="(%(default)s)")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="(%(default)s)")
+    parser.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="(%(default)s)"
+    )
+    parser.add_argument("--workers", type=natural, default=0, metavar="N", help="(%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("outputs/prohmr/contexts"), metavar="DIR")
     parser.add_argument("--device", choices=DEVICES, default="auto")
     return parser.parse_args(argv)

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from examples.command_line import DEVICES, device_of, fail, interruptible
+from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
 from examples.data import annotations, multiview
 from examples.data.ambiguous import cut_limbs
 from examples.data.annotations import Annotations
@@ -245,13 +245,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quantised", type=int, nargs="*", default=list(QUANTISED), metavar="N", help="(5 10 25)"
     )
-    parser.add_argument("--images", type=int, default=0, metavar="N", help="at most; 0 for all")
+    parser.add_argument("--images", type=natural, default=0, metavar="N", help="at most; 0 for all")
     parser.add_argument(
         "--cut", action="store_true", help="cut limbs off by the boxes, as in ambiguous Human3.6M"
     )
     add_fit_arguments(parser)
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="(%(default)s)")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="(%(default)s)")
+    parser.add_argument(
+        "--batch-size", type=positive, default=16, metavar="N", help="(%(default)s)"
+    )
+    parser.add_argument("--workers", type=natural, default=0, metavar="N", help="(%(default)s)")
     parser.add_argument("--body", default="embedded", metavar="FILE", help="(%(default)s)")
     parser.add_argument("--regressor", default="none", metavar="FILE", help="SMPL_to_J19.pkl")
     parser.add_argument(

@@ -322,9 +322,8 @@ class ProHMRModule(lightning.LightningModule):
         self.counts[kind] += 1
         self._in_a_row += 1
         skipped = self.counts["steps skipped"]
-        if overflow:
-            pass
-        elif self.trainer.is_global_zero and (skipped < 5 or skipped % 100 == 0):
+        seldom = skipped < 5 or skipped % 100 == 0
+        if not overflow and seldom and self.trainer.is_global_zero:
             bad = [name for name, term in terms.items() if not bool(term.isfinite())]
             lost = [name for name, p in module.named_parameters() if not p.isfinite().all()]
             where = ", ".join(bad) or "no term of the loss, only in gradients"

@@ -473,8 +473,9 @@ def test_one_sample_if_no_number_is_given():
     assert flow.freeze().sample(torch.zeros(3, 2)).shape == (3, 1, 4)
 
 
-def test_a_context_that_is_no_tensor_is_named():
-    flow = ConditionalFlow(4, 2, hidden_features=8)
+@pytest.mark.parametrize("context_features", [0, 2])
+def test_a_context_that_is_no_tensor_is_named(context_features):
+    flow = ConditionalFlow(4, context_features, hidden_features=8)
     with pytest.raises(TypeError, match=r"^context must be a torch.Tensor"):
         flow.project_context(np.zeros((3, 2)))
 

@@ -98,6 +98,24 @@ def test_people_keep_their_rows_and_sizes(shards):
     assert by_name["json"].image_names.tolist() == ["0", "1", "2", "3", "4"]
 
 
+def test_people_keep_their_evidence_and_bad_evidence_costs_one_person(people, tmp_path):
+    lost = torch.zeros(64, 25, dtype=torch.bool)
+    seen = detect(people.keypoints, lost, torch.Generator().manual_seed(0)).numpy()[:6]
+    seen[1] = np.nan
+    context = np.arange(6, dtype=np.float32)[:, None].repeat(3, axis=1)
+    betas = np.zeros((6, 10), np.float32)
+    context[2, 1], betas[4, 0] = np.nan, np.inf
+    np.savez(tmp_path / "a.npz", keypoints_2d=seen, context=context, betas=betas)
+    (chunk,) = chunks_of(tmp_path / "a.npz", 100)
+    found = read_chunk(chunk)
+    assert found.row.tolist() == [0, 3, 5]
+    assert found.context[:, 0].tolist() == [0, 3, 5]
+    assert found.betas.shape == (3, 10)
+    left_out = found.report.left_out["context or betas not finite"]
+    assert left_out.count == 2
+    assert found.report.kept == 3
+
+
 def test_a_chunk_is_done_whole_or_not_at_all(shards, prior_dir, tmp_path):
     chunks = chunks_of(shards, 5)
     (tmp_path / f"{chunks[0].name}.parquet.partial123").write_bytes(b"half")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from examples.fitting.cameras import Cameras
-from examples.fitting.keypoint_fit import SMPLIFY_STAGES, fit_people
+from examples.fitting.keypoint_fit import SMPLIFY_STAGES, Stage, fit_people
 from examples.fitting.objective import KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, hide
 from flowprior.keypoints import keypoint_squares
@@ -83,6 +83,15 @@ def test_restarts_leave_nobody_worse_and_most_better(fit, people):
     torch.testing.assert_close(alone.theta[0], again.theta[3], atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match="restarts must be at least 0"):
         fit(seen, restarts=-1)
+
+
+def test_a_restart_leaves_alone_what_a_stage_keeps(fit, people):
+    seen = people.keypoints[:4]
+    camera = (Stage(free=("camera", "betas")),)
+    once = fit(seen, stages=camera, max_iterations=20)
+    again = fit(seen, stages=camera, max_iterations=20, restarts=3)
+    torch.testing.assert_close(again.variables[:, :-13], once.variables[:, :-13], atol=0, rtol=0)
+    assert (again.solution.value <= once.solution.value).all()
 
 
 def test_fits_other_joint_sets(fit, people):
