@@ -7,9 +7,16 @@ from pathlib import Path
 __all__ = ["CHECKPOINT", "EMPTY", "PICKLE", "SAFETENSORS", "not_the_file"]
 
 EMPTY = "is empty: perhaps its download or copy was broken off"
+"""Said of a file without content."""
+
 CHECKPOINT = "is a PyTorch checkpoint"
+"""Said of what ``torch.save`` writes."""
+
 PICKLE = "is a pickle"
+"""Said of a pickle, perhaps a damaged one."""
+
 SAFETENSORS = "is a safetensors file"
+"""Said of a safetensors file, perhaps a damaged one."""
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
