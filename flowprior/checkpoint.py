@@ -1,9 +1,8 @@
-"""Model files: safetensors with the configuration inside, written whole or not at all."""
+"""Model files: safetensors with the configuration inside, written atomically."""
 
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from flowprior.file_kind import CHECKPOINT, SAFETENSORS, not_the_file
+from flowprior.whole_file import write_whole
 
 __all__ = [
     "FORMAT_VERSION",
@@ -25,7 +26,7 @@ __all__ = [
     "require_readable",
     "require_same_tensors",
     "save",
-    "write_whole",
+    "serialize",
 ]
 
 FORMAT = "flowprior"
@@ -52,54 +53,47 @@ class ModelFile:
 
 
 def save(path: str | os.PathLike[str], model: ModelFile) -> None:
-    """Write a model file. Whatever interrupts it, an older file of that name stays whole.
+    """Write a model file atomically: an interruption leaves an existing file unchanged.
 
     Args:
-        path: The file, in a folder that exists.
-        model: Its content, tensors on any device.
+        path: The file, in a folder that exists. A symbolic link is followed; an existing file
+            keeps its permissions.
+        model: Its content, tensors on any device. Tensors that share memory, such as tied weights,
+            are stored once under each name.
 
     Raises:
+        PermissionError: If the file is write-protected.
         OSError: If the file cannot be written.
         TypeError: If the configuration is not JSON.
+        ValueError: If a tensor cannot be stored, such as a sparse one; the message names it.
     """
-    path = Path(path)
+    write_whole(path, serialize(model))
+
+
+def serialize(model: ModelFile) -> bytes:
+    """The content of the file that :func:`save` writes; raises its TypeError and ValueError."""
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "config": json.dumps(dict(model.config)),
         "provenance": json.dumps(dict(model.provenance)),
     }
-    content = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in model.tensors.items()},
-        metadata,
-    )
-    write_whole(path, content)
+    return safetensors.torch.save(_unshared(model.tensors), metadata)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file. Whatever interrupts it, an older file of that name stays whole.
-
-    Args:
-        path: The file, in a folder that exists.
-        content: All of it.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with open(partial, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        if isinstance(error, OSError):
-            # Of the file that was asked for, not of the half one beside it.
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors stores them: dense, on the CPU, no two of them in one memory."""
+    result: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta:
+            kind = "meta" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+            raise ValueError(f"{name} is a {kind} tensor, which a model file cannot store")
+        tensor = tensor.detach().cpu().contiguous()
+        address = tensor.untyped_storage().data_ptr()
+        result[name] = tensor.clone() if address in memory else tensor
+        memory.add(address)
+    return result
 
 
 def load(path: str | os.PathLike[str]) -> ModelFile:
@@ -109,7 +103,8 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
         path: A file written by :func:`save`.
 
     Returns:
-        Its content, tensors on the CPU.
+        Its content, tensors on the CPU in memory of their own: what happens to the file later does
+        not change them.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -131,7 +126,8 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Model
         path: The file.
 
     Returns:
-        Its tensors, on the CPU; and what :func:`load` gives, if :func:`save` wrote it.
+        Its tensors, on the CPU in memory of their own; and what :func:`load` returns if
+        :func:`save` wrote the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -167,7 +163,9 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 
 def _tensors(file: Any) -> dict[str, Tensor]:  # noqa: ANN401, the library has no types
-    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    # The library maps the file: without a copy, weights would change with it, and reading them
+    # after the file was cut short would end the process.
+    return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
 
 def _read_header(

@@ -10,6 +10,7 @@ from torch.export import Dim, ExportedProgram
 
 from flowprior.posterior import PosePrior
 from flowprior.prior import ConditionalPosePrior
+from flowprior.whole_file import whole_file
 
 __all__ = ["VERBS", "export_onnx", "export_program"]
 
@@ -95,7 +96,8 @@ def export_onnx(prior: PosePrior, verb: str, path: str | os.PathLike[str]) -> No
             output_names=[_OUTPUTS[verb]],
         )
     assert exported is not None
-    exported.save(path, external_data=False)
+    with whole_file(path) as partial:
+        exported.save(partial, external_data=False)
 
 
 _OUTPUTS = {"encode": "z", "decode": "theta", "log_prob": "log_prob", "mode": "theta"}

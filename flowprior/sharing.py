@@ -5,10 +5,12 @@ The files are those of ``huggingface_hub``'s ``PyTorchModelHubMixin``: ``config.
 is read here. The package itself is imported only to reach the hub.
 """
 
+import contextlib
 import json
 import os
 import re
 import tempfile
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -21,6 +23,7 @@ from torch import nn
 from flowprior import checkpoint
 from flowprior.checkpoint import CheckpointError, ModelFile
 from flowprior.model_card import ModelCard
+from flowprior.whole_file import remove_partials, whole_file
 
 __all__ = ["BUNDLED", "SharedModel", "read_folder", "write_folder"]
 
@@ -71,11 +74,13 @@ class SharedModel(nn.Module):
     ) -> str | None:
         """Write ``model.safetensors``, ``config.json`` and a model card ``README.md`` to a folder.
 
-        Each file is written whole or not at all. A card that is there already is kept, unless
-        something is said for a new one.
+        All files are written before the first of them replaces an older one. If the call is
+        interrupted, the folder holds either the old model or the new one: the weights file
+        contains its configuration, and :meth:`from_pretrained` relies on that. An existing card
+        is kept unless ``model_card_kwargs`` are given.
 
         Args:
-            save_directory: The folder, made where there is none.
+            save_directory: The folder, created if it does not exist.
             repo_id: ``"user/name"`` on the hub; the folder's name if None.
             push_to_hub: Whether to upload it too.
             model_card_kwargs: Arguments of :class:`flowprior.model_card.ModelCard`: ``license``,
@@ -86,6 +91,7 @@ class SharedModel(nn.Module):
             The address of the commit with ``push_to_hub``, otherwise None.
 
         Raises:
+            PermissionError: If one of the files is write-protected.
             OSError: If the files cannot be written.
             TypeError: If the card has no such argument.
             ValueError: If a metric of the card is no finite number.
@@ -217,34 +223,47 @@ class SharedModel(nn.Module):
         return ModelFile(self.state_dict(), self.config, self.provenance)
 
 
-def write_folder(folder: Path, model: ModelFile, card: str, *, replace_card: bool = True) -> None:
-    """Write a model's files, each whole or not at all.
+def write_folder(folder: Path, model: ModelFile, card: str, *, replace_card: bool) -> None:
+    """Write a model's files; an interruption leaves either the old model or the new one.
 
     Args:
-        folder: Made where there is none.
-        model: What ``model.safetensors`` and ``config.json`` shall hold.
+        folder: The folder, created if it does not exist.
+        model: Weights and configuration.
         card: Text of ``README.md``.
-        replace_card: Whether a card that is there is written anew.
+        replace_card: Whether an existing card is replaced.
 
     Raises:
+        PermissionError: If one of the files is write-protected.
         OSError: If a file cannot be written.
         TypeError: If the configuration is not JSON.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.save(folder / WEIGHTS_FILE, model)
     config = {
         "library_name": LIBRARY,
         "library_version": _version(),
         "format_version": checkpoint.FORMAT_VERSION,
         **model.config,
     }
-    checkpoint.write_whole(folder / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
+    contents = {
+        CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode(),
+        WEIGHTS_FILE: checkpoint.serialize(model),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_partials(folder, CARD_FILE)  # the others go when their files are written
     if replace_card or not (folder / CARD_FILE).exists():
-        checkpoint.write_whole(folder / CARD_FILE, card.encode())
+        contents = {CARD_FILE: card.encode(), **contents}
+    # Nothing is replaced before everything is written. The stack is left from its end, so the
+    # weights come first: they hold their configuration, the other two files only repeat it.
+    with contextlib.ExitStack() as stack:
+        for name, content in contents.items():
+            stack.enter_context(whole_file(folder / name)).write_bytes(content)
 
 
 def read_folder(folder: Path) -> ModelFile:
     """Read a model's files, written here or by ``PyTorchModelHubMixin``.
+
+    The configuration is that in the weights file, if flowprior wrote it; ``config.json`` then only
+    repeats it for other readers. Where the two differ, as after an interrupted save, a warning
+    lists the differences.
 
     Args:
         folder: A folder that exists.
@@ -253,25 +272,33 @@ def read_folder(folder: Path) -> ModelFile:
         Weights and configuration.
 
     Raises:
-        CheckpointError: If files are missing, damaged, of another library, of a newer format, not
-            from one model, or hold NaN or infinity.
+        CheckpointError: If files are missing, damaged, of another library, of a newer format, or
+            hold NaN or infinity.
     """
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-            raise CheckpointError(
-                f"{folder} has no {name}, so save_pretrained did not write it; it holds {found}"
-            )
-    config = _read_config(folder / CONFIG_FILE)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise _missing(folder, WEIGHTS_FILE)
+    config = _read_config(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else None
     tensors, inside = checkpoint.load_tensors(folder / WEIGHTS_FILE)
-    if inside is not None and inside.config != config:
+    if inside is None:
+        if config is None:
+            raise _missing(folder, CONFIG_FILE)
+        return ModelFile(tensors, config)
+    if config is not None and inside.config != config:
         keys = sorted({*config, *inside.config})
         differ = [key for key in keys if config.get(key) != inside.config.get(key)]
-        raise CheckpointError(
-            f"{folder}: {CONFIG_FILE} and {WEIGHTS_FILE} are not from one model, they differ in "
-            + ", ".join(differ)
+        warnings.warn(
+            f"{folder}: {CONFIG_FILE} and {WEIGHTS_FILE} differ in {', '.join(differ)}. The model "
+            f"is built from the configuration in {WEIGHTS_FILE}; save_pretrained makes both agree",
+            stacklevel=3,
         )
-    return ModelFile(tensors, config, {} if inside is None else inside.provenance)
+    return inside
+
+
+def _missing(folder: Path, name: str) -> CheckpointError:
+    found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+    return CheckpointError(
+        f"{folder} has no {name}, so save_pretrained did not write it; it holds {found}"
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:

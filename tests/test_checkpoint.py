@@ -7,6 +7,7 @@ import torch
 
 from flowprior import CheckpointError, ConditionalPosePrior, checkpoint
 from flowprior.flow import PRESETS
+from tests.forked import in_child
 
 
 @pytest.fixture
@@ -162,3 +163,91 @@ def test_a_missing_file_is_missing(tmp_path):
 def test_a_missing_folder_is_an_error(prior, tmp_path):
     with pytest.raises(FileNotFoundError):
         prior.save(tmp_path / "nowhere" / "prior")
+
+
+def tensors_of(path):
+    return checkpoint.load_tensors(path)[0]
+
+
+def model_of(path):
+    return dict(checkpoint.load(path).tensors)
+
+
+def prior_of(path):
+    return ConditionalPosePrior.load(path).state_dict()
+
+
+def folder_of(path):
+    return ConditionalPosePrior.from_pretrained(path.parent).state_dict()
+
+
+@pytest.mark.parametrize("read", [tensors_of, model_of, prior_of, folder_of])
+def test_weights_do_not_follow_the_file(prior, tmp_path, read):
+    path = tmp_path / "model.safetensors"
+    prior.save(path)
+    loaded = read(path)
+    expected = {name: value.clone() for name, value in loaded.items()}
+    with open(path, "r+b") as file:  # in place, as cp and synchronising programs write
+        file.seek(-1000, os.SEEK_END)
+        file.write(bytes(1000))
+    for name, value in loaded.items():
+        assert torch.equal(value, expected[name]), name
+
+    def cut_short():
+        again = read(path)
+        os.truncate(path, 1)
+        for value in again.values():
+            value.sum().item()
+
+    assert in_child(cut_short) == 0
+
+
+def test_tied_weights_are_stored_under_each_name(prior, tmp_path):
+    first, second = prior.flow.steps
+    second.coupling.conditioner = first.coupling.conditioner
+    second.linear.bias = first.linear.bias
+    prior.save(tmp_path / "tied")
+    loaded = ConditionalPosePrior.load(tmp_path / "tied")
+    expected = prior.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+
+
+def test_views_of_one_memory_are_stored(tmp_path):
+    whole = torch.arange(12.0).reshape(3, 4)
+    tensors = {
+        "whole": whole,
+        "row": whole[1],
+        "column": whole[:, 1],
+        "repeated": whole[0, 0].expand(5),
+    }
+    checkpoint.save(tmp_path / "file", checkpoint.ModelFile(tensors, {}))
+    loaded = checkpoint.load(tmp_path / "file").tensors
+    assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [(torch.eye(3).to_sparse(), "sparse_coo"), (torch.zeros(3, device="meta"), "meta")],
+    ids=["sparse", "meta"],
+)
+def test_a_tensor_that_cannot_be_stored_is_named(tmp_path, tensor, kind):
+    with pytest.raises(ValueError, match=f"odd.one is a {kind} tensor"):
+        checkpoint.save(tmp_path / "file", checkpoint.ModelFile({"odd.one": tensor}, {}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_saved_through_a_link(prior, saved, tmp_path):
+    (tmp_path / "latest").symlink_to(saved.name)
+    with torch.no_grad():
+        prior.flow.steps[0].linear.bias += 1
+    prior.save(tmp_path / "latest")
+    assert (tmp_path / "latest").is_symlink()
+    assert torch.equal(prior_of(saved)["flow.steps.0.linear.bias"], prior.flow.steps[0].linear.bias)
+
+
+def test_a_protected_file_is_not_overwritten(prior, saved):
+    before = saved.read_bytes()
+    saved.chmod(0o444)
+    with pytest.raises(PermissionError, match="write-protected"):
+        prior.save(saved)
+    assert saved.read_bytes() == before
