@@ -8,8 +8,9 @@ Rest pose: a T-pose, y up, facing +z, the left side at +x, metres. Keypoint sets
 `flowprior.skeleton`.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -65,16 +66,17 @@ class BodyModel(nn.Module):
 
     Theta is accepted in every form that a prior takes: 6D (..., 24, 6) or flat (..., 144), matrices
     (..., 24, 3, 3), rotation vectors (..., 24, 3). Everything is differentiable and batched over
-    any leading axes; no row depends on another. Computation is in the dtype of the model, float32
-    unless converted (``body.double()``), also under autocast. The arrays of the body are buffers
-    that no ``state_dict`` holds, so a checkpoint of a model that contains it stays free of them.
+    any leading axes; no row depends on another. Computation and results are in the dtype of the
+    model, float32 unless converted (``body.double()``), also under autocast. The arrays of the body
+    are buffers that no ``state_dict`` holds, so a checkpoint of a model that contains it stays free
+    of them.
 
     Args:
         path: None for the embedded body, or an SMPL file: the official ``.pkl``, or an ``.npz`` of
             its arrays.
         layout: Order of the six numbers of theta in 6D, one of
             :data:`flowprior.rotations.LAYOUTS`.
-        num_betas: Number of shape coefficients.
+        num_betas: Number of shape coefficients: the first of those that the file has.
         regressors: Further keypoints as linear functions of the vertices, by the name of their
             joint set: a ``.npy``, ``.npz`` or ``.pkl`` file or an array, (K, V). For ProHMR's 44
             keypoints on SMPL, ``{"PROHMR-19": "SMPL_to_J19.pkl"}``. The embedded body has a
@@ -112,11 +114,12 @@ class BodyModel(nn.Module):
         arrays = read_body(path)
         self.num_betas = num_betas
         self.num_vertices = len(arrays["v_template"])
+        self._available_betas = arrays["shapedirs"].shape[-1]
         self._space = Rot6dSpace(SMPL_24.num_joints, layout)
-        self._surface = _Surface.from_arrays(arrays, self.name, num_betas)
-        self.register_buffer(
-            "faces", torch.from_numpy(arrays["f"].astype(np.int64)), persistent=False
-        )
+        with _lasting():
+            self._surface = _Surface.from_arrays(arrays, self.name, num_betas)
+            faces = torch.from_numpy(arrays["f"].astype(np.int64))
+        self.register_buffer("faces", faces, persistent=False)
         self._vertex_ids = surface_vertices(arrays, self.num_vertices)
         self._regressors = {
             key.removeprefix(REGRESSOR_PREFIX): np.asarray(array, np.float64)
@@ -134,8 +137,19 @@ class BodyModel(nn.Module):
 
     @property
     def keypoint_sets(self) -> tuple[str, ...]:
-        """Names of the joint sets that `keypoints` can give."""
+        """Names of the joint sets that `keypoints` can return."""
         return tuple(name for name in SKELETONS if self._rows(SKELETONS[name]) is not None)
+
+    @property
+    def default_skeleton(self) -> Skeleton:
+        """The joint set that `keypoints` and `regress` return if none is given.
+
+        ProHMR's 44 keypoints if the body has them, which the embedded body does and SMPL does with
+        the regressor ``SMPL_to_J19.pkl``; otherwise the 45 joints of ``smplx`` (SMPL's surface
+        has them); otherwise the 24 joints.
+        """
+        known = self._known()
+        return next(each for each in (PROHMR_44, SMPL_45, SMPL_24) if each.name in known)
 
     def forward(
         self, theta: Tensor, betas: Tensor | None = None, transl: Tensor | None = None
@@ -161,48 +175,51 @@ class BodyModel(nn.Module):
     def keypoints(
         self,
         theta: Tensor,
-        skeleton: Skeleton = PROHMR_44,
+        skeleton: Skeleton | None = None,
         betas: Tensor | None = None,
         transl: Tensor | None = None,
     ) -> Tensor:
-        """Pose the body and give one set of keypoints, without posing all of its surface.
+        """Pose the body and return one set of keypoints, without posing its whole surface.
 
-        The same values as ``regress(body(theta, betas, transl), skeleton)``, for a fraction of
-        time and memory: only vertices that a keypoint is made of are computed.
+        The values are those of ``regress(body(theta, betas, transl), skeleton)``, for a fraction of
+        time and memory: only the vertices that the keypoints depend on are computed.
 
         Args:
             theta: (*batch, *extra, 24, k), the pose in any accepted form.
-            skeleton: A joint set of `keypoint_sets`.
+            skeleton: A joint set of `keypoint_sets`; `default_skeleton` if None.
             betas: As in `forward`.
             transl: As in `forward`.
 
         Returns:
-            (*batch, *extra, K, 3), metres.
+            (*batch, *extra, K, 3), metres, in the dtype of the model.
 
         Raises:
-            TypeError: If an argument is no tensor.
-            ValueError: If the body has no such keypoints; the message says what they would need.
+            TypeError: If an argument is no tensor, or ``skeleton`` is no joint set.
+            ValueError: If shapes, dtypes or devices do not fit, or the body has no such keypoints;
+                the message says what they would need.
         """
         part = self._part(skeleton)
         points, _ = self._pose(part.surface, theta, betas, transl)
-        return torch.einsum("kp,...pc->...kc", part.matrix, points)
+        return part(points)
 
-    def regress(self, output: BodyOutput, skeleton: Skeleton = PROHMR_44) -> Tensor:
-        """Keypoints of a body that is posed already.
+    def regress(self, output: BodyOutput, skeleton: Skeleton | None = None) -> Tensor:
+        """Compute keypoints of a body that is already posed.
 
         Args:
             output: What this body returned, joints (..., 24, 3) and vertices (..., V, 3).
-            skeleton: A joint set of `keypoint_sets`.
+            skeleton: A joint set of `keypoint_sets`; `default_skeleton` if None.
 
         Returns:
-            (..., K, 3), metres.
+            (..., K, 3), metres, in the dtype of the model.
 
         Raises:
+            TypeError: If ``skeleton`` is no joint set.
             ValueError: If the body has no such keypoints; the message says what they would need.
         """
         part = self._part(skeleton)
-        points = torch.cat([output.joints, output.vertices[..., part.vertices, :]], dim=-2)
-        return torch.einsum("kp,...pc->...kc", part.matrix, points)
+        joints = _as_model("output.joints", output.joints, part.matrix)
+        vertices = _as_model("output.vertices", output.vertices, part.matrix)
+        return part(torch.cat([joints, vertices[..., part.vertices, :]], dim=-2))
 
     def _pose(
         self, surface: "_Surface", theta: Tensor, betas: Tensor | None, transl: Tensor | None
@@ -210,11 +227,12 @@ class BodyModel(nn.Module):
         like = surface.v_template
         require_tensor("theta", theta)
         with torch.autocast(like.device.type, enabled=False):
-            rotation = self._space.to_matrix(_as_model("theta", theta, like)).contiguous()
+            rotation = self._space.to_matrix(_as_model("theta", theta, like)).to(like).contiguous()
             shape = rotation.shape[:-3]
             if betas is None:
                 betas = like.new_zeros(self.num_betas)
             betas = _as_model("betas", betas, like)
+            self._require_betas(betas)
             betas = _spread("betas", betas, shape, self.num_betas)
             betas = betas.reshape(shape.numel(), self.num_betas)
             vertices, joints = surface(
@@ -228,14 +246,37 @@ class BodyModel(nn.Module):
                 vertices, joints = vertices + moved[..., None, :], joints + moved[..., None, :]
         return vertices, joints
 
-    def _part(self, skeleton: Skeleton) -> "_Part":
+    def _require_betas(self, betas: Tensor) -> None:
+        width = betas.shape[-1] if betas.ndim else 0
+        if self.num_betas < width <= self._available_betas:
+            raise ValueError(
+                f"betas has shape {tuple(betas.shape)}, but this body was made for "
+                f"{self.num_betas} coefficients: BodyModel(..., num_betas={width}) uses {width} of "
+                f"the {self._available_betas} shape directions of {self.name}"
+            )
+
+    def _part(self, skeleton: Skeleton | None) -> "_Part":
+        if skeleton is None:
+            skeleton = self.default_skeleton
+        if not isinstance(skeleton, Skeleton):
+            hint = ""
+            if isinstance(skeleton, Tensor):
+                hint = "; give shape and place by name, betas=... and transl=..."
+            raise TypeError(
+                "skeleton must be a joint set of flowprior.skeleton such as BODY_25, got "
+                f"{type(skeleton).__name__}{hint}"
+            )
         # A name may hold a dot or a space, which no module's name may.
         key = f"{skeleton.name}/{skeleton.num_joints}".replace(".", "_")
         if key not in self._parts:
             rows = self._rows(skeleton)
             if rows is None:
                 raise ValueError(self._missing(skeleton))
-            self._parts[key] = _Part(self._surface, rows)
+            with _lasting():
+                part = _Part(self._surface, rows)
+            if type(part.matrix) is not Tensor:
+                return part  # of a program that is being traced: it has no values to keep
+            self._parts[key] = part
         part = self._parts[key]
         assert isinstance(part, _Part)
         return part
@@ -395,6 +436,18 @@ class _Part(nn.Module):
         self.register_buffer("vertices", vertices, persistent=False)
         self.register_buffer("matrix", matrix.to(like), persistent=False)
         self.surface = surface.part(vertices)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Points (..., 24 + U, 3) of the surface -> keypoints (..., K, 3)."""
+        with torch.autocast(points.device.type, enabled=False):
+            return torch.einsum("kp,...pc->...kc", self.matrix, points)
+
+
+@contextlib.contextmanager
+def _lasting() -> Iterator[None]:
+    """Tensors made here serve every later call: they take part in autograd, whatever the mode."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _skinning() -> Callable[..., tuple[Tensor, Tensor]]:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -94,19 +95,18 @@ def remove_partials(folder: str | os.PathLike[str], name: str | None = None) -> 
     Files that a running program of this machine is writing are kept.
 
     Args:
-        folder: The folder; subfolders are not searched.
-        name: Delete only what was to become the file of this name; all if None.
+        folder: The folder.
+        name: Delete only what was to become the file of this name in the folder. If None, delete
+            all of them, in subfolders too.
     """
-    prefix = "." if name is None else f".{name}."
-    with contextlib.suppress(OSError):
-        for entry in os.listdir(folder):
-            if not (entry.startswith(prefix) and entry.endswith(PARTIAL)):
-                continue
-            # Without the name, only the random part is left: not a partial of "name.other".
-            if name is not None and "." in entry[len(prefix) : -len(PARTIAL)]:
-                continue
+    stem = r".+" if name is None else re.escape(name)
+    pattern = re.compile(rf"\.{stem}\.[0-9a-f]{{8}}{re.escape(PARTIAL)}", re.DOTALL)
+    for parent, _, files in os.walk(folder):
+        for file in filter(pattern.fullmatch, files):
             with contextlib.suppress(OSError):
-                _remove_if_abandoned(Path(folder, entry))
+                _remove_if_abandoned(Path(parent, file))
+        if name is not None:
+            break
 
 
 def _status(target: Path) -> os.stat_result | None:

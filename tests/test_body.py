@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowprior import ConditionalPosePrior, body_file, rotations
-from flowprior.body import BodyModel
+from flowprior.body import BodyModel, BodyOutput
 from flowprior.skeleton import (
     BODY_25,
     COCO_17,
@@ -285,6 +285,85 @@ def test_in_float32_under_autocast(embedded):
     torch.testing.assert_close(out, expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("skeleton", [None, BODY_25, SMPL_24])
+def test_keypoints_are_exact_under_autocast(dtype, half, skeleton):
+    model = BodyModel().to(dtype)
+    theta, betas = torch.randn(4, 24, 3, dtype=dtype), torch.randn(4, 10, dtype=dtype)
+    transl = torch.tensor([0.3, 0.2, 45.0], dtype=dtype).expand(4, 3)
+    expected = BodyModel().to(dtype).keypoints(theta, skeleton, betas, transl)
+    with torch.autocast("cpu", dtype=half):
+        posed = model(theta, betas, transl)
+        points = model.keypoints(theta, skeleton, betas, transl)
+        again = model.regress(posed, skeleton)
+    assert {points.dtype, again.dtype, posed.joints.dtype, posed.vertices.dtype} == {dtype}
+    assert torch.equal(points, expected)
+    torch.testing.assert_close(again, expected, rtol=0, atol=1e-5)
+
+
+def test_regress_takes_a_body_in_half_precision(embedded):
+    posed = embedded(torch.randn(2, 24, 3))
+    halved = BodyOutput(posed.joints.half(), posed.vertices.half())
+    points = embedded.regress(halved, BODY_25)
+    assert points.dtype == torch.float32
+    torch.testing.assert_close(points, embedded.regress(posed, BODY_25), rtol=0, atol=2e-3)
+
+
+MODES = {
+    "inference_mode": torch.inference_mode,
+    "no_grad": torch.no_grad,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "meta device": lambda: torch.device("meta"),
+}
+COPIES = {
+    "itself": lambda model: model,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "there and back": lambda model: model.double().float(),
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("made_inside", [False, True])
+def test_what_is_made_on_demand_does_not_depend_on_the_mode(mode, how, made_inside):
+    theta = torch.randn(2, 24, 3)
+    expected = BodyModel().keypoints(theta, BODY_25)
+    outside = None if made_inside else BodyModel()
+    with MODES[mode]():
+        model = outside or BodyModel()
+        model.keypoints(theta, BODY_25)
+        model.regress(model(theta), COCO_17)
+    model = COPIES[how](model)
+    theta.requires_grad_()
+    points = model.keypoints(theta, BODY_25)
+    torch.testing.assert_close(points, expected, rtol=0, atol=1e-6)
+    (gradient,) = torch.autograd.grad(points.square().sum(), theta)
+    assert gradient.isfinite().all()
+    model.regress(model(theta), COCO_17).sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_keypoints_made_before_a_conversion_are_those_made_after_it(dtype):
+    before, after = BodyModel(), BodyModel()
+    before.keypoints(torch.zeros(24, 3))
+    before, after = before.to(dtype), after.to(dtype)
+    theta = torch.randn(3, 24, 3, dtype=dtype)
+    first, second = (model.keypoints(theta).double() for model in (before, after))
+    tolerance = 1e-6 if dtype == torch.float64 else 0.03
+    torch.testing.assert_close(first, second, rtol=0, atol=tolerance)
+
+
+def test_what_is_made_while_tracing_is_not_kept():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    model, theta = BodyModel(), torch.randn(2, 24, 3)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model._part(BODY_25)
+    assert model.keypoints(theta, BODY_25).isfinite().all()
+
+
 def test_a_checkpoint_holds_nothing_of_the_body(embedded):
     embedded.keypoints(torch.zeros(24, 3))
     assert not embedded.state_dict()
@@ -409,11 +488,58 @@ def test_keypoints_that_need_a_file(smpl_file, tmp_path):
     assert "BODY-25" in model.keypoint_sets
     assert "PROHMR-44" not in model.keypoint_sets
     with pytest.raises(ValueError, match=r"no neck_lsp.* of PROHMR-44.*SMPL_to_J19\.pkl"):
-        model.keypoints(torch.zeros(24, 3))
+        model.keypoints(torch.zeros(24, 3), PROHMR_44)
     with pytest.raises(ValueError, match="no spine, thorax, nose, head of H36M-17"):
         model.keypoints(torch.zeros(24, 3), H36M_17)
     small = BodyModel(write(tmp_path / "small.npz"))
     assert small.keypoint_sets == ("SMPL-24",)
+
+
+def test_the_default_joint_set_is_one_that_the_body_has(embedded, smpl_file, tmp_path):
+    regressor = np.full((19, 6890), 1 / 6890)
+    bodies = {
+        PROHMR_44: (embedded, BodyModel(smpl_file, regressors={"PROHMR-19": regressor})),
+        SMPL_45: (BodyModel(smpl_file),),
+        SMPL_24: (BodyModel(write(tmp_path / "small.npz")),),
+    }
+    theta = torch.randn(2, 24, 3)
+    for skeleton, models in bodies.items():
+        for model in models:
+            assert model.default_skeleton is skeleton
+            expected = model.keypoints(theta, skeleton)
+            assert torch.equal(model.keypoints(theta), expected)
+            assert torch.equal(model.regress(model(theta)), model.regress(model(theta), skeleton))
+
+
+def test_betas_are_no_joint_set(embedded):
+    theta, betas = torch.zeros(2, 24, 3), torch.zeros(2, 10)
+    with pytest.raises(
+        TypeError, match=r"skeleton must be a joint set.*got Tensor; .*betas=\.\.\."
+    ):
+        embedded.keypoints(theta, betas)
+    with pytest.raises(TypeError, match=r"skeleton must be a joint set.*got Tensor"):
+        embedded.regress(embedded(theta), betas)
+    with pytest.raises(TypeError, match="such as BODY_25, got str"):
+        embedded.keypoints(theta, "BODY_25")
+    assert embedded.keypoints(theta, betas=betas).shape == (2, 44, 3)
+
+
+def test_a_file_with_300_shape_directions(tmp_path):
+    path = write(tmp_path / "body.npz", shapedirs=made_up_smpl(60, 300)["shapedirs"])
+    theta, betas = torch.randn(2, 24, 3), torch.randn(2, 300)
+    few, all_of_them = BodyModel(path), BodyModel(path, num_betas=300)
+    torch.testing.assert_close(
+        few(theta, betas[:, :10]).vertices,
+        all_of_them(theta, betas * (torch.arange(300) < 10)).vertices,
+    )
+    message = r"made for 10 coefficients: .*num_betas=300. uses 300 of the 300 .* of body\.npz"
+    for call in (few, lambda *arguments: few.keypoints(arguments[0], SMPL_24, arguments[1])):
+        with pytest.raises(ValueError, match=message):
+            call(theta, betas)
+    with pytest.raises(ValueError, match=r"accepted are \(10,\)"):
+        few(theta, torch.randn(2, 301))
+    with pytest.raises(ValueError, match="has 300 shape directions, got num_betas=301"):
+        BodyModel(path, num_betas=301)
 
 
 def test_a_regressor_may_be_a_tensor(tmp_path):

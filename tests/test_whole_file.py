@@ -163,13 +163,20 @@ def test_what_a_killed_program_leaves_is_removed_at_the_next_write(tmp_path, mon
 
 
 def test_only_what_nobody_writes_is_removed(tmp_path):
-    for name in (".a.0123.partial", ".a.b.4567.partial", "a.partial", ".a"):
+    mine = ".a.01234567.partial"
+    others = [".a", ".a.b.01234567.partial", ".a.b.partial", "a.01234567.partial"]
+    for name in (mine, *others):
         (tmp_path / name).touch()
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / mine).touch()
     with whole_file(tmp_path / "a") as partial:
-        assert names(tmp_path) == sorted([".a.b.4567.partial", "a.partial", ".a", partial.name])
+        assert names(tmp_path) == sorted([*others, "below", partial.name])
+        assert names(tmp_path / "below") == [mine]
         remove_partials(tmp_path)
-        assert names(tmp_path) == sorted(["a.partial", ".a", partial.name])
-    assert names(tmp_path) == sorted(["a", "a.partial", ".a"])
+        others.remove(".a.b.01234567.partial")
+        assert names(tmp_path) == sorted([*others, "below", partial.name])
+        assert names(tmp_path / "below") == []
+    assert names(tmp_path) == sorted([*others, "below", "a"])
     remove_partials(tmp_path / "nowhere")
 
 

@@ -101,7 +101,9 @@ def photograph(joints: Tensor, generator: torch.Generator | None = None) -> View
     up[:, 1] = 1
     x = torch.nn.functional.normalize(torch.linalg.cross(z, up), dim=-1)
     rotation = torch.stack([x, torch.linalg.cross(z, x), z], dim=1)
-    seen = (joints - position[:, None]) @ rotation.mT
+    # In half precision, places some metres away would be wrong by centimetres.
+    with torch.autocast(joints.device.type, enabled=False):
+        seen = (joints - position[:, None]) @ rotation.mT
     visible = torch.ones(seen.shape[:-1], dtype=torch.bool, device=seen.device)
     return Views(seen, project(seen), visible)
 

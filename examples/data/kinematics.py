@@ -73,8 +73,12 @@ def joints17_from_rotations(rotvecs: Tensor, offsets: Tensor | None = None) -> T
     rest = rotvecs.new_tensor(REST_OFFSETS)
     offsets = rest if offsets is None else offsets.to(rotvecs)
     offsets = offsets.expand(torch.broadcast_shapes(rotvecs.shape, offsets.shape))
-    local = rotations.rotvec_to_matrix(rotvecs)
+    with torch.autocast(rotvecs.device.type, enabled=False):
+        return _pose(rotations.rotvec_to_matrix(rotvecs), offsets, rest)
 
+
+def _pose(local: Tensor, offsets: Tensor, rest: Tensor) -> Tensor:
+    """Rotations (..., 24, 3, 3), offsets (..., 24, 3) and rest offsets (24, 3) -> (..., 17, 3)."""
     turned = [local[..., 0, :, :]]
     joints = [torch.zeros_like(offsets[..., 0, :])]
     for parent, child in SMPL_24.bones:
@@ -90,7 +94,7 @@ def joints17_from_rotations(rotvecs: Tensor, offsets: Tensor | None = None) -> T
     for name in H36M_17.joint_names[1:]:
         if name in EXTRA_POINTS:
             carrier = index[EXTRA_POINTS[name][0]]
-            point = rotvecs.new_tensor(EXTRA_POINTS[name][1])
+            point = rest.new_tensor(EXTRA_POINTS[name][1])
             body.append(joints[carrier] + size[..., carrier, :] * (turned[carrier] @ point))
         else:
             body.append(joints[index[RENAMED.get(name, name)]])

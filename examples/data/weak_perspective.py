@@ -39,7 +39,7 @@ def crop_translation(camera: Tensor, *, size: float = 224, focal: float = FOCAL_
     References:
         ``nkolot/ProHMR``, ``prohmr/models/prohmr.py``.
     """
-    _check(camera)
+    camera = _precise(camera)
     depth = 2 * focal / (size * camera[..., :1] + _TINY)
     return torch.cat([camera[..., 1:], depth], dim=-1)
 
@@ -70,7 +70,7 @@ def full_frame_translation(
     References:
         ``nkolot/ProHMR``, ``prohmr/optimization/keypoint_fitting.py``.
     """
-    _check(camera)
+    camera = _precise(camera)
     depth = 2 * focal / (box_size[..., None] * camera[..., :1] + _TINY)
     aside = (center - img_size / 2) * depth / focal
     return torch.cat([camera[..., 1:] + aside, depth], dim=-1)
@@ -111,10 +111,17 @@ def project_to_image(
 
 
 def _on_plane(points: Tensor, transl: Tensor) -> Tensor:
+    points, transl = _at_least_float32(points), _at_least_float32(transl)
     seen = points + transl[..., None, :]
     return seen[..., :2] / seen[..., 2:]
 
 
-def _check(camera: Tensor) -> None:
+def _precise(camera: Tensor) -> Tensor:
     if camera.ndim == 0 or camera.shape[-1] != 3:
         raise ValueError(f"expected camera (..., 3), s, tx, ty, got {tuple(camera.shape)}")
+    return _at_least_float32(camera)
+
+
+def _at_least_float32(value: Tensor) -> Tensor:
+    """In half precision, a depth of 45 m would be rounded to 0.25 m."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))

@@ -249,7 +249,8 @@ class KeypointObjective:
         points = self.body.keypoints(parts.theta, skeleton or self.skeleton, parts.betas)
         # As a product: the gradient of a broadcast sums up over points in an order that depends on
         # how many people there are.
-        return points + points.new_ones(*points.shape[:2], 1) @ parts.transl[:, None]
+        with torch.autocast(points.device.type, enabled=False):
+            return points + points.new_ones(*points.shape[:2], 1) @ parts.transl[:, None]
 
     def penalty(self, x: Tensor, rows: Tensor) -> Tensor:
         """(n,) what the prior asks for the poses of numbers (n, D)."""

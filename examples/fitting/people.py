@@ -107,7 +107,9 @@ def sample_turns(like: Tensor, generator: torch.Generator | None = None) -> Tens
     noise = torch.randn(len(like), generator=generator, device=like.device, dtype=like.dtype)
     roll = math.radians(3) * noise
     pitch = _uniform(like, generator, math.radians(-10), math.radians(25))
-    camera = turn(2, roll) @ turn(0, pitch) @ turn(1, _uniform(like, generator, -math.pi, math.pi))
+    yaw = _uniform(like, generator, -math.pi, math.pi)
+    with torch.autocast(like.device.type, enabled=False):
+        camera = turn(2, roll) @ turn(0, pitch) @ turn(1, yaw)
     return like.new_tensor(UPRIGHT)[:, None] * camera
 
 
@@ -159,7 +161,9 @@ def photograph_bodies(
     if rotvecs.ndim != 3 or rotvecs.shape[1:] != (24, 3):
         raise ValueError(f"expected rotvecs of shape (B, 24, 3), got {tuple(rotvecs.shape)}")
     matrix = rotations.rotvec_to_matrix(rotvecs)
-    root = sample_turns(matrix[:, 0], generator) @ matrix[:, 0]
+    turns = sample_turns(matrix[:, 0], generator)
+    with torch.autocast(matrix.device.type, enabled=False):
+        root = turns @ matrix[:, 0]
     theta = torch.cat([root[:, None], matrix[:, 1:]], dim=1)
     like = theta.new_empty(len(theta), 10)
     betas = shape * torch.randn(

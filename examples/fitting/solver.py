@@ -266,7 +266,25 @@ def minimize(
     stopping = Stopping(max_iterations, tolerance_gradient, tolerance_value)
     every = check_every or (1 if x0.device.type == "cpu" else 4)
 
-    x0 = x0.detach()
+    def start(x: Tensor, value: Tensor, gradient: Tensor) -> Method:
+        status = stopping.at_start(value, gradient)
+        if method == "lbfgs":
+            return Lbfgs.start(x, value, gradient, status, stopping, memory, max_line_search)
+        return Adam.start(x, value, gradient, status, stopping, learning_rate)
+
+    # Differences of half-precision values say nothing about the slope.
+    with torch.autocast(x0.device.type, enabled=False):
+        return _solve(objective, x0.detach(), start, every, compact=compact)
+
+
+def _solve(
+    objective: Objective,
+    x0: Tensor,
+    start: Callable[[Tensor, Tensor, Tensor], Method],
+    every: int,
+    *,
+    compact: bool,
+) -> Solution:
     problems = len(x0)
     rows = torch.arange(problems, device=x0.device)
     whole = x0.isfinite().all(dim=-1)
@@ -282,12 +300,7 @@ def minimize(
     x = torch.where(whole[:, None], x0, 0.0)[rows]
     value, gradient = _evaluate(objective, x, rows)
     value = torch.where(whole[rows], value, torch.nan)
-    status = stopping.at_start(value, gradient)
-    state: Method
-    if method == "lbfgs":
-        state = Lbfgs.start(x, value, gradient, status, stopping, memory, max_line_search)
-    else:
-        state = Adam.start(x, value, gradient, status, stopping, learning_rate)
+    state = start(x, value, gradient)
     evaluations = torch.ones_like(rows)
 
     while True:

@@ -171,3 +171,11 @@ class TestCrop:
     def test_bad_shares(self, views, shares):
         with pytest.raises(ValueError, match="smallest"):
             crop(views, smallest=shares[0], largest=shares[1])
+
+
+def test_a_photograph_is_exact_under_autocast(poses):
+    expected = photograph(poses.float(), generator())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        views = photograph(poses.float(), generator())
+    assert torch.equal(views.joints, expected.joints)
+    assert torch.equal(views.keypoints, expected.keypoints)

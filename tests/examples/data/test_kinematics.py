@@ -97,3 +97,10 @@ def test_limbs_of_motion_capture_point_where_it_says(mocap_file):
                 joints[:, child] - joints[:, parent], truth[:, child] - truth[:, parent], dim=-1
             )
             assert cosine.min() > np.cos(np.radians(3.0))
+
+
+def test_joints_are_exact_under_autocast():
+    pose = torch.randn(3, 24, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        joints = joints17_from_rotations(pose)
+    assert torch.equal(joints, joints17_from_rotations(pose))

@@ -98,3 +98,21 @@ def test_another_camera_is_refused(shape):
         crop_translation(torch.zeros(shape))
     with pytest.raises(ValueError, match="camera"):
         full_frame_translation(torch.zeros(shape), *torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_camera_in_half_precision_is_computed_with_in_float32(dtype):
+    camera, center, box_size, img_size = (each.float() for each in scene(0))
+    camera = camera.to(dtype)
+    points = torch.randn(5, 7, 3)
+    for transl, project in (
+        (crop_translation(camera), project_to_crop),
+        (
+            full_frame_translation(camera, center, box_size, img_size),
+            lambda points, transl: project_to_image(points, transl, img_size),
+        ),
+    ):
+        assert transl.dtype == torch.float32
+        assert project(points.to(dtype), transl).dtype == torch.float32
+        assert project(points.to(dtype), transl.to(dtype)).dtype == torch.float32
+    torch.testing.assert_close(crop_translation(camera), crop_translation(camera.float()))

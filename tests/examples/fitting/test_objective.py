@@ -142,3 +142,13 @@ def test_refuses_what_does_not_fit(make, people):
     for name, value in (("pose", -1.0), ("shape", float("nan")), ("sigma", 0.0)):
         with pytest.raises(ValueError, match=name):
             KeypointWeights(**{name: value})
+
+
+def test_bodies_are_placed_exactly_under_autocast(make):
+    objective = make()
+    parts = objective.parts(objective.start())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        points = objective.keypoints(parts)
+        seen = objective._data.cameras.project(points)
+    assert torch.equal(points, objective.keypoints(parts))
+    assert torch.equal(seen, objective._data.cameras.project(points))

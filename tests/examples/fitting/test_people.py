@@ -69,3 +69,13 @@ def test_detections_err_and_say_so(people):
 def test_refuses_other_shapes(body):
     with pytest.raises(ValueError, match=r"\(B, 24, 3\), got \(24, 3\)"):
         photograph_bodies(torch.zeros(24, 3), body)
+
+
+def test_people_are_the_same_under_autocast(body):
+    made = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            generator = torch.Generator().manual_seed(1)
+            made.append(photograph_bodies(torch.zeros(3, 24, 3), body, generator))
+    assert torch.equal(made[0].keypoints, made[1].keypoints)
+    assert torch.equal(made[0].theta, made[1].theta)

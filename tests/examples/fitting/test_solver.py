@@ -292,3 +292,17 @@ def test_refuses_what_makes_no_sense(x0, options, error, message):
 def test_refuses_an_objective_that_joins_its_problems():
     with pytest.raises(ValueError, match=r"8 values of torch.float32 .* got \(\)"):
         minimize(lambda x, rows: x.sum(), torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_autocast_changes_nothing(method):
+    matrix = torch.randn(6, 6) + 6 * torch.eye(6)
+
+    def objective(x, rows):
+        return (x @ matrix - 1).square().sum(dim=-1)
+
+    plain = minimize(objective, torch.zeros(3, 6), method=method, max_iterations=20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = minimize(objective, torch.zeros(3, 6), method=method, max_iterations=20)
+    assert torch.equal(plain.x, cast.x)
+    assert torch.equal(plain.value, cast.value)
