@@ -1,4 +1,4 @@
-"""What every program has in common: devices, whole numbers, and that something is wrong."""
+"""Helpers for command-line programs: device selection, integer arguments, error exits."""
 
 import argparse
 import functools
@@ -8,7 +8,16 @@ from typing import ParamSpec
 
 import torch
 
-__all__ = ["DEVICES", "device_of", "fail", "interruptible", "natural", "positive"]
+from flowprior.console import escape_unencodable
+
+__all__ = [
+    "DEVICES",
+    "device_of",
+    "fail",
+    "interruptible",
+    "natural",
+    "positive",
+]
 
 Arguments = ParamSpec("Arguments")
 
@@ -41,15 +50,18 @@ def fail(error: Exception | str) -> int:
 def interruptible(
     what: str,
 ) -> Callable[[Callable[Arguments, int]], Callable[Arguments, int]]:
-    """A program that ends with a word and exit code 130, not a traceback, at Ctrl-C.
+    """Decorate the ``main`` of a program: Ctrl-C ends it with a message and exit code 130.
+
+    Its output escapes characters that the console or pipe cannot encode.
 
     Args:
-        what: What becomes of its results then.
+        what: What an interruption leaves behind, for the message.
     """
 
     def wrap(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
         @functools.wraps(main)
         def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+            escape_unencodable()
             try:
                 return main(*args, **kwargs)
             except KeyboardInterrupt:

@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowprior import CheckpointError, ConditionalPosePrior, __version__
+from flowprior.console import escape_unencodable
 from flowprior.flow import LU_FORWARDS
 from flowprior.prohmr import SPACES
+from flowprior.spaces import RotationSpace
+
+POSES = {"rot6d": "joints in 6D", "so3": "joints on SO(3)", "points": "keypoints"}
+"""What a prior models, by the name of its pose space."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,9 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; those of the process if None.
 
     Returns:
-        The exit code: 0, or 1 after an error that is told on standard error. Wrong usage exits
-        with 2.
+        The exit code: 0, or 1 after an error, which is printed to standard error. Wrong usage
+        exits with 2.
     """
+    escape_unencodable()
     args = _parser().parse_args(argv)
     try:
         if args.command == "convert":
@@ -105,13 +111,11 @@ def _info(file: Path) -> None:
 
 def _describe(prior: ConditionalPosePrior, file: Path) -> None:
     config = prior.config
-    rotations = config["space"] == "rot6d"
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in prior.parameters()})
     rows = {
         "file": f"{file} ({_megabytes(file)})",
-        "pose": f"{config['joints']} {'joints in 6D' if rotations else 'keypoints'}, "
-        f"{prior.flow.features} features",
-        "layout": config["layout"] if rotations else "-",
+        "pose": f"{config['joints']} {POSES[config['space']]}, {prior.flow.features} features",
+        "layout": config["layout"] if isinstance(prior.space, RotationSpace) else "-",
         "context": f"{config['context_features']} features",
         "preset": config["preset"],
         "flow": f"{config['num_steps']} steps, {config['num_blocks']} blocks, "

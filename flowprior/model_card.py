@@ -106,9 +106,10 @@ class ModelCard:
 
 def _context(config: Mapping[str, Any]) -> str:
     what = "3D keypoints" if config["space"] == "points" else "joint rotations"
+    over = " on SO(3)" if config["space"] == "so3" else ""
     width = config["context_features"]
     given = f" given a context of {width} numbers" if width else ""
-    return f"{config['joints']} {what}{given}"
+    return f"{config['joints']} {what}{over}{given}"
 
 
 def _usage(name: str) -> str:

@@ -250,7 +250,8 @@ def write_folder(folder: Path, model: ModelFile, card: str, *, replace_card: boo
     folder.mkdir(parents=True, exist_ok=True)
     remove_partials(folder, CARD_FILE)  # the others go when their files are written
     if replace_card or not (folder / CARD_FILE).exists():
-        contents = {CARD_FILE: card.encode(), **contents}
+        # The folder's name, which stands in the card, may not be valid text.
+        contents = {CARD_FILE: card.encode(errors="backslashreplace"), **contents}
     # Nothing is replaced before everything is written. The stack is left from its end, so the
     # weights come first: they hold their configuration, the other two files only repeat it.
     with contextlib.ExitStack() as stack:

@@ -37,6 +37,31 @@ def test_convert_then_info(original, tmp_path, capsys):
     assert rows["provenance"] == "converted_from: original.pt"
 
 
+@pytest.mark.parametrize(
+    ("space", "pose", "layout"),
+    [
+        ("rot6d", "5 joints in 6D, 30 features", "rows"),
+        ("so3", "5 joints on SO(3), 15 features", "rows"),
+        ("points", "5 keypoints, 15 features", "-"),
+    ],
+)
+def test_info_names_the_space(tmp_path, capsys, space, pose, layout):
+    prior = ConditionalPosePrior(4, joints=5, space=space, layout="rows", hidden_features=8)
+    prior.save(tmp_path / "prior")
+    assert main(["info", str(tmp_path / "prior")]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (rows["pose"], rows["layout"]) == (pose, layout)
+
+
+def test_convert_respects_write_protection(original, tmp_path, capsys):
+    target = tmp_path / "prior"
+    target.write_text("precious")
+    target.chmod(0o444)
+    assert main(["convert", str(original), str(target), "--force"]) == 1
+    assert "write-protected" in capsys.readouterr().err
+    assert target.read_text() == "precious"
+
+
 def test_info_of_an_original(original, capsys):
     assert main(["info", str(original)]) == 0
     assert "24 joints in 6D" in capsys.readouterr().out

@@ -369,6 +369,11 @@ def test_a_card_without_anything_said(folder):
     assert "3 joint rotations given a context of 4 numbers" in body
 
 
+def test_a_card_of_a_prior_on_so3(tmp_path):
+    make_prior(space="so3").save_pretrained(tmp_path)
+    assert "3 joint rotations on SO(3) given a context of 4" in front_matter(tmp_path)[1]
+
+
 def test_a_card_is_kept_unless_something_is_said(prior, folder):
     (folder / "README.md").write_text("my own")
     prior.save_pretrained(folder)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from examples.data.registry import READERS, survey
+from flowprior.console import escape_unencodable
 
 __all__ = ["main"]
 
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    escape_unencodable()
     arguments = _parser().parse_args(argv)
     try:
         found = survey(arguments.paths, arguments.images)

@@ -34,6 +34,7 @@ from examples.training.checkpoints import (
 )
 from examples.training.folder import claim_folder
 from examples.training.seeds import seed_of
+from flowprior.console import escape_unencodable
 
 __all__ = ["main"]
 
@@ -159,6 +160,7 @@ def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> li
     Returns:
         The trainer.
     """
+    escape_unencodable()
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     launched = "LOCAL_WORLD_SIZE" in os.environ
     devices: int | str = "auto" if on_gpu else 1

@@ -37,6 +37,7 @@ from examples.training.checkpoints import WholeFiles, not_written, write_text
 from examples.training.folder import claim_folder
 from examples.training.seeds import seed_of
 from flowprior.body import BodyModel
+from flowprior.console import escape_unencodable
 
 __all__ = ["load_body", "main"]
 
@@ -174,6 +175,7 @@ def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> li
     Returns:
         The trainer.
     """
+    escape_unencodable()
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     strategy: Strategy | str = "auto"

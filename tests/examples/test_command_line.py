@@ -1,5 +1,8 @@
 """The device a command asks for, and how it says that something is wrong."""
 
+import io
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,26 @@ def test_an_interrupted_program_says_so_and_ends_with_130(capsys):
     assert capsys.readouterr().err == "\ninterrupted; nothing was written\n"
     assert main(stop=False) == 1
     assert main.__doc__ == "Do it."
+
+
+def test_output_that_cannot_be_encoded_is_escaped(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="cp1252"))
+
+    @interruptible("nothing was written")
+    def main():
+        print("\u65e5\u672c", flush=True)
+        return 0
+
+    assert main() == 0
+    assert raw.getvalue() == rb"\u65e5\u672c" + os.linesep.encode()
+
+
+def test_every_program_escapes_what_it_cannot_print():
+    for path in sorted(Path(examples.__path__[0]).glob("*/*.py")):
+        text = path.read_text(encoding="utf-8")
+        if "\ndef main(" in text:
+            assert "\n@interruptible(" in text or "\n    escape_unencodable()\n" in text, path
 
 
 def test_every_program_can_be_interrupted():
