@@ -165,7 +165,8 @@ class PosePosterior:
         Raises:
             ValueError: If ``num_samples`` is negative.
         """
-        return self.sample_and_log_prob(num_samples, generator=generator)[0]
+        x = self.prior.flow.sample(self.context, num_samples, generator=generator)
+        return self.prior.space.to_pose(x)
 
     def sample_and_log_prob(
         self, num_samples: int = 1, *, generator: torch.Generator | None = None
@@ -182,11 +183,16 @@ class PosePosterior:
         Raises:
             ValueError: If ``num_samples`` is negative.
         """
-        require_count("num_samples", num_samples)
-        x, log_prob = self.prior.flow.sample_and_log_prob(
-            self.context, num_samples, generator=generator
-        )
-        return self.prior.space.to_pose(x), log_prob + self.prior.space.log_volume(x)
+        flow, space = self.prior.flow, self.prior.space
+        x, log_prob = flow.sample_and_log_prob(self.context, num_samples, generator=generator)
+        theta, log_prob = space.to_pose(x), log_prob + space.log_volume(x)
+        if space.flat or flow.training:  # in training mode a forward pass moves statistics
+            return theta, log_prob
+        settled = space.settled(x)
+        moved = (settled != x).any(dim=-1)
+        if _is_known_false(moved.any()):
+            return theta, log_prob
+        return theta, torch.where(moved, self._log_density(settled), log_prob)
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Log-density, differentiable in theta, weights and context.
@@ -204,7 +210,7 @@ class PosePosterior:
             ValueError: If theta does not fit the batch or holds NaN or infinity.
         """
         x = self._checked_vector("theta", self.prior.space.to_vector(theta))
-        return self.prior.flow.log_prob(x, self.context) + self.prior.space.log_volume(x)
+        return self._log_density(x)
 
     def mode(self) -> Tensor:
         """The most likely theta.
@@ -216,9 +222,19 @@ class PosePosterior:
         Returns:
             (*batch, J, k).
         """
-        space = self.prior.space
+        flow, space = self.prior.flow, self.prior.space
         log_volume = None if space.flat else space.log_volume
-        return space.to_pose(self.prior.flow.mode(self.context, log_volume=log_volume))
+        theta = space.to_pose(flow.mode(self.context, log_volume=log_volume))
+        if (flow.has_exact_mode and space.flat) or flow.training:
+            return theta
+        # Ascent knows x, while log_prob knows what theta keeps of it.
+        zero = torch.zeros(
+            (*self.batch_shape, flow.features), dtype=flow.dtype, device=flow.device
+        )
+        start = space.to_pose(flow.inverse(zero, self.context)[0])
+        with torch.no_grad():
+            better, before = (self._log_density(space.to_vector(each)) for each in (theta, start))
+        return torch.where((better >= before)[..., None, None], theta, start)
 
     def entropy(
         self, *, num_samples: int = 256, generator: torch.Generator | None = None
@@ -286,6 +302,10 @@ class PosePosterior:
 
         return PoseDistribution(self, validate_args=validate_args)
 
+    def _log_density(self, x: Tensor) -> Tensor:
+        """Log-density of the pose of x (*batch, *extra, D)."""
+        return self.prior.flow.log_prob(x, self.context) + self.prior.space.log_volume(x)
+
     def _checked_vector(self, name: str, x: Tensor) -> Tensor:
         """Refuse vectors that are not finite or not of this batch, in words about theta."""
         batch = self.batch_shape
@@ -301,6 +321,16 @@ class PosePosterior:
         x = require_like(name, x, self.prior.flow.dtype, self.prior.flow.device)
         _require_finite(name, x)
         return x
+
+
+def _is_known_false(condition: Tensor) -> bool:
+    """Whether a condition () is false, as far as the host can tell without waiting."""
+    if condition.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    try:
+        return not bool(condition)
+    except RuntimeError:  # vmap cannot look at values
+        return False
 
 
 def _require_finite(name: str, value: Tensor) -> None:

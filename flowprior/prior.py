@@ -14,6 +14,7 @@ from flowprior.checkpoint import CheckpointError
 from flowprior.context_encoder import ContextEncoder
 from flowprior.flow import LU_FORWARDS, ConditionalFlow
 from flowprior.flow.checks import require_tensor
+from flowprior.flow.stack import standard_normal
 from flowprior.posterior import PosePosterior, PosePrior
 from flowprior.sharing import SharedModel
 from flowprior.spaces import Rot6dSpace, make_space
@@ -189,7 +190,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
                 # feature that never varies then starts a thousandfold too large in every step.
                 with torch.no_grad():
                     self.flow(x, projected)
-            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            noise = standard_normal(x.shape, x.dtype, x.device, generator)
             x = x + self.target_noise * noise
         loss = -(self.flow.log_prob(x, projected) + self.space.log_volume(x))
         if valid is None:

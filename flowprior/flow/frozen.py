@@ -243,7 +243,7 @@ class _FrozenConditioner(nn.Module):
         out = F.linear(rows, self.output, self.output_bias)
         if self.last is not None:
             out = self.last(rows, onto=out)
-        return out.reshape(*hidden.shape[:-1], -1).to(x.dtype)
+        return out.reshape(*hidden.shape[:-1], out.shape[-1]).to(x.dtype)
 
 
 class _FrozenBlock(nn.Module):
