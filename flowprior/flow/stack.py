@@ -316,7 +316,11 @@ class FlowStack(nn.Module):
         shape = (*batch_shape_of(projected), self.features)
         z = torch.zeros(shape, dtype=self.dtype, device=self.device)
         if not self.has_exact_mode or log_volume is not None:
-            z = self._climb(z, projected, log_volume, max_steps)
+            climb = self._climb
+            if torch.compiler.is_compiling():
+                # A graph of a hundred steps takes minutes to compile, for every shape again.
+                climb = torch.compiler.disable(climb)
+            z = climb(z, projected, log_volume, max_steps)
         return self.inverse(z, projected)[0]
 
     def entropy(
