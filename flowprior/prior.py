@@ -256,10 +256,11 @@ class ConditionalPosePrior(PosePrior, SharedModel):
     def _from_file(
         cls, path: str | os.PathLike[str], content: checkpoint.ModelFile, device: torch.device | str
     ) -> "ConditionalPosePrior":
+        checkpoint.require_plausible(path, content.config, content.tensors)
         try:
             with torch.device("meta"):
                 prior = cls(**content.config)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(f"{path} is not a pose prior: {error}") from error
         checkpoint.require_same_tensors(path, content.tensors, prior.state_dict())
         checkpoint.require_finite(path, content.tensors)
