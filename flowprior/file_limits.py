@@ -123,11 +123,7 @@ def read_limited(
             "flowprior.file_limits"
         )
     with open(path, "rb") as file:
-        # A file may grow while it is read, and those of /proc have no size.
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise error(f"{os.fspath(path)} has more than the {limit} bytes that are read")
-    return content
+        return file.read()
 
 
 def read_json(
