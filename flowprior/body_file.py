@@ -129,13 +129,21 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
             raise ValueError(f"{source}: {name} names vertices that are not among the {count}")
 
 
+def _array(value: object) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError:  # rows of different lengths
+        return np.asarray(None)
+
+
+def _is_numbers(array: NDArray[Any], kinds: str) -> bool:
+    return array.dtype.kind in kinds and bool(np.isfinite(array).all())
+
+
 def _numbers(value: object, kinds: str, source: str) -> NDArray[Any]:
     """An entry of a file as an array of finite numbers of some kinds of dtype."""
-    try:
-        array = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        array = np.asarray(None)
-    if array.dtype.kind not in kinds or not np.isfinite(array).all():
+    array = _array(value)
+    if not _is_numbers(array, kinds):
         numbers = "integers" if kinds == "iu" else "finite numbers"
         raise ValueError(f"{source} is no array of {numbers}")
     return array
@@ -190,9 +198,9 @@ def read_regressor(name: str, source: RegressorSource, count: int) -> Array:
     if isinstance(content, Tensor):
         content = content.detach().cpu().numpy()
     where = f"{source}: " if isinstance(source, str | os.PathLike) else ""
-    array = _numbers(content, "fiu", f"{where}the regressor of {name}")
+    array = _array(content)
     wanted = (SKELETONS[name].num_joints, count)
-    if array.shape != wanted:
+    if array.shape != wanted or not _is_numbers(array, "fiu"):
         raise ValueError(
             f"{where}the regressor of {name} must be finite numbers of shape {wanted} for this "
             f"body, got {array.dtype} of shape {array.shape}"

@@ -11,10 +11,12 @@ matrix looks like off SciPy, and a ``chumpy`` array off the files themselves: ``
 as ``x``, ``Select`` an array ``a``, the indices ``idxs`` into it and a ``preferred_shape``.
 """
 
+import io
 import math
 import os
 import re
 import reprlib
+import sys
 import zipfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -141,25 +143,22 @@ def read_npy(path: str | os.PathLike[str]) -> Array:
         ValueError: It is no ``.npy`` file, is damaged, holds pickled objects, or exceeds the limits
             of :mod:`~flowprior.file_limits`.
     """
-    path = Path(path)
-    size = require_regular(path)
-    with path.open("rb") as stream:
-        if stream.read(6) != np.lib.format.MAGIC_PREFIX:
-            found = not_the_file(path) or "does not start like one"
-            raise ValueError(f"{path} is not an .npy file: it {found}")
-        stream.seek(0)
-        try:
-            if _holds_objects(stream, size):
-                raise Refusal(f"holds pickled objects instead of numbers. {ADVICE}")
-            stream.seek(0)
-            return np.lib.format.read_array(stream, allow_pickle=False)
-        except Refusal as refusal:
-            raise ValueError(f"{path} {refusal}") from None
-        # As above.
-        except Exception as error:
-            raise ValueError(
-                f"{path} is a damaged .npy file ({type(error).__name__}: {error!s:.200})"
-            ) from error
+    content = read_limited(path)
+    if not content.startswith(np.lib.format.MAGIC_PREFIX):
+        found = not_the_file(path) or "does not start like one"
+        raise ValueError(f"{os.fspath(path)} is not an .npy file: it {found}")
+    try:
+        # From memory: where a header announces gigabytes, a file would make room for them.
+        if _holds_objects(io.BytesIO(content), len(content)):
+            raise Refusal(f"holds pickled objects instead of numbers. {ADVICE}")
+        return _sound(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False))
+    except Refusal as refusal:
+        raise ValueError(f"{os.fspath(path)} {refusal}") from None
+    # As above.
+    except Exception as error:
+        raise ValueError(
+            f"{os.fspath(path)} is a damaged .npy file ({type(error).__name__}: {error!s:.200})"
+        ) from error
 
 
 def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array | object:
@@ -173,7 +172,7 @@ def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array | obje
                 raise Refusal(f"has an entry {info.filename!r} that is no array")
             return content.item() if content.ndim == 0 else content
     with archive.open(info) as entry:
-        return np.lib.format.read_array(entry, allow_pickle=False)
+        return _sound(np.lib.format.read_array(entry, allow_pickle=False))
 
 
 def _holds_objects(entry: IO[bytes], size: int) -> bool:
@@ -191,18 +190,29 @@ def _holds_objects(entry: IO[bytes], size: int) -> bool:
     """
     # Version 3.0 differs from 2.0 by the encoding of names.
     version = np.lib.format.read_magic(entry)
-    reader = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, _, dtype = reader(entry)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+        (3, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise Refusal(f"has an array in version {version} of NumPy's format, or a damaged one")
+    shape, _, dtype = readers[version](entry)
     if dtype.hasobject:
         return True
     announced = math.prod(shape) * dtype.itemsize
     if announced > size:
         raise Refusal(f"announces an array of {announced} bytes in a file of {size} bytes")
     return False
+
+
+def _sound(array: Array) -> Array:
+    """An array whose text is text: Python fails later on numbers that are no characters."""
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        codes = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))).view(np.uint32)
+        if codes.max() > sys.maxunicode:
+            raise Refusal("has text with characters that do not exist")
+    return array
 
 
 def _loads(program: bytes) -> object:
@@ -318,7 +328,8 @@ class _Thaw:
         if not len(data):
             return np.zeros(shape, native)
         # A copy, which is writable and does not hold on to the whole file.
-        return np.frombuffer(data, kind).reshape(shape, order=order).astype(native)
+        array = np.frombuffer(data, kind).reshape(shape, order=order)
+        return _sound(array.astype(native))
 
     def dense(self, shape: object) -> NDArray[np.float64]:
         """Zeros of the shape of a sparse matrix."""

@@ -182,6 +182,7 @@ def _amass() -> bytes:
 def _split() -> bytes:
     return _npz(
         compressed=True,
+        poses=np.zeros((6, 72), np.float32),
         joints17=_random().normal(size=(6, 17, 3)).astype(np.float32),
         split=np.array([0, 0, 0, 1, 2, 2], np.int8),
         subject=np.array([0, 0, 0, 1, 2, 2], np.int16),

@@ -41,6 +41,7 @@ _COLUMNS = (
     ("context", "fiu"),
     ("betas", "fiu"),
 )
+_PARQUET_COLUMNS = ("keypoints_2d", "image_name", "person", "width", "height")
 FEWEST = 3
 """Keypoints below which nobody can be placed."""
 
@@ -188,30 +189,32 @@ def read_chunk(chunk: Chunk) -> People:
             sizes = extra["image_size"][rows].astype(np.float32)
         context, betas = (_evidence(shard, extra, name, rows) for name in ("context", "betas"))
     else:
-        table = _table(shard).slice(chunk.start, count)
-        if "keypoints_2d" not in table.column_names:
-            raise ValueError(f"{shard}: no column keypoints_2d among {table.column_names}")
-        listed = table["keypoints_2d"].to_pylist()
-        values = _stacked(listed)
-        columns = {
-            name: table[name].to_pylist()
-            for name in ("image_name", "person", "width", "height")
-            if name in table.column_names
-        }
+        columns = _parquet(shard, rows)
+        if "keypoints_2d" not in columns:
+            raise ValueError(f"{shard}: no column keypoints_2d among {', '.join(columns)}")
+        try:
+            values = _stacked(columns["keypoints_2d"])
+            person = np.array(columns.get("person", [0] * count), np.int64)
+            if "width" in columns and "height" in columns:
+                sizes = np.array([columns["width"], columns["height"]], np.float32).T
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{shard}: a column holds no numbers ({error})") from error
         given = None if "image_name" not in columns else list(map(_text, columns["image_name"]))
-        person = np.array(columns.get("person", [0] * count), np.int64)
-        if "width" in columns and "height" in columns:
-            sizes = np.array([columns["width"], columns["height"]], np.float32).T
     numbers = np.arange(chunk.start, chunk.stop)
     labels = np.array(given or [f"row {number}" for number in numbers], np.str_)
     report = Report(str(shard), "keypoints", unit="person", rows=count)
     return _usable(numbers, labels, person.astype(np.int64), values, sizes, report, context, betas)
 
 
-def _table(shard: Path) -> pa.Table:
+def _parquet(shard: Path, rows: slice) -> dict[str, list[Any]]:
+    """Some rows of a table; the columns that are read, others empty."""
     require_regular(shard)
     try:
-        return pq.read_table(shard)
+        table = pq.read_table(shard).slice(rows.start, rows.stop - rows.start)
+        return {
+            name: table[name].to_pylist() if name in _PARQUET_COLUMNS else []
+            for name in table.column_names
+        }
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ValueError(f"{shard}: not a parquet file, or a damaged one ({error})") from error
 
