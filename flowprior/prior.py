@@ -272,10 +272,11 @@ class ConditionalPosePrior(PosePrior, SharedModel):
     def _from_file(
         cls, path: str | os.PathLike[str], content: checkpoint.ModelFile, device: torch.device | str
     ) -> "ConditionalPosePrior":
+        checkpoint.require_plausible(path, content.config, content.tensors)
         try:
             with torch.device("meta"):
                 prior = cls(**content.config)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(f"{path} is not a pose prior: {error}") from error
         checkpoint.require_same_tensors(path, content.tensors, prior.state_dict())
         checkpoint.require_finite(path, content.tensors)
@@ -316,7 +317,10 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             ValueError: If the space is unknown, or must be said.
         """
         weights = prohmr.read_prohmr(path).flow
-        sizes = prohmr.flow_config(weights)
+        try:
+            sizes = prohmr.flow_config(weights)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         features = int(sizes.pop("features"))
         if space is None:
             if features not in prohmr.SPACES:
@@ -331,7 +335,10 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             raise ValueError(f"{path} has {features} features, no whole number of joints")
         with torch.device("meta"):
             prior = cls(joints=joints, space=space, lu_forward=lu_forward, **sizes)
-        state = prohmr.flow_state_from_prohmr(weights, prior.flow)
+        try:
+            state = prohmr.flow_state_from_prohmr(weights, prior.flow)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         prior.flow.load_state_dict(state, assign=True)
         prior.provenance = {"converted_from": os.path.basename(path)}
         return prior.eval().to(device)

@@ -4,7 +4,6 @@ Formats: the JSON output of ``CMU-Perceptual-Computing-Lab/openpose`` with its m
 keypoints, and COCO's "keypoint detection" (cocodataset.org), both its annotations and its results.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from examples.data.keypoints import (
     keypoint_boxes,
 )
 from examples.data.report import Report
+from flowprior.file_limits import Refusal, parse_json, read_limited
 from flowprior.skeleton import BODY_25, COCO_17, COCO_18, Skeleton
 
 __all__ = [
@@ -274,9 +274,9 @@ class _People:
 
 def _load(path: Path) -> object:
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON, or damaged ({error!s:.200})") from error
+        return parse_json(read_limited(path))
+    except Refusal as refusal:
+        raise ValueError(f"{path}: {refusal}") from refusal
 
 
 def _described(content: object) -> str:

@@ -84,6 +84,8 @@ def read_motion(path: Path | str, rate_hz: float | None = None) -> tuple[list[Mo
     keys = npz_keys(path)
     if keys >= set(SPLIT_KEYS):
         poses, report = read_split_poses(path)
+        if poses.rotvecs is None:
+            raise ValueError(f"{path}: expected poses (N, 72), got a file with joints only")
         return poses.motions(), report
     if _is_prohmr(keys):
         motion, report = read_prohmr_mocap(path)

@@ -16,18 +16,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from examples.data.detections import OPENPOSE_SUFFIX, read_detections
+from examples.data.files import npz_keys
 from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.report import Report
 from examples.fitting.choices import to_body_25
+from flowprior.file_limits import require_regular
+from flowprior.numpy_file import read_npz
 from flowprior.skeleton import BODY_25, COCO_17, COCO_18
 
 __all__ = ["Chunk", "People", "chunks_of", "read_chunk"]
 
 SETS = {skeleton.num_joints: skeleton for skeleton in (BODY_25, COCO_18, COCO_17)}
+# The columns of an archive and their kinds of dtype.
+_COLUMNS = (
+    ("imgname", "USO"),
+    ("image_names", "USO"),
+    ("person", "iu"),
+    ("image_size", "fiu"),
+    ("context", "fiu"),
+    ("betas", "fiu"),
+)
+_PARQUET_COLUMNS = ("keypoints_2d", "image_name", "person", "width", "height")
 FEWEST = 3
 """Keypoints below which nobody can be placed."""
 
@@ -115,9 +129,10 @@ def _rows(shard: Path) -> int:
     if shard.is_dir():
         return len(_json_files(shard))
     if shard.suffix == ".parquet":
+        require_regular(shard)
         try:
             return int(pq.ParquetFile(shard).metadata.num_rows)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise ValueError(f"{shard}: not a parquet file, or a damaged one ({error})") from error
     if shard.suffix == ".npz":
         return len(_npz(shard)[0])
@@ -130,17 +145,26 @@ def _json_files(folder: Path) -> list[Path]:
 
 @functools.lru_cache(maxsize=1)  # the chunks of a shard mostly come one after the other
 def _npz(shard: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    try:
-        with np.load(shard, allow_pickle=False) as file:
-            key = next((k for k in ("body_keypoints_2d", "keypoints_2d") if k in file), None)
-            if key is None:
-                raise ValueError(f"neither body_keypoints_2d nor keypoints_2d among {file.files}")
-            names = ["imgname", "image_names", "person", "image_size", "context"]
-            if "context" in file:
-                names.append("betas")  # regressed; in files of annotations they are the truth
-            return file[key], {name: file[name] for name in names if name in file}
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{shard}: no .npz of keypoints ({error})") from error
+    keys, kinds = ("body_keypoints_2d", "keypoints_2d"), dict(_COLUMNS)
+    content = read_npz(shard, (*keys, *kinds))
+    key = next((key for key in keys if key in content), None)
+    if key is None:
+        found = ", ".join(sorted(npz_keys(shard))) or "none"
+        raise ValueError(f"{shard}: neither body_keypoints_2d nor keypoints_2d among {found}")
+    if "context" not in content:
+        content.pop("betas", None)  # regressed; in files of annotations they are the truth
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, value in content.items():
+        array = value if isinstance(value, np.ndarray) else np.asarray(None)
+        if array.ndim == 0 or array.dtype.kind not in kinds.get(name, "fiu"):
+            raise ValueError(f"{shard}: {name} is no array of the kind that is expected")
+        arrays[name] = array
+    lengths = {
+        name: len(array) for name, array in arrays.items() if name not in keys or name == key
+    }
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{shard}: the columns are of different lengths: {lengths}")
+    return arrays[key], {name: arrays[name] for name in arrays if name not in keys}
 
 
 def read_chunk(chunk: Chunk) -> People:
@@ -165,24 +189,34 @@ def read_chunk(chunk: Chunk) -> People:
             sizes = extra["image_size"][rows].astype(np.float32)
         context, betas = (_evidence(shard, extra, name, rows) for name in ("context", "betas"))
     else:
-        table = pq.read_table(shard).slice(chunk.start, count)
-        if "keypoints_2d" not in table.column_names:
-            raise ValueError(f"{shard}: no column keypoints_2d among {table.column_names}")
-        listed = table["keypoints_2d"].to_pylist()
-        values = _stacked(listed)
-        columns = {
-            name: table[name].to_pylist()
-            for name in ("image_name", "person", "width", "height")
-            if name in table.column_names
-        }
+        columns = _parquet(shard, rows)
+        if "keypoints_2d" not in columns:
+            raise ValueError(f"{shard}: no column keypoints_2d among {', '.join(columns)}")
+        try:
+            values = _stacked(columns["keypoints_2d"])
+            person = np.array(columns.get("person", [0] * count), np.int64)
+            if "width" in columns and "height" in columns:
+                sizes = np.array([columns["width"], columns["height"]], np.float32).T
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{shard}: a column holds no numbers ({error})") from error
         given = None if "image_name" not in columns else list(map(_text, columns["image_name"]))
-        person = np.array(columns.get("person", [0] * count), np.int64)
-        if "width" in columns and "height" in columns:
-            sizes = np.array([columns["width"], columns["height"]], np.float32).T
     numbers = np.arange(chunk.start, chunk.stop)
     labels = np.array(given or [f"row {number}" for number in numbers], np.str_)
     report = Report(str(shard), "keypoints", unit="person", rows=count)
     return _usable(numbers, labels, person.astype(np.int64), values, sizes, report, context, betas)
+
+
+def _parquet(shard: Path, rows: slice) -> dict[str, list[Any]]:
+    """Some rows of a table; the columns that are read, others empty."""
+    require_regular(shard)
+    try:
+        table = pq.read_table(shard).slice(rows.start, rows.stop - rows.start)
+        return {
+            name: table[name].to_pylist() if name in _PARQUET_COLUMNS else []
+            for name in table.column_names
+        }
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{shard}: not a parquet file, or a damaged one ({error})") from error
 
 
 def _evidence(

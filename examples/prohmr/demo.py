@@ -45,6 +45,7 @@ from examples.prohmr.train import load_body
 from examples.training.checkpoints import write_text
 from flowprior import rotations
 from flowprior.body import BodyModel
+from flowprior.file_limits import require_regular
 from flowprior.posterior import PosePosterior
 from flowprior.skeleton import SMPL_24
 
@@ -139,7 +140,11 @@ def find_people(
         points, numbers = to_body_25(found.keypoints_2d, found.skeleton), found.person
     elif boxes is not None:
         report = Report(str(boxes), "boxes", unit="person")
-        rows = _read_boxes(boxes, report)
+        require_regular(boxes)
+        try:
+            rows = _read_boxes(boxes, report)
+        except (UnicodeError, csv.Error) as error:
+            raise ValueError(f"{boxes}: not a CSV file in UTF-8 ({error})") from error
     else:
         report = Report(str(images), "images", unit="person")
         rows = _whole_images(images, report)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from flowprior import ConditionalPosePrior, checkpoint
-from flowprior.checkpoint import CheckpointError, ModelFile
+from flowprior.checkpoint import CheckpointError, ModelFile, require_plausible
 
 __all__ = ["ENCODER_FILE", "PRIOR_FILE", "load_encoded", "save_encoded"]
 
@@ -61,13 +61,19 @@ def load_encoded(
         CheckpointError: A file is damaged, or they are not from one model.
     """
     file = checkpoint.load(folder / ENCODER_FILE)
+    prior = ConditionalPosePrior.load(folder / PRIOR_FILE)
+    require_plausible(
+        folder / ENCODER_FILE,
+        file.config,
+        {**file.tensors, **{f"prior.{name}": each for name, each in prior.state_dict().items()}},
+    )
     try:
         model = make(**file.config)
         model.network_modules().load_state_dict(dict(file.tensors))
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise CheckpointError(f"{folder / ENCODER_FILE} is not an encoder: {error}") from error
     expected = model.prior.config
-    model.prior = ConditionalPosePrior.load(folder / PRIOR_FILE)
+    model.prior = prior
     if model.prior.config != expected:
         raise CheckpointError(f"{folder}: encoder and prior are not from one model")
     model.eval()
