@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from examples.data.image_names import match_people
 from examples.data.keypoints import to_prohmr_44
 from examples.fitting.cameras import FOCAL_PX, Cameras
 from examples.fitting.pose_variables import AnglePose, DensityPose, LatentPose, PoseVariables
@@ -68,7 +69,7 @@ class Evidence:
 def given_context(
     path: Path, people: Sequence[tuple[str, int]], device: torch.device
 ) -> tuple[Evidence, NDArray[np.intp]]:
-    """Read what a network says of some people.
+    """Read the contexts of some people.
 
     Args:
         path: An ``.npz`` file with ``context`` (N, C) and perhaps ``betas`` (N, 10), a row for each
@@ -78,30 +79,29 @@ def given_context(
         device: Where it shall be.
 
     Returns:
-        The evidence, and whom of the people it is of: all, if the file has no names.
+        The evidence, and indices of the people that it belongs to: of all whose evidence is finite
+        if the file has no names, otherwise of those among them that the file names.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no such file, or of other people.
+        ValueError: It is no such file, is of other people, names somebody twice, has names that fit
+            several images, or nothing in it is finite.
     """
     content = read_npz(path)
-    arrays = {}
     rows: NDArray[np.intp] = np.arange(len(people))
     places: NDArray[np.intp] = rows
     count = len(people)
     if "image_names" in content and "person" in content:
         images, numbers = (np.asarray(content[name]) for name in ("image_names", "person"))
-        # Where keypoints name no images, theirs are looked for by what they would be called.
-        known = {
-            (image, int(number)): row
-            for row, (name, number) in enumerate(zip(images, numbers, strict=True))
-            for image in (Path(str(name)).stem, str(name))
-        }
-        rows = np.array([n for n, person in enumerate(people) if person in known], np.intp)
-        places = np.array([known[people[row]] for row in rows], np.intp)
+        known = [(str(name), int(number)) for name, number in zip(images, numbers, strict=True)]
+        found = match_people(people, known, str(path))
+        rows = np.array([n for n, place in enumerate(found) if place is not None], np.intp)
+        places = np.array([place for place in found if place is not None], np.intp)
         count = len(images)
         if not len(rows):
             raise ValueError(f"{path} is of other people: {images[:1]}, not {people[:1]}")
+    arrays: dict[str, NDArray[np.float32]] = {}
+    usable = np.ones(len(rows), np.bool_)
     for name, width in (("context", None), ("betas", 10)):
         if name not in content and name != "context":
             continue
@@ -111,10 +111,12 @@ def given_context(
                 f"{path}: expected {name} ({count}, {width or 'C'}), one row for each person, got "
                 f"{array.shape}"
             )
-        if not np.isfinite(array).all():
-            raise ValueError(f"{path}: {name} has NaN or infinity")
-        arrays[name] = torch.from_numpy(array[places]).to(device)
-    return Evidence(**arrays), rows
+        arrays[name] = array[places]
+        usable &= np.isfinite(arrays[name]).all(axis=1)
+    if len(rows) and not usable.any():
+        raise ValueError(f"{path}: {' or '.join(arrays)} of everybody have NaN or infinity")
+    tensors = {name: torch.from_numpy(array[usable]).to(device) for name, array in arrays.items()}
+    return Evidence(**tensors), rows[usable]
 
 
 def flow_pose(prior: PosePrior, context: Tensor, *, theta: bool = False) -> PoseVariables:

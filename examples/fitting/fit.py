@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
 from examples.data.detections import read_detections
+from examples.data.image_names import file_label
 from examples.data.keypoints import Detections
 from examples.data.poses import load_poses
 from examples.fitting.choices import (
@@ -139,7 +140,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         places = list(zip(people.image_names.tolist(), people.person.tolist(), strict=True))
         evidence, rows = given_context(args.context, places, device)
         if len(rows) < len(people):
-            print(f"{len(people) - len(rows)} people are left out: no context in {args.context}")
+            lost = len(people) - len(rows)
+            print(f"{lost} people are left out: no context that is finite in {args.context}")
         people, context, betas = people[rows], evidence.context, evidence.betas
     if not len(people):
         raise ValueError(f"{args.data}: nobody to fit")
@@ -186,8 +188,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     write_bodies(args.out / "bodies.glb", fits, body, labels)
     for row in range(min(args.pictures, len(people))):
         picture = fit_picture(fits, row, body, seen[row], image_of(people, row))
-        stem = Path(names[row]).stem
-        save_image(args.out / f"{stem}_{people.person[row]}.png", picture)
+        label = file_label(names[row], int(people.person[row]))
+        save_image(args.out / f"{label}.png", picture)
     print(
         f"{len(people)} people in {seconds:.1f} s: {fits.solution.counts()}; keypoints met to "
         f"{float(np.median(arrays['error_px'])):.1f} px (median); results are in {args.out}"

@@ -82,7 +82,7 @@ def test_other_widths_are_refused(width, words):
 
 
 def test_axes_that_promise_matrices_hold_matrices():
-    with pytest.raises(ValueError, match="3 x 3 numbers .* not rotation matrices"):
+    with pytest.raises(ValueError, match=r"3 x 3 numbers .* not rotation matrices"):
         read_rotations({"poses": np.ones((5, 24, 3, 3))}, "poses", "x.npz")
     mirrored = np.tile(np.diag([1.0, 1.0, -1.0]), (5, 24, 1, 1))
     with pytest.raises(ValueError, match="not rotation matrices"):
