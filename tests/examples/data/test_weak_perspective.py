@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -98,3 +100,16 @@ def test_another_camera_is_refused(shape):
         crop_translation(torch.zeros(shape))
     with pytest.raises(ValueError, match="camera"):
         full_frame_translation(torch.zeros(shape), *torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("focal", [0.0, -5000.0, math.nan, math.inf])
+def test_a_focal_length_must_be_positive(focal):
+    camera, box, points = torch.ones(2, 3), torch.ones(2, 2), torch.ones(2, 5, 3)
+    for call in (
+        lambda: crop_translation(camera, focal=focal),
+        lambda: full_frame_translation(camera, box, box[:, 0], box, focal=focal),
+        lambda: project_to_crop(points, camera, focal=focal),
+        lambda: project_to_image(points, camera, box, focal=focal),
+    ):
+        with pytest.raises(ValueError, match="focal must be a positive number of pixels"):
+            call()
