@@ -28,6 +28,8 @@ import torch
 from tqdm import tqdm
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, positive
+from examples.data.focal_lengths import check_focal
+from examples.fitting.cameras import CROP_PX
 from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder, cameras_for
 from examples.fitting.keypoint_fit import fit_people
 from examples.fitting.objective import KeypointWeights
@@ -220,6 +222,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Fit what is missing; returns the report."""
+    if args.focal is not None:
+        check_focal(args.focal, CROP_PX, source="--focal")
     cuda = device_of(args.device).type == "cuda"
     weights = overridden(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
     chunks = chunks_of(args.input, args.chunk)

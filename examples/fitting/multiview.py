@@ -11,6 +11,7 @@ shape for all views.
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -141,13 +142,16 @@ def run(args: argparse.Namespace) -> None:
         size = torch.full((len(keypoints), 2), IMAGE_PX)
     else:
         seen, names = [], []
+        common = os.path.commonpath([path.resolve().parent for path in args.data])
         for path in args.data:
             found, report = read_detections(path)
             print(report)
             if len(found) != 1:
                 raise ValueError(f"{path}: expected one person in each view, found {len(found)}")
             seen.append(to_body_25(found.keypoints_2d, found.skeleton))
-            names.append((str(found.image_names[0]), int(found.person[0])))
+            # Cameras may have files of the same names: their folders tell them apart.
+            camera = path.resolve().parent.relative_to(common)
+            names.append(((camera / str(found.image_names[0])).as_posix(), int(found.person[0])))
         keypoints = torch.from_numpy(np.concatenate(seen))
         groups = [list(range(len(seen)))]
     frame = "crop" if people is None else "full"

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
+from examples.data.image_names import number_people
 from examples.data.images import ImageDataset
 from examples.fitting.train_prior import CONDITIONAL
 from examples.prohmr.demo import find_people
@@ -123,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             dataset, report = read_dataset(args.images, args.dataset)
             people = dataset.annotations
-            person = np.zeros(len(people), np.int64)
+            person = number_people(people.imgname)
         model = load_model(args.checkpoint, device)
     except (OSError, ValueError) as error:
         return fail(error)

@@ -99,6 +99,7 @@ def test_a_data_set(folder, tmp_path):
     assert run(folder, tmp_path, folder, "--dataset", "val") == 0
     with np.load(tmp_path / "contexts.npz") as file:
         assert file["image_names"].tolist() == ["val/000000.jpg", "val/000001.jpg"]
+        assert file["person"].tolist() == [0, 0]
         np.testing.assert_array_equal(
             file["keypoints_2d"], np.load(folder / "val.npz")["body_keypoints_2d"]
         )
@@ -121,6 +122,11 @@ def test_rows_are_found_by_image_and_person(tmp_path):
     np.savez(path, context=context + np.nan)
     with pytest.raises(ValueError, match="NaN or infinity"):
         given_context(path, people, torch.device("cpu"))
+    context[1, 1] = np.inf  # of the second alone
+    np.savez(path, context=context)
+    evidence, rows = given_context(path, people, torch.device("cpu"))
+    assert rows.tolist() == [0, 2]
+    assert evidence.context.tolist() == [[0, 1], [4, 5]]
     np.savez(path, betas=context)
     with pytest.raises(ValueError, match=r"expected context \(3, C\)"):
         given_context(path, people, torch.device("cpu"))
