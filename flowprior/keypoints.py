@@ -79,9 +79,7 @@ def _coordinate_fault(keypoints: Tensor) -> str | None:
     low = torch.where(seen[..., None], xy, torch.inf).amin(dim=-2)
     high = torch.where(seen[..., None], xy, -torch.inf).amax(dim=-2)
     placed = (high - low).amax(dim=-1) > 0
-    near = (low.amin(dim=-1) >= -_FARTHEST_NORMALISED) & (
-        high.amax(dim=-1) <= _FARTHEST_NORMALISED
-    )
+    near = (low.amin(dim=-1) >= -_FARTHEST_NORMALISED) & (high.amax(dim=-1) <= _FARTHEST_NORMALISED)
     if not placed.any() or not near[placed].all():
         return None
     return (
@@ -226,4 +224,3 @@ _EXAMPLE = (
     *((179, 98), (95, 98), (245, 131), (40, 152), (302, 118), (44, 191)),  # arms
     *((166, 241), (111, 241), (180, 346), (131, 282), (178, 440), (153, 345)),  # legs
 )
-
