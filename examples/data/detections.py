@@ -47,6 +47,7 @@ __all__ = [
 OPENPOSE_SUFFIX = "_keypoints.json"
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 DATA_SUFFIXES = {".npz", ".npy", ".pkl", ".pt", ".csv"}
+MOST_KEYS = 8
 IMAGE_KEYS = ("image_id", "image_name", "file_name", "imgname", "image")
 
 
@@ -335,11 +336,21 @@ def _load(path: Path) -> object:
 
 
 def _described(content: object) -> str:
+    """What the content of a JSON file is, for error messages."""
     if isinstance(content, dict):
-        return f"an object with {', '.join(sorted(content)) or 'nothing'}"
+        return f"an object with {_named(content)}"
     if isinstance(content, list):
-        return f"a list of {len(content)}"
+        first = content[0] if content else None
+        inside = f" objects with {_named(first)}" if isinstance(first, dict) else ""
+        return f"a list of {len(content)}{inside}"
     return type(content).__name__
+
+
+def _named(content: dict[str, object]) -> str:
+    """The keys of an object, those of them that fit on a line."""
+    keys = [f"{key:.40}" for key in sorted(content)]
+    more = ", ..." if len(keys) > MOST_KEYS else ""
+    return (", ".join(keys[:MOST_KEYS]) or "nothing") + more
 
 
 def _readable(file: Path, check: Callable[[object], bool]) -> bool:
