@@ -103,6 +103,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, metavar="PATH", help="keypoints; embedded if left out")
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images")
+    parser.add_argument("--skeleton", metavar="NAME", help="joint set of the keypoints, such as "
+                        "BODY-25B (default: by their names or number)")  # fmt: skip
     parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
     parser.add_argument("--kind", choices=KINDS, default="conditional", help="which of its priors")
     parser.add_argument("--context", type=Path, metavar="FILE", help="npz with context (N, C) and "
@@ -137,7 +139,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         sizes: NDArray[np.float32] | None = np.full((len(people), 2), IMAGE_PX, np.float32)
         focal = FOCAL_PX if args.focal is None else args.focal
     else:
-        people, found = read_detections(args.data, args.images)
+        people, found = read_detections(args.data, args.images, skeleton=args.skeleton)
         sizes, focal = None, args.focal
     if found is not None:
         print(found)

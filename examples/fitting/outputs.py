@@ -13,6 +13,7 @@ from examples.fitting.keypoint_fit import Fits
 from examples.pictures import MODE, Camera, body_views, overlay_bodies, side_by_side, write_glb
 from examples.pictures.style import Image
 from flowprior.body import BodyModel
+from flowprior.keypoints import LEAST_CONF
 
 __all__ = [
     "fit_picture",
@@ -128,7 +129,7 @@ def fit_picture(
     out = body(fits.theta[one], fits.betas[one], fits.transl[one])
     vertices = out.vertices[0].cpu().numpy()
     faces = body.faces.cpu().numpy()
-    seen = keypoints[keypoints[:, 2] > 0, :2]
+    seen = keypoints[keypoints[:, 2] > LEAST_CONF, :2]
     placed = fits.keypoints_2d[row].cpu().numpy()
     points = np.concatenate([seen, placed])
     middle = (points.min(axis=0) + points.max(axis=0)) / 2

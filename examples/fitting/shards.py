@@ -26,6 +26,7 @@ from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.report import Report
 from examples.fitting.choices import to_body_25
 from flowprior.file_limits import require_regular
+from flowprior.keypoints import LEAST_CONF
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import BODY_25, COCO_17, COCO_18
 
@@ -287,11 +288,12 @@ def _usable(
     places = [f"{name}, person {number}" for name, number in zip(names, person, strict=True)]
     cleaned = clean_keypoints(values, joint_places(places, skeleton), report)
     keypoints = to_body_25(cleaned, skeleton)
-    enough = np.asarray((keypoints[..., 2] > 0).sum(axis=1) >= FEWEST)
+    enough = np.asarray((keypoints[..., 2] > LEAST_CONF).sum(axis=1) >= FEWEST)
     listed = np.array(places, object)
     report.leave_out(f"fewer than {FEWEST} keypoints", listed[~enough])
-    high = np.where(keypoints[..., 2:] > 0, keypoints[..., :2], -np.inf).max(axis=1, initial=-1e9)
-    low = np.where(keypoints[..., 2:] > 0, keypoints[..., :2], np.inf).min(axis=1, initial=1e9)
+    seen = keypoints[..., 2:] > LEAST_CONF
+    high = np.where(seen, keypoints[..., :2], -np.inf).max(axis=1, initial=-1e9)
+    low = np.where(seen, keypoints[..., :2], np.inf).min(axis=1, initial=1e9)
     wide = np.asarray((high - low).max(axis=1) > 1)
     report.leave_out("all keypoints in one place", listed[enough & ~wide])
     kept = enough & wide

@@ -87,6 +87,49 @@ def test_bad_people_are_left_out_and_named(shards):
         assert report.kept == report.rows - sum(f.count for f in report.left_out.values())
 
 
+@pytest.mark.parametrize("unit", ["normalised", "scores"])
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_shards_in_other_units_are_refused(people, tmp_path, unit, suffix):
+    seen = people.keypoints[:6].numpy().copy()
+    if unit == "normalised":
+        seen[..., :2] = seen[..., :2] / 500 - 1
+    else:
+        seen[..., 2] = np.linspace(0.5, 7, 25)
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".npz":
+        np.savez(path, keypoints_2d=seen)
+    else:
+        pq.write_table(pa.table({"keypoints_2d": [row.ravel().tolist() for row in seen]}), path)
+    (chunk,) = chunks_of(path, 10)
+    message = {"normalised": "pixels are expected", "scores": "probabilities from 0 to 1"}[unit]
+    with pytest.raises(ValueError, match=message) as caught:
+        read_chunk(chunk)
+    assert str(path) in str(caught.value)
+
+
+def test_files_in_other_units_are_left_out_of_a_shard(people, tmp_path):
+    pixels, scaled = people.keypoints[:2].numpy().copy()
+    scaled[:, :2] /= 1000
+    for name, values in (("a", pixels), ("b", scaled)):
+        content = {"people": [{"pose_keypoints_2d": values.ravel().tolist()}]}
+        (tmp_path / f"{name}_keypoints.json").write_text(json.dumps(content))
+    (chunk,) = chunks_of(tmp_path, 10)
+    found = read_chunk(chunk)
+    assert found.image_names.tolist() == ["a"]
+    (finding,) = found.report.left_out.values()
+    assert "as normalised ones do" in finding.examples[0]
+
+
+def test_doubtful_keypoints_do_not_make_a_person(people, tmp_path):
+    seen = people.keypoints[:2].numpy().copy()
+    seen[1, :, 2] = 0.1
+    np.savez(tmp_path / "a.npz", keypoints_2d=seen)
+    (chunk,) = chunks_of(tmp_path / "a.npz", 10)
+    found = read_chunk(chunk)
+    assert found.row.tolist() == [0]
+    assert found.report.left_out["fewer than 3 keypoints"].count == 1
+
+
 def test_people_keep_their_rows_and_sizes(shards):
     by_name = {Path(chunk.shard).name: read_chunk(chunk) for chunk in chunks_of(shards, 100)}
     assert by_name["a.npz"].row.tolist() == [0, 1, 2, 4, 6, 8, 9]
