@@ -8,7 +8,6 @@ subjects to choose on. Priors that know nothing of the root are started in four 
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from examples.fitting.objective import KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, photograph_bodies
 from examples.pictures import MODE, REGRESSOR, SAMPLES, TRUTH, body_views, gallery_picture
 from examples.pictures.style import Image
+from examples.whole_files import write_json
 from flowprior.body import BodyModel
 from flowprior.keypoints import keypoint_squares
 from flowprior.metrics import mpjpe, pa_mpjpe
@@ -260,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "chosen": chosen,
         "results": results,
     }
-    (args.out / "results.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_json(args.out / "results.json", content)
     print(table(results))
     return 0
 

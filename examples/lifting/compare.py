@@ -40,7 +40,8 @@ from examples.lifting.model import LiftingModel
 from examples.lifting.tables import SMALL, comparison_table, sigma_table
 from examples.lifting.views import PoseViews, ViewOptions, evenly_spaced
 from examples.pictures import reliability_picture
-from examples.training.checkpoints import load_weights, save_weights, write_text
+from examples.training.checkpoints import load_weights, save_weights
+from examples.whole_files import write_text
 
 __all__ = ["METHODS", "SETTINGS", "Method", "main"]
 

@@ -32,8 +32,9 @@ from examples.lifting.tables import best_of_n_table, comparison_table, markdown,
 from examples.lifting.train import WEIGHTS_FILE
 from examples.lifting.views import RecordedViews, ViewSource
 from examples.pictures import reliability_picture
-from examples.training.checkpoints import load_weights, write_text
+from examples.training.checkpoints import load_weights
 from examples.training.folder import CONFIG_FILE
+from examples.whole_files import write_text
 from flowprior.checkpoint import CheckpointError
 from flowprior.metrics import Tally
 

@@ -42,7 +42,7 @@ from examples.prohmr.judging import crop_batch
 from examples.prohmr.model import load_model
 from examples.prohmr.pictures import FITTED, SIDE_PX, fit_picture, person_picture
 from examples.prohmr.train import load_body
-from examples.training.checkpoints import write_text
+from examples.whole_files import write_text
 from flowprior import rotations
 from flowprior.body import BodyModel
 from flowprior.posterior import PosePosterior

@@ -47,7 +47,7 @@ from examples.prohmr.tables import (
     views_table,
 )
 from examples.prohmr.train import load_body
-from examples.training.checkpoints import write_text
+from examples.whole_files import write_text
 from flowprior.body import BodyModel
 from flowprior.evaluation import PROTOCOLS, Protocol
 from flowprior.metrics import Tally

@@ -9,14 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from examples.training.checkpoints import (
-    WholeFiles,
-    load_weights,
-    remove_partials,
-    save_weights,
-    whole_file,
-    write_text,
-)
+from examples.training.checkpoints import WholeFiles, load_weights, save_weights
+from examples.whole_files import remove_partials, whole_file, write_text
 from flowprior import CheckpointError
 
 WRITER = """
