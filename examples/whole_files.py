@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["remove_partials", "save_npz", "whole_file", "write_json", "write_text"]
+__all__ = [
+    "prepare_folder",
+    "remove_partials",
+    "save_npz",
+    "whole_file",
+    "write_json",
+    "write_text",
+]
 
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # also what `flowprior.checkpoint` leaves
 
@@ -62,6 +69,16 @@ def remove_partials(folder: Path) -> None:
     for path in folder.rglob(".*.partial"):
         if _PARTIAL.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Create the folder of a program's results; delete what killed runs of it left unfinished.
+
+    Raises:
+        OSError: The folder cannot be created.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_partials(folder)
 
 
 def write_text(path: Path, text: str) -> None:

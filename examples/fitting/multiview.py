@@ -37,7 +37,7 @@ from examples.fitting.people import (
 from examples.fitting.settings import overridden
 from examples.pictures import MODE, body_views, gallery_picture, write_glb
 from examples.pictures.style import Image
-from examples.whole_files import save_npz, write_json
+from examples.whole_files import prepare_folder, save_npz, write_json
 from flowprior.body import BodyModel
 from flowprior.metrics import mpjpe, pa_mpjpe
 
@@ -172,7 +172,7 @@ def run(args: argparse.Namespace) -> None:
     )
     seconds = time.perf_counter() - start
 
-    args.out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(args.out)
     save_npz(
         args.out / "people.npz",
         {

@@ -8,9 +8,13 @@ as many numbers, and perhaps ``image_name``, ``person``, ``width`` and ``height`
 OpenPose's JSON.
 
 A chunk is a range of one shard. Its name says which, so that what has been done is known by name.
+A damaged shard costs its own people only: reading its chunks raises ValueError, and where not even
+its number of rows can be read it is one chunk of unknown length.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +44,7 @@ class Chunk:
         shard: The file or folder.
         name: Unique among the chunks of a set, and fit for a file name.
         start: First row; for a folder of JSON the first file.
-        stop: The row after the last.
+        stop: The row after the last; 0 if the number of rows cannot be read.
     """
 
     shard: str
@@ -83,7 +87,7 @@ def chunks_of(path: Path, size: int) -> list[Chunk]:
 
     Raises:
         FileNotFoundError: There is nothing at ``path``, or no shard below it.
-        ValueError: A shard cannot be read; a chunk size is not positive.
+        ValueError: No shard can be read; a chunk size is not positive.
     """
     if size < 1:
         raise ValueError(f"a chunk has at least 1 row, got {size}")
@@ -92,15 +96,39 @@ def chunks_of(path: Path, size: int) -> list[Chunk]:
     shards = _shards(path)
     if not shards:
         raise FileNotFoundError(f"no .npz, .parquet or *{OPENPOSE_SUFFIX} in or below {path}")
-    found = []
+    found: list[Chunk] = []
+    faults = []
     for shard in shards:
         label = shard.relative_to(path).as_posix() if shard != path else shard.name
         label = label.replace("%", "%25").replace("/", "%2F") or "json"
-        rows = _rows(shard)
+        try:
+            with _naming(shard):
+                rows = _rows(shard)
+        except ValueError as error:
+            faults.append(error)
+            found.append(Chunk(str(shard), f"{label}-unreadable", 0, 0))
+            continue
         for start in range(0, rows, size):
             stop = min(start + size, rows)
             found.append(Chunk(str(shard), f"{label}-{start:09d}-{stop:09d}", start, stop))
+    if len(faults) == len(shards):
+        raise faults[0]
     return found
+
+
+@contextlib.contextmanager
+def _naming(shard: Path) -> Iterator[None]:
+    """Raise ValueError with the name of the shard, whatever reading it raises."""
+    try:
+        yield
+    # On damaged bytes zipfile, zlib, numpy and pyarrow raise almost anything.
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error!s:.300}"
+        if isinstance(error, ValueError) and str(shard) in str(error):
+            fault = str(error)
+        else:
+            fault = f"{shard}: not a shard of keypoints, or a damaged one ({fault})"
+        raise ValueError(fault) from error
 
 
 def _shards(path: Path) -> list[Path]:
@@ -115,10 +143,7 @@ def _rows(shard: Path) -> int:
     if shard.is_dir():
         return len(_json_files(shard))
     if shard.suffix == ".parquet":
-        try:
-            return int(pq.ParquetFile(shard).metadata.num_rows)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{shard}: not a parquet file, or a damaged one ({error})") from error
+        return int(pq.ParquetFile(shard).metadata.num_rows)
     if shard.suffix == ".npz":
         return len(_npz(shard)[0])
     return 1
@@ -130,25 +155,30 @@ def _json_files(folder: Path) -> list[Path]:
 
 @functools.lru_cache(maxsize=1)  # the chunks of a shard mostly come one after the other
 def _npz(shard: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    try:
-        with np.load(shard, allow_pickle=False) as file:
-            key = next((k for k in ("body_keypoints_2d", "keypoints_2d") if k in file), None)
-            if key is None:
-                raise ValueError(f"neither body_keypoints_2d nor keypoints_2d among {file.files}")
-            names = ["imgname", "image_names", "person", "image_size", "context"]
-            if "context" in file:
-                names.append("betas")  # regressed; in files of annotations they are the truth
-            return file[key], {name: file[name] for name in names if name in file}
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{shard}: no .npz of keypoints ({error})") from error
+    with np.load(shard, allow_pickle=False) as file:
+        key = next((k for k in ("body_keypoints_2d", "keypoints_2d") if k in file), None)
+        if key is None:
+            raise ValueError(f"neither body_keypoints_2d nor keypoints_2d among {file.files}")
+        names = ["imgname", "image_names", "person", "image_size", "context"]
+        if "context" in file:
+            names.append("betas")  # regressed; in files of annotations they are the truth
+        return file[key], {name: file[name] for name in names if name in file}
 
 
 def read_chunk(chunk: Chunk) -> People:
     """Read the people of a chunk; those who cannot be fitted are left out and reported.
 
     Raises:
-        ValueError: The shard cannot be read.
+        ValueError: The shard cannot be read; the message names it.
     """
+    with _naming(Path(chunk.shard)):
+        if not chunk.stop:
+            _rows(Path(chunk.shard))  # raises the reason
+            raise ValueError("it could not be read when the work began")
+        return _read(chunk)
+
+
+def _read(chunk: Chunk) -> People:
     shard, rows = Path(chunk.shard), slice(chunk.start, chunk.stop)
     if shard.is_dir() or shard.suffix == ".json":
         return _read_json(shard, rows)
@@ -162,10 +192,12 @@ def read_chunk(chunk: Chunk) -> People:
         given = None if names is None else [_text(name) for name in names[rows]]
         person = extra["person"][rows] if "person" in extra else np.zeros(count, np.int64)
         if "image_size" in extra:
-            sizes = extra["image_size"][rows].astype(np.float32)
+            # One size may serve all images.
+            sizes = np.broadcast_to(extra["image_size"], (len(everything), 2))[rows]
+            sizes = sizes.astype(np.float32)
         context, betas = (_evidence(shard, extra, name, rows) for name in ("context", "betas"))
     else:
-        table = pq.read_table(shard).slice(chunk.start, count)
+        table = pq.read_table(shard, page_checksum_verification=True).slice(chunk.start, count)
         if "keypoints_2d" not in table.column_names:
             raise ValueError(f"{shard}: no column keypoints_2d among {table.column_names}")
         listed = table["keypoints_2d"].to_pylist()
@@ -176,7 +208,8 @@ def read_chunk(chunk: Chunk) -> People:
             if name in table.column_names
         }
         given = None if "image_name" not in columns else list(map(_text, columns["image_name"]))
-        person = np.array(columns.get("person", [0] * count), np.int64)
+        # A person without a number has their image to themselves.
+        person = np.array([number or 0 for number in columns.get("person", [0] * count)])
         if "width" in columns and "height" in columns:
             sizes = np.array([columns["width"], columns["height"]], np.float32).T
     numbers = np.arange(chunk.start, chunk.stop)
@@ -219,7 +252,7 @@ def _read_json(shard: Path, rows: slice) -> People:
     for number, file in enumerate(files, start=rows.start):
         try:
             people, found = read_detections(file)
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             report.rows += 1
             report.leave_out("file that cannot be read", [f"{file.name}: {error}"])
             continue

@@ -23,7 +23,7 @@ from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
 from examples.fitting.people import detect, hide, photograph_bodies
 from examples.fitting.priors import KeypointPrior, PoseMixture
-from examples.whole_files import remove_partials, write_json
+from examples.whole_files import prepare_folder, write_json
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
 
@@ -181,8 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         train = torch.from_numpy(poses.rotvecs("train"))
         held_out = torch.from_numpy(poses.rotvecs("val" if len(poses.val) else "test"))
         body = BodyModel(args.body)
-        (args.out / CONDITIONAL).mkdir(parents=True, exist_ok=True)
-        remove_partials(args.out)
+        prepare_folder(args.out)
+        (args.out / CONDITIONAL).mkdir(exist_ok=True)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

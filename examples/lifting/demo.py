@@ -27,7 +27,7 @@ from examples.lifting.methods import FlowLifter, ModeRegressor
 from examples.lifting.model import LiftingModel
 from examples.lifting.views import PoseViews, ViewOptions
 from examples.pictures import best_of_n_picture, lifting_picture
-from examples.whole_files import remove_partials, write_json
+from examples.whole_files import prepare_folder, write_json
 
 __all__ = ["Settings", "main"]
 
@@ -310,8 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         poses = load_poses(args.data, args.seed)
         if not len(poses.part(args.split)):
             return fail(f"{poses.source}: no subject is in the {args.split} part")
-        args.out.mkdir(parents=True, exist_ok=True)
-        remove_partials(args.out)
+        prepare_folder(args.out)
     except (OSError, ValueError) as error:
         return fail(error)
 

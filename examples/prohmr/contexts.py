@@ -32,7 +32,7 @@ from examples.prohmr.demo import find_people
 from examples.prohmr.judging import batches_of, crop_batch
 from examples.prohmr.model import ProHMR, load_model
 from examples.prohmr.sources import read_dataset
-from examples.whole_files import save_npz
+from examples.whole_files import prepare_folder, save_npz
 from flowprior.skeleton import BODY_25
 
 __all__ = ["CONTEXTS_FILE", "look", "main"]
@@ -136,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(fault, file=sys.stderr)
     rows = columns.pop("row")
     columns |= {"image_names": people.imgname[rows], "person": person[rows]}
-    (args.out / CONDITIONAL).mkdir(parents=True, exist_ok=True)
+    prepare_folder(args.out)
+    (args.out / CONDITIONAL).mkdir(exist_ok=True)
     # Contexts of another model must not be beside this prior, not even if the program is killed.
     (args.out / CONTEXTS_FILE).unlink(missing_ok=True)
     model.prior.save(args.out / CONDITIONAL / PRIOR_FILE)
