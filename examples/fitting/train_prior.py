@@ -182,6 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         held_out = torch.from_numpy(poses.rotvecs("val" if len(poses.val) else "test"))
         body = BodyModel(args.body)
         prepare_folder(args.out)
+        # Present only when all files beside it are of its run.
+        (args.out / "results.json").unlink(missing_ok=True)
         (args.out / CONDITIONAL).mkdir(exist_ok=True)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

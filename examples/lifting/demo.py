@@ -311,6 +311,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not len(poses.part(args.split)):
             return fail(f"{poses.source}: no subject is in the {args.split} part")
         prepare_folder(args.out)
+        # Present only when all files beside it are of its run.
+        (args.out / "results.json").unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         return fail(error)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,11 @@ class WholeFiles(CheckpointIO):
             CheckpointError: It is damaged, or not a checkpoint.
         """
         try:
+            # torch does not compare the records with their checksums.
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
             content: dict[str, Any] = torch.load(
                 path, map_location=map_location or "cpu", weights_only=True
             )
