@@ -298,7 +298,6 @@ def _kept(
 def _start_ray() -> None:
     """Connect to the cluster of ``RAY_ADDRESS``, or start Ray here, however long that takes."""
     import ray
-    import ray.data
 
     # Workers import this code from where it lies, whatever folder they start in.
     root = str(Path(__file__).resolve().parents[2])

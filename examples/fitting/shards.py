@@ -155,14 +155,21 @@ def _json_files(folder: Path) -> list[Path]:
 
 @functools.lru_cache(maxsize=1)  # the chunks of a shard mostly come one after the other
 def _npz(shard: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    with np.load(shard, allow_pickle=False) as file:
+    # numpy leaves a file open that it cannot read.
+    with shard.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         key = next((k for k in ("body_keypoints_2d", "keypoints_2d") if k in file), None)
         if key is None:
             raise ValueError(f"neither body_keypoints_2d nor keypoints_2d among {file.files}")
         names = ["imgname", "image_names", "person", "image_size", "context"]
         if "context" in file:
             names.append("betas")  # regressed; in files of annotations they are the truth
-        return file[key], {name: file[name] for name in names if name in file}
+        values, extra = file[key], {name: file[name] for name in names if name in file}
+    if extra.get("image_size", values).shape == (2,):  # one for all images
+        extra["image_size"] = np.tile(extra["image_size"], (len(values), 1))
+    for name, column in extra.items():
+        if column.shape[:1] != values.shape[:1]:
+            raise ValueError(f"{key} has shape {values.shape}, but {name} {column.shape}")
+    return values, extra
 
 
 def read_chunk(chunk: Chunk) -> People:
@@ -192,9 +199,7 @@ def _read(chunk: Chunk) -> People:
         given = None if names is None else [_text(name) for name in names[rows]]
         person = extra["person"][rows] if "person" in extra else np.zeros(count, np.int64)
         if "image_size" in extra:
-            # One size may serve all images.
-            sizes = np.broadcast_to(extra["image_size"], (len(everything), 2))[rows]
-            sizes = sizes.astype(np.float32)
+            sizes = extra["image_size"][rows].astype(np.float32)
         context, betas = (_evidence(shard, extra, name, rows) for name in ("context", "betas"))
     else:
         table = pq.read_table(shard, page_checksum_verification=True).slice(chunk.start, count)
