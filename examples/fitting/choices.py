@@ -17,7 +17,7 @@ from examples.fitting.pose_variables import AnglePose, DensityPose, LatentPose, 
 from examples.fitting.priors import KeypointPrior, PoseMixture
 from examples.fitting.solver import with_spare
 from examples.fitting.train_prior import CONDITIONAL, MIXTURE, UNCONDITIONAL
-from examples.training.encoded import PRIOR_FILE
+from examples.training.encoded import MODEL_FILE
 from flowprior import ConditionalPosePrior
 from flowprior.keypoints import keypoint_squares
 from flowprior.numpy_file import read_npz
@@ -28,6 +28,7 @@ __all__ = [
     "FRAMES",
     "KINDS",
     "POSE_WEIGHTS",
+    "PRIOR_FILE",
     "Evidence",
     "PriorFolder",
     "cameras_for",
@@ -38,6 +39,9 @@ __all__ = [
 
 KINDS = ("conditional", "unconditional", "mixture", "isotropic", "none")
 FRAMES = ("crop", "full", "full-original")
+
+PRIOR_FILE = "prior.safetensors"
+"""In the folder of the conditional prior: the flow of a network of the user's."""
 
 POSE_WEIGHTS = {
     "conditional": 64.0,
@@ -168,11 +172,23 @@ class PriorFolder:
 
     @property
     def conditional(self) -> PosePrior:
-        """The conditional flow alone, frozen: whatever its contexts are made of."""
-        if CONDITIONAL not in self._frozen:
-            path = self.folder / CONDITIONAL / PRIOR_FILE
-            self._frozen[CONDITIONAL] = ConditionalPosePrior.load(path, self.device).freeze()
-        return self._frozen[CONDITIONAL]
+        """The flow conditioned on the keypoints, without their encoder, frozen."""
+        if MODEL_FILE not in self._frozen:
+            self._frozen[MODEL_FILE] = self.network.prior.freeze()
+        return self._frozen[MODEL_FILE]
+
+    @property
+    def of_contexts(self) -> PosePrior:
+        """The flow conditioned on a network of the user's, frozen.
+
+        It is ``prior.safetensors``, as `examples.prohmr.contexts` writes it, or else `conditional`.
+        """
+        path = self.folder / CONDITIONAL / PRIOR_FILE
+        if not path.exists() and (path.parent / MODEL_FILE).exists():
+            return self.conditional
+        if PRIOR_FILE not in self._frozen:
+            self._frozen[PRIOR_FILE] = ConditionalPosePrior.load(path, self.device).freeze()
+        return self._frozen[PRIOR_FILE]
 
     @property
     def mixture(self) -> PoseMixture:
@@ -208,10 +224,11 @@ class PriorFolder:
         if kind not in KINDS:
             raise ValueError(f"the prior must be one of {', '.join(KINDS)}, got {kind!r}")
         if kind == "conditional":
-            if context is None:
-                people = torch.arange(len(keypoints), device=keypoints.device)
-                with torch.no_grad():
-                    context = self.network.context(keypoints[with_spare(people)])[: len(people)]
+            if context is not None:
+                return flow_pose(self.of_contexts, context, theta=theta)
+            people = torch.arange(len(keypoints), device=keypoints.device)
+            with torch.no_grad():
+                context = self.network.context(keypoints[with_spare(people)])[: len(people)]
             return flow_pose(self.conditional, context, theta=theta)
         if kind == "unconditional":
             with torch.no_grad():

@@ -10,7 +10,6 @@ shape for all views.
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -39,6 +38,7 @@ from examples.fitting.people import (
 from examples.fitting.settings import overridden
 from examples.pictures import MODE, body_views, gallery_picture, write_glb
 from examples.pictures.style import Image
+from examples.whole_files import prepare_folder, save_npz, write_json
 from flowprior.body import BodyModel
 from flowprior.metrics import mpjpe, pa_mpjpe
 
@@ -176,14 +176,16 @@ def run(args: argparse.Namespace) -> None:
     )
     seconds = time.perf_counter() - start
 
-    args.out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
+    prepare_folder(args.out)
+    save_npz(
         args.out / "people.npz",
-        global_orient=refined.theta[:, :, :1].numpy(),
-        body_pose=refined.body_pose.numpy(),
-        betas=refined.betas.numpy(),
-        transl=refined.transl.numpy(),
-        views=refined.mask.numpy(),
+        {
+            "global_orient": refined.theta[:, :, :1].numpy(),
+            "body_pose": refined.body_pose.numpy(),
+            "betas": refined.betas.numpy(),
+            "transl": refined.transl.numpy(),
+            "views": refined.mask.numpy(),
+        },
     )
     results = {
         "people": len(groups),
@@ -202,7 +204,7 @@ def run(args: argparse.Namespace) -> None:
             error, aligned = view_errors(theta.flatten(0, 1), people.joints, body, betas)
             results[name] = {"mpjpe_mm": round(error, 1), "pa_mpjpe_mm": round(aligned, 1)}
             print(f"{name}: MPJPE {error:.1f} mm, aligned {aligned:.1f} mm")
-    (args.out / "report.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_json(args.out / "report.json", results)
     for person in range(min(len(groups), EMBEDDED_PEOPLE)):
         draw(refined, person, body, args.out / f"person{person}.png")
     upright = _upright_bodies(refined, body)

@@ -1,6 +1,5 @@
 """What a fit leaves behind: SMPL parameters, bodies as GLB, pictures, a report on each person."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from examples.fitting.keypoint_fit import Fits
 from examples.pictures import MODE, Camera, body_views, overlay_bodies, side_by_side, write_glb
 from examples.pictures.style import Image
+from examples.whole_files import save_npz, write_json
 from flowprior.body import BodyModel
 from flowprior.keypoints import LEAST_CONF
 
@@ -81,7 +81,7 @@ def write_fits(
 ) -> None:
     """Write ``fits.npz`` and ``report.json`` to an existing folder."""
     everything: dict[str, Any] = {"image_names": np.array(names), "person": people, **arrays}
-    np.savez_compressed(out / "fits.npz", **everything)
+    save_npz(out / "fits.npz", everything)
     report = {
         **facts,
         "people": [
@@ -89,7 +89,7 @@ def write_fits(
             for row, name in enumerate(names)
         ],
     }
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(out / "report.json", report)
 
 
 @torch.no_grad()

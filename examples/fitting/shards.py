@@ -8,9 +8,13 @@ as many numbers, and perhaps ``image_name``, ``person``, ``width`` and ``height`
 OpenPose's JSON.
 
 A chunk is a range of one shard. Its name says which, so that what has been done is known by name.
+A damaged shard costs its own people only: reading its chunks raises ValueError, and where not even
+its number of rows can be read it is one chunk of unknown length.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +59,7 @@ class Chunk:
         shard: The file or folder.
         name: Unique among the chunks of a set, and fit for a file name.
         start: First row; for a folder of JSON the first file.
-        stop: The row after the last.
+        stop: The row after the last; 0 if the number of rows cannot be read.
     """
 
     shard: str
@@ -98,7 +102,7 @@ def chunks_of(path: Path, size: int) -> list[Chunk]:
 
     Raises:
         FileNotFoundError: There is nothing at ``path``, or no shard below it.
-        ValueError: A shard cannot be read; a chunk size is not positive.
+        ValueError: No shard can be read; a chunk size is not positive.
     """
     if size < 1:
         raise ValueError(f"a chunk has at least 1 row, got {size}")
@@ -107,15 +111,39 @@ def chunks_of(path: Path, size: int) -> list[Chunk]:
     shards = _shards(path)
     if not shards:
         raise FileNotFoundError(f"no .npz, .parquet or *{OPENPOSE_SUFFIX} in or below {path}")
-    found = []
+    found: list[Chunk] = []
+    faults = []
     for shard in shards:
         label = shard.relative_to(path).as_posix() if shard != path else shard.name
         label = label.replace("%", "%25").replace("/", "%2F") or "json"
-        rows = _rows(shard)
+        try:
+            with _naming(shard):
+                rows = _rows(shard)
+        except ValueError as error:
+            faults.append(error)
+            found.append(Chunk(str(shard), f"{label}-unreadable", 0, 0))
+            continue
         for start in range(0, rows, size):
             stop = min(start + size, rows)
             found.append(Chunk(str(shard), f"{label}-{start:09d}-{stop:09d}", start, stop))
+    if len(faults) == len(shards):
+        raise faults[0]
     return found
+
+
+@contextlib.contextmanager
+def _naming(shard: Path) -> Iterator[None]:
+    """Raise ValueError with the name of the shard, whatever reading it raises."""
+    try:
+        yield
+    # On damaged bytes zipfile, zlib, numpy and pyarrow raise almost anything.
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error!s:.300}"
+        if isinstance(error, ValueError) and str(shard) in str(error):
+            fault = str(error)
+        else:
+            fault = f"{shard}: not a shard of keypoints, or a damaged one ({fault})"
+        raise ValueError(fault) from error
 
 
 def _shards(path: Path) -> list[Path]:
@@ -160,6 +188,8 @@ def _npz(shard: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
         if array.ndim == 0 or array.dtype.kind not in kinds.get(name, "fiu"):
             raise ValueError(f"{shard}: {name} is no array of the kind that is expected")
         arrays[name] = array
+    if arrays.get("image_size", arrays[key]).shape == (2,):  # one for all images
+        arrays["image_size"] = np.tile(arrays["image_size"], (len(arrays[key]), 1))
     lengths = {
         name: len(array) for name, array in arrays.items() if name not in keys or name == key
     }
@@ -172,8 +202,16 @@ def read_chunk(chunk: Chunk) -> People:
     """Read the people of a chunk; those who cannot be fitted are left out and reported.
 
     Raises:
-        ValueError: The shard cannot be read.
+        ValueError: The shard cannot be read; the message names it.
     """
+    with _naming(Path(chunk.shard)):
+        if not chunk.stop:
+            _rows(Path(chunk.shard))  # raises the reason
+            raise ValueError("it could not be read when the work began")
+        return _read(chunk)
+
+
+def _read(chunk: Chunk) -> People:
     shard, rows = Path(chunk.shard), slice(chunk.start, chunk.stop)
     if shard.is_dir() or shard.suffix == ".json":
         return _read_json(shard, rows)
@@ -195,7 +233,8 @@ def read_chunk(chunk: Chunk) -> People:
             raise ValueError(f"{shard}: no column keypoints_2d among {', '.join(columns)}")
         try:
             values = _stacked(columns["keypoints_2d"])
-            person = np.array(columns.get("person", [0] * count), np.int64)
+            # A person without a number has their image to themselves.
+            person = np.array([n or 0 for n in columns.get("person", [0] * count)], np.int64)
             if "width" in columns and "height" in columns:
                 sizes = np.array([columns["width"], columns["height"]], np.float32).T
         except (TypeError, ValueError, OverflowError) as error:
@@ -211,7 +250,8 @@ def _parquet(shard: Path, rows: slice) -> dict[str, list[Any]]:
     """Some rows of a table; the columns that are read, others empty."""
     require_regular(shard)
     try:
-        table = pq.read_table(shard).slice(rows.start, rows.stop - rows.start)
+        table = pq.read_table(shard, page_checksum_verification=True)
+        table = table.slice(rows.start, rows.stop - rows.start)
         return {
             name: table[name].to_pylist() if name in _PARQUET_COLUMNS else []
             for name in table.column_names
@@ -254,7 +294,7 @@ def _read_json(shard: Path, rows: slice) -> People:
     for number, file in enumerate(files, start=rows.start):
         try:
             people, found = read_detections(file)
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             report.rows += 1
             report.leave_out("file that cannot be read", [f"{file.name}: {error}"])
             continue

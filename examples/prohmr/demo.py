@@ -49,7 +49,7 @@ from examples.prohmr.judging import crop_batch
 from examples.prohmr.model import load_model
 from examples.prohmr.pictures import FITTED, SIDE_PX, fit_picture, person_picture
 from examples.prohmr.train import load_body
-from examples.training.checkpoints import write_text
+from examples.whole_files import prepare_folder, write_text
 from flowprior import rotations
 from flowprior.body import BodyModel
 from flowprior.posterior import PosePosterior
@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(error)
     if not report.clean:
         print(report, file=sys.stderr)
-    args.out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(args.out)
     entries: list[dict[str, object]] = []
     unused = len(report.left_out)
     for row in range(len(dataset)):

@@ -10,17 +10,19 @@ import yaml
 
 from flowprior.file_limits import MAX_DEPTH, Refusal, read_limited
 
-__all__ = ["as_yaml", "differences", "read_settings"]
+__all__ = ["AnySettings", "as_yaml", "differences", "read_settings", "settings_from_text"]
 
 
-class _Dataclass(Protocol):
+class AnySettings(Protocol):
+    """A dataclass whose fields are settings."""
+
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 MAX_BYTES = 2**16
 """Size of a file of settings; what its aliases repeat may have 16 times as many values."""
 
-Settings = TypeVar("Settings", bound=_Dataclass)
+Settings = TypeVar("Settings", bound=AnySettings)
 
 
 def read_settings(
@@ -44,24 +46,46 @@ def read_settings(
             ``key=value``. The message names it.
     """
     try:
-        values = _parsed(read_limited(path, MAX_BYTES).decode())
+        text = read_limited(path, MAX_BYTES).decode()
     except (Refusal, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
+    return settings_from_text(kind, text, str(path), overrides, **given)
+
+
+def settings_from_text(
+    kind: type[Settings], text: str, source: str, overrides: Sequence[str] = (), **given: object
+) -> Settings:
+    """Settings of a text, as `read_settings` reads them from a file.
+
+    Args:
+        kind: As there.
+        text: YAML.
+        source: What error messages call the text.
+        overrides: As there.
+        given: As there.
+
+    Raises:
+        ValueError: As there.
+    """
+    try:
+        values = _parsed(text)
+    except Refusal as error:
+        raise ValueError(f"{source} is not a YAML file: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected lines 'key: value', got {type(values).__name__}")
+        raise ValueError(f"{source}: expected lines 'key: value', got {type(values).__name__}")
     hints = get_type_hints(kind)
     kinds = {field: hints[field] for field in kind.__dataclass_fields__}
     missing = [name for name in kinds if name not in values]
     if missing:
-        raise ValueError(f"{path}: missing {', '.join(missing)}")
-    for text in overrides:
-        key, equals, value = text.partition("=")
+        raise ValueError(f"{source}: missing {', '.join(missing)}")
+    for override in overrides:
+        key, equals, value = override.partition("=")
         if not equals:
-            raise ValueError(f"expected key=value, got {text!r}")
+            raise ValueError(f"expected key=value, got {override!r}")
         try:
             values[key] = _parsed(value)
         except Refusal as error:
-            raise ValueError(f"{text!r}: {value!r} is no YAML value") from error
+            raise ValueError(f"{override!r}: {value!r} is no YAML value") from error
     values |= {name: value for name, value in given.items() if value is not None}
     unknown = [str(name) for name in values if name not in kinds]
     if unknown:
@@ -69,12 +93,12 @@ def read_settings(
         meant = f" (did you mean {', '.join(close)}?)" if close else ""
         raise ValueError(
             f"unknown setting {', '.join(unknown)}{meant}; settings are {', '.join(kinds)} "
-            f"(settings of {path})"
+            f"(settings of {source})"
         )
     try:
         return kind(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"{error} (settings of {path})") from error
+        raise ValueError(f"{error} (settings of {source})") from error
 
 
 def _parsed(text: str) -> Any:  # noqa: ANN401
@@ -107,13 +131,13 @@ def _count(node: yaml.Node, depth: int, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def as_yaml(settings: _Dataclass) -> str:
+def as_yaml(settings: AnySettings) -> str:
     """Settings as the text of a file that `read_settings` takes."""
     return str(yaml.safe_dump(_as_dict(settings), sort_keys=False))
 
 
 def differences(
-    first: _Dataclass, second: _Dataclass, ignore: Sequence[str] = ()
+    first: AnySettings, second: AnySettings, ignore: Sequence[str] = ()
 ) -> Mapping[str, str]:
     """Settings that differ: name to "first -> second"."""
     before, after = _as_dict(first), _as_dict(second)
@@ -124,7 +148,7 @@ def differences(
     }
 
 
-def _as_dict(settings: _Dataclass) -> dict[str, Any]:
+def _as_dict(settings: AnySettings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
 
 

@@ -302,8 +302,7 @@ def test_training_leaves_all_priors(small_poses, tmp_path, monkeypatch):
     assert train_prior.main(["--data", str(small_poses), "--steps", "3", "--out", str(out)]) == 0
     names = {file.relative_to(out).as_posix() for file in out.rglob("*.*")}
     assert names == {
-        "conditional/encoder.safetensors",
-        "conditional/prior.safetensors",
+        "conditional/model.safetensors",
         "unconditional.safetensors",
         "mixture.npz",
         "results.json",
