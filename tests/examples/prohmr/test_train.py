@@ -18,7 +18,6 @@ import torch
 from examples.prohmr import module as module_file
 from examples.prohmr import train
 from examples.prohmr.config import read_config
-from examples.prohmr.embedded import write_dataset
 from examples.prohmr.model import load_model
 from examples.prohmr.precision import ScaledHalf
 from flowprior import checkpoint
@@ -42,11 +41,9 @@ TINY = (
 )
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_dataset(folder, 60, size=48, seed=0)
-    return folder
+@pytest.fixture
+def data(painted):
+    return painted
 
 
 @pytest.fixture
