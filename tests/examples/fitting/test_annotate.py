@@ -179,6 +179,7 @@ def command(shards, output, prior_dir):
     ]
 
 
+@pytest.mark.slow
 def test_goes_on_after_a_kill_with_nothing_lost_and_nothing_twice(shards, prior_dir, tmp_path):
     output = tmp_path / "out"
     environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "OMP_NUM_THREADS": "1"}

@@ -149,6 +149,7 @@ def test_compare_tries_as_many_weights_for_every_prior():
         assert list(weights) == sorted(weights)
 
 
+@pytest.mark.slow
 def test_compare_leaves_a_table_and_pictures(small_poses, prior_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "WEIGHTS", dict.fromkeys(compare.WEIGHTS, (10.0,)))
     arguments = ["--data", str(small_poses), "--prior", str(prior_dir), "--steps", "3"]
@@ -175,6 +176,7 @@ def test_corrupted_keypoints_are_what_they_are_called(people):
     assert all(name.endswith(("knee", "ankle", "toe", "heel")) for name in cut)
 
 
+@pytest.mark.slow
 def test_failures_spoil_what_they_say(people, small_poses, prior_dir, tmp_path):
     seen = people.keypoints[:2]
     knee, other = BODY_25.index("left_knee"), BODY_25.index("right_knee")

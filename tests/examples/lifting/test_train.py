@@ -50,6 +50,7 @@ class TestInterrupted:
         with open(f"{out}.log", "a") as log:
             return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
+    @pytest.mark.slow
     def test_killed_at_random_moments_it_ends_at_the_weights_of_an_unbroken_run(self, tmp_path):
         whole, broken = tmp_path / "whole", tmp_path / "broken"
         unbroken = self.start(whole)
@@ -192,6 +193,7 @@ class TestTrain:
             assert word in printed
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     """The same command under torchrun: each process has half of every batch."""
     out = tmp_path / "out"

@@ -175,6 +175,7 @@ def test_the_discriminator_steps_only_every_so_often(data, tmp_path, monkeypatch
     assert numbers == [0, 3]
 
 
+@pytest.mark.slow
 def test_killed_it_ends_at_the_weights_of_an_unbroken_run(data, tmp_path):
     extra = ("--steps", "40", "checkpoint_every=1", "validation={}", "dropout=0.3")
     command = [sys.executable, "-m", "examples.prohmr.train", "--data", str(data)]
@@ -220,6 +221,7 @@ def scales(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_half_precision_finds_its_scale_and_goes_on_with_it(data, tmp_path, monkeypatch, capsys):
     half(monkeypatch, 2.0**21, growth_interval=2)
     seen = scales(monkeypatch)
@@ -272,6 +274,7 @@ def test_the_scale_of_the_loss_is_not_in_the_step(data, tmp_path, monkeypatch):
     assert found["16-mixed"] == pytest.approx(found["32-true"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_batches_do_what_one_does(data, tmp_path):
     extra = ["--steps", "20", "backbone=vit-small", "validation={}"]
     assert run(data, tmp_path / "one", *extra) == 0
