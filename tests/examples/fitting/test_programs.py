@@ -11,6 +11,7 @@ from examples.fitting import annotate, compare, failures, fit, multiview, train_
 from examples.fitting.keypoint_fit import Stage
 from examples.fitting.objective import KeypointWeights
 from examples.fitting.settings import overridden
+from examples.fitting.solver import with_spare
 from examples.pictures import save_image
 from flowprior.skeleton import BODY_25, COCO_17
 
@@ -77,8 +78,10 @@ def test_fit_takes_images_and_a_context_of_the_user(
     import cv2
 
     cv2.imwrite(str(tmp_path / "shot.jpg"), np.full((1000, 1000, 3), 90, np.uint8))
+    # Padded as the program does: the rounding of a row depends on how many there are.
+    padded = people.keypoints[with_spare(torch.arange(2))]
     with torch.no_grad():
-        context = priors.network.context(people.keypoints[:2]).numpy()
+        context = priors.network.context(padded)[:2].numpy()
     np.savez(tmp_path / "context.npz", context=context, betas=np.zeros((2, 10)))
     arguments = ["--data", str(openpose_file), "--prior", str(prior_dir), "--steps", "4"]
     values = []
@@ -88,7 +91,7 @@ def test_fit_takes_images_and_a_context_of_the_user(
         report = json.loads((out / "report.json").read_text())
         assert report["frame"] == "full"
         values.append([person["objective"] for person in report["people"]])
-    np.testing.assert_allclose(*values, rtol=1e-3)
+    np.testing.assert_allclose(*values, rtol=1e-5)
     np.savez(tmp_path / "short.npz", context=context[:1])
     short = ["--context", str(tmp_path / "short.npz"), "--out", str(tmp_path / "x")]
     assert fit.main([*arguments, *short]) == 2
@@ -255,6 +258,7 @@ def test_compare_tries_as_many_weights_for_every_prior():
         assert list(weights) == sorted(weights)
 
 
+@pytest.mark.slow
 def test_compare_leaves_a_table_and_pictures(small_poses, prior_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "WEIGHTS", dict.fromkeys(compare.WEIGHTS, (10.0,)))
     arguments = ["--data", str(small_poses), "--prior", str(prior_dir), "--steps", "3"]
@@ -281,6 +285,7 @@ def test_corrupted_keypoints_are_what_they_are_called(people):
     assert all(name.endswith(("knee", "ankle", "toe", "heel")) for name in cut)
 
 
+@pytest.mark.slow
 def test_failures_spoil_what_they_say(people, small_poses, prior_dir, tmp_path):
     seen = people.keypoints[:2]
     knee, other = BODY_25.index("left_knee"), BODY_25.index("right_knee")

@@ -145,6 +145,7 @@ class TestTrain:
             assert word in printed
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     """The same command under torchrun: each process has half of every batch."""
     out = tmp_path / "out"

@@ -1,6 +1,7 @@
 """What a model sees in images, handed over to the programs that fit."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,17 +14,15 @@ from examples.fitting.choices import given_context
 from examples.fitting.objective import KeypointWeights
 from examples.fitting.shards import chunks_of, read_chunk
 from examples.prohmr import contexts
-from examples.prohmr.embedded import write_dataset
 from examples.prohmr.model import ProHMR, load_model
 
 SMALL = {"hidden_features": 16, "num_steps": 2, "context_norm": True}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, painted):
     """A painted data set, a model, and OpenPose's JSON of three of the images."""
-    out = tmp_path_factory.mktemp("data")
-    write_dataset(out, 50, groups=1, size=48, seed=0)
+    out = shutil.copytree(painted, tmp_path_factory.mktemp("data"), dirs_exist_ok=True)
     torch.manual_seed(0)
     ProHMR("resnet-small", size=32, head_features=8, prior=SMALL).eval().save(
         out / "model.safetensors"

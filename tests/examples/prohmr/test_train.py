@@ -14,7 +14,6 @@ import torch
 from examples.prohmr import module as module_file
 from examples.prohmr import train
 from examples.prohmr.config import read_config
-from examples.prohmr.embedded import write_dataset
 from examples.prohmr.model import load_model
 from examples.prohmr.precision import ScaledHalf
 from examples.whole_files import write_text
@@ -40,11 +39,9 @@ TINY = (
 )
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_dataset(folder, 60, size=48, seed=0)
-    return folder
+@pytest.fixture
+def data(painted):
+    return painted
 
 
 @pytest.fixture
@@ -268,6 +265,7 @@ def scales(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_half_precision_finds_its_scale_and_goes_on_with_it(data, tmp_path, monkeypatch, capsys):
     half(monkeypatch, 2.0**21, growth_interval=2)
     seen = scales(monkeypatch)
@@ -320,6 +318,7 @@ def test_the_scale_of_the_loss_is_not_in_the_step(data, tmp_path, monkeypatch):
     assert found["16-mixed"] == pytest.approx(found["32-true"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_batches_do_what_one_does(data, tmp_path):
     extra = ["--steps", "20", "backbone=vit-small", "validation={}"]
     assert run(data, tmp_path / "one", *extra) == 0
