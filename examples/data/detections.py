@@ -66,7 +66,8 @@ def matches(path: Path) -> bool:
         if any(child.suffix in DATA_SUFFIXES for child in children):
             return False
         files = [child for child in children if child.suffix == ".json"][:5]
-        return bool(files) and all(_readable(file, _is_openpose) for file in files)
+        others = (_readable(file, lambda content: not _is_openpose(content)) for file in files)
+        return any(_readable(file, _is_openpose) for file in files) and not any(others)
     return path.suffix == ".json" and _readable(path, lambda c: _is_openpose(c) or _is_coco(c))
 
 

@@ -598,6 +598,14 @@ class TestFolders:
             assert [report.rows for report in surveyed.reports] == [7]
             assert str(surveyed).count("OpenPose detections") == 1
 
+    def test_a_damaged_file_among_other_names(self, tmp_path):
+        for number in range(3):
+            write(tmp_path / f"{number}.json", openpose(flat(seed=number)) if number else "{")
+        assert matches(tmp_path)
+        (report,) = survey([tmp_path]).reports
+        assert (report.rows, report.kept) == (3, 2)
+        assert list(report.left_out) == ["file that cannot be read"]
+
     def test_openpose_names_come_first(self, tmp_path):
         write(tmp_path / "a_keypoints.json", openpose(flat()))
         write(tmp_path / "calibration.json", {"cameras": []})
