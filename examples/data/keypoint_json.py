@@ -4,6 +4,7 @@ Layouts: flat x, y, confidence (OpenPose, COCO, AlphaPose); a list per keypoint;
 scores in two lists (mmpose); columns x, y, visible (Ultralytics); with the names of the joints.
 """
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -63,10 +64,11 @@ def person_points(entry: object, names: Sequence[str] | None = None) -> NDArray[
     value = next((entry[key] for key in POINT_KEYS if entry.get(key) is not None), None)
     if isinstance(value, dict):
         conf = value.get("visible", value.get("confidence"))
-        columns = [number_list(each) for each in (value.get("x"), value.get("y"), conf)]
-        if any(column is None or column.shape != np.shape(columns[0]) for column in columns):
+        listed = (number_list(each) for each in (value.get("x"), value.get("y"), conf))
+        columns = [column for column in listed if column is not None]
+        if [len(column) for column in columns] != 3 * [len(columns[0]) if columns else 0]:
             raise ValueError("keypoints without columns x, y and visible of one length")
-        return np.stack([column for column in columns if column is not None], axis=1)
+        return np.stack(columns, axis=1)
     if value is None or value == []:
         raise ValueError("no keypoints")
     scores = next((entry[key] for key in SCORE_KEYS if isinstance(entry.get(key), list)), None)
@@ -137,14 +139,14 @@ def joint_set(
             raise ValueError(f"{count} keypoints, not {skeleton.num_joints} of {skeleton.name}")
         return skeleton, points[: skeleton.num_joints]
     coco = COCO_17.joint_names
-    found = [] if names is None else _canonical(names)
-    if found and tuple(found[: len(coco)]) != coco:
+    found = () if names is None else _canonical(tuple(map(str, names)))
+    if found and found[: len(coco)] != coco:
         if len(found) != count:
             raise ValueError(f"{count} keypoints, but {len(found)} names")
         placed = np.zeros((len(coco), 3))
         shared = [joint for joint, name in enumerate(coco) if name in found]
         if len(shared) < FEWEST_NAMED:
-            listed = ", ".join(list(names or ())[:3])
+            listed = ", ".join(str(name) for name in list(names or ())[:3])
             raise ValueError(f"joint set that is not a person's ({listed}, ...)")
         placed[shared] = points[[found.index(coco[joint]) for joint in shared]]
         return COCO_17, placed
@@ -154,17 +156,18 @@ def joint_set(
     return known, points[: known.num_joints]
 
 
-def _canonical(names: Sequence[str]) -> list[str]:
+@functools.lru_cache(maxsize=8)  # the people of a file share their names
+def _canonical(names: tuple[str, ...]) -> tuple[str, ...]:
     """Names of joints as `flowprior.skeleton` writes them: "left_wrist" for "LWrist", "L_Wri"."""
     found = []
     for name in names:
-        words = [word.lower() for word in _WORD.findall(str(name))]
+        words = [word.lower() for word in _WORD.findall(name)]
         side = [_SIDES[word] for word in words if word in _SIDES]
         rest = [_SHORT.get(word, word) for word in words if word not in _SIDES]
         found.append("_".join([*side[:1], *rest]))
     if not any(name.endswith("_ankle") for name in found):  # Human3.6M calls them feet
         found = [re.sub("_foot$", "_ankle", name) for name in found]
-    return found
+    return tuple(found)
 
 
 def is_person(category: Mapping[str, object]) -> bool:

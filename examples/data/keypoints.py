@@ -77,12 +77,13 @@ class Detections:
 def to_prohmr_44(keypoints: NDArray[np.float32], skeleton: Skeleton) -> NDArray[np.float32]:
     """Keypoints in the order of ProHMR's 44, with zeros for those that are not there.
 
-    A detected joint becomes the one of OpenPose's 25 that means it. The 19 extra ones stay zero:
-    those of the data sets lie elsewhere (hips by centimetres).
+    A detected joint becomes the one of OpenPose's 25 that means it. The 19 extra ones stay zero,
+    except for the upper neck and top of the head of BODY-25B: those of the data sets lie elsewhere
+    (hips by centimetres).
 
     Args:
         keypoints: (..., J, k).
-        skeleton: The J joints, as BODY-25, COCO-17 or COCO-18.
+        skeleton: The J joints, as BODY-25, BODY-25B, COCO-17 or COCO-18.
 
     Returns:
         (..., 44, k).

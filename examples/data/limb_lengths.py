@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from flowprior.keypoints import LEAST_CONF
 from flowprior.skeleton import Skeleton
 
-__all__ = ["implausible_people"]
+__all__ = ["limb_disproportion"]
 
 # Lengths of an adult, metres, between joints by their meaning; each also holds for the right side.
 _LENGTHS_M = {
@@ -22,43 +22,39 @@ _LENGTHS_M = {
 }
 _FEWEST_BONES = 6
 _NOISE = 0.03  # of the extent of the person
-_MOST = 5.0
 
 
-def implausible_people(
-    keypoints: NDArray[np.floating], skeleton: Skeleton
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Find people whose keypoints are hardly in the order of a joint set.
+def limb_disproportion(keypoints: NDArray[np.floating], skeleton: Skeleton) -> NDArray[np.float64]:
+    """Measure how badly the limbs of people fit a joint set.
 
-    Projection shortens bones, but hardly lengthens them. So the apparent scale of a bone,
-    pixels by metres, cannot exceed that of most others by much; it does where an ankle is taken for
-    an eye. Bones that differ by less than the noise of a detector count as none.
+    Projection shortens bones, but hardly lengthens them. So the apparent scale of a bone, pixels by
+    metres, cannot exceed that of most others by much; it does where an ankle is taken for an eye.
 
     Args:
         keypoints: (N, J, 3) pixels and confidence.
         skeleton: The J joints.
 
     Returns:
-        Which people are implausible, (N,), and of which enough bones are seen to tell, (N,).
+        (N,) largest apparent scale of a bone in units of the median one, 1 to 3 for most people in
+        the right order; NaN where too few bones are seen to tell.
     """
     ends, lengths = _bones(skeleton)
-    few = np.zeros(len(keypoints), np.bool_)
-    if len(ends) < _FEWEST_BONES or not len(keypoints):
-        return few, few
+    found = np.full(len(keypoints), np.nan)
+    if len(ends) < _FEWEST_BONES:
+        return found
     seen = keypoints[..., 2] > LEAST_CONF
-    xy = np.where(seen[..., None], keypoints[..., :2], np.nan).astype(np.float64)
     known = np.asarray(seen[:, ends].all(axis=-1))  # (N, bones)
-    told = np.asarray(known.sum(axis=1) >= _FEWEST_BONES)
-    implausible = few.copy()
-    if told.any():
-        xy, known = xy[told], known[told]
-        extent = (np.nanmax(xy, axis=1) - np.nanmin(xy, axis=1)).max(axis=1)
-        apparent = np.linalg.norm(xy[:, ends[:, 0]] - xy[:, ends[:, 1]], axis=-1)
-        noise = _NOISE * extent[:, None]
-        scale = np.where(known, np.maximum(apparent - noise, 0) / lengths, np.nan)
-        typical = np.maximum(np.nanmedian(scale, axis=1), noise[:, 0])
-        implausible[told] = np.nanmax(scale, axis=1) > _MOST * typical
-    return implausible, told
+    told = known.sum(axis=1) >= _FEWEST_BONES
+    if not told.any():
+        return found
+    xy = np.where(seen[..., None], keypoints[..., :2], np.nan)[told].astype(np.float64)
+    extent = (np.nanmax(xy, axis=1) - np.nanmin(xy, axis=1)).max(axis=1)
+    apparent = np.linalg.norm(xy[:, ends[:, 0]] - xy[:, ends[:, 1]], axis=-1)
+    noise = _NOISE * extent[:, None]  # of a detector; what it explains counts as nothing
+    scale = np.where(known[told], np.maximum(apparent - noise, 0) / lengths, np.nan)
+    typical = np.maximum(np.nanmedian(scale, axis=1), noise[:, 0])
+    found[told] = np.nanmax(scale, axis=1) / np.maximum(typical, 1e-12)
+    return found
 
 
 def _bones(skeleton: Skeleton) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

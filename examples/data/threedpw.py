@@ -173,6 +173,7 @@ def _read_person(
     turn = np.where(sound, camera, 0)[:, :3, :3]
     gram = np.einsum("tij,tik->tjk", turn, turn)
     proper = (np.abs(gram - np.eye(3)) < 1e-2).all(axis=(1, 2)) & (np.linalg.det(turn) > 0)
+    # Not `LEAST_CONF`: published figures are of boxes around everything OpenPose reports.
     seen = np.isfinite(detected).all(axis=-1) & (detected[..., 2] > 0)
     keep = np.ones(len(columns), np.bool_)
     for reason, bad in (

@@ -13,6 +13,7 @@ from examples.prohmr.model import ProHMR
 from examples.prohmr.objective import Supervision
 from flowprior.body import BodyModel
 from flowprior.evaluation import Protocol, evaluate_samples
+from flowprior.keypoints import LEAST_CONF
 from flowprior.skeleton import PROHMR_44
 
 __all__ = [
@@ -122,7 +123,7 @@ def limbs_hidden(labels: Labels) -> Tensor:
     """How many of twelve limb joints are not seen in each crop, (B,)."""
     points = labels.keypoints_2d[:, LIMBS]
     inside = (points[..., :2].abs() <= 0.5).all(dim=-1)
-    return (~(inside & (points[..., 2] > 0))).sum(dim=1)
+    return (~(inside & (points[..., 2] > LEAST_CONF))).sum(dim=1)
 
 
 @torch.no_grad()

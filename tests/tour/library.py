@@ -13,6 +13,7 @@ import torch
 
 from flowprior import CheckpointError, ConditionalPosePrior, metrics, rotations
 from flowprior.body import BodyModel
+from flowprior.keypoints import example_keypoints, keypoint_context
 from tests.tour.mistake import Mistake
 
 
@@ -283,6 +284,20 @@ MISTAKES: dict[str, list[Mistake]] = {
             lambda: body()(THETA, transl=torch.tensor([0.0, 200.0, 4500.0])),
             UserWarning,
             ("4500", "metres", "transl / 1000"),
+        ),
+        Mistake(
+            "2D keypoints from 0 to 1",
+            lambda: keypoint_context(example_keypoints() / torch.tensor([340.0, 480.0, 1.0])),
+            ValueError,
+            ("normalised", "pixels", "pixel_keypoints"),
+        ),
+        Mistake(
+            "scores of 2 to 7 as confidences",
+            lambda: keypoint_context(
+                torch.cat([example_keypoints()[:, :2], torch.linspace(2, 7, 17)[:, None]], dim=-1)
+            ),
+            ValueError,
+            ("probabilities", "2 to 7"),
         ),
         Mistake(
             '`layout="zhou"`',

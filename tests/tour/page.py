@@ -18,7 +18,8 @@ present version: a test makes every mistake and compares. `prior` has `context_f
 
 Shapes, dtypes, devices and names are looked at in every call. Values are looked at on the CPU
 alone: a GPU would have to be waited for. Units and layouts, which no shape tells, are looked at in
-the first few calls and give a warning, never an error.
+the first few calls and give a warning, never an error; those of 2D keypoints are checked in every
+call, on every device, and raise.
 
 Three mistakes nobody can see. Layout `"rows"` for `"columns"`, or the reverse: what one reads as a
 rotation is the inverse of it to the other, which is a rotation as well. A body file of the wrong

@@ -524,9 +524,12 @@ class TestJointSetsByName:
 
     def test_a_set_of_the_user(self, tmp_path):
         path = write(tmp_path / "x_keypoints.json", openpose(flat(25)))
+        assert read_detections(path)[1].clean
         for skeleton in (BODY_25B, "BODY-25B", "body_25b"):
-            found, _ = read_detections(path, skeleton=skeleton)
+            found, report = read_detections(path, skeleton=skeleton)
             assert found.skeleton is BODY_25B
+            ((warning, _),) = report.warnings.items()
+            assert warning.endswith('They fit BODY-25, which skeleton="BODY-25" reads')
         with pytest.raises(ValueError, match="no joint set 'BODY-26'; known sets: SMPL-24"):
             read_detections(path, skeleton="BODY-26")
         _, report = read_openpose(path, skeleton=COCO_18)
@@ -594,6 +597,14 @@ class TestFolders:
             surveyed = survey([given])
             assert [report.rows for report in surveyed.reports] == [7]
             assert str(surveyed).count("OpenPose detections") == 1
+
+    def test_a_damaged_file_among_other_names(self, tmp_path):
+        for number in range(3):
+            write(tmp_path / f"{number}.json", openpose(flat(seed=number)) if number else "{")
+        assert matches(tmp_path)
+        (report,) = survey([tmp_path]).reports
+        assert (report.rows, report.kept) == (3, 2)
+        assert list(report.left_out) == ["file that cannot be read"]
 
     def test_openpose_names_come_first(self, tmp_path):
         write(tmp_path / "a_keypoints.json", openpose(flat()))

@@ -78,6 +78,14 @@ def test_other_content_is_refused(tmp_path, changes, message):
         read_prohmr_lifting(path)
 
 
+def test_other_units_are_refused(tmp_path):
+    arrays = prohmr_lifting_arrays()
+    arrays["extra_keypoints_2d"][..., :2] /= 1000
+    path = write(tmp_path / "x.npz", arrays)
+    with pytest.raises(ValueError, match=r"x\.npz: 2D keypoints .* pixels are expected"):
+        read_prohmr_lifting(path)
+
+
 def test_matches_and_inspect(tmp_path):
     path = write(tmp_path / "x.npz", prohmr_lifting_arrays())
     assert matches(path)
