@@ -255,7 +255,7 @@ class BodyModel(nn.Module):
                 f"the {self._available_betas} shape directions of {self.name}"
             )
 
-    def _part(self, skeleton: Skeleton | None) -> "_Part":
+    def _part(self, skeleton: object) -> "_Part":
         if skeleton is None:
             skeleton = self.default_skeleton
         if not isinstance(skeleton, Skeleton):
@@ -273,10 +273,10 @@ class BodyModel(nn.Module):
             if rows is None:
                 raise ValueError(self._missing(skeleton))
             with _lasting():
-                part = _Part(self._surface, rows)
-            if type(part.matrix) is not Tensor:
-                return part  # of a program that is being traced: it has no values to keep
-            self._parts[key] = part
+                made = _Part(self._surface, rows)
+            if type(made.matrix) is not Tensor:
+                return made  # of a program that is being traced: it has no values to keep
+            self._parts[key] = made
         part = self._parts[key]
         assert isinstance(part, _Part)
         return part
