@@ -1,62 +1,85 @@
-# Everything a fresh clone needs: `make demo` and `make test` install into .venv by themselves.
+# Everything a fresh clone needs: each command makes or updates .venv by itself.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 DATA ?=
 OUT ?= outputs/demo
+# Processes that share the tests: one for each core, four at most (about 1 GB of memory each).
+WORKERS ?= logical
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist worksteal
+# The tests that need nothing but the library, pytest, hypothesis and SciPy.
+LIBRARY := --ignore=tests/examples --ignore=tests/docs --ignore=tests/tools
 # Interpreters of the environments of the oldest and the newest torch.
 OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= $(PYTHON)
 
-.PHONY: demo test mutants lint format docs linkcheck bench coverage package test-oldest test-newest clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-portable mutants lint format docs linkcheck bench coverage \
+	package test-oldest test-newest clean
 
-# One environment, rebuilt when a dependency or a pinned version changes.
-.venv/installed: pyproject.toml constraints.txt
+help:  ## list these commands
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' Makefile | \
+		while IFS='|' read -r name text; do printf 'make %-14s %s\n' "$$name" "$$text"; done
+
+# One environment with pinned versions, in two parts, each of which is updated when a dependency or
+# a version changes: what the demo needs, and everything else.
+.venv/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[examples,docs,dev]'
+	$(PIP) -e '.[demo]'
 	touch $@
 
-demo: .venv/installed  ## the main job; DATA=poses.npz or an AMASS folder for real poses
+.venv/installed: .venv/demo
+	$(PIP) -e '.[examples,docs,dev]'
+	touch $@
+
+demo: .venv/demo  ## train, evaluate and draw a small prior; DATA=poses.npz or an AMASS folder
 	$(BIN)/python -m examples.lifting.demo $(if $(DATA),--data $(DATA)) --out $(OUT)
 
-test: .venv/installed
-	$(BIN)/python -m pytest
+test: .venv/installed  ## all tests but the slow ones
+	$(PYTEST) $(PARALLEL) -m 'not slow'
 
-mutants: .venv/installed  ## one change of the flow at a time, and whether a test notices it
+test-all: .venv/installed  ## all tests
+	$(PYTEST) $(PARALLEL)
+
+test-portable: .venv/installed  ## the library's tests in random order, without vector instructions
+	ATEN_CPU_CAPABILITY=default $(PYTEST) $(PARALLEL) -p randomly $(LIBRARY)
+
+mutants: .venv/installed  ## change one thing of the flow at a time; list what no test notices
 	$(BIN)/python -m tools.mutate
 
-lint: .venv/installed
+lint: .venv/installed  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/installed
+format: .venv/installed  ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: .venv/installed
+docs: .venv/installed  ## build the documentation; a warning is an error
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html
 
-linkcheck: .venv/installed  ## the addresses outside of the repository; needs a network
+linkcheck: .venv/installed  ## check external links; needs a network
 	$(BIN)/python -m tools.links
 	$(BIN)/sphinx-build -D plot_gallery=0 -b linkcheck docs docs/_build/linkcheck
 
-coverage: .venv/installed  ## the library's tests, and what of the library they run
-	$(BIN)/python -m pytest --ignore=tests/examples --ignore=tests/docs \
-		--cov --cov-report=term-missing:skip-covered
+coverage: .venv/installed  ## the lines and branches of the library that its tests run
+	$(PYTEST) $(LIBRARY) --cov --cov-report=term-missing:skip-covered
 
-package: .venv/installed  ## wheel and sdist, tried in an empty environment
+package: .venv/installed  ## build wheel and sdist; test the wheel in an empty environment
 	$(BIN)/python -m tools.clean_room .venv-package --constraints constraints.txt
 
-test-oldest: .venv/installed  ## the wheel with the oldest torch and numpy that are supported
+test-oldest: .venv/installed  ## test the wheel with the oldest supported torch and numpy
 	$(BIN)/python -m tools.clean_room .venv-oldest --python $(OLDEST_PYTHON) \
 		--constraints constraints-oldest.txt
 
-test-newest: .venv/installed  ## the wheel with the newest of everything
+test-newest: .venv/installed  ## test the wheel with the newest version of everything
 	$(BIN)/python -m tools.clean_room .venv-newest --python $(NEWEST_PYTHON) --extras
 
-bench: .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+bench: .venv/installed  ## measure speed and accuracy beside other libraries
+	$(PIP) -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
-clean:
+clean:  ## remove environments and everything that was built
 	rm -rf .venv .venv-package .venv-oldest .venv-newest .coverage build dist docs/_build docs/auto_gallery outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis

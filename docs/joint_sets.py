@@ -34,6 +34,7 @@ PLACES = {
     "spine2": (0, 6.35),
     "spine3": (0, 7.0),
     "neck": (0, 8.0),
+    "upper_neck": (0, 8.0),
     "left_collar": (0.62, 7.5),
     "left_shoulder": (1.5, 7.6),
     "left_elbow": (2.3, 6.1),

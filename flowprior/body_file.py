@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowprior.numpy_file import read_npz, read_pickle
+from flowprior.numpy_file import read_npy, read_npz, read_pickle
 from flowprior.optional import import_optional
 from flowprior.skeleton import SKELETONS, SMPL_24
 
@@ -26,6 +26,7 @@ Array: TypeAlias = NDArray[np.float64]
 RegressorSource: TypeAlias = str | os.PathLike[str] | NDArray[Any] | Tensor
 
 REQUIRED = ("v_template", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights", "f")
+INDICES = ("kintree_table", "f", "vertex_ids")
 SMPL_VERTICES = 6890
 REGRESSOR_PREFIX = "regressor "
 """What stands before the name of a joint set where a body file has a regressor of its own."""
@@ -81,11 +82,11 @@ def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
         )
     arrays: dict[str, NDArray[Any]] = {}
     for name, value in content.items():
-        if name in REQUIRED or str(name).startswith(("vertex_ids", REGRESSOR_PREFIX)):
-            array = np.asarray(value)
-            if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-                raise ValueError(f"{source}: {name} is no array of finite numbers")
-            arrays[name] = array
+        if isinstance(name, str) and (
+            name in (*REQUIRED, "vertex_ids") or name.startswith(REGRESSOR_PREFIX)
+        ):
+            kinds = "iu" if name in INDICES else "fiu"
+            arrays[name] = _numbers(value, kinds, f"{source}: {name}")
     _check_arrays(arrays, source)
     return arrays
 
@@ -93,14 +94,15 @@ def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
 def _check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
     tree = arrays["kintree_table"]
     # The root's parent is -1, as an unsigned number in the official files.
-    found = tuple(int(parent) for parent in tree[0].astype(np.int64)[1:]) if tree.ndim == 2 else ()
+    fits = tree.ndim == 2 and tree.size > 0
+    found = tuple(int(parent) for parent in tree[0].astype(np.int64)[1:]) if fits else ()
     if found != SMPL_24.parents[1:]:
         kind = {52: " (SMPL-H?)", 55: " (SMPL-X?)"}.get(len(found) + 1, "")
         raise ValueError(
             f"{source}: expected the tree of SMPL's 24 joints, "
             f"got one of {len(found) + 1} joints{kind}"
         )
-    count = len(arrays["v_template"])
+    count = arrays["v_template"].shape[0] if arrays["v_template"].ndim else 0
     expected: dict[str, tuple[int | None, ...]] = {
         "v_template": (count, 3),
         "shapedirs": (count, 3, None),
@@ -109,6 +111,11 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
         "weights": (count, SMPL_24.num_joints),
         "f": (None, 3),
     }
+    expected |= {
+        name: (None,) if name == "vertex_ids" else (None, count)
+        for name in arrays
+        if name == "vertex_ids" or name.startswith(REGRESSOR_PREFIX)
+    }
     for name, shape in expected.items():
         got = arrays[name].shape
         if len(got) != len(shape) or any(
@@ -116,9 +123,30 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
         ):
             wanted = ", ".join("n" if size is None else str(size) for size in shape)
             raise ValueError(f"{source}: expected {name} of shape ({wanted}), got {got}")
-    faces = arrays["f"]
-    if faces.size and not 0 <= faces.min() <= faces.max() < count:
-        raise ValueError(f"{source}: f names vertices that are not among the {count}")
+    for name in ("f", "vertex_ids"):
+        indices = arrays.get(name, np.zeros(0, np.int64))
+        if indices.size and not 0 <= indices.min() <= indices.max() < count:
+            raise ValueError(f"{source}: {name} names vertices that are not among the {count}")
+
+
+def _array(value: object) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError:  # rows of different lengths
+        return np.asarray(None)
+
+
+def _is_numbers(array: NDArray[Any], kinds: str) -> bool:
+    return array.dtype.kind in kinds and bool(np.isfinite(array).all())
+
+
+def _numbers(value: object, kinds: str, source: str) -> NDArray[Any]:
+    """An entry of a file as an array of finite numbers of some kinds of dtype."""
+    array = _array(value)
+    if not _is_numbers(array, kinds):
+        numbers = "integers" if kinds == "iu" else "finite numbers"
+        raise ValueError(f"{source} is no array of {numbers}")
+    return array
 
 
 def surface_vertices(arrays: Mapping[str, NDArray[Any]], count: int) -> NDArray[np.int64] | None:
@@ -162,18 +190,19 @@ def read_regressor(name: str, source: RegressorSource, count: int) -> Array:
         if suffix not in (".npy", ".npz", ".pkl"):
             raise ValueError(f"{source}: expected a regressor that ends in .npy, .npz or .pkl")
         if suffix == ".npy":
-            content = np.load(source, allow_pickle=False)
+            content = read_npy(source)
         else:
             content = read_npz(source) if suffix == ".npz" else read_pickle(source)
         if isinstance(content, dict) and len(content) == 1:
             content = next(iter(content.values()))
     if isinstance(content, Tensor):
         content = content.detach().cpu().numpy()
-    array = np.asarray(content)
+    where = f"{source}: " if isinstance(source, str | os.PathLike) else ""
+    array = _array(content)
     wanted = (SKELETONS[name].num_joints, count)
-    if array.shape != wanted or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+    if array.shape != wanted or not _is_numbers(array, "fiu"):
         raise ValueError(
-            f"the regressor of {name} must be finite numbers of shape {wanted} for this body, got "
-            f"{array.dtype} of shape {array.shape}"
+            f"{where}the regressor of {name} must be finite numbers of shape {wanted} for this "
+            f"body, got {array.dtype} of shape {array.shape}"
         )
     return array.astype(np.float64)

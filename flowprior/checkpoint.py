@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from flowprior.file_kind import CHECKPOINT, SAFETENSORS, not_the_file
+from flowprior.file_limits import MAX_CONFIG_BYTES, Refusal, parse_json, require_regular
 from flowprior.whole_file import write_whole
 
 __all__ = [
@@ -23,14 +26,22 @@ __all__ = [
     "load",
     "load_tensors",
     "require_finite",
+    "require_plausible",
     "require_readable",
     "require_same_tensors",
     "save",
     "serialize",
+    "uncompiled",
 ]
 
 FORMAT = "flowprior"
 FORMAT_VERSION = 1
+
+
+# torch.compile(module) keeps the module as an attribute of this name.
+_COMPILED = re.compile(r"(?<![^.])_orig_mod\.")
+# Weights of another kind, such as 8 bits, load but compute nothing.
+_WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class CheckpointError(ValueError):
@@ -116,7 +127,7 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
         if metadata.get("format") != FORMAT:
             raise CheckpointError(f"{path} is a safetensors file, but not a flowprior model")
         config, provenance = _read_header(path, metadata)
-        return ModelFile(_tensors(file), config, provenance)
+        return ModelFile(uncompiled(path, _tensors(file)), config, provenance)
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], ModelFile | None]:
@@ -134,7 +145,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Model
         CheckpointError: If the file is truncated or damaged, or was written by a newer flowprior.
     """
     with _opened(path) as file:
-        tensors, metadata = _tensors(file), file.metadata() or {}
+        tensors, metadata = uncompiled(path, _tensors(file)), file.metadata() or {}
     if metadata.get("format") != FORMAT:
         return tensors, None
     return tensors, ModelFile(tensors, *_read_header(path, metadata))
@@ -146,12 +157,14 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; give the model file itself")
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
+    require_regular(path, CheckpointError)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
-    except safetensors.SafetensorError as error:
+    # The others where PyTorch lacks the dtype of a tensor.
+    except (safetensors.SafetensorError, AttributeError, RuntimeError, TypeError) as error:
         found = not_the_file(path)
         if found == CHECKPOINT:
             found += (
@@ -173,12 +186,77 @@ def _read_header(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         version = int(metadata["format_version"])
-        config = dict(json.loads(metadata["config"]))
-        provenance = dict(json.loads(metadata.get("provenance", "{}")))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} has a damaged flowprior header ({error!r})") from error
+        config = dict(_parsed(metadata["config"]))
+        provenance = dict(_parsed(metadata.get("provenance", "{}")))
+    except (KeyError, TypeError, ValueError, Refusal) as error:
+        raise CheckpointError(
+            f"{path} has a damaged flowprior header ({type(error).__name__}: {error!s:.200})"
+        ) from error
     require_readable(path, version)
     return config, provenance
+
+
+def _parsed(text: str) -> Any:  # noqa: ANN401
+    if len(text) > MAX_CONFIG_BYTES:
+        raise Refusal(f"has {len(text)} characters")
+    return parse_json(text)
+
+
+def uncompiled(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove from names what ``torch.compile`` adds to those of the modules it wraps.
+
+    Args:
+        path: The file they come from.
+        tensors: By name, ``_orig_mod`` at any place in it.
+
+    Returns:
+        The tensors by their names without it.
+
+    Raises:
+        CheckpointError: Two tensors would have one name.
+    """
+    found = {_COMPILED.sub("", name): tensor for name, tensor in tensors.items()}
+    if len(found) < len(tensors):
+        raise CheckpointError(
+            f"{path} holds weights of a compiled and of another module under one name"
+        )
+    return found
+
+
+def require_plausible(
+    path: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Raise CheckpointError if a configuration asks for a model that the tensors cannot fill.
+
+    Building it first and comparing then takes any time and memory that the file demands.
+
+    Args:
+        path: The file.
+        config: The arguments of the model, nested or not.
+        tensors: Its weights.
+    """
+    sizes = list(_sizes(config))
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    layers = math.prod(max(1, size) for name, size in sizes if name in ("num_steps", "num_blocks"))
+    for name, size in sizes:
+        if size > (len(tensors) if name.endswith(("_steps", "_blocks")) else numbers):
+            raise CheckpointError(
+                f"{path} does not fit its model: {name} is {size:.6g}, but the file has only "
+                f"{len(tensors)} tensors with {numbers} numbers"
+            )
+    if layers > len(tensors):
+        raise CheckpointError(
+            f"{path} does not fit its model: num_steps and num_blocks ask for {layers:.6g} layers, "
+            f"but the file has only {len(tensors)} tensors"
+        )
+
+
+def _sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _sizes(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield str(name), value
 
 
 def require_readable(path: str | os.PathLike[str], version: int) -> None:
@@ -204,7 +282,10 @@ def require_finite(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) 
 def require_same_tensors(
     path: str | os.PathLike[str], found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> None:
-    """Raise CheckpointError, listing every difference, unless names and shapes agree."""
+    """Raise CheckpointError, listing every difference, unless names, shapes and dtypes agree.
+
+    Weights may be of any dtype that PyTorch computes with.
+    """
     problems = [f"missing {name}" for name in wanted if name not in found]
     problems += [f"unexpected {name}" for name in found if name not in wanted]
     problems += [
@@ -212,5 +293,14 @@ def require_same_tensors(
         for name, tensor in wanted.items()
         if name in found and found[name].shape != tensor.shape
     ]
+    problems += [
+        f"{name} is of {found[name].dtype}"
+        for name, tensor in wanted.items()
+        if name in found and not _same_kind(found[name].dtype, tensor.dtype)
+    ]
     if problems:
         raise CheckpointError(f"{path} does not fit its model: " + "; ".join(problems))
+
+
+def _same_kind(found: torch.dtype, wanted: torch.dtype) -> bool:
+    return found in _WEIGHT_DTYPES if wanted.is_floating_point else found == wanted

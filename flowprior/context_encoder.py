@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from flowprior.flow.checks import require_count, require_like, require_width
 from flowprior.flow.conditioner import ResidualBlock
+from flowprior.flow.precision import without_autocast
 
 __all__ = ["ContextEncoder"]
 
@@ -36,7 +37,7 @@ class ContextEncoder(nn.Module):
         )
 
     def forward(self, context: Tensor) -> Tensor:
-        """Encode contexts (..., C) -> (..., E), in float32 or better.
+        """Encode contexts (..., C) -> (..., E), in float32 or better, also under autocast.
 
         Raises:
             ValueError: If the context has another width, dtype or device than the network.
@@ -45,8 +46,9 @@ class ContextEncoder(nn.Module):
         weight = self.input.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
         context = require_like("context", context, dtype, weight.device)
-        hidden = self.input(context.to(weight.dtype))
-        rows = hidden.reshape(-1, hidden.shape[-1])
-        for block in self.blocks:
-            rows = block(rows)
+        with without_autocast(weight.device):
+            hidden = self.input(context.to(weight.dtype))
+            rows = hidden.reshape(-1, hidden.shape[-1])
+            for block in self.blocks:
+                rows = block(rows)
         return rows.reshape(hidden.shape).to(dtype)

@@ -106,7 +106,6 @@ class PoseDistribution(Distribution):
             RuntimeError: If the batch does not broadcast to it.
         """
         new = type(self).__new__(type(self)) if _instance is None else _instance
-        context = self.posterior.context.expand(torch.Size(batch_shape))
-        posterior = PosePosterior(self.posterior.prior, context)
+        posterior = self.posterior.expand(torch.Size(batch_shape))
         PoseDistribution.__init__(new, posterior, validate_args=self._validate_args)
         return new

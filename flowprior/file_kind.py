@@ -1,7 +1,8 @@
-"""What a file is that is not what was asked for, in words for the person who has it."""
+"""Identify a file's actual format, for error messages."""
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 __all__ = ["CHECKPOINT", "EMPTY", "PICKLE", "SAFETENSORS", "not_the_file"]
@@ -20,26 +21,50 @@ SAFETENSORS = "is a safetensors file"
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
+_HEAD_BYTES = 2**16
+_JOBLIB = (
+    "was written by joblib.dump: read it with joblib.load and save its arrays with numpy.savez, or "
+    "its content with pickle.dump"
+)
+_SIGNATURES = {
+    b"\x89HDF": "is an HDF5 file",
+    b"\x1f\x8b": "is compressed by gzip: unpack it first",
+    b"BZh": "is compressed by bzip2: unpack it first",
+    b"\xfd7zXZ": "is compressed by xz: unpack it first",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd: unpack it first",
+    b"7z\xbc\xaf": "is a 7z archive: unpack it first",
+    b"Rar!": "is a RAR archive: unpack it first",
+    b"\x93NUMPY": "is an .npy file of one array",
+    b"PAR1": "is a Parquet file",
+    b"\x89PNG": "is a PNG image",
+    b"\xff\xd8\xff": "is a JPEG image",
+    b"%PDF": "is a PDF document",
+    b"MATLAB 7.3": "is a MATLAB v7.3 file: read it with h5py or mat73 and save its arrays with "
+    "numpy.savez",
+    b"MATLAB 5.0": "is a MATLAB file: read it with scipy.io.loadmat and save its arrays with "
+    "numpy.savez",
+}
+
 
 def not_the_file(path: str | os.PathLike[str]) -> str:
-    """Say what stands in place of a file: the usual accidents of downloading it.
+    """Identify a file that is not of the expected format, by its content.
 
     Args:
-        path: A file that is there.
+        path: A regular file.
 
     Returns:
-        Words to be put after its name, such as :data:`EMPTY`; "" if nothing is known about it.
+        A clause to put after its name, such as :data:`EMPTY`; "" if the format is unknown.
 
     Raises:
-        OSError: If the file cannot be read.
+        OSError: The file cannot be read.
     """
     with open(path, "rb") as file:
-        head = file.read(512)
+        head = file.read(_HEAD_BYTES)
     if not head:
         return EMPTY
     if head.startswith(LFS_POINTER):
         return "is a pointer of Git LFS, not the file itself: git lfs pull fetches that"
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    start = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return (
             "is a web page: perhaps the one that asks to log in or to accept a licence; "
@@ -47,15 +72,24 @@ def not_the_file(path: str | os.PathLike[str]) -> str:
         )
     if head.startswith(b"PK"):
         return _zip_kind(Path(path))
-    if head.startswith(b"\x89HDF"):
-        return "is an HDF5 file"
-    if head.startswith(b"\x1f\x8b"):
-        return "is compressed by gzip: unpack it first"
+    for signature, words in _SIGNATURES.items():
+        if head.startswith(signature):
+            return words
+    if b"joblib.numpy_pickle" in _inflated(head):
+        return _JOBLIB
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < os.path.getsize(path):
         return SAFETENSORS
     if head.startswith(b"\x80") and head[1:2] in b"\x02\x03\x04\x05":
         return PICKLE
     return ""
+
+
+def _inflated(head: bytes) -> bytes:
+    """The start of what zlib compressed, as joblib does; other content as it is."""
+    try:
+        return zlib.decompressobj().decompress(head, _HEAD_BYTES)
+    except zlib.error:
+        return head
 
 
 def _zip_kind(path: Path) -> str:

@@ -1,17 +1,158 @@
-"""2D keypoints as the context of a prior."""
+"""2D keypoints: which of them count, checks of their units, and the context of a prior."""
 
 import torch
 from torch import Tensor
 
 from flowprior.flow.checks import require_tensor
 
-__all__ = ["ENLARGE", "LEAST_CONF", "example_keypoints", "keypoint_context", "keypoint_squares"]
+__all__ = [
+    "ENLARGE",
+    "LARGEST_CONF",
+    "LEAST_CONF",
+    "check_keypoints",
+    "example_keypoints",
+    "keypoint_context",
+    "keypoint_squares",
+    "pixel_keypoints",
+    "seen_keypoints",
+    "unit_fault",
+]
 
 LEAST_CONF = 0.1
-"""A keypoint counts as seen above this confidence."""
+"""A keypoint counts as seen above this confidence, in contexts, boxes, crops, fits and pictures."""
+
+LARGEST_CONF = 1.5
+"""Largest confidence of a keypoint; OpenPose's exceed 1 by a little."""
 
 ENLARGE = 1.2
 """Side of the square around a person, in sides of the tightest one around the keypoints seen."""
+
+# Normalised coordinates run from 0 or -1 to 1, and a little farther where limbs leave the image.
+_FARTHEST_NORMALISED = 2.0
+
+# A single wrong confidence is damage to one keypoint; from this share on the unit is another.
+_SHARE_OF_SCORES = 0.1
+
+
+def unit_fault(keypoints: Tensor) -> str | None:
+    """Detect coordinates that are not pixels and confidences that are not probabilities.
+
+    The units are those of the whole array. Coordinates are taken as normalised if every person
+    with an extent lies within 2 pixels of the origin, so a tiny person elsewhere in the image, or
+    among people of the usual size, is none. Confidences are taken as scores if more than a tenth
+    of them lies below 0 or above 1.5. Keypoints of confidence 0, NaN and infinity are not read.
+
+    Args:
+        keypoints: (..., K, 3) x, y and confidence.
+
+    Returns:
+        A sentence that says what is wrong and how to correct it; None where nothing is, and where
+        values cannot be read: under ``torch.compile``, ``vmap`` and CUDA graph capture.
+    """
+    if torch.compiler.is_compiling() or not keypoints.numel():
+        return None
+    if keypoints.is_cuda and torch.cuda.is_current_stream_capturing():
+        return None
+    try:
+        return _conf_fault(keypoints.detach()) or _coordinate_fault(keypoints.detach())
+    except RuntimeError:  # vmap cannot look at values
+        return None
+
+
+def _conf_fault(keypoints: Tensor) -> str | None:
+    conf = keypoints[..., 2]
+    conf = conf[conf.isfinite() & (conf != 0)]
+    wrong = conf[(conf < 0) | (conf > LARGEST_CONF)]
+    if len(wrong) < 2 or len(wrong) <= _SHARE_OF_SCORES * len(conf):
+        return None
+    return (
+        f"{len(wrong)} of {len(conf)} confidences lie below 0 or above {LARGEST_CONF:g} (from "
+        f"{float(wrong.min()):.3g} to {float(wrong.max()):.3g}), but probabilities from 0 to 1 are "
+        "expected: divide scores by the score of a certain keypoint (percentages by 100) and clip "
+        "them to 0 to 1; replace COCO's visibilities 1 and 2 by 1"
+    )
+
+
+def _coordinate_fault(keypoints: Tensor) -> str | None:
+    xy = keypoints[..., :2]
+    seen = (keypoints[..., 2] > LEAST_CONF) & xy.isfinite().all(dim=-1)
+    low = torch.where(seen[..., None], xy, torch.inf).amin(dim=-2)
+    high = torch.where(seen[..., None], xy, -torch.inf).amax(dim=-2)
+    placed = (high - low).amax(dim=-1) > 0
+    near = (low.amin(dim=-1) >= -_FARTHEST_NORMALISED) & (high.amax(dim=-1) <= _FARTHEST_NORMALISED)
+    if not placed.any() or not near[placed].all():
+        return None
+    return (
+        f"all coordinates lie between {float(low[placed].min()):.3g} and "
+        f"{float(high[placed].max()):.3g}, as normalised ones do, but pixels are expected (y down, "
+        "origin in the upper left corner): flowprior.keypoints.pixel_keypoints converts them, "
+        "given the size of the image (OpenPose writes pixels with --keypoint_scale 0)"
+    )
+
+
+def check_keypoints(keypoints: Tensor) -> None:
+    """Raise an error unless 2D keypoints have the right shape and plausible units.
+
+    Args:
+        keypoints: (..., K, 3) pixels, y down, and confidence.
+
+    Raises:
+        TypeError: If ``keypoints`` is no tensor.
+        ValueError: If it has another shape or dtype, its coordinates are normalised (0 to 1 or -1
+            to 1), or its confidences are not probabilities; see :func:`unit_fault`.
+    """
+    require_tensor("keypoints", keypoints)
+    if keypoints.ndim < 2 or keypoints.shape[-1] != 3 or not keypoints.is_floating_point():
+        raise ValueError(
+            "expected keypoints (..., K, 3) of floating point, x, y and confidence, got "
+            f"{tuple(keypoints.shape)} of {keypoints.dtype}"
+        )
+    fault = unit_fault(keypoints)
+    if fault is not None:
+        raise ValueError(f"keypoints are in other units: {fault}")
+
+
+def pixel_keypoints(
+    keypoints: Tensor, image_size: Tensor | tuple[float, float], low: float = 0.0
+) -> Tensor:
+    """Convert normalised keypoints to pixels.
+
+    Args:
+        keypoints: (..., K, 3) x, y from ``low`` to 1 across the image, and confidence.
+        image_size: Width and height in pixels, a pair or a tensor (..., 2).
+        low: 0, or -1 where coordinates run from -1 to 1.
+
+    Returns:
+        (..., K, 3) pixels and the same confidence.
+
+    Raises:
+        ValueError: If ``low`` is neither 0 nor -1, or the size is not two positive numbers.
+    """
+    size = torch.as_tensor(image_size, dtype=keypoints.dtype, device=keypoints.device)
+    if low not in (0, -1) or size.shape[-1:] != (2,) or not bool((size > 0).all()):
+        raise ValueError(
+            f"expected low 0 or -1 and image_size (width, height) in pixels, got {low} and "
+            f"{image_size}"
+        )
+    xy = (keypoints[..., :2] - low) / (1 - low) * size[..., None, :]
+    return torch.cat([xy, keypoints[..., 2:]], dim=-1)
+
+
+def seen_keypoints(keypoints: Tensor) -> Tensor:
+    """Replace keypoints that do not count as seen by zeros.
+
+    Args:
+        keypoints: (..., K, 3) pixels and confidence.
+
+    Returns:
+        (..., K, 3), zeros where the confidence is at most 0.1 or NaN.
+
+    Raises:
+        TypeError: If ``keypoints`` is no tensor.
+        ValueError: As :func:`check_keypoints`.
+    """
+    check_keypoints(keypoints)
+    return torch.where(keypoints[..., 2:] > LEAST_CONF, keypoints, 0)
 
 
 def keypoint_squares(keypoints: Tensor, least_conf: float = LEAST_CONF) -> tuple[Tensor, Tensor]:
@@ -19,7 +160,7 @@ def keypoint_squares(keypoints: Tensor, least_conf: float = LEAST_CONF) -> tuple
 
     Args:
         keypoints: (..., K, 3) pixels and confidence, of any set of keypoints.
-        least_conf: Keypoints count above this confidence; all with any where fewer than two do.
+        least_conf: Keypoints count above this confidence.
 
     Returns:
         Centres (..., 2) and sides (...), in pixels, 1.2 times as large as the tightest square; the
@@ -27,12 +168,10 @@ def keypoint_squares(keypoints: Tensor, least_conf: float = LEAST_CONF) -> tuple
 
     Raises:
         TypeError: If ``keypoints`` is no tensor.
-        ValueError: If it has another shape.
+        ValueError: As :func:`check_keypoints`.
     """
-    _check(keypoints)
-    conf = keypoints[..., 2]
-    sure = conf > least_conf
-    used = torch.where((sure.sum(dim=-1) >= 2)[..., None], sure, conf > 0)[..., None]
+    check_keypoints(keypoints)
+    used = keypoints[..., 2:] > least_conf
     low = torch.where(used, keypoints[..., :2], torch.inf).amin(dim=-2)
     high = torch.where(used, keypoints[..., :2], -torch.inf).amax(dim=-2)
     empty = ~used.any(dim=-2)
@@ -56,7 +195,8 @@ def keypoint_context(keypoints: Tensor) -> Tensor:
 
     Raises:
         TypeError: If ``keypoints`` is no tensor.
-        ValueError: If it has another shape.
+        ValueError: If it has another shape, normalised coordinates, or confidences that are not
+            probabilities; see :func:`unit_fault`.
     """
     centre, side = keypoint_squares(keypoints)
     seen = keypoints[..., 2:] > LEAST_CONF
@@ -84,12 +224,3 @@ _EXAMPLE = (
     *((179, 98), (95, 98), (245, 131), (40, 152), (302, 118), (44, 191)),  # arms
     *((166, 241), (111, 241), (180, 346), (131, 282), (178, 440), (153, 345)),  # legs
 )
-
-
-def _check(keypoints: Tensor) -> None:
-    require_tensor("keypoints", keypoints)
-    if keypoints.ndim < 2 or keypoints.shape[-1] != 3 or not keypoints.is_floating_point():
-        raise ValueError(
-            "expected keypoints (..., K, 3) of floating point, x, y and confidence, got "
-            f"{tuple(keypoints.shape)} of {keypoints.dtype}"
-        )

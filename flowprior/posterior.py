@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from flowprior.context_encoder import ContextEncoder
 from flowprior.flow import FlowStack, ProjectedContext
-from flowprior.flow.checks import require_count, require_like, require_tensor
+from flowprior.flow.checks import require_like, require_tensor
+from flowprior.flow.held import HeldFlow
 from flowprior.flow.stack import batch_shape_of
 from flowprior.spaces import PoseSpace, RotationSpace
 
@@ -130,22 +131,37 @@ class PosePrior(nn.Module):
 class PosePosterior:
     """p(theta | context) for one batch of contexts, from :class:`flowprior.ConditionalPosePrior`.
 
-    Its methods use the prior's current weights with the context projected when it was made, so make
-    a new one after an optimiser step.
+    Its methods use the weights that the prior had when the context was projected, also those that
+    ``torch.func.functional_call`` lends for that call only. Weights that change in place do so for
+    the posterior too, while its projected context does not: create a new posterior after an
+    optimiser step.
+
+    Args:
+        prior: The prior it comes from.
+        context: The projected context.
+        flow: The flow and the weights the context was projected with; the prior's present ones if
+            None.
 
     Attributes:
         prior: The prior it came from.
         context: The projected context.
     """
 
-    def __init__(self, prior: PosePrior, context: ProjectedContext) -> None:
+    def __init__(
+        self, prior: PosePrior, context: ProjectedContext, flow: HeldFlow | None = None
+    ) -> None:
         self.prior = prior
         self.context = context
+        self._flow = HeldFlow(prior.flow) if flow is None else flow
 
     @property
     def batch_shape(self) -> torch.Size:
         """Shape of the batch of contexts."""
         return batch_shape_of(self.context)
+
+    def expand(self, batch_shape: torch.Size) -> "PosePosterior":
+        """The same posteriors, repeated without copies along a batch that theirs broadcasts to."""
+        return PosePosterior(self.prior, self.context.expand(batch_shape), self._flow)
 
     @property
     def event_shape(self) -> tuple[int, int]:
@@ -165,7 +181,8 @@ class PosePosterior:
         Raises:
             ValueError: If ``num_samples`` is negative.
         """
-        return self.sample_and_log_prob(num_samples, generator=generator)[0]
+        x = self._flow.call("sample", self.context, num_samples, generator=generator)
+        return self.prior.space.to_pose(x)
 
     def sample_and_log_prob(
         self, num_samples: int = 1, *, generator: torch.Generator | None = None
@@ -182,11 +199,18 @@ class PosePosterior:
         Raises:
             ValueError: If ``num_samples`` is negative.
         """
-        require_count("num_samples", num_samples)
-        x, log_prob = self.prior.flow.sample_and_log_prob(
-            self.context, num_samples, generator=generator
+        flow, space = self.prior.flow, self.prior.space
+        x, log_prob = self._flow.call(
+            "sample_and_log_prob", self.context, num_samples, generator=generator
         )
-        return self.prior.space.to_pose(x), log_prob + self.prior.space.log_volume(x)
+        theta, log_prob = space.to_pose(x), log_prob + space.log_volume(x)
+        if space.flat or flow.training:  # in training mode a forward pass moves statistics
+            return theta, log_prob
+        settled = space.settled(x)
+        moved = (settled != x).any(dim=-1)
+        if _is_known_false(moved.any()):
+            return theta, log_prob
+        return theta, torch.where(moved, self._log_density(settled), log_prob)
 
     def log_prob(self, theta: Tensor) -> Tensor:
         """Log-density, differentiable in theta, weights and context.
@@ -204,7 +228,7 @@ class PosePosterior:
             ValueError: If theta does not fit the batch or holds NaN or infinity.
         """
         x = self._checked_vector("theta", self.prior.space.to_vector(theta))
-        return self.prior.flow.log_prob(x, self.context) + self.prior.space.log_volume(x)
+        return self._log_density(x)
 
     def mode(self) -> Tensor:
         """The most likely theta.
@@ -216,9 +240,17 @@ class PosePosterior:
         Returns:
             (*batch, J, k).
         """
-        space = self.prior.space
+        flow, space = self.prior.flow, self.prior.space
         log_volume = None if space.flat else space.log_volume
-        return space.to_pose(self.prior.flow.mode(self.context, log_volume=log_volume))
+        theta = space.to_pose(self._flow.call("mode", self.context, log_volume=log_volume))
+        if (flow.has_exact_mode and space.flat) or flow.training:
+            return theta
+        # Ascent knows x, while log_prob knows what theta keeps of it.
+        zero = torch.zeros((*self.batch_shape, flow.features), dtype=flow.dtype, device=flow.device)
+        start = self.decode(zero)
+        with torch.no_grad():
+            better, before = (self._log_density(space.to_vector(each)) for each in (theta, start))
+        return torch.where((better >= before)[..., None, None], theta, start)
 
     def entropy(
         self, *, num_samples: int = 256, generator: torch.Generator | None = None
@@ -235,11 +267,12 @@ class PosePosterior:
         Returns:
             (*batch,).
         """
-        flow, space = self.prior.flow, self.prior.space
-        entropy = flow.entropy(self.context, num_samples=num_samples, generator=generator)
+        space = self.prior.space
+        draws = {"num_samples": num_samples, "generator": generator}
+        entropy = cast(Tensor, self._flow.call("entropy", self.context, **draws))
         if space.flat:
             return entropy
-        x = flow.sample(self.context, num_samples, generator=generator)
+        x = self._flow.call("sample", self.context, **draws)
         return entropy - space.log_volume(x).mean(dim=-1)
 
     def encode(self, theta: Tensor) -> Tensor:
@@ -255,7 +288,7 @@ class PosePosterior:
             ValueError: If theta does not fit the batch or holds NaN or infinity.
         """
         x = self._checked_vector("theta", self.prior.space.to_vector(theta))
-        return cast(Tensor, self.prior.flow(x, self.context)[0])
+        return cast(Tensor, self._flow.call("forward", x, self.context)[0])
 
     def decode(self, z: Tensor) -> Tensor:
         """Theta of a latent, the inverse of :meth:`encode`.
@@ -271,7 +304,7 @@ class PosePosterior:
         """
         require_tensor("z", z)
         z = self._checked_vector("z", z)
-        return self.prior.space.to_pose(self.prior.flow.inverse(z, self.context)[0])
+        return self.prior.space.to_pose(self._flow.call("inverse", z, self.context)[0])
 
     def distribution(self, *, validate_args: bool | None = None) -> "PoseDistribution":
         """The same density as a ``torch.distributions.Distribution``, by torch's conventions.
@@ -285,6 +318,11 @@ class PosePosterior:
         from flowprior.distribution import PoseDistribution
 
         return PoseDistribution(self, validate_args=validate_args)
+
+    def _log_density(self, x: Tensor) -> Tensor:
+        """Log-density of the pose of x (*batch, *extra, D)."""
+        log_prob = cast(Tensor, self._flow.call("log_prob", x, self.context))
+        return log_prob + self.prior.space.log_volume(x)
 
     def _checked_vector(self, name: str, x: Tensor) -> Tensor:
         """Refuse vectors that are not finite or not of this batch, in words about theta."""
@@ -301,6 +339,16 @@ class PosePosterior:
         x = require_like(name, x, self.prior.flow.dtype, self.prior.flow.device)
         _require_finite(name, x)
         return x
+
+
+def _is_known_false(condition: Tensor) -> bool:
+    """Whether a condition () is false, as far as the host can tell without waiting."""
+    if condition.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    try:
+        return not bool(condition)
+    except RuntimeError:  # vmap cannot look at values
+        return False
 
 
 def _require_finite(name: str, value: Tensor) -> None:

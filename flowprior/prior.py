@@ -14,6 +14,7 @@ from flowprior.checkpoint import CheckpointError
 from flowprior.context_encoder import ContextEncoder
 from flowprior.flow import LU_FORWARDS, ConditionalFlow
 from flowprior.flow.checks import require_tensor
+from flowprior.flow.stack import standard_normal
 from flowprior.posterior import PosePosterior, PosePrior
 from flowprior.sharing import SharedModel
 from flowprior.spaces import Rot6dSpace, make_space
@@ -95,8 +96,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         encoder_blocks: int = 2,
         target_noise: float = 0.005,
     ) -> None:
-        if target_noise < 0:
-            raise ValueError(f"target_noise must be at least 0, got {target_noise}")
+        _require_target_noise(target_noise)
         pose_space = make_space(space, joints, layout)
         encoder = None
         if encoder_features:
@@ -115,7 +115,6 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             lu_forward=lu_forward,
         )
         super().__init__(flow, pose_space, encoder)
-        self.target_noise = target_noise
         self.provenance: dict[str, str] = {}
         self.config: dict[str, Any] = {
             "context_features": context_features,
@@ -133,6 +132,20 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             "target_noise": target_noise,
             **flow.options,
         }
+
+    @property
+    def target_noise(self) -> float:
+        """Standard deviation of the noise that :meth:`nll` adds in training; saved with the model.
+
+        Raises:
+            ValueError: If it is set to a negative number, NaN or infinity.
+        """
+        return float(self.config["target_noise"])
+
+    @target_noise.setter
+    def target_noise(self, value: float) -> None:
+        _require_target_noise(value)
+        self.config["target_noise"] = float(value)
 
     def nll(
         self,
@@ -189,7 +202,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
                 # feature that never varies then starts a thousandfold too large in every step.
                 with torch.no_grad():
                     self.flow(x, projected)
-            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            noise = standard_normal(x.shape, x.dtype, x.device, generator)
             x = x + self.target_noise * noise
         loss = -(self.flow.log_prob(x, projected) + self.space.log_volume(x))
         if valid is None:
@@ -198,7 +211,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         weight = weight.expand(loss.shape).to(loss.dtype)
         return (weight * loss).sum() / weight.sum().clamp(min=1)
 
-    def freeze(self, conditioner_dtype: torch.dtype | None = None) -> PosePrior:
+    def freeze(self, conditioner_dtype: torch.dtype | str | None = None) -> PosePrior:
         """An inference copy with constant weights, fused for speed.
 
         Samples, mode and log-density are those of this prior in evaluation mode, to rounding.
@@ -209,12 +222,15 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             conditioner_dtype: Dtype of the networks that decode latents, such as
                 ``torch.bfloat16``: samples and mode are then faster and a little off, the
                 log-density and latents of given poses are not touched. None for the prior's.
+                ``"auto"`` for bfloat16 where that is faster on the prior's device, and the prior's
+                dtype elsewhere: a CPU is measured for some milliseconds, on a block of many
+                samples; a CUDA device is judged by its compute capability.
 
         Returns:
             The copy, on the same device.
 
         Raises:
-            ValueError: If ``conditioner_dtype`` is not a floating-point dtype.
+            ValueError: If ``conditioner_dtype`` is neither a floating-point dtype nor ``"auto"``.
         """
         encoder = copy.deepcopy(self.encoder)
         if encoder is not None:
@@ -256,10 +272,11 @@ class ConditionalPosePrior(PosePrior, SharedModel):
     def _from_file(
         cls, path: str | os.PathLike[str], content: checkpoint.ModelFile, device: torch.device | str
     ) -> "ConditionalPosePrior":
+        checkpoint.require_plausible(path, content.config, content.tensors)
         try:
             with torch.device("meta"):
                 prior = cls(**content.config)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(f"{path} is not a pose prior: {error}") from error
         checkpoint.require_same_tensors(path, content.tensors, prior.state_dict())
         checkpoint.require_finite(path, content.tensors)
@@ -300,7 +317,10 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             ValueError: If the space is unknown, or must be said.
         """
         weights = prohmr.read_prohmr(path).flow
-        sizes = prohmr.flow_config(weights)
+        try:
+            sizes = prohmr.flow_config(weights)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         features = int(sizes.pop("features"))
         if space is None:
             if features not in prohmr.SPACES:
@@ -315,7 +335,10 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             raise ValueError(f"{path} has {features} features, no whole number of joints")
         with torch.device("meta"):
             prior = cls(joints=joints, space=space, lu_forward=lu_forward, **sizes)
-        state = prohmr.flow_state_from_prohmr(weights, prior.flow)
+        try:
+            state = prohmr.flow_state_from_prohmr(weights, prior.flow)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
         prior.flow.load_state_dict(state, assign=True)
         prior.provenance = {"converted_from": os.path.basename(path)}
         return prior.eval().to(device)
@@ -433,6 +456,11 @@ class LatentCalibration:
         """The forward map whose ratio is nearer to 1."""
         exact, legacy = (abs(math.log(r)) for r in (self.exact_ratio, self.legacy_ratio))
         return "exact" if exact <= legacy else "legacy"
+
+
+def _require_target_noise(value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"target_noise must be at least 0 and finite, got {value}")
 
 
 def _require_batch(valid: Tensor, x: Tensor, context: Tensor | None) -> None:

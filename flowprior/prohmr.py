@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowprior.checkpoint import CheckpointError
+from flowprior.checkpoint import CheckpointError, uncompiled
 from flowprior.flow import ConditionalFlow
 from flowprior.torch_file import read_torch_file
 
@@ -87,6 +87,7 @@ def read_prohmr(path: str | os.PathLike[str]) -> ProHMRWeights:
         for name, value in (state.items() if isinstance(state, Mapping) else ())
         if isinstance(name, str) and isinstance(value, Tensor)
     }
+    tensors = uncompiled(path, tensors)
     roots = [name.removesuffix(FIRST_WEIGHT) for name in tensors if name.endswith(FIRST_WEIGHT)]
     if len(roots) != 1:
         kept = ", ".join(list(tensors)[:3]) or "none"
@@ -171,8 +172,17 @@ def flow_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
             f"no ProHMR flow: {transforms}0.log_scale or {network}initial_layer.weight is missing "
             "or has the wrong shape"
         ) from error
+    if features < 1 or width < (features + 1) // 2:
+        raise CheckpointError(
+            f"no ProHMR flow: {network}initial_layer.weight of width {width} is too narrow for "
+            f"{features} features"
+        )
     count = _count(rf"^{re.escape(transforms)}(\d+)\.log_scale$", state)
     blocks = _count(rf"^{re.escape(network)}blocks\.(\d+)\.linear_layers\.0\.weight$", state)
+    if count * blocks > len(state):
+        raise CheckpointError(
+            f"no ProHMR flow: {count} steps of {blocks} blocks, but only {len(state)} weights"
+        )
     return {
         "features": features,
         "context_features": width - (features + 1) // 2,

@@ -16,6 +16,9 @@ A wrong layout raises no error: it gives wrong rotations. :func:`matching_layout
 which some vectors are rotations at all. Between ``"columns"`` and ``"rows"`` nothing tells: what
 one reads as a rotation is its inverse to the other.
 
+Every function computes in float32 or better, also under autocast, and returns the dtype of its input:
+half precision is rounded once, at the end. Integers are converted to float32.
+
 Densities over rotations are taken with respect to Haar measure of total mass 1, the only measure
 that no choice of axes changes: uniformly distributed rotations have density 1. Both
 :func:`exp_log_volume` and :func:`chart_log_volume` say how much of it a set of coordinates holds.
@@ -29,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowprior.flow.checks import require_tensor
+from flowprior.flow.precision import at_least_float32, in_full_precision, without_autocast
 
 # roma is imported where it is used: it loads torch's compiler, which takes a second.
 
@@ -50,8 +54,10 @@ __all__ = [
 
 LAYOUTS = ("columns", "interleaved", "rows")
 
-# Vectors shorter than this have no usable direction: its gradient would exceed 1 / SHORTEST.
+# Vectors shorter than this have no usable direction: its gradient would exceed 1 / SHORTEST. The
+# gradients of float16 end at 65504, and its vectors are no more accurate than that.
 SHORTEST = 1e-8
+SHORTEST_FLOAT16 = 2.0**-8
 
 # Half-turns stop this short in the chart, of which they would be at infinity. Float32 tells the
 # two sides of the antipode apart to a tenth of it.
@@ -71,9 +77,10 @@ ASINH_RATIO = [math.comb(2 * k, k) / (-4) ** k / (2 * k + 1) for k in range(12)]
 def rot6d_to_matrix(x: Tensor, layout: str = "columns") -> Tensor:
     """Decode 6D vectors by Gram-Schmidt.
 
-    Any finite input gives a rotation with finite gradients. A zero first vector is replaced by
-    the x axis, and a second vector that is zero or parallel to the first by the coordinate axis
-    farthest from it; what was replaced gets no gradient.
+    Any finite input gives a rotation with finite gradients. A first vector of length zero is
+    replaced by the x axis, and a second vector that is zero or parallel to the first by the
+    coordinate axis farthest from it; a vector that was replaced gets no gradient. Lengths below 1e-8
+    count as zero, in float16 those below 1/256, whose gradients float16 could not hold.
 
     Args:
         x: (..., 6), not necessarily orthonormal.
@@ -85,26 +92,36 @@ def rot6d_to_matrix(x: Tensor, layout: str = "columns") -> Tensor:
     Raises:
         ValueError: For another shape or an unknown layout.
     """
+    vectors = _split(x, layout)
+    dtype = x.dtype if x.is_floating_point() else torch.float32
+    with without_autocast(x.device):
+        matrix = _gram_schmidt(at_least_float32(vectors), dtype)
+    return (matrix.mT if layout == "rows" else matrix).to(dtype)
+
+
+def _gram_schmidt(vectors: Tensor, dtype: torch.dtype) -> Tensor:
+    """Two vectors (..., 2, 3), given in ``dtype`` -> rotations with them as columns (..., 3, 3)."""
     import roma
 
-    vectors = _split(x, layout).to(torch.promote_types(x.dtype, torch.float32))
-    first, second = (_scale_to_one(vector) for vector in vectors.unbind(dim=-2))
+    shortest = SHORTEST_FLOAT16 if dtype == torch.float16 else SHORTEST
+    first, second = (_scale_to_one(vector, shortest) for vector in vectors.unbind(dim=-2))
 
-    axes = torch.arange(3, device=x.device)  # one_hot fails in vmap of grad
+    axes = torch.arange(3, device=vectors.device)  # one_hot fails in vmap of grad
     first = torch.where(_is_zero(first), (axes == 0).to(first.dtype), first)
     axis = F.normalize(first, dim=-1)
     off_axis = second - (second * axis).sum(dim=-1, keepdim=True) * axis
     smallest = axis.detach().abs().argmin(dim=-1, keepdim=True)
     farthest = (axes == smallest).to(axis.dtype)
-    parallel = off_axis.detach().norm(dim=-1, keepdim=True) < 16 * torch.finfo(axis.dtype).eps
+    precision = dtype if dtype == torch.float16 else axis.dtype
+    parallel = off_axis.detach().norm(dim=-1, keepdim=True) < 16 * torch.finfo(precision).eps
     second = torch.where(parallel, farthest, second)
 
     # The second pass removes what rounding left of the first vector in a nearly parallel second.
     rotation = roma.special_gramschmidt(torch.stack((first, second), dim=-1))
-    rotation = roma.special_gramschmidt(rotation[..., :2])
-    return (rotation.mT if layout == "rows" else rotation).to(x.dtype)
+    return roma.special_gramschmidt(rotation[..., :2])
 
 
+@in_full_precision
 def matrix_to_rot6d(matrix: Tensor, layout: str = "columns") -> Tensor:
     """Encode rotation matrices as 6D vectors.
 
@@ -129,6 +146,7 @@ def matrix_to_rot6d(matrix: Tensor, layout: str = "columns") -> Tensor:
     return kept.flatten(start_dim=-2)
 
 
+@in_full_precision
 def rotvec_to_matrix(rotvec: Tensor) -> Tensor:
     """Rotation vectors (..., 3) in radians -> rotation matrices (..., 3, 3)."""
     import roma
@@ -137,6 +155,7 @@ def rotvec_to_matrix(rotvec: Tensor) -> Tensor:
     return roma.rotvec_to_rotmat(rotvec)
 
 
+@in_full_precision
 def matrix_to_rotvec(matrix: Tensor) -> Tensor:
     """Rotation matrices (..., 3, 3) -> rotation vectors (..., 3), of length at most pi."""
     import roma
@@ -145,6 +164,7 @@ def matrix_to_rotvec(matrix: Tensor) -> Tensor:
     return roma.rotmat_to_rotvec(matrix)
 
 
+@in_full_precision
 def exp_log_volume(rotvec: Tensor) -> Tensor:
     r"""Volume term of the exponential map: log-density of Haar measure over rotation vectors.
 
@@ -175,6 +195,7 @@ def exp_log_volume(rotvec: Tensor) -> Tensor:
     return ratio.square().log() + LOG_VOLUME_AT_IDENTITY
 
 
+@in_full_precision
 def matrix_to_chart(matrix: Tensor) -> Tensor:
     r"""Rotations as unbounded 3-vectors: rotation vectors stretched so that the antipode is far.
 
@@ -218,6 +239,7 @@ def matrix_to_chart(matrix: Tensor) -> Tensor:
     return 2 * ratio * vector / cosine
 
 
+@in_full_precision
 def chart_to_matrix(x: Tensor) -> Tensor:
     """Inverse of :func:`matrix_to_chart`.
 
@@ -247,6 +269,7 @@ def chart_to_matrix(x: Tensor) -> Tensor:
     return roma.unitquat_to_rotmat(torch.cat((sine_ratio * x / 2, cosine), dim=-1))
 
 
+@in_full_precision
 def chart_log_volume(x: Tensor) -> Tensor:
     r"""Log-density of Haar measure over the vectors of :func:`matrix_to_chart`.
 
@@ -273,6 +296,7 @@ def chart_log_volume(x: Tensor) -> Tensor:
     return relative + LOG_VOLUME_AT_IDENTITY
 
 
+@in_full_precision
 def geodesic_distance(first: Tensor, second: Tensor) -> Tensor:
     """Angle between rotations, with finite gradients everywhere (zero at equality).
 
@@ -294,11 +318,12 @@ def geodesic_distance(first: Tensor, second: Tensor) -> Tensor:
     return roma.rotmat_to_rotvec(first.mT @ second).norm(dim=-1)
 
 
+@in_full_precision
 def orthogonality_loss(x: Tensor, layout: str = "columns") -> Tensor:
     r"""How far 6D vectors are from encoding rotations: mean of :math:`(A^T A - I)^2`.
 
     A is the 3x2 matrix of the two 3-vectors. The mean runs over its four products and all leading
-    axes.
+    axes; it is 0, with zero gradients, where there are none.
 
     Args:
         x: (..., 6).
@@ -315,9 +340,11 @@ def orthogonality_loss(x: Tensor, layout: str = "columns") -> Tensor:
     """
     vectors = _split(x, layout)
     identity = torch.eye(2, dtype=x.dtype, device=x.device)
-    return (vectors @ vectors.mT - identity).square().mean()
+    error = (vectors @ vectors.mT - identity).square()
+    return error.sum() / max(error.numel(), 1)
 
 
+@in_full_precision
 def matching_layouts(x: Tensor, tolerance: float = 0.01) -> tuple[str, ...]:
     """The layouts in which 6D vectors are orthonormal, as those of rotations are.
 
@@ -381,10 +408,10 @@ def _log_cosh(h: Tensor) -> Tensor:
     return h + (-2 * h).exp().log1p() - math.log(2)
 
 
-def _scale_to_one(vector: Tensor) -> Tensor:
-    """Scale so that squares neither overflow nor vanish; directions do not notice."""
+def _scale_to_one(vector: Tensor, shortest: float) -> Tensor:
+    """Scale so that squares neither overflow nor vanish, which keeps the direction."""
     largest = vector.detach().abs().amax(dim=-1, keepdim=True)
-    return torch.where(largest < SHORTEST, 0.0, vector / largest.clamp(min=SHORTEST))
+    return torch.where(largest < shortest, 0.0, vector / largest.clamp(min=shortest))
 
 
 def _is_zero(vector: Tensor) -> Tensor:
@@ -401,3 +428,5 @@ def _require_trailing(name: str, value: Tensor, trailing: tuple[int, ...]) -> No
     if value.shape[-len(trailing) :] != trailing:
         wanted = ", ".join(map(str, trailing))
         raise ValueError(f"{name} must have shape (..., {wanted}), got {tuple(value.shape)}")
+    if value.is_complex():
+        raise ValueError(f"{name} must hold real numbers, got {value.dtype}")

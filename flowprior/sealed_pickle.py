@@ -17,6 +17,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flowprior.file_limits import Refusal
+from flowprior.pickle_sketch import Sketch
+
 __all__ = ["Inert", "Refusal", "SealedUnpickler"]
 
 
@@ -66,10 +69,6 @@ class Inert(dict[Any, Any]):
         return f"<{type(self).__module__}.{type(self).__qualname__}, not loaded>"
 
 
-class Refusal(Exception):
-    """Why a file is refused, in words to be put after its name."""
-
-
 class SealedUnpickler(pickle.Unpickler):
     """An unpickler that imports nothing.
 
@@ -81,8 +80,9 @@ class SealedUnpickler(pickle.Unpickler):
         encoding: Of the strings of Python 2.
 
     Raises:
-        Refusal: When loading, if the pickle names code that has no place in a data file.
-        ValueError: If the pickle has instructions that would get around this class.
+        Refusal: The pickle is nested too deeply, or was made to exhaust memory or time; when
+            loading, it names code that has no place in a data file.
+        ValueError: The pickle has instructions that would get around this class.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class SealedUnpickler(pickle.Unpickler):
         encoding: str = "utf-8",
     ) -> None:
         super().__init__(io.BytesIO(_checked(program)), encoding=encoding)
-        self._restored = restored
+        self._restored = dict(restored)
         self._advice = advice
 
     def find_class(self, module: str, name: str) -> type[object]:
@@ -107,30 +107,38 @@ class SealedUnpickler(pickle.Unpickler):
                 f"refers to code that has no place in a data file: {full_name!r:.200}. Nothing "
                 f"was run. {self._advice}"
             )
-        return type(name, (Inert,), {"__module__": module, "__qualname__": name})
+        made = type(name, (Inert,), {"__module__": module, "__qualname__": name})
+        self._restored[full_name] = made
+        return made
 
 
 def _checked(program: bytes) -> bytes:
     """Refuse what the unpickler would do without asking :class:`SealedUnpickler`.
 
-    That is allocating whatever the pickle announces and returning registered extensions. Decoding
-    the instructions here fails where a text or number is announced that goes beyond the end.
+    That is allocating whatever the pickle announces, returning registered extensions, and hashing
+    keys of any depth. Decoding the instructions here fails where a text or number is announced that
+    goes beyond the end.
 
     Returns:
         The pickle without its division into frames: where a frame ends amid an instruction, the
         unpickler drops the first part, and would read another program than was checked.
     """
     pieces, start = [], 0
+    sketch = Sketch(len(program))
     for opcode, argument, position in pickletools.genops(program):
-        if opcode.name.endswith("PUT") and int(argument or 0) > len(program):
+        if opcode.name in _PUTS and int(argument or 0) > len(program):
             raise ValueError(f"a memo that does not fit a pickle of {len(program)} bytes")
-        if opcode.name.startswith("EXT") or opcode.name.endswith("_BUFFER"):
+        if opcode.name in _UNCHECKED:
             raise ValueError(f"pickle instruction {opcode.name}")
         if opcode.name == "FRAME":
             pieces.append(program[start:position])
             start = int(position or 0) + 9
+        sketch.follow(opcode, argument)
     return b"".join((*pieces, program[start:]))
 
+
+_PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
+_UNCHECKED = {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
 
 _PYTHON2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from flowprior import checkpoint
 from flowprior.checkpoint import CheckpointError, ModelFile
+from flowprior.file_limits import MAX_CONFIG_BYTES, read_json
 from flowprior.model_card import ModelCard
 from flowprior.whole_file import remove_partials, whole_file
 
@@ -304,9 +305,9 @@ def _missing(folder: Path, name: str) -> CheckpointError:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = dict(json.loads(path.read_bytes()))
+        config = dict(read_json(path, MAX_CONFIG_BYTES))
         format_version = int(config.pop("format_version", 1))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{path} is damaged ({error})") from error
     if config.get("library_name", LIBRARY) != LIBRARY or "context_features" not in config:
         says = {key: config[key] for key in _FOREIGN if key in config}

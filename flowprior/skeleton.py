@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "BODY_25",
+    "BODY_25B",
     "COCO_17",
     "COCO_18",
     "H36M_16_NO_HIP",
@@ -245,6 +246,27 @@ BODY_25 = _build(
 The bones are the pairs that OpenPose draws (``POSE_BODY_25_PAIRS``), rooted at MidHip.
 """
 
+BODY_25B = _build(
+    "BODY-25B",
+    """
+    nose<upper_neck left_eye<nose right_eye<nose left_ear<left_eye right_ear<right_eye
+    left_shoulder<upper_neck right_shoulder<upper_neck left_elbow<left_shoulder
+    right_elbow<right_shoulder left_wrist<left_elbow right_wrist<right_elbow
+    left_hip<left_shoulder right_hip<right_shoulder left_knee<left_hip right_knee<right_hip
+    left_ankle<left_knee right_ankle<right_knee
+    upper_neck head_top<nose
+    left_big_toe<left_ankle left_small_toe<left_big_toe left_heel<left_ankle
+    right_big_toe<right_ankle right_small_toe<right_big_toe right_heel<right_ankle
+    """,
+    {"upper_neck": "neck_lsp"},
+)
+"""The 25 keypoints of OpenPose's model BODY_25B, in the order of its JSON files.
+
+COCO's 17, then upper neck and top of the head as MPII annotates them, then the feet as in
+`BODY_25`; it has no MidHip. Its files have 75 numbers per person as well, so nothing in them tells
+the two models apart. The order is that of OpenPose's ``poseParameters.cpp``; the bones are ours.
+"""
+
 COCO_17 = _build(
     "COCO-17",
     """
@@ -475,6 +497,7 @@ SKELETONS: Mapping[str, Skeleton] = {
         SMPL_24,
         SMPL_45,
         BODY_25,
+        BODY_25B,
         COCO_17,
         COCO_18,
         H36M_32,

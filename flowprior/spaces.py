@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior.flow.checks import require_count, require_tensor
+from flowprior.flow.precision import at_least_float32
 from flowprior.plausibility import SecondLook
 
 __all__ = [
@@ -29,6 +30,10 @@ JOINT_COUNTS = {
     52: "SMPL-H's",
     55: "SMPL-X's",
 }
+
+# Length from which rounding a rotation to float32 moves its vector in the chart by more than 1e-5:
+# rotations by more than 179.4 degrees.
+CHART_FAR = 12.0
 
 
 class PoseSpace(ABC):
@@ -70,6 +75,17 @@ class PoseSpace(ABC):
             (...), in nats; zero where theta is measured by the volume of the vectors themselves.
         """
         return x.new_zeros(x.shape[:-1])
+
+    def settled(self, x: Tensor) -> Tensor:
+        """The vector that encoding gives for the pose of x, where the two differ.
+
+        Args:
+            x: (..., D).
+
+        Returns:
+            (..., D); x itself where each pose has one vector and encoding is accurate.
+        """
+        return x
 
     def _unrecognised(self, theta: Tensor, accepted: dict[str, tuple[int, ...]]) -> ValueError:
         forms = ", ".join(
@@ -120,7 +136,7 @@ class RotationSpace(PoseSpace):
         """Theta in any accepted form -> 6D vectors (..., J, 6). ValueError for any other shape."""
         require_tensor("theta", theta)
         # Rounding once more while encoding would cost half-precision input most of its accuracy.
-        theta = _at_least_float32(theta)
+        theta = at_least_float32(theta)
         shape, joints = theta.shape, self.joints
         if shape[-2:] == (joints, 6):
             self.second_look.rot6d(theta, self.layout)
@@ -206,9 +222,27 @@ class So3Space(RotationSpace):
         """
         return -rotations.chart_log_volume(self._by_joint(x)).sum(dim=-1).to(x.dtype)
 
+    def settled(self, x: Tensor) -> Tensor:
+        """Encode rotations near half a turn again: there one rotation has many vectors.
+
+        Encoding stops at :data:`flowprior.rotations.MAX_ANGLE`, so longer vectors are shortened,
+        and the sign of their axis is the fixed one. Below that, rounding moves long vectors.
+
+        Args:
+            x: (..., 3 J).
+
+        Returns:
+            (..., 3 J): joints longer than ``CHART_FAR`` as :meth:`to_vector` gives them, the others
+            as they are.
+        """
+        joints = self._by_joint(x)
+        far = joints.detach().norm(dim=-1, keepdim=True) > CHART_FAR
+        again = self._by_joint(self.to_vector(self.to_pose(x)))
+        return torch.where(far, again, joints).flatten(start_dim=-2).to(x.dtype)
+
     def _by_joint(self, x: Tensor) -> Tensor:
         """(..., 3 J) -> (..., J, 3), in float32 or better."""
-        return _at_least_float32(x).unflatten(-1, (self.joints, 3))
+        return at_least_float32(x).unflatten(-1, (self.joints, 3))
 
 
 class PointSpace(PoseSpace):
@@ -243,10 +277,6 @@ def _joints_in(shape: tuple[int, ...]) -> int | None:
         return shape[-2]
     flat = {size * count: count for count in JOINT_COUNTS for size in (3, 6)}
     return flat.get(shape[-1]) if shape else None
-
-
-def _at_least_float32(value: Tensor) -> Tensor:
-    return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 SPACES = ("rot6d", "so3", "points")

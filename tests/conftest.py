@@ -1,7 +1,11 @@
-"""What all tests share: one thread, reproducible examples, and where real data may lie."""
+"""Shared by all tests: one thread, reproducible examples, folders made once, real data."""
 
+import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import hypothesis
 import pytest
 import torch
@@ -18,6 +22,28 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Make a folder once, for all processes that share the tests; nobody may change it.
+
+    Call it with a name and a function that fills the folder it is given.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        made = base / name
+        with filelock.FileLock(base / f"{name}.lock"):
+            if not made.exists():
+                partial = Path(tempfile.mkdtemp(dir=base))
+                fill(partial)
+                partial.rename(made)
+        return made
+
+    return folder
 
 
 @pytest.fixture

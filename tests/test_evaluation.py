@@ -1,5 +1,3 @@
-import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -11,6 +9,7 @@ from flowprior import ConditionalPosePrior
 from flowprior.evaluation import PROTOCOLS, Protocol, evaluate_samples
 from flowprior.metrics import Tally, mpjpe, pa_mpjpe, quantise
 from flowprior.skeleton import H36M_17, PROHMR_44
+from tests.processes import run_python
 
 LIFTING = PROTOCOLS["Human3.6M lifting"]
 
@@ -269,10 +268,4 @@ MEMORY = """
 
 def test_memory_does_not_grow_with_the_number_of_samples():
     # All vertices of two people's 4096 samples would be 646 MiB.
-    out = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MEMORY), "4096"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert float(out.stdout) < 40
+    assert float(run_python(textwrap.dedent(MEMORY), "4096")) < 40

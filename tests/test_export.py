@@ -105,17 +105,21 @@ def test_what_is_no_program(options, verb, message):
 
 
 @pytest.fixture(scope="module")
-def sessions(tmp_path_factory):
+def sessions(made_once):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    folder = tmp_path_factory.mktemp("onnx")
-    prior, sessions = make_prior(), {}
-    for verb in VERBS:
-        export_onnx(prior, verb, folder / f"{verb}.onnx")
-        sessions[verb] = runtime.InferenceSession(
-            folder / f"{verb}.onnx", providers=["CPUExecutionProvider"]
-        )
+    prior = make_prior()
+
+    def export(folder):
+        for verb in VERBS:
+            export_onnx(prior, verb, folder / f"{verb}.onnx")
+
+    folder = made_once("onnx", export)
     assert len(list(folder.iterdir())) == len(VERBS)  # weights are inside
+    sessions = {
+        verb: runtime.InferenceSession(folder / f"{verb}.onnx", providers=["CPUExecutionProvider"])
+        for verb in VERBS
+    }
     return prior, sessions
 
 

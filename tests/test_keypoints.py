@@ -3,7 +3,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowprior.keypoints import example_keypoints, keypoint_context, keypoint_squares
+from flowprior.keypoints import (
+    check_keypoints,
+    example_keypoints,
+    keypoint_context,
+    keypoint_squares,
+    pixel_keypoints,
+    seen_keypoints,
+    unit_fault,
+)
 from flowprior.skeleton import COCO_17
 
 
@@ -59,10 +67,105 @@ def test_nobody_seen():
     assert (keypoint_context(nobody) == 0).all()
 
 
-def test_unsure_keypoints_make_the_square_where_there_are_no_others():
-    seen = people(17)
-    seen[:, 2] = 0.05
-    assert keypoint_squares(seen)[1] == keypoint_squares(people(17))[1]
+@pytest.mark.parametrize("garbage", [(0, 0, 0.0012), (1900, 20, 0.03), (-500, 9e4, 0.1)])
+def test_doubtful_keypoints_change_nothing(garbage):
+    clear = people(5, 17)
+    clear[:, [7, 9, 15]] = 0
+    doubtful = clear.clone()
+    doubtful[:, [7, 9, 15]] = torch.tensor(garbage, dtype=torch.float32)
+    assert torch.equal(seen_keypoints(doubtful), clear)
+    assert torch.equal(keypoint_context(doubtful), keypoint_context(clear))
+    for square, expected in zip(keypoint_squares(doubtful), keypoint_squares(clear), strict=True):
+        assert torch.equal(square, expected)
+
+
+def test_nobody_is_seen_below_the_threshold():
+    unsure = people(17)
+    unsure[:, 2] = 0.05
+    assert (keypoint_context(unsure) == 0).all()
+    assert torch.equal(keypoint_squares(unsure)[1], keypoint_squares(torch.zeros(17, 3))[1])
+
+
+UNITS = [keypoint_context, keypoint_squares, seen_keypoints, check_keypoints]
+
+
+@pytest.mark.parametrize("function", UNITS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (-0.5, 0.5), (0, 1.78), (-0.2, 1.2)])
+def test_normalised_coordinates_are_refused(function, dtype, low, high):
+    scaled = people(3, 17)
+    scaled[..., :2] = low + (high - low) * scaled[..., :2] / 300
+    scaled[:, 3] = torch.tensor([900.0, 900.0, 0.01])  # unseen: it tells nothing of the unit
+    scaled = scaled.to(dtype)
+    with pytest.raises(ValueError, match="as normalised ones do, but pixels are expected"):
+        function(scaled)
+    with pytest.raises(ValueError, match="as normalised ones do"):
+        function(scaled[0])
+
+
+@pytest.mark.parametrize("function", UNITS)
+@pytest.mark.parametrize(
+    "conf", [torch.linspace(0.5, 7, 17), torch.linspace(5, 99, 17), torch.full((17,), 2.0),
+             torch.linspace(-4, 3, 17)], ids=["simcc", "percent", "visibility", "logits"],
+)  # fmt: skip
+def test_confidences_that_are_no_probabilities_are_refused(function, conf):
+    scores = people(2, 17)
+    scores[..., 2] = conf
+    with pytest.raises(ValueError, match=r"confidences lie below 0 or above 1\.5 \(from .* clip"):
+        function(scores)
+
+
+def test_units_that_are_right():
+    tiny = people(17)
+    tiny[:, :2] /= 300  # a person of one pixel
+    elsewhere = tiny.clone()
+    elsewhere[:, :2] += torch.tensor([500.0, 200.0])
+    confident = people(17)
+    confident[:, 2] = 1.05  # OpenPose's exceed 1 by a little
+    damaged = people(17)
+    damaged[3, 2] = 97.0
+    together = torch.stack([tiny, people(17)])
+    broken = people(17)
+    broken[3] = torch.nan
+    nobody = torch.zeros(2, 17, 3)
+    one_place = torch.ones(17, 3)
+    for sound in (
+        elsewhere,
+        confident,
+        damaged,
+        together,
+        broken,
+        nobody,
+        one_place,
+        people(0, 17),
+    ):
+        assert unit_fault(sound) is None
+        check_keypoints(sound)
+
+
+@pytest.mark.parametrize("low", [0, -1])
+def test_normalised_coordinates_become_pixels(low):
+    pixels = people(4, 17)
+    size = torch.tensor([640.0, 480.0])
+    scaled = pixels.clone()
+    scaled[..., :2] = low + (1 - low) * pixels[..., :2] / size
+    torch.testing.assert_close(pixel_keypoints(scaled, (640, 480), low), pixels)
+    sizes = torch.stack([size, size / 2, size, 2 * size])
+    converted = pixel_keypoints(scaled, sizes, low)
+    torch.testing.assert_close(converted[1, :, :2], pixels[1, :, :2] / 2)
+    assert torch.equal(converted[..., 2], pixels[..., 2])
+    for image_size, start in (((640, 0), 0), ((640,), 0), ((640, 480), 0.5)):
+        with pytest.raises(ValueError, match="expected low 0 or -1 and image_size"):
+            pixel_keypoints(scaled, image_size, start)
+
+
+def test_contexts_inside_transforms():
+    seen = people(3, 17)
+    expected = keypoint_context(seen)
+    torch.testing.assert_close(torch.func.vmap(keypoint_context)(seen), expected)
+    compiled = torch.compile(keypoint_context, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(seen), expected)
+    assert torch.func.jacrev(keypoint_context)(seen).isfinite().all()
 
 
 def test_gradients_reach_the_pixels():

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import roma
@@ -19,6 +16,7 @@ from flowprior.metrics import (
     quantise,
     sample_diversity,
 )
+from tests.processes import run_python
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -393,4 +391,4 @@ assert torch.equal(first, again) and pred.grad.isfinite().all()
 with torch.no_grad():
     assert not pa_mpjpe(pred, target).requires_grad
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+    run_python(program)

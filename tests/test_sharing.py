@@ -3,7 +3,6 @@
 import http.server
 import json
 import os
-import subprocess
 import sys
 import threading
 import urllib.parse
@@ -17,6 +16,7 @@ import torch
 from flowprior import CheckpointError, ConditionalPosePrior, checkpoint, sharing
 from flowprior.model_card import ModelCard
 from tests.forked import in_child
+from tests.processes import run_python
 
 hub = pytest.importorskip("huggingface_hub")
 yaml = pytest.importorskip("yaml")
@@ -492,10 +492,7 @@ def reach(cache, **environment):
     environment = (
         os.environ | {"HF_HOME": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"} | environment
     )
-    done = subprocess.run(
-        [sys.executable, "-c", REACH], env=environment, capture_output=True, text=True, check=True
-    )
-    return done.stdout
+    return run_python(REACH, env=environment)
 
 
 @pytest.mark.parametrize(
@@ -576,4 +573,4 @@ def test_the_package_is_not_imported_for_folders(folder):
         f"prior.save_pretrained({str(folder)!r})\n"
         "assert 'huggingface_hub' not in sys.modules, 'imported'\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)

@@ -32,7 +32,7 @@ from pathlib import Path
 from packaging.metadata import Metadata
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("body", "examples", "docs", "dev")
+EXTRAS = ("body", "demo", "examples", "docs", "dev")
 TEST_PACKAGES = ("pytest", "hypothesis", "scipy")
 # Tests of what the wheel does not have.
 NOT_OF_THE_LIBRARY = ("examples", "docs", "tools")

@@ -23,6 +23,7 @@ from examples.data.motion import (
     parse_gender,
     z_up_to_y_up,
 )
+from examples.data.pose_forms import read_rotations, to_rotvecs
 from examples.data.report import Report
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import SMPL_24
@@ -161,8 +162,9 @@ def _read_clip(
 
     frames = _wanted(len(poses), rate, rate_hz, report)
     rotvecs = np.zeros((len(frames), SMPL_24.num_joints, 3))
-    joints = SMPL_24.num_joints if poses.shape[1] == 3 * SMPL_24.num_joints else BODY_JOINTS
-    rotvecs[:, :joints] = poses[frames, : 3 * joints].reshape(-1, joints, 3)
+    # Beyond the body, SMPL has other joints than SMPL-H and SMPL-X.
+    joints = poses.shape[1] if poses.shape[1] == SMPL_24.num_joints else BODY_JOINTS
+    rotvecs[:, :joints] = to_rotvecs(poses[frames, :joints])
     rotvecs, usable = check_rotvecs(rotvecs, frames, report)
     transl = np.zeros((len(frames), 3))
     if "trans" in content:
@@ -190,15 +192,9 @@ def _read_clip(
 
 
 def _clip_poses(path: Path, content: Mapping[str, object]) -> NDArray[np.floating]:
-    """Rotation vectors (T, 66 or more), not looked into yet."""
+    """Rotation vectors (T, J, 3) or matrices (T, J, 3, 3) of at least 22 joints."""
     if "poses" in content:
-        poses = number_array(content, "poses", (None, None), path)
-        if poses.shape[1] >= 3 * BODY_JOINTS and poses.dtype.kind == "f":
-            return poses
-        raise ValueError(
-            f"{path}: expected poses of shape (T, 156) or (T, 165) with rotation vectors (at least "
-            f"the first 66 numbers), got {poses.shape} of {poses.dtype}"
-        )
+        return read_rotations(content, "poses", path)
     if "root_orient" not in content or "pose_body" not in content:
         raise ValueError(
             f"{path}: expected the key poses, or root_orient and pose_body, "
@@ -206,7 +202,8 @@ def _clip_poses(path: Path, content: Mapping[str, object]) -> NDArray[np.floatin
         )
     root = number_array(content, "root_orient", (None, 3), path)
     body = number_array(content, "pose_body", (len(root), 3 * (BODY_JOINTS - 1)), path)
-    return np.concatenate([root, body], axis=1).astype(np.float64)
+    poses = np.concatenate([root, body], axis=1).astype(np.float64)
+    return read_rotations({"root_orient and pose_body": poses}, "root_orient and pose_body", path)
 
 
 def _frame_rate(content: Mapping[str, object], num_frames: int, report: Report) -> float | None:

@@ -18,6 +18,7 @@ from examples.data.files import npz_keys
 from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.motion import LARGEST_ANGLE
 from examples.data.report import Report
+from flowprior.keypoints import LEAST_CONF
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import BODY_25, PROHMR_19, PROHMR_44, SMPL_24
 
@@ -373,7 +374,7 @@ def sift(
     for name, having in (
         ("with a pose", kept.has_body_pose),
         ("with betas", kept.has_betas),
-        ("with 2D keypoints", (kept.keypoints_2d[..., -1] > 0).any(axis=1)),
+        ("with 2D keypoints", (kept.keypoints_2d[..., -1] > LEAST_CONF).any(axis=1)),
         ("with 3D keypoints", (kept.keypoints_3d[..., -1] > 0).any(axis=1)),
     ):
         report.facts[name] = str(np.count_nonzero(having))

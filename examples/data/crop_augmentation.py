@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from examples.data.augment import mirror_rotvecs
+from flowprior.keypoints import LEAST_CONF
 from flowprior.skeleton import PROHMR_44
 
 __all__ = [
@@ -230,7 +231,7 @@ def augment_boxes(
     """
     points, conf = without_unseen(keypoints_2d).split((2, 1), dim=-1)
     conf = conf.squeeze(-1)
-    seen = conf > 0
+    seen = conf > LEAST_CONF
     whole = seen[:, _LIMBS].any(dim=-1).all(dim=-1)
     upper = ~seen[:, _KNEES_ANKLES].any(dim=-1) & (seen[:, _UPPER].sum(-1) >= _FEWEST_UPPER)
 

@@ -1,12 +1,12 @@
 """Files of 2D keypoints: OpenPose's JSON, one per image, and COCO's, one for all.
 
-Formats: the JSON output of ``CMU-Perceptual-Computing-Lab/openpose`` with its models of 25 or of 18
-keypoints, and COCO's "keypoint detection" (cocodataset.org), both its annotations and its results.
+Formats: the JSON output of ``CMU-Perceptual-Computing-Lab/openpose`` and of programs that write the
+same, and COCO's "keypoint detection" (cocodataset.org), both its annotations and its results, which
+AlphaPose and YOLO write too; the predictions of mmpose and Ultralytics for one image or video.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.data.files import require_path
+from examples.data.keypoint_json import (
+    is_person,
+    joint_set,
+    joint_set_named,
+    number_list,
+    person_points,
+)
 from examples.data.keypoints import (
     FARTHEST_PX,
     Detections,
@@ -21,39 +28,42 @@ from examples.data.keypoints import (
     joint_places,
     keypoint_boxes,
 )
+from examples.data.limb_lengths import implausible_people
 from examples.data.report import Report
-from flowprior.skeleton import BODY_25, COCO_17, COCO_18, Skeleton
+from flowprior.file_limits import Refusal, parse_json, read_limited
+from flowprior.keypoints import ENLARGE, LEAST_CONF
+from flowprior.skeleton import BODY_25, BODY_25B, COCO_17, Skeleton
 
 __all__ = [
     "Detections",
     "inspect",
     "matches",
+    "openpose_files",
     "read_coco",
     "read_detections",
     "read_openpose",
 ]
 
-ENLARGE = 1.2
 OPENPOSE_SUFFIX = "_keypoints.json"
-OPENPOSE_KEYS = ("pose_keypoints_2d", "pose_keypoints")  # the second until version 1.2
-OPENPOSE_SETS = {3 * skeleton.num_joints: skeleton for skeleton in (BODY_25, COCO_18)}
-COCO_SETS = {3 * COCO_17.num_joints: COCO_17}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-PERSON_CATEGORY = 1
+DATA_SUFFIXES = {".npz", ".npy", ".pkl", ".pt", ".csv"}
+MOST_KEYS = 8
+IMAGE_KEYS = ("image_id", "image_name", "file_name", "imgname", "image")
 
 
 def matches(path: Path) -> bool:
     """Whether a file holds keypoints in JSON, or a folder has OpenPose's files in it."""
     if path.is_dir():
-        # One damaged file does not make it another folder.
-        return any(_openpose_content(file) for file in sorted(path.glob(f"*{OPENPOSE_SUFFIX}"))[:5])
-    if path.suffix != ".json":
-        return False
-    try:
-        content = _load(path)
-    except (OSError, ValueError):
-        return False
-    return _is_openpose(content) or _is_coco(content)
+        files = sorted(path.glob(f"*{OPENPOSE_SUFFIX}"))
+        if files:  # one damaged file does not make it another folder
+            return any(_readable(file, _is_openpose) for file in files[:5])
+        # Other names are OpenPose's only if nothing else is in the folder.
+        children = sorted(path.iterdir())
+        if any(child.suffix in DATA_SUFFIXES for child in children):
+            return False
+        files = [child for child in children if child.suffix == ".json"][:5]
+        return bool(files) and all(_readable(file, _is_openpose) for file in files)
+    return path.suffix == ".json" and _readable(path, lambda c: _is_openpose(c) or _is_coco(c))
 
 
 def inspect(path: Path, images: Path | None = None) -> Report:
@@ -74,7 +84,10 @@ def inspect(path: Path, images: Path | None = None) -> Report:
 
 
 def read_detections(
-    path: Path | str, images: Path | str | None = None, min_conf: float = 0.0
+    path: Path | str,
+    images: Path | str | None = None,
+    min_conf: float = LEAST_CONF,
+    skeleton: Skeleton | str | None = None,
 ) -> tuple[Detections, Report]:
     """Read people of either format.
 
@@ -82,47 +95,59 @@ def read_detections(
         path: As for `read_openpose` or `read_coco`; which, the file says.
         images: As there.
         min_conf: As there.
+        skeleton: As there.
 
     Returns:
         The usable people; and what was found.
 
     Raises:
         FileNotFoundError: There is nothing at ``path``, or no folder ``images``.
-        ValueError: It is of neither format.
+        ValueError: It is of neither format, or the keypoints are in other units than pixels and
+            probabilities.
     """
     path = require_path(path)
-    if path.is_file() and _is_coco(content := _load(path)):
-        return _coco(path, content, images, min_conf, "keypoints")
-    return read_openpose(path, images, min_conf)
+    known = joint_set_named(skeleton)
+    if path.is_file() and not _is_openpose(content := _load(path)):
+        return _coco(path, content, images, min_conf, "keypoints", known)
+    return read_openpose(path, images, min_conf, known)
 
 
 def read_openpose(
-    path: Path | str, images: Path | str | None = None, min_conf: float = 0.0
+    path: Path | str,
+    images: Path | str | None = None,
+    min_conf: float = LEAST_CONF,
+    skeleton: Skeleton | str | None = None,
 ) -> tuple[Detections, Report]:
     """Read OpenPose's detections.
 
     Args:
-        path: A file ``<stem>_keypoints.json``; or a folder of them, or one with them in
-            ``keypoints``. In a folder, a file that cannot be read is left out as one person.
+        path: A JSON file, by OpenPose named ``<stem>_keypoints.json``; or a folder of them, or one
+            with them in ``keypoints``. If no name ends like that, all JSON files of the folder are
+            read. In a folder, a file that cannot be read is left out as one person.
         images: The folder with ``<stem>.jpg`` or the like; if None, they are looked for beside the
             files and in a folder ``images`` there or one above. Where images are found, people of
             those that are missing are left out.
         min_conf: Boxes are around keypoints of more than this confidence; a person needs two.
+        skeleton: The joint set, or its name; by default the number of keypoints decides: 25 are
+            BODY-25, 18 COCO-18, the first 17 of 17, 26, 133 and 136 COCO-17. The 25 of OpenPose's
+            BODY_25B are in another order: give "BODY-25B".
 
     Returns:
         The usable people by the names of the files, all of one joint set, that of the first; and
-        what was found.
+        what was found, with a warning if the limbs of most are implausible.
 
     Raises:
         FileNotFoundError: There is nothing at ``path``, no such file in the folder, or no folder
             ``images``.
-        ValueError: The file is none of OpenPose's, or no file in the folder is.
+        ValueError: The file is none of OpenPose's, or no file in the folder is; there is no such
+            joint set; or the keypoints are in other units than pixels and probabilities.
     """
     path = require_path(path)
-    files = _openpose_files(path) if path.is_dir() else [path]
+    files = openpose_files(path) if path.is_dir() else [path]
     if not files:
-        raise FileNotFoundError(f"no file *{OPENPOSE_SUFFIX} in the folder {path}")
-    people = _People(Report(str(path), "OpenPose detections", unit="person"))
+        raise FileNotFoundError(f"no file *{OPENPOSE_SUFFIX} or other JSON in the folder {path}")
+    report = Report(str(path), "OpenPose detections", unit="person")
+    people = _People(report, joint_set_named(skeleton))
     found = {_stem(file): file for file in files}
     image_dir, by_stem = _find_images(images, path, found)
     faults: list[ValueError] = []
@@ -143,8 +168,8 @@ def read_openpose(
             if image_dir is not None and stem not in by_stem:
                 people.leave_out("missing image", place)
                 continue
-            numbers = next((entry[key] for key in OPENPOSE_KEYS if key in entry), None)
-            people.add(by_stem.get(stem, stem), number, _numbers(numbers), OPENPOSE_SETS, place)
+            names = entry.get("names") if isinstance(entry, dict) else None
+            people.add(by_stem.get(stem, stem), number, entry, place, names)
     if len(faults) == len(files):
         raise faults[0]
     unused = len(by_stem.keys() - found.keys())
@@ -160,39 +185,40 @@ def read_openpose(
 def read_coco(
     path: Path | str,
     images: Path | str | None = None,
-    min_conf: float = 0.0,
+    min_conf: float = LEAST_CONF,
     boxes: str = "keypoints",
+    skeleton: Skeleton | str | None = None,
 ) -> tuple[Detections, Report]:
     """Read COCO's keypoints, annotated or detected.
 
     Annotations have a visibility, 0 for a keypoint that is not labelled, 1 for one that is hidden,
-    2 for one that is seen; of the last two the confidence is 1. Results have scores.
+    2 for one that is seen; of the last two the confidence is 1. Results have scores. Keypoints of
+    other joint sets are mapped to COCO's by the names in ``categories``.
 
     Args:
-        path: A JSON file: an object with ``images`` and ``annotations``, or a list of results.
+        path: A JSON file: an object with ``images`` and ``annotations``, or a list of results; also
+            the predictions of mmpose and Ultralytics, which name no image.
         images: The folder of the images; if given, people of those that are missing are left out.
         min_conf: Boxes are around keypoints of more than this confidence; a person needs two.
         boxes: ``"keypoints"``, or ``"bbox"`` for the boxes of the file, made square and as much
             larger.
+        skeleton: As for `read_openpose`; by default the names of the keypoints in the file decide,
+            else their number.
 
     Returns:
         The usable people in the order of the file; and what was found. Images of results are named
-        as COCO names them, ``000000000139.jpg``, unless they have names instead of numbers.
+        as COCO names them, ``000000000139.jpg``, unless they have names instead of numbers; those
+        of files that name none as the file itself.
 
     Raises:
         FileNotFoundError: There is no such file, or no folder ``images``.
-        ValueError: It is of another form, or ``boxes`` is neither.
+        ValueError: It is of another form, ``boxes`` is neither, there is no such joint set, or the
+            keypoints are in other units than pixels and probabilities.
     """
     path = require_path(path)
     if boxes not in ("keypoints", "bbox"):
         raise ValueError(f'boxes must be "keypoints" or "bbox", got {boxes!r}')
-    content = _load(path)
-    if not _is_coco(content):
-        raise ValueError(
-            f"{path}: expected an object with images and annotations that have keypoints, or a "
-            f"list of results that have, found {_described(content)}"
-        )
-    return _coco(path, content, images, min_conf, boxes)
+    return _coco(path, _load(path), images, min_conf, boxes, joint_set_named(skeleton))
 
 
 @dataclass
@@ -200,11 +226,13 @@ class _People:
     """People as they are found, one after the other.
 
     Args:
-        report: What is told of those left out.
+        report: Lists those left out.
+        given: The joint set that the user gave.
         skeleton: The joint set of the first.
     """
 
     report: Report
+    given: Skeleton | None = None
     skeleton: Skeleton | None = None
     names: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
@@ -221,26 +249,41 @@ class _People:
         self,
         image: str,
         number: int,
-        values: NDArray[np.float64] | None,
-        sets: dict[int, Skeleton],
+        entry: object,
         place: str,
-        bbox: object = None,
+        names: object = None,
+        visibility: bool = False,
     ) -> None:
-        """Add someone, if the values are there and as many as one of the joint sets has."""
-        if values is None or len(values) not in sets:
-            expected = " or ".join(map(str, sets))
-            self.leave_out(f"keypoints that are not {expected} numbers", place)
+        """Add a person of a file, unless the keypoints cannot be read or are of another set.
+
+        Args:
+            image: Name of the image.
+            number: The person's among those of the image.
+            entry: The person's object in the file.
+            place: What the report calls the person.
+            names: Names of the keypoints, if the file has them.
+            visibility: Whether the third number is COCO's visibility.
+        """
+        listed = names if isinstance(names, list) and names else None
+        try:
+            points = person_points(entry, listed)
+            skeleton, points = joint_set(points, listed, self.given)
+        except ValueError as error:
+            self.leave_out(str(error), place)
             return
-        skeleton = sets[len(values)]
         self.skeleton = self.skeleton or skeleton
         if skeleton is not self.skeleton:
             self.leave_out(f"{skeleton.name} among {self.skeleton.name}", place)
             return
+        points = points.copy()
+        flags = points[:, 2]
+        if visibility or np.isin(flags, (0, 1, 2)).all():
+            flags[flags == 2] = 1  # seen and hidden keypoints are labelled alike
         self.report.rows += 1
         self.names.append(image)
         self.numbers.append(number)
-        self.keypoints.append(values.reshape(-1, 3))
-        self.bboxes.append(bbox)
+        self.keypoints.append(points)
+        self.bboxes.append(entry.get("bbox") if isinstance(entry, dict) else None)
         self.places.append(place)
 
     def detections(
@@ -259,6 +302,7 @@ class _People:
         self.report.leave_out(f"no keypoint of confidence above {min_conf:g}", places[~seen])
         self.report.leave_out("box without extent", places[seen & ~usable])
         self.report.kept = int(usable.sum())
+        self._warn_of_limbs(keypoints, skeleton)
         self.report.facts["keypoints"] = skeleton.name
         everybody = Detections(
             np.array(self.names, np.str_),
@@ -271,54 +315,83 @@ class _People:
         )
         return everybody[usable], self.report
 
+    def _warn_of_limbs(self, keypoints: NDArray[np.float32], skeleton: Skeleton) -> None:
+        """Warn if most people are hardly in the order of their joint set."""
+        implausible, told = implausible_people(keypoints, skeleton)
+        if 2 * implausible.sum() <= told.sum():
+            return
+        reason = f"limbs implausible for {skeleton.name}: are the keypoints in another order?"
+        if skeleton is BODY_25:
+            other, _ = implausible_people(keypoints, BODY_25B)
+            if 2 * other.sum() < told.sum():
+                reason += ' They fit BODY-25B, which skeleton="BODY-25B" reads'
+        self.report.warn(reason, np.array(self.places, object)[implausible])
+
 
 def _load(path: Path) -> object:
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON, or damaged ({error!s:.200})") from error
+        return parse_json(read_limited(path))
+    except Refusal as refusal:
+        raise ValueError(f"{path}: {refusal}") from refusal
 
 
 def _described(content: object) -> str:
+    """What the content of a JSON file is, for error messages."""
     if isinstance(content, dict):
-        return f"an object with {', '.join(sorted(content)) or 'nothing'}"
+        return f"an object with {_named(content)}"
     if isinstance(content, list):
-        return f"a list of {len(content)}"
+        first = content[0] if content else None
+        inside = f" objects with {_named(first)}" if isinstance(first, dict) else ""
+        return f"a list of {len(content)}{inside}"
     return type(content).__name__
 
 
-def _numbers(value: object) -> NDArray[np.float64] | None:
-    """A list as an array, if all of it is numbers."""
-    if not isinstance(value, list) or any(
-        isinstance(entry, bool) or not isinstance(entry, int | float) for entry in value
-    ):
-        return None
+def _named(content: dict[str, object]) -> str:
+    """The keys of an object, those of them that fit on a line."""
+    keys = [f"{key:.40}" for key in sorted(content)]
+    more = ", ..." if len(keys) > MOST_KEYS else ""
+    return (", ".join(keys[:MOST_KEYS]) or "nothing") + more
+
+
+def _readable(file: Path, check: Callable[[object], bool]) -> bool:
+    """Whether a file is JSON and its content passes a check."""
     try:
-        return np.array(value, np.float64)
-    except OverflowError:  # JSON's integers are of any length
-        return None
-
-
-def _is_openpose(content: object) -> bool:
-    return isinstance(content, dict) and isinstance(content.get("people"), list)
-
-
-def _openpose_content(file: Path) -> bool:
-    try:
-        return _is_openpose(_load(file))
+        return check(_load(file))
     except (OSError, ValueError):
         return False
 
 
-def _openpose_files(folder: Path) -> list[Path]:
-    return next(
-        (
-            files
-            for place in (folder, folder / "keypoints")
-            if (files := sorted(place.glob(f"*{OPENPOSE_SUFFIX}")))
-        ),
-        [],
+def _is_openpose(content: object) -> bool:
+    return _openpose_entries(content) is not None
+
+
+def _openpose_entries(content: object) -> list[object] | None:
+    """The people of a file of OpenPose, or of its predecessor rtpose; None if it is neither."""
+    if not isinstance(content, dict):
+        return None
+    for key in ("people", "bodies"):
+        if key in content:
+            people = content[key]
+            return [] if people is None else people if isinstance(people, list) else None
+    return None
+
+
+def openpose_files(folder: Path) -> list[Path]:
+    """OpenPose's files in a folder or in ``keypoints`` there.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The files ``*_keypoints.json``, or all JSON files where no name ends like that, sorted.
+    """
+    places = (folder, folder / "keypoints")
+    found = (
+        sorted(place.glob(f"*{suffix}"))
+        for suffix in (OPENPOSE_SUFFIX, ".json")
+        for place in places
     )
+    return next((files for files in found if files), [])
 
 
 def _stem(file: Path) -> str:
@@ -326,11 +399,12 @@ def _stem(file: Path) -> str:
     return file.name.removesuffix(".json").removesuffix("_keypoints")
 
 
-def _openpose_people(file: Path) -> list[dict[str, object]]:
+def _openpose_people(file: Path) -> list[object]:
     content = _load(file)
-    if not isinstance(content, dict) or not isinstance(content.get("people"), list):
+    people = _openpose_entries(content)
+    if people is None:
         raise ValueError(f"{file}: expected an object with people, found {_described(content)}")
-    return [entry if isinstance(entry, dict) else {} for entry in content["people"]]
+    return people
 
 
 def _find_images(
@@ -362,9 +436,26 @@ def _image_names(folder: Path) -> dict[str, str]:
 
 
 def _is_coco(content: object) -> bool:
-    entries = content
+    return _coco_kind(content) is not None
+
+
+def _coco_kind(content: object) -> str | None:
+    """What `_coco` reads a file as, for people; None if it is no such file."""
     if isinstance(content, dict):
+        if isinstance(content.get("instance_info"), list):
+            return "mmpose predictions"
         entries = content.get("annotations") if isinstance(content.get("images"), list) else None
+        if entries == [] and content["images"]:
+            return "COCO keypoint annotations"
+        return "COCO keypoint annotations" if _with_keypoints(entries) else None
+    if not isinstance(content, list):
+        return None
+    if any(isinstance(entry, dict) and "instances" in entry for entry in content[:100]):
+        return "mmpose predictions"
+    return "COCO keypoint results" if _with_keypoints(content) else None
+
+
+def _with_keypoints(entries: object) -> bool:
     # An empty list says nothing; the first entry may be damaged.
     return isinstance(entries, list) and any(
         isinstance(entry, dict) and "keypoints" in entry for entry in entries[:100]
@@ -372,44 +463,80 @@ def _is_coco(content: object) -> bool:
 
 
 def _coco(
-    path: Path, content: object, images: Path | str | None, min_conf: float, boxes: str
+    path: Path,
+    content: object,
+    images: Path | str | None,
+    min_conf: float,
+    boxes: str,
+    skeleton: Skeleton | None,
 ) -> tuple[Detections, Report]:
+    kind = _coco_kind(content)
+    if kind is None:
+        raise ValueError(
+            f"{path}: expected OpenPose's object with people, an object with images and "
+            "annotations that have keypoints, or a list of results that have, found "
+            f"{_described(content)}"
+        )
     image_dir = None if images is None else _image_folder(images)
-    annotated = isinstance(content, dict)
-    kind = "COCO keypoint annotations" if annotated else "COCO keypoint results"
-    people = _People(Report(str(path), kind, unit="person"))
-    listed = _coco_names(content["images"]) if isinstance(content, dict) else {}
-    entries = content["annotations"] if isinstance(content, dict) else content
-    assert isinstance(entries, list)
+    by_stem = {} if image_dir is None else _image_names(image_dir)
+    people = _People(Report(str(path), kind, unit="person"), skeleton)
+    annotated = kind == "COCO keypoint annotations"
+    listed = _coco_names(content["images"]) if annotated and isinstance(content, dict) else {}
+    entries = list(_coco_entries(content, _stem(path)))
+    categories = _Categories.of(content, [entry for _, _, entry in entries])
     in_image: Counter[str] = Counter()
-    for row, entry in enumerate(entries):
-        place = f"entry {row}"
-        image = _coco_image(entry, listed, annotated)
+    for place, default, entry in entries:
+        image = _coco_image(entry, listed, annotated, default)
         if not isinstance(entry, dict) or image is None:
             people.leave_out("entry without an image that is known", place)
             continue
         number = in_image[image]
         in_image[image] += 1
-        fault = _coco_fault(entry)
-        if fault is None and image_dir is not None and not (image_dir / image).is_file():
-            fault = "missing image"
+        fault = categories.fault(entry) or _coco_fault(entry)
+        if image_dir is not None and fault is None:
+            there = _coco_file(image, entry, image_dir, by_stem)
+            fault, image = (None, there) if there else ("missing image", image)
         if fault is not None:
             people.leave_out(fault, place)
             continue
-        values = _numbers(entry.get("keypoints"))
-        if values is not None:
-            values[2::3][values[2::3] == 2] = 1  # seen and hidden keypoints are labelled alike
-        people.add(image, number, values, COCO_SETS, place, entry.get("bbox"))
+        people.add(image, number, entry, place, categories.joint_names(entry), annotated)
     people.report.facts["images"] = f"{len(in_image)} with people"
     if annotated:
         people.report.facts["images"] += f", {len(listed)} listed"
     return people.detections(COCO_17, image_dir, min_conf, boxes)
 
 
-def _coco_names(images: list[object]) -> dict[object, str]:
-    """File names by number."""
+def _coco_entries(content: object, stem: str) -> Iterator[tuple[str, str | None, object]]:
+    """Place, image where the entry has none, and entry of each person of a file."""
+    if isinstance(content, dict):
+        entries = content.get("instance_info", content.get("annotations"))
+    else:
+        entries = content
+    assert isinstance(entries, list)
+    # A file that names no image at all is of one image or video, whose name it has.
+    named = any(
+        isinstance(entry, dict) and any(key in entry for key in IMAGE_KEYS) for entry in entries
+    )
+    default = None if named else stem
+    for row, entry in enumerate(entries):
+        instances = entry.get("instances") if isinstance(entry, dict) else None
+        if instances is None:
+            yield f"entry {row}", default, entry
+            continue
+        frame = entry.get("frame_id", row)
+        image = stem if len(entries) == 1 else f"{stem}_{frame:06d}" if _whole(frame) else None
+        for number, instance in enumerate(instances if isinstance(instances, list) else [None]):
+            yield f"entry {row}, instance {number}", image, instance
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _coco_names(images: list[object]) -> dict[str, str]:
+    """File names by number, written as text: files have 1 and "1" for the same image."""
     return {
-        entry["id"]: str(entry["file_name"])
+        str(entry["id"]): str(entry["file_name"])
         for entry in images
         if isinstance(entry, dict)
         and isinstance(entry.get("id"), int | str)
@@ -417,19 +544,87 @@ def _coco_names(images: list[object]) -> dict[object, str]:
     }
 
 
-def _coco_image(entry: object, listed: dict[object, str], annotated: bool) -> str | None:
+def _coco_image(
+    entry: object, listed: dict[str, str], annotated: bool, default: str | None
+) -> str | None:
     """Name of the image that an entry is in; None if that is unknown."""
-    number = entry.get("image_id") if isinstance(entry, dict) else None
-    if not isinstance(number, int | str):
+    if not isinstance(entry, dict):
+        return None
+    image = next((entry[key] for key in IMAGE_KEYS if entry.get(key) is not None), default)
+    if isinstance(image, bool) or not isinstance(image, int | str):
         return None
     if annotated:
-        return listed.get(number)
-    return f"{number:012d}.jpg" if isinstance(number, int) else number
+        return listed.get(str(image))
+    return f"{image:012d}.jpg" if isinstance(image, int) else image
+
+
+def _coco_file(
+    image: str, entry: dict[str, object], folder: Path, by_stem: dict[str, str]
+) -> str | None:
+    """Name of the file of an image in a folder: as listed, or one of that stem."""
+    if (folder / image).is_file():
+        return image
+    number = entry.get("image_id")
+    return by_stem.get(image) or (by_stem.get(str(number)) if _whole(number) else None)
+
+
+@dataclass(frozen=True)
+class _Categories:
+    """The categories of a file.
+
+    Args:
+        listed: By number, where the file lists them.
+        person: The number of people where it does not: 1 as in COCO, 0 where some entry has it, as
+            YOLO counts.
+        names: Names of the keypoints of all.
+    """
+
+    listed: dict[str, dict[str, object]]
+    person: int
+    names: object
+
+    @staticmethod
+    def of(content: object, entries: list[object]) -> "_Categories":
+        """The categories of a file with these entries."""
+        given = content.get("categories") if isinstance(content, dict) else None
+        listed = {
+            str(category["id"]): category
+            for category in (given if isinstance(given, list) else [])
+            if isinstance(category, dict) and "id" in category
+        }
+        meta = content.get("meta_info") if isinstance(content, dict) else None
+        by_number = meta.get("keypoint_id2name") if isinstance(meta, dict) else None
+        names = list(by_number.values()) if isinstance(by_number, dict) else None
+        zero = any(_whole(n := _category(entry)) and n == 0 for entry in entries)
+        return _Categories(listed, 0 if zero else 1, names)
+
+    def fault(self, entry: dict[str, object]) -> str | None:
+        """Why an entry is not a person; None if it is."""
+        number = _category(entry)
+        if number is None:
+            return None
+        category = self.listed.get(str(number), {})
+        if not category and isinstance(entry.get("name"), str):  # Ultralytics
+            category = {"name": entry["name"]}
+        if category.get("name") is None:
+            return None if str(number) == str(self.person) else "not a person"
+        return None if is_person(category) else f"not a person but {category['name']!s:.40}"
+
+    def joint_names(self, entry: dict[str, object]) -> object:
+        """Names of the keypoints of an entry, as the file has them."""
+        number = _category(entry)
+        if number is None and len(self.listed) == 1:
+            (category,) = self.listed.values()
+        else:
+            category = self.listed.get(str(number), {})
+        return category.get("keypoints", self.names)
+
+
+def _category(entry: object) -> object:
+    return entry.get("category_id", entry.get("class")) if isinstance(entry, dict) else None
 
 
 def _coco_fault(entry: dict[str, object]) -> str | None:
-    if entry.get("category_id", PERSON_CATEGORY) != PERSON_CATEGORY:
-        return "not a person"
     if entry.get("iscrowd"):
         return "crowd"
     if entry.get("num_keypoints") == 0:
@@ -441,7 +636,7 @@ def _square(boxes: list[object]) -> tuple[NDArray[np.float32], NDArray[np.float3
     """Centres and enlarged sides of COCO's boxes (x, y, width, height); zero where it is none."""
     corners = np.zeros((len(boxes), 4))
     for row, box in enumerate(boxes):
-        values = _numbers(box)
+        values = number_list(box)
         if values is not None and values.shape == (4,) and (np.abs(values) < FARTHEST_PX).all():
             corners[row] = values
     center = corners[:, :2] + corners[:, 2:] / 2

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowprior.file_limits import require_regular
+
 __all__ = ["npz_keys", "number_array", "numbered", "require_path"]
 
 
 def npz_keys(path: Path) -> frozenset[str]:
     """Names of the arrays of an ``.npz`` file, without reading them; none if it is no such file."""
     try:
+        require_regular(path)
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):

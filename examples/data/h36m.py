@@ -24,6 +24,7 @@ from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.lifting_pairs import LiftingPairs, join_pairs
 from examples.data.motion import FARTHEST_M, frames_at_rate
 from examples.data.report import Report
+from flowprior.keypoints import LEAST_CONF
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import COCO_17, H36M_17, H36M_32, MPII_16, Skeleton, mapping
 
@@ -395,7 +396,7 @@ class _Detections:
             image = np.concatenate([image, np.ones_like(image[..., :1])], axis=-1)
         places = [f"{place}, {frame}" for frame in numbered("frame", frames)]
         cleaned = clean_keypoints(image, joint_places(places, self.skeleton), report)
-        seen = (cleaned[..., 2] > 0).any(axis=1)
+        seen = (cleaned[..., 2] > LEAST_CONF).any(axis=1)
         self._leave_out("no 2D keypoint", place, frames[~seen], report)
         return cleaned[seen], frames[seen]
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from examples.data.files import require_path
+from examples.data.focal_lengths import check_focal
 
 __all__ = ["CAMERAS", "METADATA_FILE", "SUBJECTS", "H36mCamera", "read_h36m_cameras"]
 
@@ -104,7 +105,7 @@ def read_h36m_cameras(path: Path | str) -> Mapping[tuple[str, str], H36mCamera]:
 
     Raises:
         FileNotFoundError: There is no such file; the message says where it comes from.
-        ValueError: It is no XML, or has no calibration of that form.
+        ValueError: It is no XML, or has no calibration of that form, in pixels.
     """
     path = Path(path)
     path = path / METADATA_FILE if path.is_dir() else path
@@ -118,6 +119,7 @@ def read_h36m_cameras(path: Path | str) -> Mapping[tuple[str, str], H36mCamera]:
     for index, name in enumerate(CAMERAS):
         first = OUTSIDE * NUM_SUBJECTS * len(CAMERAS) + INSIDE * index
         lens = numbers[first : first + INSIDE]
+        check_focal(lens[:2], max(IMAGE_PX[name]), source=f"{path}, focal length of {name}")
         for subject in SUBJECTS:
             row = NUM_SUBJECTS * index + int(subject[1:]) - 1
             placed = numbers[OUTSIDE * row : OUTSIDE * (row + 1)]

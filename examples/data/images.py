@@ -10,6 +10,7 @@ image everything is black.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,11 +20,14 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from examples.data.annotations import Annotations, image_root
 from examples.data.crops import Labels, Regions
+from flowprior.file_kind import not_the_file
+from flowprior.file_limits import Refusal, require_pixels, require_regular
 
 __all__ = [
     "REGION_PX",
@@ -349,8 +353,10 @@ def decode(path: Path, *, oriented: bool = False) -> Pixels:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is no image, damaged or cut short.
+        ValueError: It is no image, damaged, cut short, or larger than
+            `flowprior.file_limits.MAX_PIXELS`.
     """
+    _check_size(path)
     # From memory OpenCV refuses a JPEG file that was cut short. From disk it fills in grey.
     content = np.fromfile(path, np.uint8)
     flags = cv2.IMREAD_COLOR if oriented else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -361,6 +367,35 @@ def decode(path: Path, *, oriented: bool = False) -> Pixels:
     if image is None:
         raise ValueError(f"{path}: no image, or a damaged one, of {content.size} bytes")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _check_size(path: Path) -> None:
+    """Read an image's size and check it before the image is decoded."""
+    size = require_regular(path)
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own limit is lower.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                width, height = image.size
+        require_pixels(width, height, size)
+    except Refusal as refusal:
+        raise ValueError(f"{path} {refusal}") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is an image of too many pixels ({error})") from error
+    except UnidentifiedImageError as error:
+        found = not_the_file(path)
+        more = f": it {found}" if found and "image" not in found else ""
+        raise ValueError(f"{path}: no image, or a damaged one, of {size} bytes{more}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ValueError(
+            f"{path}: no image, or a damaged one, of {size} bytes ({error})"
+        ) from error
+    # On damaged headers, Pillow raises almost anything.
+    except Exception as error:
+        raise ValueError(f"{path} is a damaged image ({type(error).__name__}: {error})") from error
 
 
 def _cut(

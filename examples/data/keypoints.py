@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from examples.data.motion import FARTHEST_M
 from examples.data.report import Report
+from flowprior.keypoints import ENLARGE, LARGEST_CONF, LEAST_CONF, unit_fault
 from flowprior.skeleton import PROHMR_44, Skeleton, shared_joints
 
 __all__ = [
     "FARTHEST_PX",
-    "LARGEST_CONF",
     "Detections",
     "clean_keypoints",
     "joint_places",
@@ -24,9 +25,6 @@ __all__ = [
 
 FARTHEST_PX = 1e5
 """Largest coordinate of a keypoint; what lies farther out is damage."""
-
-LARGEST_CONF = 1.5
-"""Largest confidence of a keypoint; OpenPose's exceed 1 by a little."""
 
 Rows = slice | Sequence[int] | NDArray[np.bool_] | NDArray[np.integer]
 
@@ -114,8 +112,15 @@ def clean_keypoints(
 
     Returns:
         Float32, shaped like ``keypoints``, finite, with zeros for those that are not used.
+
+    Raises:
+        ValueError: All 2D keypoints are normalised, or the confidences are not probabilities, see
+            `flowprior.keypoints.unit_fault`.
     """
     values = keypoints.astype(np.float64)
+    fault_of_all = unit_fault(torch.from_numpy(values)) if kind == "2D" else None
+    if fault_of_all is not None:
+        raise ValueError(f"{report.source}: 2D keypoints are in other units: {fault_of_all}")
     conf = values[..., -1]
     finite = np.asarray(np.isfinite(values).all(axis=-1))
     annotated = conf != 0  # also where it is NaN
@@ -155,7 +160,7 @@ def joint_places(places: Sequence[str], skeleton: Skeleton) -> Callable[[int, in
 
 
 def keypoint_boxes(
-    keypoints: NDArray[np.float32], enlarge: float = 1.2, min_conf: float = 0.0
+    keypoints: NDArray[np.float32], enlarge: float = ENLARGE, min_conf: float = LEAST_CONF
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Square boxes around people.
 

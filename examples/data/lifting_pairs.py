@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from examples.data.cameras import Views
 from examples.data.files import number_array
+from flowprior.keypoints import LEAST_CONF
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import H36M_17, Skeleton, mapping, shared_joints
 
@@ -91,7 +92,7 @@ class LiftingPairs:
         return Views(
             torch.from_numpy(joints),
             torch.from_numpy(keypoints[..., :2].copy()),
-            torch.from_numpy(keypoints[..., 2] > 0),
+            torch.from_numpy(keypoints[..., 2] > LEAST_CONF),
         )
 
 
@@ -161,7 +162,7 @@ class LiftingStats:
                 f"expected keypoints of shape (..., {len(self.mean)}, 3), got {keypoints_2d.shape}"
             )
         standard = (keypoints_2d[..., :2] - self.mean) / self.std
-        return np.where(keypoints_2d[..., 2:] > 0, standard, np.float32(0))
+        return np.where(keypoints_2d[..., 2:] > LEAST_CONF, standard, np.float32(0))
 
     def save(self, path: Path | str) -> None:
         """Write a file as ProHMR's ``h36m_train_mean_stats.npz``: arrays ``mean`` and ``std``."""
@@ -189,7 +190,7 @@ def fit_stats(keypoints_2d: NDArray[np.floating], skeleton: Skeleton) -> Lifting
         raise ValueError(
             f"expected keypoints of shape (N, {skeleton.num_joints}, 3), got {keypoints_2d.shape}"
         )
-    seen = keypoints_2d[..., 2:] > 0
+    seen = keypoints_2d[..., 2:] > LEAST_CONF
     count = seen.sum(axis=0)
     total = np.where(seen, keypoints_2d[..., :2], 0).sum(axis=0, dtype=np.float64)
     mean = total / np.maximum(count, 1)

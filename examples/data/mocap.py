@@ -22,6 +22,7 @@ from examples.data.motion import (
     Motion,
     check_rotvecs,
 )
+from examples.data.pose_forms import read_rotations, to_rotvecs
 from examples.data.report import Report
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import H36M_17, SMPL_24
@@ -84,6 +85,8 @@ def read_motion(path: Path | str, rate_hz: float | None = None) -> tuple[list[Mo
     keys = npz_keys(path)
     if keys >= set(SPLIT_KEYS):
         poses, report = read_split_poses(path)
+        if poses.rotvecs is None:
+            raise ValueError(f"{path}: expected poses (N, 72), got a file with joints only")
         return poses.motions(), report
     if _is_prohmr(keys):
         motion, report = read_prohmr_mocap(path)
@@ -112,11 +115,11 @@ def read_prohmr_mocap(path: Path | str) -> tuple[Motion, Report]:
     """
     path = Path(path)
     content = read_npz(path, ("body_pose", "betas"))
-    poses = number_array(content, "body_pose", (None, 3 * SMPL_24.num_joints), path)
+    poses = read_rotations(content, "body_pose", path, joints=(SMPL_24.num_joints,))
     betas = number_array(content, "betas", (len(poses), None), path)
     report = Report(str(path), "ProHMR motion capture", unit="pose", rows=len(poses))
     rows = np.arange(len(poses))
-    rotvecs = poses.reshape(-1, SMPL_24.num_joints, 3).astype(np.float64)
+    rotvecs = to_rotvecs(poses)
     rotvecs[:, 0] = 0
     rotvecs, usable = check_rotvecs(rotvecs, rows, report)
     lost = usable & ~(np.abs(betas) < LARGEST_BETA).all(axis=1)
@@ -259,9 +262,9 @@ def read_split_poses(path: Path | str) -> tuple[SplitPoses, Report]:
     usable &= ~unassigned
     rotvecs = None
     if "poses" in content:
-        poses = number_array(content, "poses", (rows, 3 * SMPL_24.num_joints), path)
+        poses = read_rotations(content, "poses", path, rows=rows, joints=(SMPL_24.num_joints,))
         kept = np.flatnonzero(usable)
-        checked, sound = check_rotvecs(poses[kept].reshape(-1, SMPL_24.num_joints, 3), kept, report)
+        checked, sound = check_rotvecs(to_rotvecs(poses[kept]), kept, report)
         usable[kept[~sound]] = False
         rotvecs = checked[sound].astype(np.float32)
     report.kept = int(usable.sum())

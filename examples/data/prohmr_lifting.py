@@ -13,6 +13,7 @@ from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.lifting_pairs import LiftingPairs
 from examples.data.motion import FARTHEST_M
 from examples.data.report import Report
+from flowprior.keypoints import LEAST_CONF
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import PROHMR_19, PROHMR_LIFTING_2D, mapping
 
@@ -78,7 +79,7 @@ def read_prohmr_lifting(path: Path | str) -> tuple[LiftingPairs, Report]:
     kept = np.flatnonzero(usable)
     place = joint_places(numbered("view", kept), PROHMR_LIFTING_2D)
     image = clean_keypoints(in_image[kept][:, joints], place, report)
-    seen = (image[..., 2] > 0).any(axis=1)
+    seen = (image[..., 2] > LEAST_CONF).any(axis=1)
     report.leave_out("no 2D keypoint", numbered("view", kept[~seen]))
     image, kept = image[seen], kept[seen]
     report.kept = len(kept)

@@ -30,6 +30,8 @@ from examples.data import (
 from examples.data.datasets import DATASETS, DatasetInfo
 from examples.data.files import npz_keys
 from examples.data.report import Report
+from flowprior.file_kind import not_the_file
+from flowprior.file_limits import require_regular
 from flowprior.numpy_file import read_npz, read_pickle
 
 __all__ = ["READERS", "Reader", "Survey", "find_reader", "survey"]
@@ -184,6 +186,7 @@ def _described(path: Path) -> str:
     """What a file that no reader takes is; raises what is wrong with it if it is damaged."""
     if not path.exists():
         raise FileNotFoundError("no such file or folder")
+    require_regular(path)
     if path.suffix == ".npz":
         keys = npz_keys(path) or read_npz(path).keys()
         return f"an archive with the keys {', '.join(sorted(keys)) or 'none'}"
@@ -192,7 +195,9 @@ def _described(path: Path) -> str:
         if isinstance(content, dict):
             return f"a pickle with the keys {', '.join(sorted(map(str, content))) or 'none'}"
         return f"a pickled {type(content).__name__}"
-    return "a file"
+    found = not_the_file(path)
+    # It says "is ..." or "was ...".
+    return f"a file that {found}" if found else "a file"
 
 
 def _without_path(error: Exception, path: Path) -> str:

@@ -46,6 +46,7 @@ class Report:
         facts: What else people want to know, by name: "images": "images/ beside the file".
         left_out: Rows that are not used, by the reason. A row counts once, under its first fault.
         ignored: Values that are not used in rows that are, by the reason.
+        warnings: Rows that are used but look wrong, by the reason.
     """
 
     source: str
@@ -56,11 +57,12 @@ class Report:
     facts: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, Finding] = field(default_factory=dict)
     ignored: dict[str, Finding] = field(default_factory=dict)
+    warnings: dict[str, Finding] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was left out or ignored."""
-        return not self.left_out and not self.ignored
+        """Whether nothing was left out or ignored, and there is no warning."""
+        return not self.left_out and not self.ignored and not self.warnings
 
     def leave_out(self, reason: str, places: Iterable[str]) -> None:
         """Count rows that are not used; nothing is noted if there are none."""
@@ -70,6 +72,10 @@ class Report:
         """Count values that are not used; nothing is noted if there are none."""
         _add(self.ignored, reason, places)
 
+    def warn(self, reason: str, places: Iterable[str]) -> None:
+        """Count rows that are used but look wrong; nothing is noted if there are none."""
+        _add(self.warnings, reason, places)
+
     def absorb(self, other: "Report") -> None:
         """Add what another file of the same kind holds; its facts are left aside."""
         self.rows += other.rows
@@ -77,6 +83,7 @@ class Report:
         for mine, theirs in (
             (self.left_out, other.left_out),
             (self.ignored, other.ignored),
+            (self.warnings, other.warnings),
         ):
             for reason, finding in theirs.items():
                 known = mine.setdefault(reason, Finding())
@@ -94,6 +101,7 @@ class Report:
         for title, findings, unit in (
             ("left out", self.left_out, self.unit),
             ("ignored", self.ignored, "value"),
+            ("warning", self.warnings, self.unit),
         ):
             for reason, finding in findings.items():
                 where = ", ".join(finding.examples)

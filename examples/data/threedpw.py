@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from examples.data.annotations import Annotations, sift
 from examples.data.columns import Columns, FloatArray, as_array, num_entries
+from examples.data.focal_lengths import check_camera_matrix
 from examples.data.report import Report
 from flowprior import rotations
 from flowprior.numpy_file import read_pickle
@@ -238,6 +239,7 @@ def _intrinsics(path: Path, content: Mapping[str, Any], report: Report) -> Float
         raise ValueError(
             f"{path}: expected cam_intrinsics of shape (3, 3), got {matrix.dtype} of {matrix.shape}"
         )
+    check_camera_matrix(matrix, path)
     report.facts["focal length"] = f"{matrix[0, 0]:.1f} px"
     return matrix.astype(np.float32)
 

@@ -5,6 +5,8 @@ The network says (s, tx, ty): half the crop's side is 1 / s metres at the body, 
 camera, in metres.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,12 +36,13 @@ def crop_translation(camera: Tensor, *, size: float = 224, focal: float = FOCAL_
         ``transl`` (..., 3) = (tx, ty, 2 focal / (size s)), in metres.
 
     Raises:
-        ValueError: The shape is another.
+        ValueError: ``camera`` has another shape, or ``focal`` or ``size`` is not positive.
 
     References:
         ``nkolot/ProHMR``, ``prohmr/models/prohmr.py``.
     """
     camera = _precise(camera)
+    _check_pixels(focal=focal, size=size)
     depth = 2 * focal / (size * camera[..., :1] + _TINY)
     return torch.cat([camera[..., 1:], depth], dim=-1)
 
@@ -65,12 +68,13 @@ def full_frame_translation(
         ``transl`` (..., 3), in metres.
 
     Raises:
-        ValueError: The shape of ``camera`` is another.
+        ValueError: ``camera`` has another shape, or ``focal`` is not positive.
 
     References:
         ``nkolot/ProHMR``, ``prohmr/optimization/keypoint_fitting.py``.
     """
     camera = _precise(camera)
+    _check_pixels(focal=focal)
     depth = 2 * focal / (box_size[..., None] * camera[..., :1] + _TINY)
     aside = (center - img_size / 2) * depth / focal
     return torch.cat([camera[..., 1:] + aside, depth], dim=-1)
@@ -89,7 +93,11 @@ def project_to_crop(
 
     Returns:
         (..., N, 2), in sides of the crop from its middle, as the labels of crops are.
+
+    Raises:
+        ValueError: ``focal`` or ``size`` is not positive.
     """
+    _check_pixels(focal=focal, size=size)
     return focal / size * _on_plane(points, transl)
 
 
@@ -106,7 +114,11 @@ def project_to_image(
 
     Returns:
         (..., N, 2), in pixels.
+
+    Raises:
+        ValueError: ``focal`` is not positive.
     """
+    _check_pixels(focal=focal)
     return focal * _on_plane(points, transl) + img_size[..., None, :] / 2
 
 
@@ -125,3 +137,9 @@ def _precise(camera: Tensor) -> Tensor:
 def _at_least_float32(value: Tensor) -> Tensor:
     """In half precision, a depth of 45 m would be rounded to 0.25 m."""
     return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def _check_pixels(**lengths: float) -> None:
+    for name, length in lengths.items():
+        if not (math.isfinite(length) and length > 0):
+            raise ValueError(f"{name} must be a positive number of pixels, got {length}")

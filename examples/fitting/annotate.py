@@ -4,10 +4,11 @@
 
 INPUT is a shard or a folder of shards: ``.npz``, ``.parquet``, folders of OpenPose's JSON; see
 `shards`. OUTPUT becomes a folder of parquet files, one for each chunk of people, with SMPL
-parameters and the quality of every fit, and ``report.json``. A chunk's file appears whole or not at
-all, so the command can be stopped or killed at any time and started again: it goes on with what is
-missing. Ray Data spreads the chunks over the processes of this machine, or of the cluster that
-``RAY_ADDRESS`` names, which must see the same folders.
+parameters and the quality of every fit, and ``report.json``. Files are written atomically, so the
+command can be stopped or killed at any time and started again: it fits what is missing, and tries
+damaged shards again. Ray Data spreads the chunks over the processes of this machine, or of the
+cluster that ``RAY_ADDRESS`` names, which must see the same folders; with ``--workers 0`` this
+process fits all of them without Ray.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +28,31 @@ import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
-from examples.command_line import DEVICES, device_of, fail, interruptible, positive
+from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
+from examples.data.focal_lengths import check_focal
+from examples.fitting.cameras import CROP_PX
 from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder, cameras_for
 from examples.fitting.keypoint_fit import fit_people
 from examples.fitting.objective import KeypointWeights
 from examples.fitting.outputs import fits_to_arrays
 from examples.fitting.settings import overridden
 from examples.fitting.shards import Chunk, People, chunks_of, read_chunk
+from examples.whole_files import prepare_folder, whole_file, write_json, write_text
 from flowprior.body import BodyModel
 from flowprior.skeleton import BODY_25
 
 __all__ = ["Annotator", "main"]
 
 FLAT = ("global_orient", "body_pose", "betas", "transl", "principal_point_px", "joints")
-PARTIAL = ".partial"
 SETTINGS_FILE = "settings.json"
+UNREADABLE = "shard that cannot be read"
+RAY_STARTS = 10
+"""How often to start Ray, which gives its node 30 s each time."""
+RAY_WAITS = {
+    "RAY_gcs_server_port_wait_time_s": "600",
+    "RAY_worker_register_timeout_seconds": "600",
+}
+"""Limits of Ray's, in seconds, for machines where importing PyTorch takes a minute."""
 
 
 class Annotator:
@@ -100,20 +111,22 @@ class Annotator:
             }
             table = self._fit(chunk, people) if len(people.row) else None
         except ValueError as error:
-            # A shard that is damaged beyond its header costs its own people only.
+            # A damaged shard costs its own people only.
             rows = chunk.stop - chunk.start
-            report = {"rows": rows, "kept": 0, "left_out": {"shard that cannot be read": rows},
-                      "examples": {"shard that cannot be read": [str(error)]}}  # fmt: skip
+            report = {
+                "rows": rows,
+                "kept": 0,
+                "left_out": {UNREADABLE: rows} if rows else {},
+                "examples": {UNREADABLE: [str(error)]},
+                "unreadable": {chunk.shard: str(error)},
+            }
             table = None
         if table is not None:
             report["status"] = dict(Counter(table["status"].to_pylist()))
-            partial = self.output / f"{chunk.name}.parquet{PARTIAL}{os.getpid()}"
-            pq.write_table(table, partial)
-            os.replace(partial, self.output / f"{chunk.name}.parquet")
+            with whole_file(self.output / f"{chunk.name}.parquet") as partial:
+                pq.write_table(table, partial)
         # Last: with it the chunk is done.
-        partial = self.output / f"{chunk.name}.json{PARTIAL}{os.getpid()}"
-        partial.write_text(json.dumps(report))
-        os.replace(partial, self.output / f"{chunk.name}.json")
+        write_json(self.output / f"{chunk.name}.json", report)
         return report
 
     def _fit(self, chunk: Chunk, people: People) -> pa.Table:
@@ -151,10 +164,13 @@ class Annotator:
 
 
 def pending(chunks: Sequence[Chunk], output: Path) -> list[Chunk]:
-    """The chunks that are not done; leavings of a run that was killed are removed."""
-    for leaving in output.glob(f"*{PARTIAL}*"):
-        leaving.unlink()
-    return [chunk for chunk in chunks if not (output / f"{chunk.name}.json").exists()]
+    """The chunks to fit: those without a report, and those whose shard could not be read."""
+
+    def is_done(chunk: Chunk) -> bool:
+        file = output / f"{chunk.name}.json"
+        return file.exists() and "unreadable" not in json.loads(file.read_text())
+
+    return [chunk for chunk in chunks if not is_done(chunk)]
 
 
 def summarise(chunks: Sequence[Chunk], output: Path) -> dict[str, Any]:
@@ -163,11 +179,13 @@ def summarise(chunks: Sequence[Chunk], output: Path) -> dict[str, Any]:
     left_out: Counter[str] = Counter()
     status: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
+    unreadable: dict[str, str] = {}
     for chunk in chunks:
         report = json.loads((output / f"{chunk.name}.json").read_text())
         total.update(rows=report["rows"], kept=report["kept"])
         left_out.update(report["left_out"])
         status.update(report.get("status", {}))
+        unreadable.update(report.get("unreadable", {}))
         for reason, places in report["examples"].items():
             known = examples.setdefault(reason, [])
             known += places[: 3 - len(known)]
@@ -178,6 +196,7 @@ def summarise(chunks: Sequence[Chunk], output: Path) -> dict[str, Any]:
         "left_out": dict(left_out),
         "examples": examples,
         "status": dict(status),
+        "unreadable": unreadable,
     }
 
 
@@ -186,9 +205,7 @@ def check_settings(output: Path, settings: dict[str, Any]) -> None:
     file = output / SETTINGS_FILE
     text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     if not file.exists():
-        partial = output / f"{SETTINGS_FILE}{PARTIAL}{os.getpid()}"
-        partial.write_text(text)
-        os.replace(partial, file)
+        write_text(file, text)
     elif file.read_text() != text:
         raise ValueError(
             f"{output} holds fits of other settings or another input, see {file}: choose another "
@@ -200,7 +217,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.fitting.annotate", description=__doc__.splitlines()[0],
-        epilog="Exit code: 0 done, 2 bad arguments or data, 130 interrupted.",
+        epilog="Exit code: 0 done, 1 done but for shards that cannot be read, 2 bad arguments or "
+        "data, 130 interrupted.",
     )  # fmt: skip
     parser.add_argument("input", type=Path, metavar="INPUT", help="a shard, or a folder of them")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder, made if missing")
@@ -210,8 +228,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--focal", type=float, metavar="PX", help="focal length (default: 5000)")
     parser.add_argument("--chunk", type=int, default=256, metavar="N", help="people (or JSON "
                         "files) fitted and written at once")  # fmt: skip
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core "
-                        "or GPU of the cluster)")  # fmt: skip
+    parser.add_argument("--workers", type=natural, metavar="N", help="processes of Ray (default: "
+                        "one per core or GPU of the cluster); 0 to fit in this one, without "
+                        "Ray")  # fmt: skip
     parser.add_argument("--steps", type=positive, default=150, metavar="N", help="most iterations")
     parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="weights")
@@ -220,11 +239,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Fit what is missing; returns the report."""
+    if args.focal is not None:
+        check_focal(args.focal, CROP_PX, source="--focal")
     cuda = device_of(args.device).type == "cuda"
     weights = overridden(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
     chunks = chunks_of(args.input, args.chunk)
     PriorFolder(args.prior, torch.device("cpu"))  # says at once if it is missing
-    args.output.mkdir(parents=True, exist_ok=True)
+    prepare_folder(args.output)
     check_settings(
         args.output,
         {
@@ -240,33 +261,90 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     )
     left = pending(chunks, args.output)
     print(f"{len(chunks)} chunks, {len(chunks) - len(left)} done before", flush=True)
-    if left:
-        _spread(left, weights, args, cuda)
+    worker = {
+        "output": str(args.output.resolve()),
+        "prior": str(args.prior.resolve()),
+        "kind": args.kind,
+        "body": None if args.body is None else str(args.body.resolve()),
+        "weights": weights,
+        "steps": args.steps,
+        "focal": args.focal,
+        "device": "cuda" if cuda else "cpu",
+    }
+    pause = 0.1 if sys.stderr.isatty() else 10.0
+    with tqdm(total=len(left), unit="chunk", mininterval=pause, ncols=88) as bar:
+        people = 0
+        for kept in _kept(left, worker, args.workers, cuda) if left else ():
+            people += kept
+            bar.update()
+            bar.set_postfix_str(f"{people} people", refresh=False)
     report = summarise(chunks, args.output)
-    (args.output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(args.output / "report.json", report)
     return report
 
 
-def _spread(left: Sequence[Chunk], weights: KeypointWeights, args: argparse.Namespace,
-            cuda: bool) -> None:  # fmt: skip
+def _kept(
+    left: Sequence[Chunk], worker: dict[str, Any], workers: int | None, cuda: bool
+) -> Iterator[int]:
+    """Fit chunks; yields the number of fitted people of each, in any order."""
+    if workers == 0:
+        threads = torch.get_num_threads()
+        one = Annotator(**worker)
+        try:
+            for chunk in left:
+                yield int(one.annotate(chunk)["kept"])
+        finally:
+            torch.set_num_threads(threads)
+    else:
+        yield from _spread(left, worker, workers, cuda)
+
+
+def _start_ray() -> None:
+    """Connect to the cluster of ``RAY_ADDRESS``, or start Ray here, however long that takes."""
     import ray
-    import ray.data
 
     # Workers import this code from where it lies, whatever folder they start in.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    ray.init(
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        include_dashboard=False,
-        runtime_env={"env_vars": {"PYTHONPATH": path}},
-        ignore_reinit_error=True,
-    )
+    for name, seconds in RAY_WAITS.items():
+        os.environ.setdefault(name, seconds)
+    for trial in range(1, RAY_STARTS + 1):
+        try:
+            ray.init(
+                # Not the cluster that /tmp/ray names: it may be what a killed program left.
+                address=os.environ.get("RAY_ADDRESS") or "local",
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                include_dashboard=False,
+                runtime_env={"env_vars": {"PYTHONPATH": path}},
+                ignore_reinit_error=True,
+            )
+        except Exception as error:  # of several classes, Exception itself among them
+            if "timed out" not in str(error).lower():
+                raise
+            ray.shutdown()
+            if trial == RAY_STARTS:
+                raise TimeoutError(
+                    f"Ray did not start in {RAY_STARTS} attempts ({error}); --workers 0 fits "
+                    "without it"
+                ) from error
+            print("Ray is slow to start; waiting for it", file=sys.stderr)
+        else:
+            return
+
+
+def _spread(
+    left: Sequence[Chunk], worker: dict[str, Any], workers: int | None, cuda: bool
+) -> Iterator[int]:
+    import ray
+    import ray.data
+
+    _start_ray()
     try:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        workers = args.workers or max(1, int(resources.get("GPU" if cuda else "CPU", 1)))
+        workers = workers or max(1, int(resources.get("GPU" if cuda else "CPU", 1)))
         workers = min(workers, len(left))
         rows = ray.data.from_items([vars(chunk) for chunk in left], override_num_blocks=len(left))
         done = rows.map_batches(
@@ -275,24 +353,10 @@ def _spread(left: Sequence[Chunk], weights: KeypointWeights, args: argparse.Name
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=0 if cuda else 1,
             num_gpus=1 if cuda else 0,
-            fn_constructor_kwargs={
-                "output": str(args.output.resolve()),
-                "prior": str(args.prior.resolve()),
-                "kind": args.kind,
-                "body": None if args.body is None else str(args.body.resolve()),
-                "weights": weights,
-                "steps": args.steps,
-                "focal": args.focal,
-                "device": "cuda" if cuda else "cpu",
-            },
+            fn_constructor_kwargs=worker,
         )
-        pause = 0.1 if sys.stderr.isatty() else 10.0
-        with tqdm(total=len(left), unit="chunk", mininterval=pause, ncols=88) as bar:
-            people = 0
-            for row in done.iter_rows():
-                people += int(row["kept"])
-                bar.update()
-                bar.set_postfix_str(f"{people} people", refresh=False)
+        for row in done.iter_rows():
+            yield int(row["kept"])
     finally:
         ray.shutdown()
 
@@ -318,7 +382,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{report['fitted']} of {report['people']} people fitted, "
         f"{sum(report['left_out'].values())} left out; see {args.output / 'report.json'}"
     )
-    return 0
+    for fault in report["unreadable"].values():
+        print(f"not read: {fault}", file=sys.stderr)
+    return 1 if report["unreadable"] else 0
 
 
 if __name__ == "__main__":

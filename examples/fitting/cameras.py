@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from examples.data.focal_lengths import check_focal
+
 __all__ = ["CROP_PX", "FOCAL_PX", "Cameras"]
 
 CROP_PX = 224.0
@@ -53,9 +55,10 @@ class Cameras:
             focal: Focal length in pixels of the crop.
 
         Raises:
-            ValueError: Shapes do not fit, or a side is not positive.
+            ValueError: Shapes do not fit, or a side or the focal length is not positive.
         """
         _check(centre, side)
+        check_focal(focal)
         one = torch.ones_like(side)
         weight = (REFERENCE_PX / CROP_PX) ** 2 * one
         return cls(focal * one, torch.zeros_like(centre), centre, CROP_PX / side, weight)
@@ -82,9 +85,14 @@ class Cameras:
                 of the crop.
 
         Raises:
-            ValueError: Shapes do not fit, or a side is not positive.
+            ValueError: Shapes do not fit, a side or a focal length is not positive, or the focal
+                length of one of the people must be in millimetres.
         """
         _check(centre, side)
+        if isinstance(focal, float | int):
+            check_focal(focal)
+        elif focal.device.type == "cpu":  # elsewhere the host would have to wait
+            check_focal(focal, image_size.amax(dim=-1) if focal.ndim else None)
         if image_size.shape != centre.shape:
             raise ValueError(
                 f"expected image_size of shape {tuple(centre.shape)}, got {tuple(image_size.shape)}"

@@ -9,13 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from examples.data.focal_lengths import check_focal
+from examples.data.image_names import match_people
 from examples.data.keypoints import to_prohmr_44
-from examples.fitting.cameras import FOCAL_PX, Cameras
+from examples.fitting.cameras import CROP_PX, FOCAL_PX, Cameras
 from examples.fitting.pose_variables import AnglePose, DensityPose, LatentPose, PoseVariables
 from examples.fitting.priors import KeypointPrior, PoseMixture
 from examples.fitting.solver import with_spare
 from examples.fitting.train_prior import CONDITIONAL, MIXTURE, UNCONDITIONAL
-from examples.training.encoded import PRIOR_FILE
+from examples.training.encoded import MODEL_FILE
 from flowprior import ConditionalPosePrior
 from flowprior.keypoints import keypoint_squares
 from flowprior.numpy_file import read_npz
@@ -26,6 +28,7 @@ __all__ = [
     "FRAMES",
     "KINDS",
     "POSE_WEIGHTS",
+    "PRIOR_FILE",
     "Evidence",
     "PriorFolder",
     "cameras_for",
@@ -36,6 +39,9 @@ __all__ = [
 
 KINDS = ("conditional", "unconditional", "mixture", "isotropic", "none")
 FRAMES = ("crop", "full", "full-original")
+
+PRIOR_FILE = "prior.safetensors"
+"""In the folder of the conditional prior: the flow of a network of the user's."""
 
 POSE_WEIGHTS = {
     "conditional": 64.0,
@@ -68,7 +74,7 @@ class Evidence:
 def given_context(
     path: Path, people: Sequence[tuple[str, int]], device: torch.device
 ) -> tuple[Evidence, NDArray[np.intp]]:
-    """Read what a network says of some people.
+    """Read the contexts of some people.
 
     Args:
         path: An ``.npz`` file with ``context`` (N, C) and perhaps ``betas`` (N, 10), a row for each
@@ -78,30 +84,29 @@ def given_context(
         device: Where it shall be.
 
     Returns:
-        The evidence, and whom of the people it is of: all, if the file has no names.
+        The evidence, and indices of the people that it belongs to: of all whose evidence is finite
+        if the file has no names, otherwise of those among them that the file names.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no such file, or of other people.
+        ValueError: It is no such file, is of other people, names somebody twice, has names that fit
+            several images, or nothing in it is finite.
     """
     content = read_npz(path)
-    arrays = {}
     rows: NDArray[np.intp] = np.arange(len(people))
     places: NDArray[np.intp] = rows
     count = len(people)
     if "image_names" in content and "person" in content:
         images, numbers = (np.asarray(content[name]) for name in ("image_names", "person"))
-        # Where keypoints name no images, theirs are looked for by what they would be called.
-        known = {
-            (image, int(number)): row
-            for row, (name, number) in enumerate(zip(images, numbers, strict=True))
-            for image in (Path(str(name)).stem, str(name))
-        }
-        rows = np.array([n for n, person in enumerate(people) if person in known], np.intp)
-        places = np.array([known[people[row]] for row in rows], np.intp)
+        known = [(str(name), int(number)) for name, number in zip(images, numbers, strict=True)]
+        found = match_people(people, known, str(path))
+        rows = np.array([n for n, place in enumerate(found) if place is not None], np.intp)
+        places = np.array([place for place in found if place is not None], np.intp)
         count = len(images)
         if not len(rows):
             raise ValueError(f"{path} is of other people: {images[:1]}, not {people[:1]}")
+    arrays: dict[str, NDArray[np.float32]] = {}
+    usable = np.ones(len(rows), np.bool_)
     for name, width in (("context", None), ("betas", 10)):
         if name not in content and name != "context":
             continue
@@ -111,10 +116,12 @@ def given_context(
                 f"{path}: expected {name} ({count}, {width or 'C'}), one row for each person, got "
                 f"{array.shape}"
             )
-        if not np.isfinite(array).all():
-            raise ValueError(f"{path}: {name} has NaN or infinity")
-        arrays[name] = torch.from_numpy(array[places]).to(device)
-    return Evidence(**arrays), rows
+        arrays[name] = array[places]
+        usable &= np.isfinite(arrays[name]).all(axis=1)
+    if len(rows) and not usable.any():
+        raise ValueError(f"{path}: {' or '.join(arrays)} of everybody have NaN or infinity")
+    tensors = {name: torch.from_numpy(array[usable]).to(device) for name, array in arrays.items()}
+    return Evidence(**tensors), rows[usable]
 
 
 def flow_pose(prior: PosePrior, context: Tensor, *, theta: bool = False) -> PoseVariables:
@@ -165,11 +172,23 @@ class PriorFolder:
 
     @property
     def conditional(self) -> PosePrior:
-        """The conditional flow alone, frozen: whatever its contexts are made of."""
-        if CONDITIONAL not in self._frozen:
-            path = self.folder / CONDITIONAL / PRIOR_FILE
-            self._frozen[CONDITIONAL] = ConditionalPosePrior.load(path, self.device).freeze()
-        return self._frozen[CONDITIONAL]
+        """The flow conditioned on the keypoints, without their encoder, frozen."""
+        if MODEL_FILE not in self._frozen:
+            self._frozen[MODEL_FILE] = self.network.prior.freeze()
+        return self._frozen[MODEL_FILE]
+
+    @property
+    def of_contexts(self) -> PosePrior:
+        """The flow conditioned on a network of the user's, frozen.
+
+        It is ``prior.safetensors``, as `examples.prohmr.contexts` writes it, or else `conditional`.
+        """
+        path = self.folder / CONDITIONAL / PRIOR_FILE
+        if not path.exists() and (path.parent / MODEL_FILE).exists():
+            return self.conditional
+        if PRIOR_FILE not in self._frozen:
+            self._frozen[PRIOR_FILE] = ConditionalPosePrior.load(path, self.device).freeze()
+        return self._frozen[PRIOR_FILE]
 
     @property
     def mixture(self) -> PoseMixture:
@@ -205,10 +224,11 @@ class PriorFolder:
         if kind not in KINDS:
             raise ValueError(f"the prior must be one of {', '.join(KINDS)}, got {kind!r}")
         if kind == "conditional":
-            if context is None:
-                people = torch.arange(len(keypoints), device=keypoints.device)
-                with torch.no_grad():
-                    context = self.network.context(keypoints[with_spare(people)])[: len(people)]
+            if context is not None:
+                return flow_pose(self.of_contexts, context, theta=theta)
+            people = torch.arange(len(keypoints), device=keypoints.device)
+            with torch.no_grad():
+                context = self.network.context(keypoints[with_spare(people)])[: len(people)]
             return flow_pose(self.conditional, context, theta=theta)
         if kind == "unconditional":
             with torch.no_grad():
@@ -232,25 +252,43 @@ def cameras_for(
             the whole image with distances in units of the crop; "full-original" measures them in
             pixels of the image, as ProHMR's code does.
         keypoints: (N, K, 3) pixels and confidence, for the boxes.
-        image_size: (N, 2) width and height in pixels, which "crop" does without; who has NaN there
-            gets "crop" whatever the frame of the others.
+        image_size: (N, 2) width and height in pixels, which "crop" does without; people with NaN,
+            infinity or no positive size get "crop" whatever the frame of the others.
         focal: In pixels of the crop or of the image; 5000 if None.
         box: Centres (N, 2) and sides (N,) of the crops, pixels; squares around the keypoints if
             None.
 
     Raises:
-        ValueError: The frame needs the size of the image, or there is no such frame.
+        ValueError: The frame needs the size of the image, there is no such frame, or the focal
+            length is not positive or must be in millimetres, whichever of the images it is of.
     """
     centre, side = keypoint_squares(keypoints) if box is None else box
-    if frame == "crop":
-        return Cameras.crop(centre, side, focal or FOCAL_PX)
     if frame not in FRAMES:
         raise ValueError(f"the frame must be one of {', '.join(FRAMES)}, got {frame!r}")
-    if image_size is None:
+    if frame != "crop" and image_size is None:
         raise ValueError(f"frame {frame!r} needs the size of the images: give the images, or crop")
+    if focal is not None:
+        _check_focal(focal, None if frame == "crop" else image_size)
+    crop = Cameras.crop(centre, side, FOCAL_PX if focal is None else focal)
+    if frame == "crop" or image_size is None:
+        return crop
+    known = (image_size.isfinite() & (image_size > 0)).all(dim=-1)
     full = Cameras.full(
-        image_size, centre, side, focal or FOCAL_PX, original_units=frame == "full-original"
+        torch.where(known[:, None], image_size, CROP_PX),
+        centre,
+        side,
+        FOCAL_PX if focal is None else focal,
+        original_units=frame == "full-original",
     )
-    return full.where(
-        image_size.isfinite().all(dim=-1), Cameras.crop(centre, side, focal or FOCAL_PX)
-    )
+    return full.where(known, crop)
+
+
+def _check_focal(focal: float, image_size: Tensor | None) -> None:
+    """Check a focal length for all people: one image of another camera is no reason to stop."""
+    sides = torch.empty(0) if image_size is None else image_size.amax(dim=-1)
+    known = sides[sides.isfinite() & (sides > 0)]
+    if len(known):
+        check_focal(focal, float(known.min()))
+    else:
+        # A person fills the crop: whoever is seen under more than 90 degrees is within reach.
+        check_focal(focal, CROP_PX, shortest=0.5)

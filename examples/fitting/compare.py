@@ -8,7 +8,6 @@ subjects to choose on. Priors that know nothing of the root are started in four 
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from examples.fitting.objective import KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, photograph_bodies
 from examples.pictures import MODE, REGRESSOR, SAMPLES, TRUTH, body_views, gallery_picture
 from examples.pictures.style import Image
+from examples.whole_files import prepare_folder, write_json
 from flowprior.body import BodyModel
 from flowprior.keypoints import keypoint_squares
 from flowprior.metrics import mpjpe, pa_mpjpe
@@ -230,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         body, priors = BodyModel(args.body), PriorFolder(args.prior, torch.device("cpu"))
         if not len(poses.val):
             raise ValueError(f"{poses.source}: nobody to choose weights on")
-        args.out.mkdir(parents=True, exist_ok=True)
+        prepare_folder(args.out)
 
         def some(split: str, number: int) -> Tensor:
             rotvecs = torch.from_numpy(poses.rotvecs(split))
@@ -260,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "chosen": chosen,
         "results": results,
     }
-    (args.out / "results.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_json(args.out / "results.json", content)
     print(table(results))
     return 0
 

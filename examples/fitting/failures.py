@@ -7,7 +7,6 @@ confident ones are, wherever that may be; and where there are none, it shows wha
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from examples.fitting.outputs import fit_picture
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, UPRIGHT, detect, photograph_bodies
 from examples.pictures import TRUTH, body_views, gallery_picture, side_by_side
 from examples.pictures.style import Image
+from examples.whole_files import prepare_folder, write_json
 from flowprior.body import BodyModel
 from flowprior.skeleton import BODY_25
 
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         rotvecs = torch.from_numpy(load_poses(args.data, args.seed).rotvecs("test"))
         body, priors = BodyModel(args.body), PriorFolder(args.prior, torch.device("cpu"))
-        args.out.mkdir(parents=True, exist_ok=True)
+        prepare_folder(args.out)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     faces = body.faces.numpy()
     truth = body_views(vertices, faces, views=("front", "side"), colours=TRUTH, height=240)
     draw(args.out / "failures.png", truth, panels)
-    (args.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_json(args.out / "results.json", results)
     return 0
 
 

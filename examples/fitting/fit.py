@@ -9,6 +9,7 @@ original's.
 
 import argparse
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from numpy.typing import NDArray
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
 from examples.data.detections import read_detections
+from examples.data.focal_lengths import check_focal
+from examples.data.image_names import file_label
+from examples.data.images import decode
 from examples.data.keypoints import Detections
 from examples.data.poses import load_poses
 from examples.fitting.choices import (
@@ -38,6 +42,7 @@ from examples.fitting.people import FOCAL_PX, IMAGE_PX, detect, hide, photograph
 from examples.fitting.settings import overridden
 from examples.pictures import save_image
 from examples.pictures.style import Image
+from examples.whole_files import prepare_folder
 from flowprior.body import BodyModel
 from flowprior.skeleton import BODY_25
 
@@ -68,25 +73,25 @@ def embedded_people(body: BodyModel, seed: int) -> Detections:
 
 
 def image_of(people: Detections, row: int) -> Image | None:
-    """The image (H, W, 3) of a person, RGB, if there is one."""
-    import cv2
-
+    """The image (H, W, 3) of a person, RGB; None if there is none or it cannot be decoded."""
     if people.image_dir is None:
         return None
-    found = cv2.imread(str(people.image_dir / str(people.image_names[row])))
-    return None if found is None else np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB))
+    try:
+        return decode(people.image_dir / str(people.image_names[row]), oriented=True)
+    except (OSError, ValueError):
+        return None
 
 
 def image_sizes(people: Detections) -> NDArray[np.float32] | None:
-    """(N, 2) width and height of the images, if all are there."""
-    sizes: dict[str, tuple[int, int]] = {}
-    for row, name in enumerate(people.image_names):
+    """(N, 2) width and height of the images, NaN where there is none; None without any image."""
+    sizes: dict[str, tuple[float, float]] = {}
+    for row, name in enumerate(people.image_names.tolist()):
         if name not in sizes:
             image = image_of(people, row)
-            if image is None:
-                return None
-            sizes[name] = (image.shape[1], image.shape[0])
-    return np.array([sizes[name] for name in people.image_names], np.float32)
+            unknown = (math.nan, math.nan)
+            sizes[name] = unknown if image is None else (image.shape[1], image.shape[0])
+    found = np.array([sizes[name] for name in people.image_names.tolist()], np.float32)
+    return found if np.isfinite(found).any() else None
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -99,14 +104,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, metavar="PATH", help="keypoints; embedded if left out")
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images")
+    parser.add_argument("--skeleton", metavar="NAME", help="joint set of the keypoints, such as "
+                        "BODY-25B (default: by their names or number)")  # fmt: skip
     parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
     parser.add_argument("--kind", choices=KINDS, default="conditional", help="which of its priors")
     parser.add_argument("--context", type=Path, metavar="FILE", help="npz with context (N, C) and "
                         "perhaps betas (N, 10) of a network of your own")  # fmt: skip
     parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded if left out")
-    parser.add_argument("--frame", choices=FRAMES, default=None, help="default: full if the images "
-                        "are there, else crop")  # fmt: skip
-    parser.add_argument("--focal", type=float, metavar="PX", help="focal length (default: 5000)")
+    parser.add_argument("--frame", choices=FRAMES, default=None, help="default: full for people "
+                        "whose image is there, else crop")  # fmt: skip
+    parser.add_argument("--focal", type=float, metavar="PX", help="focal length in pixels of the "
+                        "image, or of the crop (default: 5000)")  # fmt: skip
     parser.add_argument("--free-focal", action="store_true", help="fit the focal length too")
     parser.add_argument("--theta", action="store_true", help="fit theta, not a flow's latent")
     parser.add_argument("--stages", choices=SCHEDULES, default="one", help="schedule")
@@ -123,14 +131,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace, device: torch.device) -> None:
     """Read, fit and write everything."""
+    if args.focal is not None:
+        check_focal(args.focal, source="--focal")
     body = BodyModel(args.body).to(device)
     if args.data is None:
         people, found = embedded_people(body.cpu(), args.seed), None
         body = body.to(device)
         sizes: NDArray[np.float32] | None = np.full((len(people), 2), IMAGE_PX, np.float32)
-        focal = args.focal or FOCAL_PX
+        focal = FOCAL_PX if args.focal is None else args.focal
     else:
-        people, found = read_detections(args.data, args.images)
+        people, found = read_detections(args.data, args.images, skeleton=args.skeleton)
         sizes, focal = None, args.focal
     if found is not None:
         print(found)
@@ -139,12 +149,22 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         places = list(zip(people.image_names.tolist(), people.person.tolist(), strict=True))
         evidence, rows = given_context(args.context, places, device)
         if len(rows) < len(people):
-            print(f"{len(people) - len(rows)} people are left out: no context in {args.context}")
+            lost = len(people) - len(rows)
+            print(f"{lost} people are left out: no context that is finite in {args.context}")
         people, context, betas = people[rows], evidence.context, evidence.betas
     if not len(people):
         raise ValueError(f"{args.data}: nobody to fit")
+    unread = 0
     if args.data is not None:
         sizes = image_sizes(people)
+        if people.image_dir is not None:
+            unread = len(people) if sizes is None else int(np.isnan(sizes).any(axis=1).sum())
+    if unread:
+        print(
+            f"{unread} of {len(people)} people are fitted in the camera of their crop: their "
+            f"images in {people.image_dir} cannot be decoded",
+            file=sys.stderr,
+        )
     seen = to_body_25(people.keypoints_2d, people.skeleton)
     keypoints = torch.from_numpy(seen).to(device)
     weights = overridden(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
@@ -169,12 +189,13 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     )
     seconds = time.perf_counter() - start
 
-    args.out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(args.out)
     arrays = fits_to_arrays(fits, body)
     names = [str(name) for name in people.image_names]
     facts = {
         "prior": args.kind,
         "frame": frame,
+        "images_not_decoded": unread,
         "weights": dataclasses.asdict(weights),
         "seconds": round(seconds, 2),
         "left_out": {
@@ -186,8 +207,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     write_bodies(args.out / "bodies.glb", fits, body, labels)
     for row in range(min(args.pictures, len(people))):
         picture = fit_picture(fits, row, body, seen[row], image_of(people, row))
-        stem = Path(names[row]).stem
-        save_image(args.out / f"{stem}_{people.person[row]}.png", picture)
+        label = file_label(names[row], int(people.person[row]))
+        save_image(args.out / f"{label}.png", picture)
     print(
         f"{len(people)} people in {seconds:.1f} s: {fits.solution.counts()}; keypoints met to "
         f"{float(np.median(arrays['error_px'])):.1f} px (median); results are in {args.out}"

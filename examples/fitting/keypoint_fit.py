@@ -13,6 +13,7 @@ from examples.fitting.restarts import minimize_again
 from examples.fitting.solver import Solution, minimize, with_spare
 from flowprior import rotations
 from flowprior.body import BodyModel
+from flowprior.keypoints import seen_keypoints
 from flowprior.skeleton import Skeleton
 
 __all__ = [
@@ -118,7 +119,8 @@ def fit_people(
 
     Args:
         body: The body, in layout "columns".
-        keypoints: (P, K, 3) pixels of the image and confidence.
+        keypoints: (P, K, 3) pixels of the image and confidence; those that do not count as seen,
+            see `flowprior.keypoints.LEAST_CONF`, are not read.
         skeleton: Their joint set.
         cameras: Of the P people.
         pose: What is varied of the pose, with its prior.
@@ -137,13 +139,15 @@ def fit_people(
         The fits.
 
     Raises:
-        ValueError: Shapes do not fit, the body has no such keypoints, or an option is out of range.
+        ValueError: Shapes do not fit, the body has no such keypoints, an option is out of range, or
+            the keypoints are in other units than pixels and probabilities.
     """
     weights = weights or KeypointWeights()
     if restarts < 0:
         raise ValueError(f"restarts must be at least 0, got {restarts}")
     if not len(keypoints):
         raise ValueError("expected at least one person, got none")
+    keypoints = seen_keypoints(keypoints)
 
     def problem(rows: Tensor, start: Tensor, shape: Tensor | None) -> KeypointObjective:
         variables, cams, seen = pose.select(rows), cameras[rows], keypoints[rows]
@@ -243,9 +247,9 @@ def first_translation(
     with torch.no_grad():
         theta = pose.theta(start)
         points = body.keypoints(theta, skeleton, betas)
-        conf = keypoints[..., 2]
-        seen = torch.where(conf[..., None] > 0, keypoints[..., :2], 0.0)
-        return cameras.translation_for(points, cameras.to_units(seen), conf.square())
+        points_2d, conf = seen_keypoints(keypoints).split((2, 1), dim=-1)
+        conf = conf.squeeze(-1)
+        return cameras.translation_for(points, cameras.to_units(points_2d), conf.square())
 
 
 @torch.no_grad()
@@ -263,9 +267,9 @@ def _result(
     units = cameras.project(objective.keypoints(parts), parts.focal)
     pixels = cameras.to_pixels(units)
     conf = keypoints[..., 2]
-    distance = (pixels - torch.where(conf[..., None] > 0, keypoints[..., :2], 0.0)).norm(dim=-1)
+    distance = (pixels - keypoints[..., :2]).norm(dim=-1)
     error = (conf * distance).sum(dim=1) / conf.sum(dim=1).clamp(min=1e-6)
-    seen = conf > 0
+    seen = conf > 0  # `seen_keypoints` has cleared the others
     high = torch.where(seen[..., None], keypoints[..., :2], -torch.inf).amax(dim=1)
     low = torch.where(seen[..., None], keypoints[..., :2], torch.inf).amin(dim=1)
     side = (high - low).amax(dim=-1).clamp(min=1.0)

@@ -10,7 +10,7 @@ shape for all views.
 
 import argparse
 import dataclasses
-import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -38,6 +38,7 @@ from examples.fitting.people import (
 from examples.fitting.settings import overridden
 from examples.pictures import MODE, body_views, gallery_picture, write_glb
 from examples.pictures.style import Image
+from examples.whole_files import prepare_folder, save_npz, write_json
 from flowprior.body import BodyModel
 from flowprior.metrics import mpjpe, pa_mpjpe
 
@@ -141,13 +142,16 @@ def run(args: argparse.Namespace) -> None:
         size = torch.full((len(keypoints), 2), IMAGE_PX)
     else:
         seen, names = [], []
+        common = os.path.commonpath([path.resolve().parent for path in args.data])
         for path in args.data:
             found, report = read_detections(path)
             print(report)
             if len(found) != 1:
                 raise ValueError(f"{path}: expected one person in each view, found {len(found)}")
             seen.append(to_body_25(found.keypoints_2d, found.skeleton))
-            names.append((str(found.image_names[0]), int(found.person[0])))
+            # Cameras may have files of the same names: their folders tell them apart.
+            camera = path.resolve().parent.relative_to(common)
+            names.append(((camera / str(found.image_names[0])).as_posix(), int(found.person[0])))
         keypoints = torch.from_numpy(np.concatenate(seen))
         groups = [list(range(len(seen)))]
     frame = "crop" if people is None else "full"
@@ -172,14 +176,16 @@ def run(args: argparse.Namespace) -> None:
     )
     seconds = time.perf_counter() - start
 
-    args.out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
+    prepare_folder(args.out)
+    save_npz(
         args.out / "people.npz",
-        global_orient=refined.theta[:, :, :1].numpy(),
-        body_pose=refined.body_pose.numpy(),
-        betas=refined.betas.numpy(),
-        transl=refined.transl.numpy(),
-        views=refined.mask.numpy(),
+        {
+            "global_orient": refined.theta[:, :, :1].numpy(),
+            "body_pose": refined.body_pose.numpy(),
+            "betas": refined.betas.numpy(),
+            "transl": refined.transl.numpy(),
+            "views": refined.mask.numpy(),
+        },
     )
     results = {
         "people": len(groups),
@@ -198,7 +204,7 @@ def run(args: argparse.Namespace) -> None:
             error, aligned = view_errors(theta.flatten(0, 1), people.joints, body, betas)
             results[name] = {"mpjpe_mm": round(error, 1), "pa_mpjpe_mm": round(aligned, 1)}
             print(f"{name}: MPJPE {error:.1f} mm, aligned {aligned:.1f} mm")
-    (args.out / "report.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_json(args.out / "report.json", results)
     for person in range(min(len(groups), EMBEDDED_PEOPLE)):
         draw(refined, person, body, args.out / f"person{person}.png")
     upright = _upright_bodies(refined, body)

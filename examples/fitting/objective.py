@@ -22,6 +22,7 @@ from torch import Tensor
 from examples.fitting.cameras import Cameras
 from examples.fitting.pose_variables import PoseVariables
 from flowprior.body import BodyModel
+from flowprior.keypoints import seen_keypoints
 from flowprior.skeleton import (
     BODY_25,
     COCO_17,
@@ -120,8 +121,8 @@ class KeypointObjective:
 
     Args:
         body: The body, in layout "columns".
-        keypoints: (P, K, 3) pixels of the image and confidence; whatever has confidence 0 is not
-            read.
+        keypoints: (P, K, 3) pixels of the image and confidence; those that do not count as seen,
+            see `flowprior.keypoints.LEAST_CONF`, are not read.
         skeleton: Their joint set, which the body must have.
         cameras: Of the P people.
         pose: Their pose variables.
@@ -131,7 +132,8 @@ class KeypointObjective:
         free_focal: Whether focal lengths are fitted too.
 
     Raises:
-        ValueError: Shapes do not fit, or the body has no such keypoints.
+        ValueError: Shapes do not fit, the body has no such keypoints, or they are in other units
+            than pixels and probabilities.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class KeypointObjective:
             betas = keypoints.new_zeros(people, NUM_BETAS)
         if betas.shape != (people, NUM_BETAS):
             raise ValueError(f"expected betas ({people}, {NUM_BETAS}), got {tuple(betas.shape)}")
+        keypoints = seen_keypoints(keypoints)
         self.body = body
         self.skeleton = skeleton
         self.weights = weights or KeypointWeights()
@@ -172,12 +175,11 @@ class KeypointObjective:
         # Keypoints that nobody has seen cost nothing.
         seen = (conf > 0).any(dim=0).nonzero()[:, 0].tolist()
         self.used = _spared(body, skeleton, seen)
-        points = torch.where(conf[..., None] > 0, keypoints[..., :2], 0.0)
         joints = [skeleton.index(name) for name in self.used.joint_names]
         self._data = _Data(
             pose,
             cameras,
-            cameras.to_units(points)[:, joints],
+            cameras.to_units(keypoints[..., :2])[:, joints],
             conf[:, joints].square() * cameras.data_weight[:, None],
             transl,
             betas,

@@ -1,6 +1,5 @@
 """What a fit leaves behind: SMPL parameters, bodies as GLB, pictures, a report on each person."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from numpy.typing import NDArray
 from examples.fitting.keypoint_fit import Fits
 from examples.pictures import MODE, Camera, body_views, overlay_bodies, side_by_side, write_glb
 from examples.pictures.style import Image
+from examples.whole_files import save_npz, write_json
 from flowprior.body import BodyModel
+from flowprior.keypoints import LEAST_CONF
 
 __all__ = [
     "fit_picture",
@@ -80,7 +81,7 @@ def write_fits(
 ) -> None:
     """Write ``fits.npz`` and ``report.json`` to an existing folder."""
     everything: dict[str, Any] = {"image_names": np.array(names), "person": people, **arrays}
-    np.savez_compressed(out / "fits.npz", **everything)
+    save_npz(out / "fits.npz", everything)
     report = {
         **facts,
         "people": [
@@ -88,7 +89,7 @@ def write_fits(
             for row, name in enumerate(names)
         ],
     }
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(out / "report.json", report)
 
 
 @torch.no_grad()
@@ -128,7 +129,7 @@ def fit_picture(
     out = body(fits.theta[one], fits.betas[one], fits.transl[one])
     vertices = out.vertices[0].cpu().numpy()
     faces = body.faces.cpu().numpy()
-    seen = keypoints[keypoints[:, 2] > 0, :2]
+    seen = keypoints[keypoints[:, 2] > LEAST_CONF, :2]
     placed = fits.keypoints_2d[row].cpu().numpy()
     points = np.concatenate([seen, placed])
     middle = (points.min(axis=0) + points.max(axis=0)) / 2

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from examples.lifting.model import MartinezEncoder
 from examples.training.encoded import load_encoded, save_encoded
+from examples.whole_files import save_npz
 from flowprior import ConditionalPosePrior, PosePosterior
 from flowprior.keypoints import keypoint_context
 from flowprior.numpy_file import read_npz
@@ -51,12 +52,8 @@ class KeypointPrior(nn.Module):
         """Posterior over theta given keypoints (B, 25, 3), pixels and confidence."""
         return self.prior(self.context(keypoints))
 
-    def network_modules(self) -> nn.Module:
-        """The encoder."""
-        return self.encoder
-
     def save(self, folder: Path) -> None:
-        """Write ``prior.safetensors`` and ``encoder.safetensors`` to an existing folder."""
+        """Write ``model.safetensors`` to an existing folder, see `save_encoded`."""
         save_encoded(self, folder)
 
     @classmethod
@@ -104,10 +101,10 @@ class PoseMixture:
         return PoseMixture(*(tensor.to(*args, **kwargs) for tensor in self._tensors()))
 
     def save(self, path: Path) -> None:
-        """Write the four arrays to an ``.npz`` file."""
+        """Write the four arrays to an ``.npz`` file, atomically."""
         names = ("weights", "means", "precision_factors", "mean_pose")
-        arrays = dict(zip(names, (t.cpu().numpy() for t in self._tensors()), strict=True))
-        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+        arrays = (tensor.cpu().numpy() for tensor in self._tensors())
+        save_npz(path, dict(zip(names, arrays, strict=True)))
 
     @classmethod
     def load(cls, path: Path) -> "PoseMixture":

@@ -8,26 +8,45 @@ as many numbers, and perhaps ``image_name``, ``person``, ``width`` and ``height`
 OpenPose's JSON.
 
 A chunk is a range of one shard. Its name says which, so that what has been done is known by name.
+A damaged shard costs its own people only: reading its chunks raises ValueError, and where not even
+its number of rows can be read it is one chunk of unknown length.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from examples.data.detections import OPENPOSE_SUFFIX, read_detections
+from examples.data.files import npz_keys
 from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.report import Report
 from examples.fitting.choices import to_body_25
+from flowprior.file_limits import require_regular
+from flowprior.keypoints import LEAST_CONF
+from flowprior.numpy_file import read_npz
 from flowprior.skeleton import BODY_25, COCO_17, COCO_18
 
 __all__ = ["Chunk", "People", "chunks_of", "read_chunk"]
 
 SETS = {skeleton.num_joints: skeleton for skeleton in (BODY_25, COCO_18, COCO_17)}
+# The columns of an archive and their kinds of dtype.
+_COLUMNS = (
+    ("imgname", "USO"),
+    ("image_names", "USO"),
+    ("person", "iu"),
+    ("image_size", "fiu"),
+    ("context", "fiu"),
+    ("betas", "fiu"),
+)
+_PARQUET_COLUMNS = ("keypoints_2d", "image_name", "person", "width", "height")
 FEWEST = 3
 """Keypoints below which nobody can be placed."""
 
@@ -40,7 +59,7 @@ class Chunk:
         shard: The file or folder.
         name: Unique among the chunks of a set, and fit for a file name.
         start: First row; for a folder of JSON the first file.
-        stop: The row after the last.
+        stop: The row after the last; 0 if the number of rows cannot be read.
     """
 
     shard: str
@@ -83,7 +102,7 @@ def chunks_of(path: Path, size: int) -> list[Chunk]:
 
     Raises:
         FileNotFoundError: There is nothing at ``path``, or no shard below it.
-        ValueError: A shard cannot be read; a chunk size is not positive.
+        ValueError: No shard can be read; a chunk size is not positive.
     """
     if size < 1:
         raise ValueError(f"a chunk has at least 1 row, got {size}")
@@ -92,15 +111,39 @@ def chunks_of(path: Path, size: int) -> list[Chunk]:
     shards = _shards(path)
     if not shards:
         raise FileNotFoundError(f"no .npz, .parquet or *{OPENPOSE_SUFFIX} in or below {path}")
-    found = []
+    found: list[Chunk] = []
+    faults = []
     for shard in shards:
         label = shard.relative_to(path).as_posix() if shard != path else shard.name
         label = label.replace("%", "%25").replace("/", "%2F") or "json"
-        rows = _rows(shard)
+        try:
+            with _naming(shard):
+                rows = _rows(shard)
+        except ValueError as error:
+            faults.append(error)
+            found.append(Chunk(str(shard), f"{label}-unreadable", 0, 0))
+            continue
         for start in range(0, rows, size):
             stop = min(start + size, rows)
             found.append(Chunk(str(shard), f"{label}-{start:09d}-{stop:09d}", start, stop))
+    if len(faults) == len(shards):
+        raise faults[0]
     return found
+
+
+@contextlib.contextmanager
+def _naming(shard: Path) -> Iterator[None]:
+    """Raise ValueError with the name of the shard, whatever reading it raises."""
+    try:
+        yield
+    # On damaged bytes zipfile, zlib, numpy and pyarrow raise almost anything.
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error!s:.300}"
+        if isinstance(error, ValueError) and str(shard) in str(error):
+            fault = str(error)
+        else:
+            fault = f"{shard}: not a shard of keypoints, or a damaged one ({fault})"
+        raise ValueError(fault) from error
 
 
 def _shards(path: Path) -> list[Path]:
@@ -115,9 +158,10 @@ def _rows(shard: Path) -> int:
     if shard.is_dir():
         return len(_json_files(shard))
     if shard.suffix == ".parquet":
+        require_regular(shard)
         try:
             return int(pq.ParquetFile(shard).metadata.num_rows)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise ValueError(f"{shard}: not a parquet file, or a damaged one ({error})") from error
     if shard.suffix == ".npz":
         return len(_npz(shard)[0])
@@ -130,25 +174,44 @@ def _json_files(folder: Path) -> list[Path]:
 
 @functools.lru_cache(maxsize=1)  # the chunks of a shard mostly come one after the other
 def _npz(shard: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    try:
-        with np.load(shard, allow_pickle=False) as file:
-            key = next((k for k in ("body_keypoints_2d", "keypoints_2d") if k in file), None)
-            if key is None:
-                raise ValueError(f"neither body_keypoints_2d nor keypoints_2d among {file.files}")
-            names = ["imgname", "image_names", "person", "image_size", "context"]
-            if "context" in file:
-                names.append("betas")  # regressed; in files of annotations they are the truth
-            return file[key], {name: file[name] for name in names if name in file}
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{shard}: no .npz of keypoints ({error})") from error
+    keys, kinds = ("body_keypoints_2d", "keypoints_2d"), dict(_COLUMNS)
+    content = read_npz(shard, (*keys, *kinds))
+    key = next((key for key in keys if key in content), None)
+    if key is None:
+        found = ", ".join(sorted(npz_keys(shard))) or "none"
+        raise ValueError(f"{shard}: neither body_keypoints_2d nor keypoints_2d among {found}")
+    if "context" not in content:
+        content.pop("betas", None)  # regressed; in files of annotations they are the truth
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, value in content.items():
+        array = value if isinstance(value, np.ndarray) else np.asarray(None)
+        if array.ndim == 0 or array.dtype.kind not in kinds.get(name, "fiu"):
+            raise ValueError(f"{shard}: {name} is no array of the kind that is expected")
+        arrays[name] = array
+    if arrays.get("image_size", arrays[key]).shape == (2,):  # one for all images
+        arrays["image_size"] = np.tile(arrays["image_size"], (len(arrays[key]), 1))
+    lengths = {
+        name: len(array) for name, array in arrays.items() if name not in keys or name == key
+    }
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{shard}: the columns are of different lengths: {lengths}")
+    return arrays[key], {name: arrays[name] for name in arrays if name not in keys}
 
 
 def read_chunk(chunk: Chunk) -> People:
     """Read the people of a chunk; those who cannot be fitted are left out and reported.
 
     Raises:
-        ValueError: The shard cannot be read.
+        ValueError: The shard cannot be read; the message names it.
     """
+    with _naming(Path(chunk.shard)):
+        if not chunk.stop:
+            _rows(Path(chunk.shard))  # raises the reason
+            raise ValueError("it could not be read when the work began")
+        return _read(chunk)
+
+
+def _read(chunk: Chunk) -> People:
     shard, rows = Path(chunk.shard), slice(chunk.start, chunk.stop)
     if shard.is_dir() or shard.suffix == ".json":
         return _read_json(shard, rows)
@@ -165,24 +228,36 @@ def read_chunk(chunk: Chunk) -> People:
             sizes = extra["image_size"][rows].astype(np.float32)
         context, betas = (_evidence(shard, extra, name, rows) for name in ("context", "betas"))
     else:
-        table = pq.read_table(shard).slice(chunk.start, count)
-        if "keypoints_2d" not in table.column_names:
-            raise ValueError(f"{shard}: no column keypoints_2d among {table.column_names}")
-        listed = table["keypoints_2d"].to_pylist()
-        values = _stacked(listed)
-        columns = {
-            name: table[name].to_pylist()
-            for name in ("image_name", "person", "width", "height")
-            if name in table.column_names
-        }
+        columns = _parquet(shard, rows)
+        if "keypoints_2d" not in columns:
+            raise ValueError(f"{shard}: no column keypoints_2d among {', '.join(columns)}")
+        try:
+            values = _stacked(columns["keypoints_2d"])
+            # A person without a number has their image to themselves.
+            person = np.array([n or 0 for n in columns.get("person", [0] * count)], np.int64)
+            if "width" in columns and "height" in columns:
+                sizes = np.array([columns["width"], columns["height"]], np.float32).T
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{shard}: a column holds no numbers ({error})") from error
         given = None if "image_name" not in columns else list(map(_text, columns["image_name"]))
-        person = np.array(columns.get("person", [0] * count), np.int64)
-        if "width" in columns and "height" in columns:
-            sizes = np.array([columns["width"], columns["height"]], np.float32).T
     numbers = np.arange(chunk.start, chunk.stop)
     labels = np.array(given or [f"row {number}" for number in numbers], np.str_)
     report = Report(str(shard), "keypoints", unit="person", rows=count)
     return _usable(numbers, labels, person.astype(np.int64), values, sizes, report, context, betas)
+
+
+def _parquet(shard: Path, rows: slice) -> dict[str, list[Any]]:
+    """Some rows of a table; the columns that are read, others empty."""
+    require_regular(shard)
+    try:
+        table = pq.read_table(shard, page_checksum_verification=True)
+        table = table.slice(rows.start, rows.stop - rows.start)
+        return {
+            name: table[name].to_pylist() if name in _PARQUET_COLUMNS else []
+            for name in table.column_names
+        }
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise ValueError(f"{shard}: not a parquet file, or a damaged one ({error})") from error
 
 
 def _evidence(
@@ -219,7 +294,7 @@ def _read_json(shard: Path, rows: slice) -> People:
     for number, file in enumerate(files, start=rows.start):
         try:
             people, found = read_detections(file)
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             report.rows += 1
             report.leave_out("file that cannot be read", [f"{file.name}: {error}"])
             continue
@@ -253,11 +328,12 @@ def _usable(
     places = [f"{name}, person {number}" for name, number in zip(names, person, strict=True)]
     cleaned = clean_keypoints(values, joint_places(places, skeleton), report)
     keypoints = to_body_25(cleaned, skeleton)
-    enough = np.asarray((keypoints[..., 2] > 0).sum(axis=1) >= FEWEST)
+    enough = np.asarray((keypoints[..., 2] > LEAST_CONF).sum(axis=1) >= FEWEST)
     listed = np.array(places, object)
     report.leave_out(f"fewer than {FEWEST} keypoints", listed[~enough])
-    high = np.where(keypoints[..., 2:] > 0, keypoints[..., :2], -np.inf).max(axis=1, initial=-1e9)
-    low = np.where(keypoints[..., 2:] > 0, keypoints[..., :2], np.inf).min(axis=1, initial=1e9)
+    seen = keypoints[..., 2:] > LEAST_CONF
+    high = np.where(seen, keypoints[..., :2], -np.inf).max(axis=1, initial=-1e9)
+    low = np.where(seen, keypoints[..., :2], np.inf).min(axis=1, initial=1e9)
     wide = np.asarray((high - low).max(axis=1) > 1)
     report.leave_out("all keypoints in one place", listed[enough & ~wide])
     kept = enough & wide

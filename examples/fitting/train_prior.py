@@ -23,6 +23,7 @@ from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
 from examples.fitting.people import detect, hide, photograph_bodies
 from examples.fitting.priors import KeypointPrior, PoseMixture
+from examples.whole_files import prepare_folder, write_json
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
 
@@ -180,7 +181,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         train = torch.from_numpy(poses.rotvecs("train"))
         held_out = torch.from_numpy(poses.rotvecs("val" if len(poses.val) else "test"))
         body = BodyModel(args.body)
-        (args.out / CONDITIONAL).mkdir(parents=True, exist_ok=True)
+        prepare_folder(args.out)
+        # Present only when all files beside it are of its run.
+        (args.out / "results.json").unlink(missing_ok=True)
+        (args.out / CONDITIONAL).mkdir(exist_ok=True)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -215,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "unconditional_temperature": free_temperature,
         "seconds": round(time.perf_counter() - start),
     }
-    (args.out / "results.json").write_text(json.dumps(figures, indent=2) + "\n")
+    write_json(args.out / "results.json", figures)
     print(json.dumps(figures, indent=2))
     return 0
 

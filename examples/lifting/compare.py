@@ -40,7 +40,8 @@ from examples.lifting.model import LiftingModel
 from examples.lifting.tables import SMALL, comparison_table, sigma_table
 from examples.lifting.views import PoseViews, ViewOptions, evenly_spaced
 from examples.pictures import reliability_picture
-from examples.training.checkpoints import load_weights, save_weights, write_text
+from examples.training.checkpoints import load_weights, save_weights
+from examples.whole_files import prepare_folder, write_text
 
 __all__ = ["METHODS", "SETTINGS", "Method", "main"]
 
@@ -214,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         poses = load_poses(args.data)
-        (args.out / "models").mkdir(parents=True, exist_ok=True)
+        prepare_folder(args.out)
+        (args.out / "models").mkdir(exist_ok=True)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

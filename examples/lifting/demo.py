@@ -6,7 +6,6 @@ people that neither has seen.
 """
 
 import argparse
-import json
 import shlex
 import sys
 import time
@@ -28,6 +27,7 @@ from examples.lifting.methods import FlowLifter, ModeRegressor
 from examples.lifting.model import LiftingModel
 from examples.lifting.views import PoseViews, ViewOptions
 from examples.pictures import best_of_n_picture, lifting_picture
+from examples.whole_files import prepare_folder, write_json
 
 __all__ = ["Settings", "main"]
 
@@ -191,8 +191,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             "model and pictures."
         ),
         epilog=(
-            "Written to --out: results.json, prior.safetensors and encoder.safetensors (the "
-            "trained model), clear.png, occluded.png, best_of_n.png. "
+            "Written to --out: results.json, model.safetensors (the trained "
+            "model), clear.png, occluded.png, best_of_n.png. "
             "Exit code: 0 done, 2 bad arguments or data, 130 interrupted."
         ),
     )
@@ -295,7 +295,7 @@ def run(
         "metrics": summarise(both),
         "best_of_n_mpjpe_mm": both.best_curve(both.groups()["all"]),
     }
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_json(out / "results.json", results)
     return results
 
 
@@ -310,7 +310,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         poses = load_poses(args.data, args.seed)
         if not len(poses.part(args.split)):
             return fail(f"{poses.source}: no subject is in the {args.split} part")
-        args.out.mkdir(parents=True, exist_ok=True)
+        prepare_folder(args.out)
+        # Present only when all files beside it are of its run.
+        (args.out / "results.json").unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         return fail(error)
 

@@ -32,8 +32,9 @@ from examples.lifting.tables import best_of_n_table, comparison_table, markdown,
 from examples.lifting.train import WEIGHTS_FILE
 from examples.lifting.views import RecordedViews, ViewSource
 from examples.pictures import reliability_picture
-from examples.training.checkpoints import load_weights, write_text
+from examples.training.checkpoints import load_weights
 from examples.training.folder import CONFIG_FILE
+from examples.whole_files import prepare_folder, write_text
 from flowprior.checkpoint import CheckpointError
 from flowprior.metrics import Tally
 
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.split not in sources.parts:
             raise ValueError(f"{sources.source}: no subject is in the {args.split} part")
         out = args.out or args.model[0] / "evaluation"
-        out.mkdir(parents=True, exist_ok=True)
+        prepare_folder(out)
         plan = make_plan(args)
     except (OSError, ValueError, CheckpointError) as error:
         return fail(error)

@@ -194,12 +194,8 @@ class LiftingModel(nn.Module):
         """Posterior over theta of keypoints (B, 17, 2) in pixels, ``visible`` (B, 17) bool."""
         return self.prior(self.context(keypoints, visible))
 
-    def network_modules(self) -> nn.Module:
-        """The encoder and what it reads with."""
-        return nn.ModuleDict({"encoder": self.encoder, "reader": self.reader})
-
     def save(self, folder: Path) -> None:
-        """Write ``prior.safetensors`` and ``encoder.safetensors`` to an existing folder."""
+        """Write ``model.safetensors`` to an existing folder, see `save_encoded`."""
         save_encoded(self, folder)
 
     @classmethod

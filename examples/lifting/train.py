@@ -7,7 +7,6 @@ unbroken training has. It is also the command for several processes:
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
@@ -26,14 +25,11 @@ from examples.lifting.config import CONFIGS, Config, read_config
 from examples.lifting.methods import FlowLifter
 from examples.lifting.module import LiftingModule, make_lifter
 from examples.lifting.sources import Sources, load_sources
-from examples.training.checkpoints import (
-    WholeFiles,
-    not_written,
-    save_weights,
-    write_text,
-)
-from examples.training.folder import claim_folder
+from examples.training.checkpoints import WholeFiles, not_written, save_weights
+from examples.training.folder import checkpoint_of, claim_folder
+from examples.training.resuming import Checkpoints
 from examples.training.seeds import seed_of
+from examples.whole_files import write_json
 from flowprior.console import escape_unencodable
 
 __all__ = ["main"]
@@ -49,9 +45,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m examples.lifting.train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Written to --out: config.yaml, checkpoints/last.ckpt and best.ckpt, logs/, and at "
-        "the end\nlifter.safetensors and results.json, of a flow also prior.safetensors and "
-        "encoder.safetensors.\nExit code: 0 done, 1 a file could not be written, "
+        epilog="Written to --out: config.yaml, checkpoints/ (last.ckpt, previous.ckpt, "
+        "best.ckpt), logs/, and at\nthe end lifter.safetensors and results.json, of a flow also "
+        "model.safetensors.\nExit code: 0 done, 1 a file could not be written, "
         "2 bad arguments or data, 130 interrupted.",
     )
     parser.add_argument(
@@ -104,9 +100,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sources = load_sources(
             args.data, config.view_options, device, config.seed, config.recording
         )
-        claim_folder(args.out, config, FREE)
+        replaced = claim_folder(args.out, config, FREE)
         lifter = make_lifter(config, sources.parts["train"], device)
-        trainer = make_trainer(config, args.out, on_gpu, "val" in sources.parts)
+        checkpoints = Checkpoints(
+            args.out / "checkpoints",
+            config,
+            every=config.checkpoint_every,
+            validate_every=min(config.val_every, config.steps) if "val" in sources.parts else None,
+            monitor="val_mpjpe_mm",
+        )
+        trainer = make_trainer(config, args.out, on_gpu, checkpoints)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         return fail(str(error).strip())
     val = sources.parts.get("val")
@@ -114,10 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     held_out = None if val is None else val.held_out(config.val_views, generator)
     module = LiftingModule(lifter, config, sources.parts["train"], held_out)
     if trainer.is_global_zero:
+        if replaced:
+            print(replaced, file=sys.stderr)
         if not sources.report.clean:
             print(sources.report, file=sys.stderr)
         print(f"{sources}; device {device}, processes {processes}", flush=True)
-    last = args.out / "checkpoints" / "last.ckpt"
     start = time.perf_counter()
     with warnings.catch_warnings():
         # The views are made in the step, so there are no workers; one logs where one wants to.
@@ -125,11 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", message=".*logging interval.*")
         # Lightning's own use of PyTorch.
         warnings.filterwarnings("ignore", message=".*treespec.*")
-        # What a training finds that goes on, perhaps with other pauses between checkpoints.
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
         try:
-            trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
+            trainer.fit(module, ckpt_path=checkpoint_of(args.out))
         except SystemExit:  # how Lightning ends what is interrupted
             if not trainer.interrupted:
                 raise
@@ -139,23 +140,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"\n{not_written(error)}", file=sys.stderr)
             return 1
     try:
-        trainer.save_checkpoint(last)
         if trainer.is_global_zero:
-            finish(args.out, config, sources, module, trainer, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            finish(args.out, sources, module, trainer.global_step, checkpoints.metrics, seconds)
     except OSError as error:
         print(f"\n{not_written(error)}", file=sys.stderr)
         return 1
     return 0
 
 
-def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> lightning.Trainer:
+def make_trainer(
+    config: Config, out: Path, on_gpu: bool, checkpoints: Checkpoints
+) -> lightning.Trainer:
     """Lightning's trainer for these settings.
 
     Args:
         config: All settings.
         out: Folder of the results.
         on_gpu: Whether to train on GPUs.
-        validates: Whether there are held-out views.
+        checkpoints: Writes them, and says how often to validate.
 
     Returns:
         The trainer.
@@ -175,21 +178,6 @@ def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> li
     strategy: Strategy | str = "auto"
     if several:
         strategy = DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo")
-    folder = out / "checkpoints"
-    callbacks: list[lightning.Callback] = [
-        TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 1000),
-        ModelCheckpoint(
-            folder,
-            "last",
-            every_n_train_steps=config.checkpoint_every,
-            save_on_train_epoch_end=False,
-            enable_version_counter=False,
-        ),
-    ]
-    if validates:
-        callbacks.append(
-            ModelCheckpoint(folder, "best", monitor="val_mpjpe_mm", enable_version_counter=False)
-        )
     logger: Logger | bool = False
     if config.logger == "csv":
         logger = CSVLogger(out, "logs")
@@ -204,14 +192,18 @@ def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> li
         precision=config.precision,  # type: ignore[arg-type]
         max_steps=config.steps,
         max_epochs=-1,
-        val_check_interval=min(config.val_every, config.steps),
+        val_check_interval=checkpoints.validate_every or config.steps,
         check_val_every_n_epoch=None,
-        limit_val_batches=None if validates else 0,
+        limit_val_batches=None if checkpoints.validate_every else 0,
         num_sanity_val_steps=0,
         gradient_clip_val=config.clip or None,
         log_every_n_steps=config.log_every,
         logger=logger,
-        callbacks=callbacks,
+        enable_checkpointing=False,  # the callback below does it
+        callbacks=[
+            TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 1000),
+            checkpoints,
+        ],
         plugins=[WholeFiles()],
         use_distributed_sampler=False,
         enable_model_summary=False,
@@ -220,10 +212,10 @@ def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> li
 
 def finish(
     out: Path,
-    config: Config,
     sources: Sources,
     module: LiftingModule,
-    trainer: lightning.Trainer,
+    steps: int,
+    metrics: dict[str, float],
     seconds: float,
 ) -> None:
     """Write the weights and what was reached."""
@@ -231,21 +223,16 @@ def finish(
     save_weights(out / WEIGHTS_FILE, lifter)
     if isinstance(lifter, FlowLifter):
         lifter.model.save(out)
-    metrics = {
-        name: float(value)
-        for name, value in trainer.callback_metrics.items()
-        if name.startswith("val_")
-    }
     results = {
         "data": {"source": sources.source, "subjects": sources.subjects},
-        "steps": trainer.global_step,
+        "steps": steps,
         "seconds_of_last_run": round(seconds, 1),
         "torch": torch.__version__,
         "metrics": metrics,
     }
-    write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
+    write_json(out / "results.json", results)
     shown = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-    print(f"{trainer.global_step} steps; {shown or 'no validation'}; results are in {out}")
+    print(f"{steps} steps; {shown or 'no validation'}; results are in {out}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 
+from examples.pictures.saving import save_figure
 from examples.pictures.style import STYLE, UNCERTAINTY, Image
+from examples.whole_files import whole_file
 
 __all__ = [
     "PixelCanvas",
@@ -112,8 +114,10 @@ def side_by_side(images: Sequence[Image], background: str = "white", gap: int = 
 
 
 def save_image(path: Path, image: Image) -> None:
-    """Write an image (H, W, 3) uint8 to a file, PNG or JPEG by its suffix."""
-    matplotlib.image.imsave(path, check_image(image))
+    """Write an image (H, W, 3) uint8 to a file atomically, PNG or JPEG by its suffix."""
+    path = Path(path)
+    with whole_file(path) as partial:
+        matplotlib.image.imsave(partial, check_image(image), format=path.suffix[1:] or None)
 
 
 def gallery_picture(
@@ -171,4 +175,4 @@ def gallery_picture(
         x = margin / width
         figure.text(x, 1 - 26 / height, title, fontsize=13, fontweight="bold", va="center")
         figure.text(x, 1 - 54 / height, note, fontsize=9, color="#5a5a63", va="center")
-        figure.savefig(path)
+        save_figure(path, figure)

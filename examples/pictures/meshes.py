@@ -23,6 +23,7 @@ from examples.pictures.rendering import (
 )
 from examples.pictures.skeletons import VIEWS, view_rotation
 from examples.pictures.style import MODE, SAMPLES, UNCERTAINTY, Array, Image
+from examples.whole_files import whole_file
 
 __all__ = [
     "body_views",
@@ -273,4 +274,5 @@ def write_glb(
             process=False,
         )
         scene.add_geometry(mesh, node_name=name, geom_name=name)
-    Path(path).write_bytes(scene.export(file_type="glb"))  # type: ignore[no-untyped-call]
+    with whole_file(Path(path)) as partial:
+        partial.write_bytes(scene.export(file_type="glb"))  # type: ignore[no-untyped-call]

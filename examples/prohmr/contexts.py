@@ -25,14 +25,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
+from examples.data.image_names import number_people
 from examples.data.images import ImageDataset
+from examples.fitting.choices import PRIOR_FILE
 from examples.fitting.train_prior import CONDITIONAL
 from examples.prohmr.demo import find_people
 from examples.prohmr.judging import batches_of, crop_batch
 from examples.prohmr.model import ProHMR, load_model
 from examples.prohmr.sources import read_dataset
-from examples.training.checkpoints import whole_file
-from examples.training.encoded import PRIOR_FILE
+from examples.whole_files import prepare_folder, save_npz
 from flowprior.skeleton import BODY_25
 
 __all__ = ["CONTEXTS_FILE", "look", "main"]
@@ -123,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             dataset, report = read_dataset(args.images, args.dataset)
             people = dataset.annotations
-            person = np.zeros(len(people), np.int64)
+            person = number_people(people.imgname)
         model = load_model(args.checkpoint, device)
     except (OSError, ValueError) as error:
         return fail(error)
@@ -136,10 +137,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(fault, file=sys.stderr)
     rows = columns.pop("row")
     columns |= {"image_names": people.imgname[rows], "person": person[rows]}
-    (args.out / CONDITIONAL).mkdir(parents=True, exist_ok=True)
+    prepare_folder(args.out)
+    (args.out / CONDITIONAL).mkdir(exist_ok=True)
+    # Contexts of another model must not be beside this prior, not even if the program is killed.
+    (args.out / CONTEXTS_FILE).unlink(missing_ok=True)
     model.prior.save(args.out / CONDITIONAL / PRIOR_FILE)
-    with whole_file(args.out / CONTEXTS_FILE) as path, path.open("wb") as file:
-        np.savez_compressed(file, **columns)  # type: ignore[arg-type]  # the stubs' own flag
+    save_npz(args.out / CONTEXTS_FILE, columns)
     print(f"{len(rows)} people, {len(faults)} images could not be used; results are in {args.out}")
     return 1 if faults or report.left_out else 0
 

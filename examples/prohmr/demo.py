@@ -1,17 +1,17 @@
-r"""See what a model makes of photographs: the mode, samples, and how sure it is of each limb.
+r"""Show the posterior of a model for photographs: the mode, samples, the spread of each limb.
 
     python -m examples.prohmr.demo PHOTOS --checkpoint model.safetensors
     python -m examples.prohmr.demo PHOTOS --checkpoint prohmr.pt --keypoints OPENPOSE \
         --body SMPL_NEUTRAL.pkl --regressor SMPL_to_J19.pkl --fit
 
-Whose box? That around OpenPose's or COCO's keypoints (--keypoints), that of a file (--boxes, lines
-of ``image,x,y,width,height`` in pixels), else the whole image is taken for one person. A checkpoint
-of the original works as it is. --fit also fits a body to the keypoints, with the model's posterior
+Boxes are those around OpenPose's or COCO's keypoints (--keypoints), or those of a table (--boxes,
+lines of ``image,x,y,width,height`` in pixels); without either, each image is one person. Files of a
+person are named by the image and the number of the person in it. A checkpoint of the original works
+as it is. --fit also fits a body to the keypoints, with the model's posterior
 as the prior, and draws it beside the regression.
 """
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Sequence
@@ -26,8 +26,15 @@ from torch import Tensor
 
 from examples.command_line import DEVICES, device_of, fail, interruptible
 from examples.data.annotations import Annotations, prohmr_rows
+from examples.data.boxes import read_boxes
 from examples.data.columns import Columns
 from examples.data.detections import read_detections
+from examples.data.image_names import (
+    IMAGE_SUFFIXES,
+    file_label,
+    locate_image,
+    number_people,
+)
 from examples.data.images import ImageDataset, collate, decode
 from examples.data.report import Report
 from examples.fitting.choices import to_body_25
@@ -42,7 +49,7 @@ from examples.prohmr.judging import crop_batch
 from examples.prohmr.model import load_model
 from examples.prohmr.pictures import FITTED, SIDE_PX, fit_picture, person_picture
 from examples.prohmr.train import load_body
-from examples.training.checkpoints import write_text
+from examples.whole_files import prepare_folder, write_text
 from flowprior import rotations
 from flowprior.body import BodyModel
 from flowprior.posterior import PosePosterior
@@ -50,7 +57,6 @@ from flowprior.skeleton import SMPL_24
 
 __all__ = ["Uncertainty", "find_people", "main", "measure_uncertainty"]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 ENLARGE = 1.2
 LIMBS = {
     f"{side} {limb}": tuple(SMPL_24.index(f"{side}_{joint}") for joint in joints)
@@ -113,11 +119,10 @@ def find_people(
     Args:
         images: A folder of images, or one image.
         keypoints: What `examples.data.detections.read_detections` takes.
-        boxes: A CSV file of ``image,x,y,width,height``, with or without a header.
+        boxes: What `examples.data.boxes.read_boxes` takes.
 
     Returns:
-        A row for each person, the number of each among those of its image where keypoints say so,
-        and what cannot be used.
+        A row for each person, the number of each within its image, and what cannot be used.
 
     Raises:
         FileNotFoundError: There is nothing at a path, or no image.
@@ -138,8 +143,16 @@ def find_people(
         ]
         points, numbers = to_body_25(found.keypoints_2d, found.skeleton), found.person
     elif boxes is not None:
-        report = Report(str(boxes), "boxes", unit="person")
-        rows = _read_boxes(boxes, report)
+        listed, report = read_boxes(boxes)
+        rows = [
+            (
+                locate_image(folder, box.image),
+                box.x + box.width / 2,
+                box.y + box.height / 2,
+                ENLARGE * max(box.width, box.height),
+            )
+            for box in listed
+        ]
     else:
         report = Report(str(images), "images", unit="person")
         rows = _whole_images(images, report)
@@ -151,40 +164,18 @@ def find_people(
     if points is not None:
         columns["body_keypoints_2d"] = points
     people = prohmr_rows(Columns(columns, str(images)), Report("", ""))
-    person = np.zeros(len(people), np.int64) if numbers is None else numbers
+    person = number_people(people.imgname) if numbers is None else numbers
     if images.is_file():
         wanted = people.imgname == images.name
         people, person = people[wanted], person[wanted]
     return people, person, report
 
 
-def _read_boxes(path: Path, report: Report) -> list[tuple[str, float, float, float]]:
-    rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, line in enumerate(csv.reader(file), 1):
-            try:
-                name, *numbers = line
-                x, y, width, height = (float(value) for value in numbers)
-            except ValueError:
-                if number > 1 and line:
-                    report.rows += 1
-                    report.leave_out("not image,x,y,width,height", [f"line {number}"])
-                continue
-            report.rows += 1
-            if not (np.isfinite([x, y, width, height]).all() and min(width, height) > 0):
-                report.leave_out("box of no size", [f"line {number}"])
-                continue
-            report.kept += 1
-            side = ENLARGE * max(width, height)
-            rows.append((name, x + width / 2, y + height / 2, side))
-    return rows
-
-
 def _whole_images(images: Path, report: Report) -> list[tuple[str, float, float, float]]:
     files = sorted(images.iterdir()) if images.is_dir() else [images]
     rows = []
     for file in files:
-        if file.suffix.lower() not in SUFFIXES:
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         report.rows += 1
         try:
@@ -251,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = fit_options(args, use_hips=False)
         if args.fit and args.keypoints is None:
             raise ValueError("--fit needs --keypoints to fit to")
-        people, _, report = find_people(args.images, args.keypoints, args.boxes)
+        people, person, report = find_people(args.images, args.keypoints, args.boxes)
         folder = args.images if args.images.is_dir() else args.images.parent
         dataset = ImageDataset(people, folder, oriented=True)
         model = load_model(args.checkpoint, device)
@@ -261,12 +252,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(error)
     if not report.clean:
         print(report, file=sys.stderr)
-    args.out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(args.out)
     entries: list[dict[str, object]] = []
     unused = len(report.left_out)
     for row in range(len(dataset)):
         item = dataset[row]
-        name = f"{Path(item['imgname']).stem}_{row:03d}"
+        name = file_label(str(people.imgname[row]), int(person[row]))
         if item["fault"]:
             print(f"{item['imgname']}: {item['fault']}", file=sys.stderr)
             unused += 1
@@ -318,6 +309,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         entries.append(
             {
                 "image": item["imgname"],
+                "person": int(person[row]),
                 "box": [*people.center[row].tolist(), float(people.box_size[row])],
                 "global_orient": root.flatten().tolist(),
                 "body_pose": rotation.flatten().tolist(),

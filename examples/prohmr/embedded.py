@@ -8,11 +8,10 @@ shapes for the discriminator) and ``images/``. The three parts share no person.
 """
 
 import argparse
-import json
 import pickle
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,9 @@ from tqdm import tqdm
 
 from examples.command_line import interruptible
 from examples.data.poses import SPLITS, load_poses
+from examples.pictures import save_image
 from examples.prohmr.painting import Painting, backdrop, dress, paint_body, paint_occluder
+from examples.whole_files import remove_partials, save_npz, whole_file, write_json
 from flowprior.body import BodyModel
 from flowprior.body_file import read_body
 from flowprior.skeleton import BODY_25, PROHMR_44
@@ -254,6 +255,7 @@ def write_dataset(
     source = load_poses(poses, seed)
     studio = Studio(size)
     (out / DONE).unlink(missing_ok=True)
+    remove_partials(out)
     counts = {name: round(images * share) for name, share in SHARES.items()}
     with tqdm(total=sum(counts.values()), unit="image", disable=not progress, ncols=88) as bar:
         for code, name in enumerate(SPLITS):
@@ -273,7 +275,7 @@ def write_dataset(
                     names.append(file)
                     scenes.append(scene)
                 bar.update(number)
-            _savez(out / FILES[name], _annotations(names, scenes))
+            save_npz(out / FILES[name], _annotations(names, scenes))
     if groups is None:
         groups = max(1, round(images * GROUP_SHARE))
     write_views(out, groups, size=size, seed=seed, poses=poses)
@@ -281,13 +283,15 @@ def write_dataset(
     rotvecs = source.rotvecs("train")
     rotvecs = rotvecs[rng.permutation(len(rotvecs))[:MOCAP_POSES]]
     betas = np.clip(rng.normal(size=(len(rotvecs), 10)), -2, 2)
-    np.savez_compressed(
+    save_npz(
         out / MOCAP,
-        body_pose=rotvecs.reshape(-1, 72).astype(np.float32),
-        betas=betas.astype(np.float32),
+        {
+            "body_pose": rotvecs.reshape(-1, 72).astype(np.float32),
+            "betas": betas.astype(np.float32),
+        },
     )
     about = {"poses": source.source, "seed": seed, "size": size, "images": counts}
-    (out / DONE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_json(out / DONE, about)
     return counts
 
 
@@ -328,7 +332,8 @@ def write_views(
         # In these files the box is larger than it says.
         sides = np.array([scene.box_size / BOX_FACTOR for scene in scenes], np.float32)
         content.append(_annotations(names, scenes) | {"scale": sides})
-    (out / f"{VIEWS}.pkl").write_bytes(pickle.dumps(content))
+    with whole_file(out / f"{VIEWS}.pkl") as partial:
+        partial.write_bytes(pickle.dumps(content))
 
 
 def is_complete(folder: Path) -> bool:
@@ -337,13 +342,10 @@ def is_complete(folder: Path) -> bool:
 
 
 def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write one of thousands of images; a complete set is known by its last file, `DONE`."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
     if not cv2.imwrite(str(path), image[..., ::-1], quality):
         raise OSError(f"cannot write {path}")
-
-
-def _savez(path: Path, columns: Mapping[str, NDArray[np.generic]]) -> None:
-    np.savez_compressed(path, **columns)  # type: ignore[arg-type]  # the stubs' own flag
 
 
 def _annotations(names: Sequence[str], scenes: Sequence[Scene]) -> dict[str, NDArray[np.generic]]:
@@ -436,7 +438,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rng = np.random.default_rng((args.seed, 9))
     poses = load_poses(args.data, args.seed).rotvecs("test")
     scenes = Studio(args.size).paint(poses[rng.integers(len(poses), size=32)], rng)
-    _write_image(args.out / "sheet.png", sheet(scenes))
+    save_image(args.out / "sheet.png", sheet(scenes))
     shown = ", ".join(f"{number} {name}" for name, number in counts.items())
     print(f"{shown} images in {seconds:.0f} s, in {args.out}; a sheet of others in sheet.png")
     return 0

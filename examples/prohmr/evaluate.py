@@ -47,7 +47,7 @@ from examples.prohmr.tables import (
     views_table,
 )
 from examples.prohmr.train import load_body
-from examples.training.checkpoints import write_text
+from examples.whole_files import prepare_folder, write_text
 from flowprior.body import BodyModel
 from flowprior.evaluation import PROTOCOLS, Protocol
 from flowprior.metrics import Tally
@@ -334,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     tables = (regression_table(done, args.samples, quantised), fitting_table(done))
     text = "\n\n".join(filter(None, (*tables, views_table(done))))
-    args.out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(args.out)
     write_text(args.out / "evaluation.json", json.dumps(results, indent=2) + "\n")
     write_text(args.out / "evaluation.md", text + "\n")
     print(text)
@@ -346,7 +346,7 @@ def draw_fits(args: argparse.Namespace, name: str, model: ProHMR, fitter: ImageF
     opened = open_dataset(args.data, name, cut=args.cut)
     device = next(model.parameters()).device
     batch = next(batches_of(opened.dataset, SHOWN, groups=opened.groups)).to(device)
-    args.out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(args.out)
     sheets_of_fits(args.out, fitter, model, batch, opened.groups_in(batch), name)
 
 

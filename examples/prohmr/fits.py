@@ -23,6 +23,7 @@ from examples.prohmr.judging import crop_batch, supervise
 from examples.prohmr.model import Prediction, ProHMR
 from flowprior.body import BodyModel
 from flowprior.evaluation import Protocol
+from flowprior.keypoints import LEAST_CONF
 from flowprior.skeleton import PROHMR_44
 
 __all__ = ["FEWEST_KEYPOINTS", "FitOptions", "ImageFitter", "Seen", "judge_fits", "judge_views"]
@@ -109,7 +110,7 @@ class ImageFitter:
 
     def countable(self, keypoints_2d: Tensor) -> Tensor:
         """How many keypoints (P,) of (P, 44, 3) a fit would see."""
-        counts = keypoints_2d[..., 2] > 0
+        counts = keypoints_2d[..., 2] > LEAST_CONF
         if not self.options.keypoints.use_hips:
             counts = counts.clone()
             counts[:, list(IGNORED[PROHMR_44.name])] = False

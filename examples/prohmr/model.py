@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from examples.prohmr.backbones import load_weights, make_backbone, state_from_torchvision, width_of
 from examples.prohmr.discriminator import Discriminator
 from flowprior import checkpoint
-from flowprior.checkpoint import CheckpointError, ModelFile, require_same_tensors
+from flowprior.checkpoint import (
+    CheckpointError,
+    ModelFile,
+    require_plausible,
+    require_same_tensors,
+    uncompiled,
+)
+from flowprior.file_limits import require_regular
 from flowprior.numpy_file import read_npz
 from flowprior.posterior import PosePosterior
 from flowprior.prior import ConditionalPosePrior
@@ -200,6 +207,7 @@ def load_model(path: str | os.PathLike[str], device: torch.device | str = "cpu")
         FileNotFoundError: There is no such file.
         CheckpointError: It is neither, or damaged.
     """
+    require_regular(path, CheckpointError)
     with open(path, "rb") as file:
         # A safetensors file starts with the length of its header and a brace.
         ours = file.read(9)[8:] == b"{"
@@ -207,19 +215,21 @@ def load_model(path: str | os.PathLike[str], device: torch.device | str = "cpu")
         found = read_torch_file(path)
         if MODEL_CONFIG not in found:
             return load_original(path, device)[0]
-        model = ProHMR(**found[MODEL_CONFIG])
+        weights = found.get("state_dict")
         state = {
             name.removeprefix("model."): value
-            for name, value in found["state_dict"].items()
-            if name.startswith("model.")
+            for name, value in (weights.items() if isinstance(weights, Mapping) else ())
+            if isinstance(name, str) and isinstance(value, Tensor) and name.startswith("model.")
         }
+        state = uncompiled(path, state)
+        model = _made(path, found[MODEL_CONFIG], state)
         _fill(path, model, state)
         return model.eval().to(device)
     content = checkpoint.load(path)
     config = dict(content.config)
     if config.pop("class", None) != "ProHMR":
         raise CheckpointError(f"{path} is a model file, but of no ProHMR")
-    model = ProHMR(**config)
+    model = _made(path, config, content.tensors)
     require_same_tensors(path, content.tensors, model.state_dict())
     model.load_state_dict(dict(content.tensors))
     return model.eval().to(device)
@@ -265,6 +275,17 @@ def load_original(
     discriminator = Discriminator()
     _fill(path, discriminator, weights.discriminator)
     return model.eval().to(device), discriminator.eval().to(device)
+
+
+def _made(path: str | os.PathLike[str], config: object, state: Mapping[str, Tensor]) -> ProHMR:
+    """A new model of a file's configuration, if its weights can fill it."""
+    if not isinstance(config, Mapping):
+        raise CheckpointError(f"{path} has no configuration of a model")
+    require_plausible(path, config, state)
+    try:
+        return ProHMR(**config)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is no model of ProHMR: {error}") from error
 
 
 def _fill(path: str | os.PathLike[str], module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -42,6 +42,7 @@ from flowprior.metrics import Tally
 __all__ = ["ProHMRModule"]
 
 PROTOCOL = PROTOCOLS["3DPW"]
+FAULTS = "faults"
 SHOWN = 8
 TOLERATED = 100  # steps in a row that came to nothing
 
@@ -135,8 +136,14 @@ class ProHMRModule(lightning.LightningModule):
         return number, images.to(device, non_blocking=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what the model is, so that `examples.prohmr.model.load_model` can make it again."""
+        """Add the model's configuration, which `load_model` needs, and the counts of faults."""
         checkpoint[MODEL_CONFIG] = self.model.config
+        checkpoint[FAULTS] = {"counts": dict(self.counts), "in_a_row": self._in_a_row}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the counts of faults."""
+        self.counts.update(checkpoint[FAULTS]["counts"])
+        self._in_a_row = checkpoint[FAULTS]["in_a_row"]
 
     # --- a step ----------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from examples.prohmr.fits import FEWEST_KEYPOINTS, ImageFitter, Seen
 from examples.prohmr.judging import crop_batch
 from examples.prohmr.model import Prediction, ProHMR
 from flowprior.body import BodyModel
+from flowprior.keypoints import LEAST_CONF
 
 __all__ = [
     "FITTED",
@@ -132,7 +133,7 @@ def fit_picture(
     zoom = SIDE_PX / float(seen.box_size[row])
     corner = seen.center[row] - seen.box_size[row] / 2
     keypoints = seen.keypoints_2d[row]
-    places = (keypoints[keypoints[:, 2] > 0, :2] - corner) * zoom
+    places = (keypoints[keypoints[:, 2] > LEAST_CONF, :2] - corner) * zoom
     after = _camera_of_fit(
         fits.focal_px[row], fits.principal_point_px[row], fits.transl[row], seen, row
     )

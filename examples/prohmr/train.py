@@ -13,7 +13,6 @@ unbroken training has. It is also the command for several processes:
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
@@ -33,9 +32,11 @@ from examples.prohmr.embedded import is_complete, write_dataset
 from examples.prohmr.module import ProHMRModule
 from examples.prohmr.precision import ScaledHalf
 from examples.prohmr.sources import Sources, read_sources
-from examples.training.checkpoints import WholeFiles, not_written, write_text
-from examples.training.folder import claim_folder
+from examples.training.checkpoints import WholeFiles, not_written
+from examples.training.folder import checkpoint_of, claim_folder
+from examples.training.resuming import Checkpoints
 from examples.training.seeds import seed_of
+from examples.whole_files import write_json
 from flowprior.body import BodyModel
 from flowprior.console import escape_unencodable
 
@@ -63,8 +64,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m examples.prohmr.train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Written to --out: config.yaml, checkpoints/last.ckpt and best.ckpt, logs/, "
-        "pictures/, and at the end\nmodel.safetensors and results.json.\n"
+        epilog="Written to --out: config.yaml, checkpoints/ (last.ckpt, previous.ckpt, "
+        "best.ckpt), logs/,\npictures/, and at the end\nmodel.safetensors and results.json.\n"
         "Exit code: 0 done, 1 ended because steps came to nothing or a "
         "file could not be written, 2 bad arguments or data, "
         "130 interrupted.",
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"batch_size {config.batch_size} cannot be shared by {processes} processes"
             )
-        claim_folder(args.out, config, FREE)
+        replaced = claim_folder(args.out, config, FREE)
         data = args.data or _painted(args.out / "data", config.seed)
         sources = read_sources(data, config.datasets, config.validation, config.mocap)
         torch.manual_seed(seed_of(config.seed, 0))
@@ -125,24 +126,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = ProHMRModule(config.make(), config, sources, body, args.out / "pictures")
     except (OSError, ValueError) as error:
         return fail(error)
-    trainer = make_trainer(config, args.out, on_gpu, bool(sources.validation))
+    checkpoints = Checkpoints(
+        args.out / "checkpoints",
+        config,
+        every=config.checkpoint_every,
+        validate_every=min(config.val_every, config.steps) if sources.validation else None,
+        monitor="val_mode_mpjpe_mm",
+    )
+    trainer = make_trainer(config, args.out, on_gpu, checkpoints)
     if trainer.is_global_zero:
+        if replaced:
+            print(replaced, file=sys.stderr)
         print(f"{sources}\ndevice {'cuda' if on_gpu else 'cpu'}, processes {processes}", flush=True)
-    last = args.out / "checkpoints" / "last.ckpt"
     start = time.perf_counter()
     with warnings.catch_warnings():
         # Workers are a setting, and validation reads its images itself.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*logging interval.*")
-        # Checkpoints hold the weights after the step, which is what goes on exactly.
-        warnings.filterwarnings("ignore", message=".*manual optimization.*")
         # Lightning's own use of PyTorch.
         warnings.filterwarnings("ignore", message=".*treespec.*")
-        # What a training finds that goes on, perhaps with other pauses between checkpoints.
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
         try:
-            trainer.fit(module, ckpt_path=str(last) if last.exists() else None)
+            trainer.fit(module, ckpt_path=checkpoint_of(args.out))
         except SystemExit:  # how Lightning ends what is interrupted
             if not trainer.interrupted:
                 raise
@@ -154,23 +158,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if trainer.global_step < config.steps:
         return 1
     try:
-        trainer.save_checkpoint(last)
         if trainer.is_global_zero:
-            finish(args.out, config, sources, module, trainer, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            finish(args.out, config, sources, module, checkpoints.metrics, seconds)
     except OSError as error:
         print(f"\n{not_written(error)}", file=sys.stderr)
         return 1
     return 0
 
 
-def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> lightning.Trainer:
+def make_trainer(
+    config: Config, out: Path, on_gpu: bool, checkpoints: Checkpoints
+) -> lightning.Trainer:
     """Lightning's trainer for these settings.
 
     Args:
         config: All settings.
         out: Folder of the results.
         on_gpu: Whether to train on GPUs.
-        validates: Whether there are held-out images.
+        checkpoints: Writes them, and says how often to validate.
 
     Returns:
         The trainer.
@@ -182,23 +188,6 @@ def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> li
     if processes > 1:
         strategy = AveragedGradients(process_group_backend="nccl" if on_gpu else "gloo")
     half = [ScaledHalf("cuda" if on_gpu else "cpu")] if config.precision == "16-mixed" else []
-    folder = out / "checkpoints"
-    callbacks: list[lightning.Callback] = [
-        TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100),
-        ModelCheckpoint(
-            folder,
-            "last",
-            every_n_train_steps=config.checkpoint_every,
-            save_on_train_epoch_end=False,
-            enable_version_counter=False,
-        ),
-    ]
-    if validates:
-        callbacks.append(
-            ModelCheckpoint(
-                folder, "best", monitor="val_mode_mpjpe_mm", enable_version_counter=False
-            )
-        )
     logger: Logger | bool = False
     if config.logger == "csv":
         logger = CSVLogger(out, "logs")
@@ -213,13 +202,17 @@ def make_trainer(config: Config, out: Path, on_gpu: bool, validates: bool) -> li
         precision=None if half else config.precision,  # type: ignore[arg-type]
         max_steps=config.steps,
         max_epochs=-1,
-        val_check_interval=min(config.val_every, config.steps),
+        val_check_interval=checkpoints.validate_every or config.steps,
         check_val_every_n_epoch=None,
-        limit_val_batches=None if validates else 0,
+        limit_val_batches=None if checkpoints.validate_every else 0,
         num_sanity_val_steps=0,
         log_every_n_steps=config.log_every,
         logger=logger,
-        callbacks=callbacks,
+        enable_checkpointing=False,  # the callback below does it
+        callbacks=[
+            TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100),
+            checkpoints,
+        ],
         plugins=[WholeFiles(), *half],
         use_distributed_sampler=False,
         enable_model_summary=False,
@@ -231,16 +224,11 @@ def finish(
     config: Config,
     sources: Sources,
     module: ProHMRModule,
-    trainer: lightning.Trainer,
+    metrics: dict[str, float],
     seconds: float,
 ) -> None:
     """Write the model and what was reached."""
     module.model.eval().cpu().save(out / MODEL_FILE)
-    metrics = {
-        name: float(value)
-        for name, value in trainer.callback_metrics.items()
-        if name.startswith("val_")
-    }
     pace = module.batches.pace if module.batches is not None else None
     step_s = pace.step_s if pace is not None else 0.0
     results = {
@@ -249,7 +237,7 @@ def finish(
             "rows": dict(sources.train.lengths),
             "missing": list(sources.missing),
         },
-        "steps": trainer.global_step,
+        "steps": config.steps,
         "seconds_of_last_run": round(seconds, 1),
         "step_s": step_s,
         "of_which_waiting_for_images_s": pace.wait_s if pace is not None else 0.0,
@@ -258,9 +246,9 @@ def finish(
         "torch": torch.__version__,
         "metrics": metrics,
     }
-    write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
+    write_json(out / "results.json", results)
     shown = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-    print(f"{trainer.global_step} steps; {shown or 'no validation'}")
+    print(f"{config.steps} steps; {shown or 'no validation'}")
     if step_s and pace is not None:
         print(
             f"{1000 * step_s:.0f} ms a step, {1000 * pace.wait_s:.0f} of them waiting for images; "

@@ -1,9 +1,8 @@
-"""Files that are whole or absent, whatever kills the program that writes them."""
+"""Checkpoints of trainings: each complete on disk, the last one with its predecessor."""
 
 import contextlib
 import os
-import secrets
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,79 +10,32 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import nn
 
+from examples.whole_files import whole_file
 from flowprior import checkpoint
-from flowprior.checkpoint import ModelFile, require_same_tensors
+from flowprior.checkpoint import CheckpointError, ModelFile, require_same_tensors
 
 __all__ = [
+    "BEST_FILE",
+    "LAST_FILE",
+    "PREVIOUS_FILE",
     "WholeFiles",
     "load_weights",
     "not_written",
-    "remove_partials",
     "save_weights",
-    "whole_file",
-    "write_text",
 ]
 
-PARTIAL = ".partial"
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to write to, which takes its place once it is written and on disk.
-
-    If the block fails, the file is removed and whatever stood at ``path`` stays. If the process is
-    killed, a file that ends in ``.partial`` is left; `remove_partials` clears those away.
-
-    Args:
-        path: The file to make or replace, in a folder that exists.
-
-    Yields:
-        The path to write to.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
-    try:
-        yield partial
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        if isinstance(error, OSError) and error.errno is not None:
-            # Of the file that was asked for, not of the half one beside it.
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-    # The new name must be on disk too before anyone relies on it.
-    with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def remove_partials(folder: Path) -> None:
-    """Delete what killed programs left in a folder; nobody else may be writing there."""
-    for path in folder.glob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
+LAST_FILE = "last.ckpt"
+PREVIOUS_FILE = "previous.ckpt"
+BEST_FILE = "best.ckpt"
 
 
 def not_written(error: OSError) -> str:
-    """What a training that ends because it cannot write a file, as on a full disk, has to say."""
+    """The message of a training that ends because a file cannot be written, as on a full disk."""
     return f"error: {error}; what was written before is whole, the same command continues from it"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
 def save_weights(path: Path, module: nn.Module) -> None:
-    """Write weights and buffers as safetensors, whole or not at all."""
+    """Write weights and buffers as safetensors, atomically."""
     checkpoint.save(path, ModelFile(module.state_dict(), {"class": type(module).__name__}))
 
 
@@ -101,7 +53,11 @@ def load_weights(path: Path, module: nn.Module) -> None:
 
 
 class WholeFiles(CheckpointIO):
-    """Lightning's checkpoints, each whole on disk before it takes the place of the one before."""
+    """Reads and writes Lightning's checkpoints atomically.
+
+    A new ``last.ckpt`` replaces the old one only when it is complete on disk, and the old one
+    becomes ``previous.ckpt``.
+    """
 
     def save_checkpoint(
         self,
@@ -112,22 +68,27 @@ class WholeFiles(CheckpointIO):
         """Write a checkpoint.
 
         Args:
-            checkpoint: What Lightning wants to keep.
-            path: The file, which is replaced at once or not at all.
+            checkpoint: Lightning's content.
+            path: The file, which is replaced atomically.
             storage_options: Not used.
 
         Raises:
             OSError: It cannot be written.
         """
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        # Into a file of Python's: on a full disk torch's own says nothing that helps.
-        with whole_file(Path(path)) as partial, partial.open("wb") as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            # Into a file of Python's: on a full disk torch's own says nothing that helps.
+            with partial.open("wb") as file:
+                try:
+                    torch.save(checkpoint, file)
+                except RuntimeError as error:
+                    if isinstance(error.__context__, OSError):
+                        raise error.__context__ from None
+                    raise
+                os.fsync(file.fileno())
+            if path.name == LAST_FILE and path.exists():
+                _keep(path, path.with_name(PREVIOUS_FILE))
 
     def load_checkpoint(
         self,
@@ -144,12 +105,42 @@ class WholeFiles(CheckpointIO):
 
         Returns:
             What was saved.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            CheckpointError: It is damaged, or not a checkpoint.
         """
-        content: dict[str, Any] = torch.load(
-            path, map_location=map_location or "cpu", weights_only=True
-        )
+        try:
+            # torch does not compare the records with their checksums.
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+            content: dict[str, Any] = torch.load(
+                path, map_location=map_location or "cpu", weights_only=True
+            )
+        except FileNotFoundError:
+            raise
+        # On damaged bytes torch, zipfile and pickle raise almost anything.
+        except Exception as error:
+            size = Path(path).stat().st_size
+            raise CheckpointError(
+                f"{path} ({size} bytes) is cut short, damaged or not a checkpoint "
+                f"({type(error).__name__}: {error!s:.200})"
+            ) from error
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{path} is not a checkpoint, but holds a {type(content)}")
         return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint, if it is there."""
         Path(path).unlink(missing_ok=True)
+
+
+def _keep(last: Path, previous: Path) -> None:
+    """Give a file a second name, so that the first one exists at every moment."""
+    with contextlib.suppress(OSError), whole_file(previous) as partial:
+        os.link(last, partial)
+        return
+    # A file system without hard links: a reader then finds the previous file alone for a moment.
+    os.replace(last, previous)

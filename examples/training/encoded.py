@@ -1,19 +1,23 @@
-"""A network and the prior that it conditions, in one folder of two files."""
+"""A network and the prior that it conditions, in one file."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from flowprior import ConditionalPosePrior, checkpoint
-from flowprior.checkpoint import CheckpointError, ModelFile
+from flowprior.checkpoint import (
+    CheckpointError,
+    ModelFile,
+    require_plausible,
+    require_same_tensors,
+)
 
-__all__ = ["ENCODER_FILE", "PRIOR_FILE", "load_encoded", "save_encoded"]
+__all__ = ["MODEL_FILE", "load_encoded", "save_encoded"]
 
-ENCODER_FILE = "encoder.safetensors"
-PRIOR_FILE = "prior.safetensors"
+MODEL_FILE = "model.safetensors"
 
 
 class Encoded(Protocol):
@@ -22,8 +26,11 @@ class Encoded(Protocol):
     config: dict[str, Any]
     prior: ConditionalPosePrior
 
-    def network_modules(self) -> nn.Module:
-        """What the first file holds the weights of."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights and buffers of both, as of every module."""
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], /) -> object:
+        """Fill them, as of every module."""
 
     def eval(self) -> object:
         """Go into evaluation mode, as every module can."""
@@ -36,14 +43,15 @@ Model = TypeVar("Model", bound=Encoded)
 
 
 def save_encoded(model: Encoded, folder: Path) -> None:
-    """Write ``prior.safetensors`` and ``encoder.safetensors`` to an existing folder.
+    """Write ``model.safetensors`` to an existing folder, atomically.
+
+    One file holds network and prior, so that no crash can leave parts of two models.
 
     Raises:
-        OSError: They cannot be written.
+        OSError: It cannot be written.
     """
-    tensors = model.network_modules().state_dict()
-    checkpoint.save(folder / ENCODER_FILE, ModelFile(tensors, model.config))
-    model.prior.save(folder / PRIOR_FILE)
+    config = {"class": type(model).__name__, **model.config}
+    checkpoint.save(folder / MODEL_FILE, ModelFile(model.state_dict(), config))
 
 
 def load_encoded(
@@ -52,24 +60,27 @@ def load_encoded(
     """Read a model written by `save_encoded`, in evaluation mode.
 
     Args:
-        make: Makes the model of its configuration.
-        folder: The folder with the two files.
-        device: Where its weights shall be.
+        make: The model's class, which takes its configuration.
+        folder: The folder with the file.
+        device: Device of the weights.
 
     Raises:
-        FileNotFoundError: One of the files is missing.
-        CheckpointError: A file is damaged, or they are not from one model.
+        FileNotFoundError: The file is missing.
+        CheckpointError: The file is damaged, or holds a model of another class.
     """
-    file = checkpoint.load(folder / ENCODER_FILE)
+    path = folder / MODEL_FILE
+    content = checkpoint.load(path)
+    config = dict(content.config)
+    found, wanted = config.pop("class", None), getattr(make, "__name__", str(make))
+    if found != wanted:
+        raise CheckpointError(f"{path} holds a {found or 'model of another kind'}, not a {wanted}")
+    require_plausible(path, config, content.tensors)
     try:
-        model = make(**file.config)
-        model.network_modules().load_state_dict(dict(file.tensors))
-    except (TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / ENCODER_FILE} is not an encoder: {error}") from error
-    expected = model.prior.config
-    model.prior = ConditionalPosePrior.load(folder / PRIOR_FILE)
-    if model.prior.config != expected:
-        raise CheckpointError(f"{folder}: encoder and prior are not from one model")
+        model = make(**config)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(f"{path} has a configuration of no {wanted}: {error}") from error
+    require_same_tensors(path, content.tensors, model.state_dict())
+    model.load_state_dict(dict(content.tensors))
     model.eval()
     model.to(device)
     return model

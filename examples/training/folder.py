@@ -1,43 +1,97 @@
-"""The folder of a training: made, cleared of half files, and never shared by two settings."""
+"""The folder of a training: which checkpoint it resumes from, and settings that do not mix."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from examples.training.checkpoints import remove_partials, write_text
-from examples.training.settings import Settings, as_yaml, differences, read_settings
+from examples.training.checkpoints import LAST_FILE, PREVIOUS_FILE, WholeFiles
+from examples.training.resuming import SETTINGS
+from examples.training.settings import Settings, as_yaml, differences, settings_from_text
+from examples.whole_files import remove_partials, write_text
+from flowprior.checkpoint import CheckpointError
 
-__all__ = ["CONFIG_FILE", "claim_folder"]
+__all__ = ["CONFIG_FILE", "checkpoint_of", "claim_folder"]
 
 CONFIG_FILE = "config.yaml"
+CHECKPOINTS = "checkpoints"
 
 
-def claim_folder(out: Path, config: Settings, free: Sequence[str] = ()) -> None:
-    """Make the folder, or see that what is there is of a training with the same settings.
+def checkpoint_of(out: Path) -> Path | None:
+    """The checkpoint that a training in a folder resumes from; None if there is none.
 
-    Only the first of several processes does anything.
+    Every process gets the same answer, also while the first one still runs `claim_folder`.
+    """
+    folder = out / CHECKPOINTS
+    found = any((folder / name).exists() for name in (LAST_FILE, PREVIOUS_FILE))
+    return folder / LAST_FILE if found else None
+
+
+def claim_folder(out: Path, config: Settings, free: Sequence[str] = ()) -> str | None:
+    """Create the folder of a training, or prepare an existing one so that the training resumes.
+
+    Deletes temporary files of killed programs. If ``last.ckpt`` is damaged or missing, the
+    checkpoint before it takes its place. Only the first of several processes does anything.
 
     Args:
-        out: The folder; ``checkpoints`` is made in it and the settings are written beside.
+        out: The folder; ``checkpoints`` is created in it and the settings are written beside.
         config: All settings.
-        free: Settings that a training that goes on may change.
+        free: Settings that a resumed training may change.
+
+    Returns:
+        A message for the user if the last checkpoint was replaced by the previous one, else None.
 
     Raises:
-        OSError: The folder cannot be made or written to.
-        ValueError: It has a training with other settings; the message names them.
+        OSError: The folder cannot be created or written to.
+        CheckpointError: There are checkpoints, and none can be read.
+        ValueError: The folder has a training with other settings; the message names them.
     """
     # Lightning tells the processes that it starts itself their local rank alone.
     if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) != 0:
-        return
-    folder, file = out / "checkpoints", out / CONFIG_FILE
+        return None
+    folder = out / CHECKPOINTS
     folder.mkdir(parents=True, exist_ok=True)
-    remove_partials(folder)
-    if (folder / "last.ckpt").exists() and file.exists():
-        changed = differences(read_settings(type(config), file), config, ignore=free)
+    remove_partials(out)
+    message = None
+    if checkpoint_of(out) is not None:
+        content, message = _readable(folder / LAST_FILE, folder / PREVIOUS_FILE)
+        before = settings_from_text(type(config), content[SETTINGS], str(folder / LAST_FILE))
+        changed = differences(before, config, ignore=free)
         if changed:
             raise ValueError(
                 f"{out} has a training with other settings "
                 f"({'; '.join(f'{name} {change}' for name, change in changed.items())}); "
                 "give those, or another --out"
             )
-    write_text(file, as_yaml(config))
+    write_text(out / CONFIG_FILE, as_yaml(config))
+    return message
+
+
+def _readable(last: Path, previous: Path) -> tuple[dict[str, Any], str | None]:
+    """The last checkpoint's content; if it cannot be read, the previous one takes its place."""
+    try:
+        return _read(last), None
+    except (FileNotFoundError, CheckpointError) as error:
+        fault = str(error) if isinstance(error, CheckpointError) else f"{last} is missing"
+    try:
+        content = _read(previous)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{fault}; there is no checkpoint before it: delete the file to start from step 0"
+        ) from error
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{fault}; the checkpoint before it does not help: {error}; delete both files to start "
+            "from step 0"
+        ) from error
+    os.replace(previous, last)
+    step = content["global_step"]
+    return content, f"{fault}: continuing from the checkpoint before it, step {step}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = WholeFiles().load_checkpoint(path)
+    missing = [name for name in ("global_step", "state_dict", SETTINGS) if name not in content]
+    if missing:
+        raise CheckpointError(f"{path} is not a checkpoint of this program: no {missing[0]} in it")
+    return content

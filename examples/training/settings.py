@@ -1,5 +1,6 @@
 """Every setting of a training in one readable file, any of them overridden as ``key=value``."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -7,14 +8,21 @@ from typing import Any, ClassVar, Protocol, TypeVar, get_origin, get_type_hints
 
 import yaml
 
-__all__ = ["as_yaml", "differences", "read_settings"]
+from flowprior.file_limits import MAX_DEPTH, Refusal, read_limited
+
+__all__ = ["AnySettings", "as_yaml", "differences", "read_settings", "settings_from_text"]
 
 
-class _Dataclass(Protocol):
+class AnySettings(Protocol):
+    """A dataclass whose fields are settings."""
+
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-Settings = TypeVar("Settings", bound=_Dataclass)
+MAX_BYTES = 2**16
+"""Size of a file of settings; what its aliases repeat may have 16 times as many values."""
+
+Settings = TypeVar("Settings", bound=AnySettings)
 
 
 def read_settings(
@@ -33,46 +41,103 @@ def read_settings(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no YAML, a setting is missing, unknown, of another type or out of
-            range, or an override is not ``key=value``. The message names it.
+        ValueError: The file is no YAML, is larger than `MAX_BYTES` or nested too deeply, a setting
+            is missing, unknown, of another type or out of range, or an override is not
+            ``key=value``. The message names it.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = read_limited(path, MAX_BYTES).decode()
+    except (Refusal, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
+    return settings_from_text(kind, text, str(path), overrides, **given)
+
+
+def settings_from_text(
+    kind: type[Settings], text: str, source: str, overrides: Sequence[str] = (), **given: object
+) -> Settings:
+    """Settings of a text, as `read_settings` reads them from a file.
+
+    Args:
+        kind: As there.
+        text: YAML.
+        source: What error messages call the text.
+        overrides: As there.
+        given: As there.
+
+    Raises:
+        ValueError: As there.
+    """
+    try:
+        values = _parsed(text)
+    except Refusal as error:
+        raise ValueError(f"{source} is not a YAML file: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected lines 'key: value', got {type(values).__name__}")
+        raise ValueError(f"{source}: expected lines 'key: value', got {type(values).__name__}")
     hints = get_type_hints(kind)
     kinds = {field: hints[field] for field in kind.__dataclass_fields__}
     missing = [name for name in kinds if name not in values]
     if missing:
-        raise ValueError(f"{path}: missing {', '.join(missing)}")
-    for text in overrides:
-        key, equals, value = text.partition("=")
+        raise ValueError(f"{source}: missing {', '.join(missing)}")
+    for override in overrides:
+        key, equals, value = override.partition("=")
         if not equals:
-            raise ValueError(f"expected key=value, got {text!r}")
+            raise ValueError(f"expected key=value, got {override!r}")
         try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{text!r}: {value!r} is no YAML value") from error
+            values[key] = _parsed(value)
+        except Refusal as error:
+            raise ValueError(f"{override!r}: {value!r} is no YAML value") from error
     values |= {name: value for name, value in given.items() if value is not None}
     unknown = [str(name) for name in values if name not in kinds]
     if unknown:
         close = [match for name in unknown for match in get_close_matches(name, kinds, 1, 0.5)]
         meant = f" (did you mean {', '.join(close)}?)" if close else ""
         raise ValueError(
-            f"unknown setting {', '.join(unknown)}{meant}; settings are {', '.join(kinds)}"
+            f"unknown setting {', '.join(unknown)}{meant}; settings are {', '.join(kinds)} "
+            f"(settings of {source})"
         )
-    return kind(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
+    try:
+        return kind(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"{error} (settings of {source})") from error
 
 
-def as_yaml(settings: _Dataclass) -> str:
+def _parsed(text: str) -> Any:  # noqa: ANN401
+    """Parse YAML whose aliases do not make it grow beyond measure.
+
+    Raises:
+        Refusal: It is nested too deeply, grows too large, or is no YAML.
+    """
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+        if root is not None and _count(root, MAX_DEPTH, {}) > 16 * MAX_BYTES:
+            raise Refusal("its aliases make it grow beyond measure")
+        return yaml.safe_load(text)
+    except Refusal:
+        raise
+    # On wrong dates and tags, PyYAML raises almost anything.
+    except Exception as error:
+        raise Refusal(f"{error!s:.500}") from error
+
+
+def _count(node: yaml.Node, depth: int, known: dict[int, int]) -> int:
+    """Count the values below a node, those of aliases each time."""
+    if depth < 0:
+        raise Refusal(f"it is nested more than {MAX_DEPTH} levels deep")
+    if id(node) not in known:
+        entries = node.value if isinstance(node.value, list) else []
+        if isinstance(node, yaml.MappingNode):
+            entries = [part for pair in entries for part in pair]
+        known[id(node)] = 1 + sum(_count(each, depth - 1, known) for each in entries)
+    return known[id(node)]
+
+
+def as_yaml(settings: AnySettings) -> str:
     """Settings as the text of a file that `read_settings` takes."""
     return str(yaml.safe_dump(_as_dict(settings), sort_keys=False))
 
 
 def differences(
-    first: _Dataclass, second: _Dataclass, ignore: Sequence[str] = ()
+    first: AnySettings, second: AnySettings, ignore: Sequence[str] = ()
 ) -> Mapping[str, str]:
     """Settings that differ: name to "first -> second"."""
     before, after = _as_dict(first), _as_dict(second)
@@ -83,7 +148,7 @@ def differences(
     }
 
 
-def _as_dict(settings: _Dataclass) -> dict[str, Any]:
+def _as_dict(settings: AnySettings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
 
 
@@ -104,4 +169,4 @@ def _typed(name: str, value: object, kind: Any) -> Any:  # noqa: ANN401
     if type(value) is kind:
         return value
     wanted = getattr(kind, "__name__", str(kind))
-    raise ValueError(f"{name} must be of type {wanted}, got {value!r}")
+    raise ValueError(f"{name} must be of type {wanted}, got {reprlib.repr(value)}")

@@ -57,9 +57,25 @@ class ActNorm(nn.Module):
 
     def is_initialized(self) -> bool:
         """Whether scale and shift have been set, from a batch or from saved weights."""
-        if not self._seen_initialized and not self.initialized.is_meta:
-            self._seen_initialized = bool(self.initialized)
-        return self._seen_initialized
+        if self._seen_initialized or self.initialized.is_meta:
+            return self._seen_initialized
+        initialized = bool(self.initialized)
+        # Weights that functional_call lends say nothing about the layer's own.
+        self._seen_initialized = initialized and self._has_own_weights
+        return initialized
+
+    def was_changed(self) -> bool:
+        """Whether scale or shift differ from those of a new layer, as far as the host can tell."""
+        if self.log_scale.is_meta:
+            return False
+        try:
+            return bool(self.log_scale.any()) or bool(self.shift.any())
+        except RuntimeError:  # vmap cannot look at values
+            return False
+
+    @property
+    def _has_own_weights(self) -> bool:
+        return isinstance(self.log_scale, nn.Parameter)
 
     def project_context(self, context: Tensor) -> Tensor | None:
         """The context's terms (..., 2 D), log-scales first; None if the layer takes no context."""
@@ -111,6 +127,11 @@ class ActNorm(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) < 2 or rows.is_meta:
             return
+        if not self._has_own_weights:
+            raise RuntimeError(
+                "ActNorm cannot be set from data inside torch.func.functional_call, whose weights "
+                "are lent: call nll once in training mode on the prior itself first"
+            )
         std = rows.std(dim=0).clamp(min=MIN_STD)
         self.log_scale.copy_(-std.log())
         self.shift.copy_(-(rows / std).mean(dim=0))

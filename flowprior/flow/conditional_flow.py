@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from flowprior.flow.actnorm import ActNorm
 from flowprior.flow.checks import require_count
 from flowprior.flow.coupling import COUPLINGS, Coupling
-from flowprior.flow.frozen import FrozenFlow, FrozenStep
+from flowprior.flow.frozen import FrozenFlow, FrozenStep, faster_conditioner_dtype
 from flowprior.flow.lu_linear import LULinear
 from flowprior.flow.stack import FlowStack, ProjectedContext, StepContext
 
@@ -125,6 +125,7 @@ class ConditionalFlow(FlowStack):
         ]
         super().__init__(features, context_features, steps)
         self.options = options
+        self._warned_of_actnorm = False
 
     @property
     def is_like_prohmr(self) -> bool:
@@ -164,33 +165,43 @@ class ConditionalFlow(FlowStack):
             step.linear.legacy_forward = lu_forward == "legacy"
         return other
 
-    def freeze(self, conditioner_dtype: torch.dtype | None = None) -> FrozenFlow:
+    def freeze(self, conditioner_dtype: torch.dtype | str | None = None) -> FrozenFlow:
         """An inference copy with constant weights, fused for speed.
 
         Args:
             conditioner_dtype: Dtype of the conditioners in the inverse direction, that of samples
                 and mode, such as ``torch.bfloat16``. The bijection itself and the whole forward
                 direction, that of the log-density, keep the flow's dtype. None for the flow's.
+                ``"auto"`` for bfloat16 where that is faster on the flow's device and the flow's
+                dtype elsewhere: a CPU is measured for some milliseconds, on a block of many
+                samples; a CUDA device is judged by its compute capability.
 
         Returns:
             The copy. Later changes of this flow do not reach it.
 
         Raises:
-            ValueError: If ``conditioner_dtype`` is not a floating-point dtype.
+            ValueError: If ``conditioner_dtype`` is neither a floating-point dtype nor ``"auto"``.
         """
-        if conditioner_dtype is not None and not conditioner_dtype.is_floating_point:
-            raise ValueError(f"conditioner_dtype must be floating point, got {conditioner_dtype}")
-        if (
+        steps = self._own_steps
+        if conditioner_dtype == "auto":
+            conditioner_dtype = faster_conditioner_dtype(steps[0].coupling.conditioner)
+        elif conditioner_dtype is not None and not (
+            isinstance(conditioner_dtype, torch.dtype) and conditioner_dtype.is_floating_point
+        ):
+            raise ValueError(
+                "conditioner_dtype must be a floating-point dtype, 'auto' or None, got "
+                f"{conditioner_dtype!r}"
+            )
+        elif (
             conditioner_dtype in (torch.bfloat16, torch.float16)
             and self.device.type == "cpu"
             and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
         ):
             warnings.warn(
-                f"this CPU has no {conditioner_dtype} arithmetic: samples will be slower, not "
-                "faster, than with conditioner_dtype=None",
+                f"this CPU has no {conditioner_dtype} arithmetic: samples will be slower than with "
+                "conditioner_dtype=None; 'auto' chooses by measurement",
                 stacklevel=2,
             )
-        steps = self._own_steps
         frozen = [
             FrozenStep(
                 step.actnorm,
@@ -203,6 +214,28 @@ class ConditionalFlow(FlowStack):
             for step in steps
         ]
         return FrozenFlow(self.features, self.context_features, frozen, self.temperature)
+
+    def project_context(self, context: Tensor | None) -> ProjectedContext:
+        """As :meth:`FlowStack.project_context`; warns once of weights averaged from the start."""
+        self._warn_of_unset_actnorm()
+        return super().project_context(context)
+
+    def _warn_of_unset_actnorm(self) -> None:
+        """Warn if evaluation meets an ActNorm that was changed, but never set from data."""
+        if self.training or self._warned_of_actnorm or torch.compiler.is_compiling():
+            return
+        unset = [each.actnorm for each in self._own_steps if not each.actnorm.is_initialized()]
+        if not any(actnorm.was_changed() for actnorm in unset):
+            return
+        self._warned_of_actnorm = True
+        warnings.warn(
+            "the scale and shift of ActNorm have changed, but were never set from a batch of data. "
+            "Usually these weights are a running average (EMA) that was started before the first "
+            "training batch, and their densities are far off: start it after the first call of nll "
+            "in training mode, see docs/guide/train-your-own.md. Training with batches of a single "
+            "row has the same effect",
+            stacklevel=2,
+        )
 
     def is_initialized(self) -> bool:
         """Whether every ActNorm has been set, from a batch or from saved weights."""

@@ -3,13 +3,14 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from flowprior.flow.checks import require_count, require_like, require_tensor, require_width
+from flowprior.flow.precision import without_autocast
 
 __all__ = [
     "FlowStack",
@@ -17,6 +18,7 @@ __all__ = [
     "Step",
     "StepContext",
     "batch_shape_of",
+    "standard_normal",
     "standard_normal_log_prob",
 ]
 
@@ -284,7 +286,7 @@ class FlowStack(nn.Module):
         require_count("num_samples", num_samples)
         projected = self._projected(context)
         shape = (*batch_shape_of(projected), num_samples, self.features)
-        z = torch.randn(shape, generator=generator, dtype=self.dtype, device=self.device)
+        z = standard_normal(shape, self.dtype, self.device, generator)
         x, log_abs_det = self.inverse(z, projected)
         return x, standard_normal_log_prob(z) - log_abs_det
 
@@ -314,7 +316,11 @@ class FlowStack(nn.Module):
         shape = (*batch_shape_of(projected), self.features)
         z = torch.zeros(shape, dtype=self.dtype, device=self.device)
         if not self.has_exact_mode or log_volume is not None:
-            z = self._climb(z, projected, log_volume, max_steps)
+            climb = self._climb
+            if torch.compiler.is_compiling():
+                # A graph of a hundred steps takes minutes to compile, for every shape again.
+                climb = torch.compiler.disable(climb)
+            z = climb(z, projected, log_volume, max_steps)
         return self.inverse(z, projected)[0]
 
     def entropy(
@@ -450,11 +456,19 @@ class FlowStack(nn.Module):
 
     def full_precision(self) -> AbstractContextManager[object]:
         """No autocast: it would round the two directions differently, so no longer inverses."""
-        kind = self.device.type
-        # torch 2.5 cannot compile the question; devices that compile all have autocast.
-        if torch.compiler.is_compiling() or torch.amp.is_autocast_available(kind):
-            return torch.autocast(kind, enabled=False)
-        return nullcontext()
+        return without_autocast(self.device)
+
+
+def standard_normal(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Standard normal noise; None is the global generator of the device."""
+    if generator is None:  # torch.compile takes no generator, not even None, for an open shape
+        return torch.randn(shape, dtype=dtype, device=device)
+    return torch.randn(shape, generator=generator, dtype=dtype, device=device)
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:

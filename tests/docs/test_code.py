@@ -22,7 +22,7 @@ OTHER_FENCE = re.compile(
     r"^[ \t>]+`{3,}\s*python|^(`{4,}|~{3,})\s*python|code-block\}\s*py|>>> ", re.M
 )
 PROGRAM = re.compile(r"-m ((?:examples|benchmarks|tools|flowprior)[\w.]*)")
-TARGET = re.compile(r"^make (\w+)", re.MULTILINE)
+TARGET = re.compile(r"^make ([\w-]+)", re.MULTILINE)
 
 PAGES = pages()
 PAGES_WITH_CODE = [path for path in PAGES if BLOCK.search(path.read_text(encoding="utf-8"))]
@@ -95,7 +95,9 @@ def test_external_links_are_collected():
 def test_commands_exist(path):
     text = path.read_text(encoding="utf-8")
     missing = [name for name in PROGRAM.findall(text) if "NAME" not in name and not find_spec(name)]
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = re.findall(
+        r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
     missing += [f"make {name}" for name in TARGET.findall(text) if name not in targets]
     assert missing == []
 

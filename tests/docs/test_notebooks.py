@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import TIME_LIMIT_S
+
 nbformat = pytest.importorskip("nbformat")
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
 
@@ -11,13 +13,16 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ip
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 # Of the kernel's own machinery, not of the notebook.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.slow
 def test_it_runs_top_to_bottom(path, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     pytest.importorskip("ipykernel")
     pytest.importorskip("matplotlib")
     client = pytest.importorskip("nbclient").NotebookClient
     notebook = nbformat.read(path, as_version=4)
-    client(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    client(
+        notebook, timeout=TIME_LIMIT_S, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert any("image/png" in output.get("data", {}) for output in outputs)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SHARED = {"command_line", "data", "pictures", "training"}
+SHARED = {"command_line", "data", "pictures", "training", "whole_files"}
 MAY_IMPORT = {
     "data": {"data"},
-    "pictures": {"pictures"},
-    "training": {"data", "training"},
+    "pictures": {"pictures", "whole_files"},
+    "training": {"data", "training", "whole_files"},
     "lifting": {*SHARED, "lifting"},
     "fitting": {*SHARED, "lifting", "fitting"},
     "prohmr": {*SHARED, "fitting", "prohmr"},

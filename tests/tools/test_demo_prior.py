@@ -2,8 +2,7 @@
 
 import json
 import math
-import subprocess
-import sys
+import os
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from flowprior import ConditionalPosePrior, sharing
 from flowprior.body import BodyModel
 from flowprior.keypoints import example_keypoints, keypoint_context
 from flowprior.skeleton import COCO_17, SMPL_24
+from tests.processes import run_python
 from tools import demo_prior
 from tools.demo_prior import HIDDEN, Poses, figures, photograph, train
 
@@ -61,7 +61,7 @@ def test_it_needs_neither_hub_nor_repository(tmp_path):
         "assert not {'huggingface_hub', 'smplx', 'examples'} & set(sys.modules)\n"
     )
     path = str(demo_prior.OUT.parents[2])
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env={"PYTHONPATH": path})
+    run_python(code, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path})
 
 
 def test_it_is_as_good_as_its_card_says(prior, strangers, body):

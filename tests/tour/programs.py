@@ -80,7 +80,7 @@ def training_interrupted() -> int:
     shown = io.StringIO()
     with contextlib.redirect_stderr(shown):
         assert training(*argv) == 0
-    assert Path("run/prior.safetensors").exists()
+    assert Path("run/model.safetensors").exists()
     return code
 
 

@@ -22,6 +22,21 @@ def findings(found):
     return {reason: (finding.count, finding.examples[0]) for reason, finding in found.items()}
 
 
+@pytest.mark.parametrize("columns", [prohmr_columns, spin_columns])
+@pytest.mark.parametrize("unit", ["normalised", "scores"])
+def test_keypoints_in_other_units_are_refused(written, columns, unit):
+    content = columns()
+    for key in content.keys() & {"body_keypoints_2d", "extra_keypoints_2d", "openpose", "part"}:
+        if unit == "normalised":
+            content[key][..., :2] /= 300
+        else:
+            content[key][..., 2] *= 7
+    message = {"normalised": "pixels are expected", "scores": "probabilities from 0 to 1"}[unit]
+    with pytest.raises(ValueError, match=message) as caught:
+        annotations.read(written(content))
+    assert "people.npz" in str(caught.value)
+
+
 class TestProHMR:
     def test_a_clean_file_comes_back_as_written(self, written):
         columns = prohmr_columns()

@@ -185,6 +185,20 @@ def test_extreme_boxes_are_those_of_a_slow_implementation(seed):
     assert torch.equal(untouched[1], tensors[1])
 
 
+def test_doubtful_keypoints_change_no_extreme_box():
+    clear = torch.from_numpy(people(0, 30)).nan_to_num()
+    doubtful = clear.clone()
+    doubtful[clear[..., 2] == 0] = torch.tensor([-4000.0, 0.0, 0.1], dtype=clear.dtype)
+    extreme = only(30, extreme=torch.ones(30, dtype=torch.bool))
+    center, side = torch.zeros(30, 2), torch.ones(30)
+    for found, expected in zip(
+        augment_boxes(center, side, doubtful, extreme),
+        augment_boxes(center, side, clear, extreme),
+        strict=True,
+    ):
+        assert torch.equal(found, expected)
+
+
 def test_shares_of_extreme_crops():
     keypoints = torch.from_numpy(people(0, 2)).repeat_interleave(2000, dim=0)
     choice = torch.linspace(0, 1, 2001)[:-1].repeat(2)

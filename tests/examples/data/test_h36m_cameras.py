@@ -32,7 +32,7 @@ def test_where_the_numbers_stand(tmp_path):
 
 
 def test_angles_turn_about_x_then_y_then_z(tmp_path):
-    numbers = np.zeros(300)
+    numbers = calibration()
     a, b, c = numbers[:3] = 0.3, -0.5, 0.7
     cos, sin = np.cos, np.sin
     x = np.array([[1, 0, 0], [0, cos(a), -sin(a)], [0, sin(a), cos(a)]])
@@ -40,6 +40,14 @@ def test_angles_turn_about_x_then_y_then_z(tmp_path):
     z = np.array([[cos(c), -sin(c), 0], [sin(c), cos(c), 0], [0, 0, 1]])
     camera = read_h36m_cameras(write_metadata(tmp_path, numbers))["S1", "54138969"]
     np.testing.assert_allclose(camera.rotation, x @ y @ z, atol=1e-12)
+
+
+@pytest.mark.parametrize("focal", [0, -1145, 25])
+def test_a_focal_length_that_is_not_in_pixels_is_refused(tmp_path, focal):
+    numbers = calibration()
+    numbers[264 + 9] = focal  # of the second camera
+    with pytest.raises(ValueError, match=r"metadata\.xml, focal length of 55011271"):
+        read_h36m_cameras(write_metadata(tmp_path, numbers))
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)

@@ -65,6 +65,16 @@ class TestClean:
         )
         assert cleaned.shape == (0, 25, 3)
 
+    def test_other_units_are_refused(self):
+        report = Report("here.json", "people")
+        place = joint_places(["x"] * 3, BODY_25)
+        scaled, scores = people(3), people(3)
+        scaled[..., :2] /= 1000
+        scores[..., 2] *= 7
+        for values, message in ((scaled, "pixels are expected"), (scores, "probabilities from")):
+            with pytest.raises(ValueError, match=f"here.json: 2D keypoints .* {message}"):
+                clean_keypoints(values, place, report)
+
 
 class TestBoxes:
     def test_of_a_known_person(self):

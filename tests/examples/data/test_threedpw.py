@@ -242,6 +242,13 @@ class TestFiles:
             ("betas", [np.zeros(10)], r"betas to have an entry for each of the 2 people"),
             ("campose_valid", 1, r"campose_valid to have an entry for each of the 2 people"),
             ("cam_intrinsics", np.zeros(4), r"cam_intrinsics of shape \(3, 3\)"),
+            ("cam_intrinsics", np.diag([4.2, 4.2, 1]), "principal point in pixels"),
+            (
+                "cam_intrinsics",
+                np.array([[4.2, 0, 540], [0, 4.2, 960], [0, 0, 1]]),
+                "probably in millimetres",
+            ),
+            ("cam_intrinsics", np.full((3, 3), np.nan), "expected finite numbers"),
         ],
     )
     def test_a_wrong_shape_is_named(self, written, key, value, message):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -116,3 +118,16 @@ def test_a_camera_in_half_precision_is_computed_with_in_float32(dtype):
         assert project(points.to(dtype), transl).dtype == torch.float32
         assert project(points.to(dtype), transl.to(dtype)).dtype == torch.float32
     torch.testing.assert_close(crop_translation(camera), crop_translation(camera.float()))
+
+
+@pytest.mark.parametrize("focal", [0.0, -5000.0, math.nan, math.inf])
+def test_a_focal_length_must_be_positive(focal):
+    camera, box, points = torch.ones(2, 3), torch.ones(2, 2), torch.ones(2, 5, 3)
+    for call in (
+        lambda: crop_translation(camera, focal=focal),
+        lambda: full_frame_translation(camera, box, box[:, 0], box, focal=focal),
+        lambda: project_to_crop(points, camera, focal=focal),
+        lambda: project_to_image(points, camera, box, focal=focal),
+    ):
+        with pytest.raises(ValueError, match="focal must be a positive number of pixels"):
+            call()

@@ -1,9 +1,5 @@
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +13,6 @@ from examples.fitting.annotate import Annotator, pending, summarise
 from examples.fitting.objective import KeypointWeights
 from examples.fitting.people import detect
 from examples.fitting.shards import chunks_of, read_chunk
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +81,49 @@ def test_bad_people_are_left_out_and_named(shards):
         assert report.kept == report.rows - sum(f.count for f in report.left_out.values())
 
 
+@pytest.mark.parametrize("unit", ["normalised", "scores"])
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_shards_in_other_units_are_refused(people, tmp_path, unit, suffix):
+    seen = people.keypoints[:6].numpy().copy()
+    if unit == "normalised":
+        seen[..., :2] = seen[..., :2] / 500 - 1
+    else:
+        seen[..., 2] = np.linspace(0.5, 7, 25)
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".npz":
+        np.savez(path, keypoints_2d=seen)
+    else:
+        pq.write_table(pa.table({"keypoints_2d": [row.ravel().tolist() for row in seen]}), path)
+    (chunk,) = chunks_of(path, 10)
+    message = {"normalised": "pixels are expected", "scores": "probabilities from 0 to 1"}[unit]
+    with pytest.raises(ValueError, match=message) as caught:
+        read_chunk(chunk)
+    assert str(path) in str(caught.value)
+
+
+def test_files_in_other_units_are_left_out_of_a_shard(people, tmp_path):
+    pixels, scaled = people.keypoints[:2].numpy().copy()
+    scaled[:, :2] /= 1000
+    for name, values in (("a", pixels), ("b", scaled)):
+        content = {"people": [{"pose_keypoints_2d": values.ravel().tolist()}]}
+        (tmp_path / f"{name}_keypoints.json").write_text(json.dumps(content))
+    (chunk,) = chunks_of(tmp_path, 10)
+    found = read_chunk(chunk)
+    assert found.image_names.tolist() == ["a"]
+    (finding,) = found.report.left_out.values()
+    assert "as normalised ones do" in finding.examples[0]
+
+
+def test_doubtful_keypoints_do_not_make_a_person(people, tmp_path):
+    seen = people.keypoints[:2].numpy().copy()
+    seen[1, :, 2] = 0.1
+    np.savez(tmp_path / "a.npz", keypoints_2d=seen)
+    (chunk,) = chunks_of(tmp_path / "a.npz", 10)
+    found = read_chunk(chunk)
+    assert found.row.tolist() == [0]
+    assert found.report.left_out["fewer than 3 keypoints"].count == 1
+
+
 def test_people_keep_their_rows_and_sizes(shards):
     by_name = {Path(chunk.shard).name: read_chunk(chunk) for chunk in chunks_of(shards, 100)}
     assert by_name["a.npz"].row.tolist() == [0, 1, 2, 4, 6, 8, 9]
@@ -118,9 +155,7 @@ def test_people_keep_their_evidence_and_bad_evidence_costs_one_person(people, tm
 
 def test_a_chunk_is_done_whole_or_not_at_all(shards, prior_dir, tmp_path):
     chunks = chunks_of(shards, 5)
-    (tmp_path / f"{chunks[0].name}.parquet.partial123").write_bytes(b"half")
     assert pending(chunks, tmp_path) == chunks
-    assert not list(tmp_path.iterdir())
     one = worker(tmp_path, prior_dir)
     for chunk in chunks[:2]:
         one.annotate(chunk)
@@ -162,65 +197,183 @@ def test_rows_hold_smpl_parameters(shards, prior_dir, tmp_path):
     assert row["status"] == "max_iterations"
 
 
-def test_a_damaged_shard_costs_its_own_people_only(shards, prior_dir, tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "out").mkdir()
-    np.savez(tmp_path / "in" / "odd.npz", keypoints_2d=np.zeros((4, 7, 3)))
-    (chunk,) = chunks_of(tmp_path / "in", 100)
-    report = worker(tmp_path / "out", prior_dir).annotate(chunk)
+def spoil(folder, damage, points):
+    """A shard of 4 people that is damaged; returns its path."""
+    path = folder / ("bad.parquet" if "parquet" in damage else "bad.npz")
+    rows = points[:4] + np.random.default_rng(0).normal(0, 3, points[:4].shape)
+    if "parquet" in damage:
+        columns = {"keypoints_2d": [row.ravel().tolist() for row in rows]}
+        pq.write_table(pa.table(columns), path, compression="zstd")
+    elif damage == "other joints":
+        np.savez(path, keypoints_2d=np.zeros((4, 7, 3)))
+    elif damage == "names of others":
+        np.savez(path, keypoints_2d=rows, imgname=np.array(["a", "b"]))
+    elif damage == "sizes of others":
+        np.savez(path, keypoints_2d=rows, image_size=np.ones((3, 2)))
+    elif damage == "objects":
+        np.savez(path, keypoints_2d=np.array([{}, {}], object), allow_pickle=True)
+    else:
+        np.savez_compressed(path, keypoints_2d=rows)
+    data = bytearray(path.read_bytes())
+    if "cut short" in damage:
+        del data[len(data) // 2 :]
+    elif "a byte" in damage:
+        data[len(data) // 2] ^= 255
+    elif "page" in damage:
+        for place in range(30, 200):
+            data[place] ^= 90
+    elif "web page" in damage:
+        data = bytearray(b"<!doctype html><html>please log in</html>")
+    elif "empty" in damage:
+        data.clear()
+    path.write_bytes(data)
+    return path
+
+
+DAMAGE = (
+    *("npz cut short", "npz a byte", "npz empty", "npz web page", "objects"),
+    *("parquet cut short", "parquet page", "parquet empty", "parquet web page"),
+    *("other joints", "names of others", "sizes of others"),
+)
+
+
+@pytest.fixture(scope="session")
+def points(people):
+    lost = torch.zeros(64, 25, dtype=torch.bool)
+    return detect(people.keypoints, lost, torch.Generator().manual_seed(0)).numpy()
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_shard_costs_its_own_people_only(points, tmp_path, damage):
+    path = spoil(tmp_path, damage, points)
+    np.savez(tmp_path / "good.npz", keypoints_2d=points[:5])
+    kept, faults = 0, []
+    for chunk in chunks_of(tmp_path, 3):
+        try:
+            kept += read_chunk(chunk).report.kept
+        except ValueError as error:
+            faults.append(str(error))
+    assert kept == 5
+    assert faults
+    assert all(str(path) in fault for fault in faults)
+
+
+def test_the_job_goes_on_without_damaged_shards_and_tries_them_again(
+    points, prior_dir, tmp_path, capsys
+):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    np.savez(folder / "good.npz", keypoints_2d=points[:3])
+    (folder / "gone.npz").write_bytes(b"")
+    np.savez(folder / "odd.npz", keypoints_2d=np.zeros((4, 7, 3)))
+    argv = [str(folder), str(out), "--prior", str(prior_dir), "--steps", "2", "--workers", "0"]
+    assert annotate.main(argv) == 1
+    report = json.loads((out / "report.json").read_text())
+    assert (report["people"], report["fitted"]) == (7, 3)
     assert report["left_out"] == {"shard that cannot be read": 4}
-    assert pending([chunk], tmp_path / "out") == []
+    assert {Path(name).name for name in report["unreadable"]} == {"gone.npz", "odd.npz"}
+    printed = capsys.readouterr()
+    assert "gone.npz" in printed.err
+    assert "odd.npz" in printed.err
+    done = {path: path.stat().st_mtime_ns for path in out.glob("good*")}
+    np.savez(folder / "gone.npz", keypoints_2d=points[3:5])
+    assert annotate.main(argv) == 1
+    report = json.loads((out / "report.json").read_text())
+    assert report["fitted"] == 5
+    assert {Path(name).name for name in report["unreadable"]} == {"odd.npz"}
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in done.items())
+    (folder / "odd.npz").unlink()
+    assert annotate.main(argv) == 0
+    assert len(fitted(out)[0]) == 5
 
 
-def command(shards, output, prior_dir):
-    return [
-        *(sys.executable, "-m", "examples.fitting.annotate", str(shards), str(output)),
-        *("--prior", str(prior_dir), "--chunk", "2", "--steps", "60", "--workers", "1"),
-    ]
+def test_one_size_for_all_images_and_people_without_a_number(points, tmp_path):
+    np.savez(tmp_path / "a.npz", keypoints_2d=points[:3], image_size=np.array([640, 480]))
+    columns = {"keypoints_2d": [row.ravel().tolist() for row in points[:3]]}
+    pq.write_table(pa.table({**columns, "person": [0, None, 2]}), tmp_path / "b.parquet")
+    first, second = (read_chunk(chunk) for chunk in chunks_of(tmp_path, 2)[1:3])
+    assert first.image_size.tolist() == [[640, 480]]
+    assert second.person.tolist() == [0, 0]
 
 
-def test_goes_on_after_a_kill_with_nothing_lost_and_nothing_twice(shards, prior_dir, tmp_path):
-    output = tmp_path / "out"
-    environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen(
-        command(shards, output, prior_dir),
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and killed.poll() is None:
-        if len(list(output.glob("*-*.json"))) >= 2:
-            break
-        time.sleep(0.05)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    time.sleep(1.5)  # its workers notice that it is gone
-    chunks = chunks_of(shards, 2)
-    done = {file.name: file.stat().st_mtime_ns for file in output.glob("*-*.*")}
-    assert 2 <= sum(name.endswith(".json") for name in done) < len(chunks)
+def test_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"")
+    (tmp_path / "b.parquet").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.npz"):
+        chunks_of(tmp_path, 5)
 
-    again = subprocess.run(
-        command(shards, output, prior_dir),
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert again.returncode == 0, again.stderr
-    assert " done before" in again.stdout
-    assert "18 of 24 people fitted, 6 left out" in again.stdout
-    for name, stamp in done.items():
-        if (output / name.replace(".parquet", ".json")).name in done and ".partial" not in name:
-            assert (output / name).stat().st_mtime_ns == stamp
-    rows, count = fitted(output)
-    assert count == len(rows) == 18
-    assert not list(output.glob("*.partial*"))
-    report = json.loads((output / "report.json").read_text())
-    assert report["fitted"] == 18
+
+def test_leftovers_of_a_killed_run_are_removed(points, prior_dir, tmp_path):
+    np.savez(tmp_path / "a.npz", keypoints_2d=points[:1])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".a.npz-0-1.parquet.01234567.partial").write_bytes(b"half")
+    argv = [str(tmp_path / "a.npz"), str(tmp_path / "out"), "--prior", str(prior_dir)]
+    assert annotate.main([*argv, "--steps", "1", "--workers", "0"]) == 0
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+class SlowRay:
+    """Ray that starts at the third attempt."""
+
+    def __init__(self, fault):
+        self.fault, self.trials, self.stopped = fault, [], 0
+
+    def init(self, **options):
+        self.trials.append(options)
+        if len(self.trials) < 3:
+            raise self.fault
+
+    def shutdown(self):
+        self.stopped += 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Exception("The current node timed out during startup."),
+        RuntimeError("Timed out waiting for file /tmp/ray/gcs_server_port"),
+    ],
+)
+def test_a_slow_start_of_ray_is_waited_for(monkeypatch, capsys, fault):
+    slow = SlowRay(fault)
+    monkeypatch.setitem(sys.modules, "ray", slow)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in annotate.RAY_WAITS:
+        monkeypatch.setenv(name, "1234")
+    annotate._start_ray()
+    assert (len(slow.trials), slow.stopped) == (3, 2)
+    assert "slow to start" in capsys.readouterr().err
+    # What a killed program left in /tmp/ray is not connected to.
+    assert {options["address"] for options in slow.trials} == {"local"}
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    annotate._start_ray()
+    assert slow.trials[-1]["address"] == "10.0.0.1:6379"
+
+
+def test_a_ray_that_never_starts_is_an_error_in_words(monkeypatch):
+    never = SlowRay(Exception("The current node timed out during startup."))
+    never.init = lambda **_: (_ for _ in ()).throw(never.fault)
+    monkeypatch.setitem(sys.modules, "ray", never)
+    monkeypatch.setattr(annotate, "RAY_STARTS", 2)
+    for name in annotate.RAY_WAITS:
+        monkeypatch.setenv(name, "1234")
+    with pytest.raises(OSError, match="--workers 0"):
+        annotate._start_ray()
+    never.fault = ValueError("no such address")
+    with pytest.raises(ValueError, match="no such address"):
+        annotate._start_ray()
+
+
+@pytest.mark.slow
+def test_ray_fits_the_same_people(shards, prior_dir, tmp_path):
+    found = []
+    for workers in ("0", "1"):
+        out = tmp_path / workers
+        argv = [str(shards), str(out), "--prior", str(prior_dir), "--chunk", "5", "--steps", "3"]
+        assert annotate.main([*argv, "--workers", workers, "--device", "cpu"]) == 0
+        found.append((fitted(out), json.loads((out / "report.json").read_text())))
+    assert found[0] == found[1]
+    assert found[0][1]["fitted"] == 18
 
 
 def test_settings_of_one_folder_do_not_mix(shards, prior_dir, tmp_path, capsys):

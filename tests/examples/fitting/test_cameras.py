@@ -1,12 +1,16 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.fitting.cameras import CROP_PX, Cameras
+from examples.fitting.choices import cameras_for
 
 CENTRE = torch.tensor([[300.0, 400.0], [1200.0, 100.0]])
 SIDE = torch.tensor([250.0, 700.0])
+KEYPOINTS = torch.tensor([[[200.0, 300, 1], [400, 500, 1]], [[900.0, 50, 1], [1500, 150, 1]]])
 SIZE = torch.tensor([[1920.0, 1080.0], [1920.0, 1080.0]])
 
 
@@ -89,3 +93,42 @@ def test_behind_the_camera_nothing_is_infinite():
 def test_refuses_what_does_not_fit(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("focal", [0.0, -1500.0, math.nan, math.inf])
+def test_a_focal_length_must_be_positive(focal):
+    for make in (
+        lambda: Cameras.crop(CENTRE, SIDE, focal),
+        lambda: Cameras.full(SIZE, CENTRE, SIDE, focal),
+        lambda: Cameras.full(SIZE, CENTRE, SIDE, torch.tensor([1500.0, focal])),
+        lambda: cameras_for("crop", KEYPOINTS, None, focal),
+        lambda: cameras_for("full", KEYPOINTS, SIZE, focal),
+    ):
+        with pytest.raises(ValueError, match="expected a positive number of pixels"):
+            make()
+
+
+@pytest.mark.parametrize("millimetres", [4.2, 25.0, 50.0, 85.0])
+def test_a_focal_length_in_millimetres_is_recognised(millimetres):
+    for make in (
+        lambda: Cameras.full(SIZE, CENTRE, SIDE, torch.tensor([1500.0, millimetres])),
+        lambda: cameras_for("crop", KEYPOINTS, None, millimetres),
+        lambda: cameras_for("full", KEYPOINTS, SIZE, millimetres),
+        lambda: cameras_for("full-original", KEYPOINTS, SIZE, millimetres),
+        lambda: cameras_for("full", KEYPOINTS, torch.full((2, 2), torch.nan), millimetres),
+    ):
+        with pytest.raises(ValueError, match=r"millimetres\. Convert it: f_px = f_mm"):
+            make()
+
+
+def test_one_image_does_not_change_the_cameras_of_others():
+    whole = cameras_for("full", KEYPOINTS, SIZE, 1500.0)
+    for size in ([torch.nan, 1.0], [0.0, 0.0], [-5.0, 9.0], [torch.inf, 9.0], [30000.0, 200.0]):
+        other = cameras_for("full", KEYPOINTS, torch.stack([SIZE[0], torch.tensor(size)]), 1500.0)
+        for name in ("focal_px", "principal_point_px", "scale", "data_weight"):
+            assert torch.equal(getattr(other, name)[0], getattr(whole, name)[0])
+            assert getattr(other, name).isfinite().all()
+
+
+def test_the_default_suits_images_of_any_size():
+    assert cameras_for("full", KEYPOINTS, 20 * SIZE, None).focal_px.tolist() == [5000.0, 5000.0]

@@ -57,6 +57,30 @@ def test_meets_the_keypoints_in_every_frame(priors, body, people, frame):
     )
 
 
+def test_doubtful_keypoints_change_no_fit(fit, people):
+    clear = people.keypoints[:3].clone()
+    clear[:, [7, 11]] = 0
+    doubtful = clear.clone()
+    doubtful[:, [7, 11]] = torch.tensor([[0.0, 0.0, 0.0012], [5000.0, 20.0, 0.1]])
+    for kind in ("conditional", "isotropic"):
+        expected, found = (fit(seen, kind, max_iterations=5) for seen in (clear, doubtful))
+        assert torch.equal(found.variables, expected.variables)
+        assert torch.equal(found.error, expected.error)
+
+
+def test_other_units_are_refused(priors, body, people):
+    pixels = people.keypoints[:3]
+    normalised, scores = pixels.clone(), pixels.clone()
+    normalised[..., :2] /= IMAGE_PX
+    scores[..., 2] = torch.linspace(0.5, 7, 25)
+    pose = priors.variables("isotropic", pixels)
+    for seen, message in ((normalised, "pixels are expected"), (scores, "probabilities from 0")):
+        with pytest.raises(ValueError, match=message):
+            fit_people(body, seen, BODY_25, cameras(pixels), pose)
+        with pytest.raises(ValueError, match=message):
+            priors.variables("conditional", seen)
+
+
 def test_finds_the_heading_of_people_who_face_away(fit, people, body):
     seen = people.keypoints[:24]
     fits = fit(seen, "isotropic", weights=KeypointWeights(pose=100.0), max_iterations=40)

@@ -4,7 +4,7 @@ import torch
 from examples.fitting.cameras import Cameras
 from examples.fitting.objective import IGNORED, KeypointObjective, KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, project
-from flowprior.keypoints import keypoint_squares
+from flowprior.keypoints import LEAST_CONF, keypoint_squares
 from flowprior.skeleton import BODY_25, COCO_17, PROHMR_44, PROHMR_FITTING_IGNORES
 
 
@@ -38,6 +38,7 @@ def test_is_the_formula_of_the_reference(make, people, priors, body):
     error = project(body.keypoints(theta, BODY_25, betas, transl)) - seen[..., :2]
     conf = seen[..., 2].clone()
     conf[:, [8, 9, 12]] = 0
+    conf[conf <= LEAST_CONF] = 0
     loss = 100**2 * error**2 / (100**2 + error**2)
     wanted = (1000 / IMAGE_PX) ** 2 * (conf[..., None] ** 2 * loss).sum(dim=(1, 2))
     wanted = wanted + 16 * z.square().sum(1) + 36 * betas.square().sum(1)

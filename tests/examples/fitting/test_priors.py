@@ -1,7 +1,10 @@
 import pytest
 import torch
 
+from examples.fitting.choices import PRIOR_FILE, PriorFolder
 from examples.fitting.priors import KeypointPrior, PoseMixture
+from examples.fitting.train_prior import CONDITIONAL
+from flowprior import ConditionalPosePrior
 from flowprior.checkpoint import CheckpointError
 
 
@@ -11,12 +14,28 @@ def test_keypoint_prior_is_read_as_it_was_written(priors, people, tmp_path):
     again = KeypointPrior.load(tmp_path)
     with torch.no_grad():
         assert torch.equal(model(people.keypoints).mode(), again(people.keypoints).mode())
-    (tmp_path / "prior.safetensors").unlink()
+    (tmp_path / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError):
         KeypointPrior.load(tmp_path)
-    KeypointPrior(width=32, hidden_features=32).prior.save(tmp_path / "prior.safetensors")
-    with pytest.raises(CheckpointError, match="not from one model"):
+    model.prior.save(tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="not a KeypointPrior"):
         KeypointPrior.load(tmp_path)
+
+
+def test_contexts_of_a_network_of_the_user_s_go_to_its_own_prior(priors, people, tmp_path):
+    """`prior.safetensors` beside the keypoint prior, as `examples.prohmr.contexts` writes it."""
+    (tmp_path / CONDITIONAL).mkdir()
+    folder = PriorFolder(tmp_path, torch.device("cpu"))
+    with pytest.raises(FileNotFoundError, match=r"prior\.safetensors"):
+        _ = folder.of_contexts
+    priors.network.save(tmp_path / CONDITIONAL)
+    context = torch.zeros(1, 64)
+    same = folder.of_contexts(context).mode()
+    assert torch.equal(same, folder.conditional(context).mode())
+    ConditionalPosePrior(5).save(tmp_path / CONDITIONAL / PRIOR_FILE)
+    folder = PriorFolder(tmp_path, torch.device("cpu"))
+    assert folder.of_contexts(torch.zeros(1, 5)).mode().shape == (1, 24, 6)
+    assert torch.equal(same, folder.conditional(context).mode())
 
 
 def test_mixture_is_that_of_scikit_learn(tmp_path):

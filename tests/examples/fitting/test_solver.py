@@ -121,7 +121,7 @@ def test_agrees_with_scipy(name):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 1000))
 def test_a_problem_alone_is_the_problem_in_company(method, dtype, seed):
     x0 = starts("robust", 64, dtype, seed)

@@ -54,9 +54,8 @@ class TestProgram:
         assert sorted(path.name for path in out.iterdir()) == [
             "best_of_n.png",
             "clear.png",
-            "encoder.safetensors",
+            "model.safetensors",
             "occluded.png",
-            "prior.safetensors",
             "results.json",
         ]
         results = json.loads((out / "results.json").read_text())

@@ -4,6 +4,7 @@ from torch import nn
 
 from examples.data.cameras import occlude, photograph
 from examples.data.poses import load_poses
+from examples.fitting.priors import KeypointPrior
 from examples.lifting.methods import FlowLifter
 from examples.lifting.model import (
     KeypointReader,
@@ -11,7 +12,8 @@ from examples.lifting.model import (
     MartinezEncoder,
     keypoint_features,
 )
-from flowprior import CheckpointError, ConditionalPosePrior
+from flowprior import CheckpointError, checkpoint
+from flowprior.checkpoint import ModelFile
 
 SMALL = {"width": 16, "num_blocks": 1, "hidden_features": 8, "num_steps": 2}
 
@@ -78,22 +80,27 @@ class TestModel:
         assert not again.training
         mode = small(views.keypoints, views.visible).mode()
         assert torch.equal(again(views.keypoints, views.visible).mode(), mode)
-        prior = ConditionalPosePrior.load(tmp_path / "prior.safetensors")
         context = small.context(views.keypoints, views.visible)
-        assert torch.equal(prior.mode(context), mode)
+        assert torch.equal(again.prior.mode(context), mode)
+        assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
-    def test_files_of_two_models_are_told_apart(self, small, tmp_path):
-        small.save(tmp_path)
-        LiftingModel(width=24, num_blocks=1, hidden_features=8).prior.save(
-            tmp_path / "prior.safetensors"
-        )
-        with pytest.raises(CheckpointError, match="not from one model"):
+    def test_a_file_of_another_model_is_named(self, small, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
             LiftingModel.load(tmp_path)
-        (tmp_path / "encoder.safetensors").write_bytes(
-            (tmp_path / "prior.safetensors").read_bytes()
-        )
-        with pytest.raises(CheckpointError, match="not an encoder"):
+        small.prior.save(tmp_path / "model.safetensors")
+        with pytest.raises(CheckpointError, match=r"model\.safetensors holds a .*LiftingModel"):
             LiftingModel.load(tmp_path)
+        KeypointPrior(8, 8).save(tmp_path)
+        with pytest.raises(CheckpointError, match="holds a KeypointPrior, not a LiftingModel"):
+            LiftingModel.load(tmp_path)
+
+    def test_a_damaged_configuration_is_named(self, small, tmp_path):
+        path = tmp_path / "model.safetensors"
+        for change, words in (({"depth": 3}, "depth"), ({"width": 24}, "instead of")):
+            config = {"class": "LiftingModel", **small.config, **change}
+            checkpoint.save(path, ModelFile(small.state_dict(), config))
+            with pytest.raises(CheckpointError, match=words):
+                LiftingModel.load(tmp_path)
 
 
 class TestKeypointReader:

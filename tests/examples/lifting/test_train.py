@@ -1,13 +1,7 @@
 import csv
 import importlib.util
 import json
-import os
-import random
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +11,8 @@ from examples.lifting.config import read_config
 from examples.lifting.methods import FlowLifter
 from examples.lifting.model import LiftingModel
 from flowprior import checkpoint
+from tests.examples.torchrun import together
 
-ROOT = Path(__file__).parents[3]
 TINY = (
     "width=8",
     "num_blocks=1",
@@ -39,46 +33,6 @@ def run(*argv):
     return train.main([*map(str, argv), "--device", "cpu", "logger=none"])
 
 
-class TestInterrupted:
-    STEPS = 250
-
-    def start(self, out):
-        command = [sys.executable, "-m", "examples.lifting.train", "--out", str(out)]
-        command += ["--device", "cpu", "--steps", str(self.STEPS), "--seed", "3", *TINY]
-        command += ["dropout=0.3", "preset=prohmr", "checkpoint_every=1", "logger=none"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        with open(f"{out}.log", "a") as log:
-            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-
-    def test_killed_at_random_moments_it_ends_at_the_weights_of_an_unbroken_run(self, tmp_path):
-        whole, broken = tmp_path / "whole", tmp_path / "broken"
-        unbroken = self.start(whole)
-        assert unbroken.wait(timeout=60) == 0, Path(f"{whole}.log").read_text()
-        last = broken / "checkpoints" / "last.ckpt"
-        reached = []
-        moments = random.Random(0)
-        for _ in range(2):
-            process = self.start(broken)
-            before = last.stat().st_mtime_ns if last.exists() else 0
-            while process.poll() is None and (
-                not last.exists() or last.stat().st_mtime_ns == before
-            ):
-                time.sleep(0.005)
-            time.sleep(moments.uniform(0.0, 0.6))
-            process.send_signal(signal.SIGKILL)
-            assert process.wait(timeout=10) == -signal.SIGKILL, Path(f"{broken}.log").read_text()
-            # Whatever was being written, what stands under the name is whole.
-            reached.append(torch.load(last, weights_only=True)["global_step"])
-        assert 0 < reached[0] < reached[1] < self.STEPS
-        assert not (broken / "lifter.safetensors").exists()
-        resumed = self.start(broken)
-        assert resumed.wait(timeout=60) == 0, Path(f"{broken}.log").read_text()
-        assert list((broken / "checkpoints").glob(".*")) == []
-        expected = weights(whole)
-        assert all(torch.equal(value, expected[name]) for name, value in weights(broken).items())
-        assert expected.keys() == weights(broken).keys()
-
-
 class TestTrain:
     def test_what_it_writes(self, tmp_path, capsys):
         out = tmp_path / "made" / "here"
@@ -86,10 +40,9 @@ class TestTrain:
         assert sorted(path.name for path in out.rglob("*") if path.is_file()) == [
             "best.ckpt",
             "config.yaml",
-            "encoder.safetensors",
             "last.ckpt",
             "lifter.safetensors",
-            "prior.safetensors",
+            "model.safetensors",
             "results.json",
         ]
         config = read_config(out / "config.yaml")
@@ -192,16 +145,13 @@ class TestTrain:
             assert word in printed
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     """The same command under torchrun: each process has half of every batch."""
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--standalone", "-m", "examples.lifting.train", "--out", str(out)]
-    command += ["--device", "cpu", "--steps", "4", *TINY, "logger=none", "checkpoint_every=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=100)
-    assert done.returncode == 0, done.stderr.decode()
+    argv = ["--out", str(out), "--device", "cpu", "--steps", "4", *TINY, "logger=none"]
+    printed = together("examples.lifting.train", [*argv, "checkpoint_every=2"], tmp_path)
     assert json.loads((out / "results.json").read_text())["steps"] == 4
-    assert b"processes 2" in done.stdout
+    assert "processes 2" in printed
     last = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 4

@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
 from examples.pictures import MODE, Camera, overlay_bodies, render_bodies, rendering
+from tests.processes import run_python
 
 SIZE = (120, 90)
 CAMERA = Camera((280.0, 300.0), (50.0, 44.0), (0.1, -0.05, 4.0))
@@ -175,10 +174,7 @@ except Exception as error:
 assert dict(os.environ) == before
 """
     environment = {k: v for k, v in os.environ.items() if k not in ("PYOPENGL_PLATFORM", "DISPLAY")}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    run_python(program, env=environment)
 
 
 def test_a_platform_that_the_user_chose_stays(monkeypatch):

@@ -1,6 +1,7 @@
 """What a model sees in images, handed over to the programs that fit."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,17 +14,15 @@ from examples.fitting.choices import given_context
 from examples.fitting.objective import KeypointWeights
 from examples.fitting.shards import chunks_of, read_chunk
 from examples.prohmr import contexts
-from examples.prohmr.embedded import write_dataset
 from examples.prohmr.model import ProHMR, load_model
 
 SMALL = {"hidden_features": 16, "num_steps": 2, "context_norm": True}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, painted):
     """A painted data set, a model, and OpenPose's JSON of three of the images."""
-    out = tmp_path_factory.mktemp("data")
-    write_dataset(out, 50, groups=1, size=48, seed=0)
+    out = shutil.copytree(painted, tmp_path_factory.mktemp("data"), dirs_exist_ok=True)
     torch.manual_seed(0)
     ProHMR("resnet-small", size=32, head_features=8, prior=SMALL).eval().save(
         out / "model.safetensors"
@@ -99,6 +98,7 @@ def test_a_data_set(folder, tmp_path):
     assert run(folder, tmp_path, folder, "--dataset", "val") == 0
     with np.load(tmp_path / "contexts.npz") as file:
         assert file["image_names"].tolist() == ["val/000000.jpg", "val/000001.jpg"]
+        assert file["person"].tolist() == [0, 0]
         np.testing.assert_array_equal(
             file["keypoints_2d"], np.load(folder / "val.npz")["body_keypoints_2d"]
         )
@@ -121,6 +121,11 @@ def test_rows_are_found_by_image_and_person(tmp_path):
     np.savez(path, context=context + np.nan)
     with pytest.raises(ValueError, match="NaN or infinity"):
         given_context(path, people, torch.device("cpu"))
+    context[1, 1] = np.inf  # of the second alone
+    np.savez(path, context=context)
+    evidence, rows = given_context(path, people, torch.device("cpu"))
+    assert rows.tolist() == [0, 2]
+    assert evidence.context.tolist() == [[0, 1], [4, 5]]
     np.savez(path, betas=context)
     with pytest.raises(ValueError, match=r"expected context \(3, C\)"):
         given_context(path, people, torch.device("cpu"))

@@ -49,8 +49,8 @@ def test_whole_images_and_a_broken_one(photos, checkpoint, capsys):
     assert set(people[0]["spread_mm"]) == {
         "left arm", "right arm", "left leg", "right leg", "head"
     }  # fmt: skip
-    assert len(trimesh.load(out / "a_000.glb").geometry) == 5
-    assert cv2.imread(str(out / "b_001.png")).shape[0] == 224
+    assert len(trimesh.load(out / "a.jpg_0.glb").geometry) == 5
+    assert cv2.imread(str(out / "b.jpg_0.png")).shape[0] == 224
 
 
 def test_boxes_of_a_file(photos, checkpoint, capsys):
@@ -77,17 +77,17 @@ def test_fit_to_openpose_keypoints(photos, checkpoint, capsys):
     argv = ["--keypoints", folder, "--fit", "--steps", "5", "pose=4", "--frame", "full"]
     code, out = run(photos, checkpoint, *argv)
     assert code == 1
-    assert "b_001: fewer than 3 keypoints to fit to" in capsys.readouterr().err
+    assert "b.jpg_1: fewer than 3 keypoints to fit to" in capsys.readouterr().err
     fitted, kept = json.loads((out / "people.json").read_text())
     assert len(fitted["fit"]["body_pose"]) == 69
     assert len(fitted["fit"]["global_orient"]) == 3
     assert fitted["fit"]["focal_px"] == pytest.approx(5000)
     assert fitted["fit"]["principal_point_px"] == pytest.approx([20, 30])
     assert "fit" not in kept
-    assert cv2.imread(str(out / "b_000_fit.png")).shape[0] == 224
-    assert not (out / "b_001_fit.png").exists()
-    assert "fit" in trimesh.load(out / "b_000.glb").geometry
-    assert len(trimesh.load(out / "b_001.glb").geometry) == 5
+    assert cv2.imread(str(out / "b.jpg_0_fit.png")).shape[0] == 224
+    assert not (out / "b.jpg_1_fit.png").exists()
+    assert "fit" in trimesh.load(out / "b.jpg_0.glb").geometry
+    assert len(trimesh.load(out / "b.jpg_1.glb").geometry) == 5
 
 
 def test_openpose_keypoints(photos, checkpoint):
@@ -107,8 +107,8 @@ def test_openpose_keypoints(photos, checkpoint):
 def test_one_image(photos, checkpoint):
     code, _ = run(photos / "b.jpg", checkpoint, "--out", photos.parent / "one")
     assert code == 0
-    assert (photos.parent / "one/b_000.png").exists()
-    assert not (photos.parent / "one/a_000.png").exists()
+    assert (photos.parent / "one/b.jpg_0.png").exists()
+    assert not (photos.parent / "one/a.jpg_0.png").exists()
 
 
 def test_uncertainty_is_that_of_the_samples(checkpoint):

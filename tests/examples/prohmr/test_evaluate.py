@@ -1,6 +1,7 @@
 """Evaluation: figures of known predictions, tables, baselines, bad input."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ import torch
 
 from examples.data import annotations
 from examples.prohmr import evaluate as program
-from examples.prohmr.embedded import write_dataset
 from examples.prohmr.model import ProHMR
 from examples.prohmr.published import FIGURES, published
 from flowprior.evaluation import PROTOCOLS
@@ -17,9 +17,8 @@ SMALL = {"hidden_features": 16, "num_steps": 2, "context_norm": True}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("data")
-    write_dataset(out, 60, size=48, seed=0)
+def folder(tmp_path_factory, painted):
+    out = shutil.copytree(painted, tmp_path_factory.mktemp("data"), dirs_exist_ok=True)
     torch.manual_seed(0)
     ProHMR("resnet-small", size=32, head_features=8, prior=SMALL).eval().save(
         out / "model.safetensors"

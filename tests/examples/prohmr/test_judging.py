@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from examples.data.crops import Labels
-from examples.prohmr.embedded import write_dataset
 from examples.prohmr.judging import LIMBS, batches_of, judge_batch, limbs_hidden
 from examples.prohmr.model import ProHMR
 from examples.prohmr.sources import read_dataset
@@ -29,10 +28,8 @@ def test_hidden_is_unseen_or_outside_of_the_crop():
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_dataset(folder, 60, size=48)
-    return read_dataset(folder, "test")[0]
+def dataset(painted):
+    return read_dataset(painted, "test")[0]
 
 
 def test_some_images_are_evenly_chosen(dataset):

@@ -3,10 +3,6 @@
 import copy
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -18,13 +14,14 @@ import torch
 from examples.prohmr import module as module_file
 from examples.prohmr import train
 from examples.prohmr.config import read_config
-from examples.prohmr.embedded import write_dataset
 from examples.prohmr.model import load_model
 from examples.prohmr.precision import ScaledHalf
+from examples.whole_files import write_text
 from flowprior import checkpoint
 from tests.examples.prohmr.test_objective import by_hand
+from tests.examples.torchrun import together
+from tools.kill_runs import differences, start
 
-ROOT = Path(__file__).parents[3]
 TINY = (
     "size=32",
     "head_features=8",
@@ -42,11 +39,9 @@ TINY = (
 )
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_dataset(folder, 60, size=48, seed=0)
-    return folder
+@pytest.fixture
+def data(painted):
+    return painted
 
 
 @pytest.fixture
@@ -178,27 +173,74 @@ def test_the_discriminator_steps_only_every_so_often(data, tmp_path, monkeypatch
     assert numbers == [0, 3]
 
 
-def test_killed_it_ends_at_the_weights_of_an_unbroken_run(data, tmp_path):
-    extra = ("--steps", "40", "checkpoint_every=1", "validation={}", "dropout=0.3")
-    command = [sys.executable, "-m", "examples.prohmr.train", "--data", str(data)]
-    command += ["--out", str(tmp_path / "broken"), "--device", "cpu", *TINY, *extra]
-    last = tmp_path / "broken/checkpoints/last.ckpt"
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log
-        )
-        while process.poll() is None and not last.exists():
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("where", ["in the validation", "before the results"])
+def test_stopped_it_ends_with_the_files_of_an_unbroken_run(own_data, tmp_path, monkeypatch, where):
+    names = np.load(own_data / "train.npz")["imgname"].copy()
+    names[::3] = "train/nowhere.jpg"  # counted in the results
+    rewrite(own_data / "train.npz", imgname=names)
+
+    def sheet(path, model, *_):
+        write_text(path, f"{sum(float(p.sum()) for p in model.parameters())}")
+
+    monkeypatch.setattr(module_file, "sheet_of_predictions", sheet)
+    (tmp_path / "whole" / "pictures").mkdir(parents=True)
+    (tmp_path / "broken" / "pictures").mkdir(parents=True)
+    extra = ("--steps", "4", "checkpoint_every=1", "val_every=2", "dropout=0.3", "logger=csv")
+    assert run(own_data, tmp_path / "whole", *extra) == 0
+    validation = module_file.ProHMRModule.validation_step
+
+    def stopped(self, *args):
+        validation(self, *args)
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        if where == "in the validation":
+            patch.setattr(module_file.ProHMRModule, "validation_step", stopped)
+        else:
+            patch.setattr(train, "finish", stopped_at_once)
+        with pytest.raises(Stopped):
+            run(own_data, tmp_path / "broken", *extra)
+    (tmp_path / "broken" / "pictures" / ".step.png.01234567.partial").touch()
+    assert run(own_data, tmp_path / "broken", *extra) == 0
+    assert differences(tmp_path / "whole", tmp_path / "broken") == []
+    results = json.loads((tmp_path / "broken" / "results.json").read_text())
+    assert results["metrics"]["val_mode_mpjpe_mm"] > 0
+    assert results["faults"]["unreadable images"] > 0
+
+
+def stopped_at_once(*_):
+    raise Stopped
+
+
+def children(pid):
+    """Processes that a process has started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc here")
+def test_killed_its_workers_end_and_it_resumes(data, tmp_path):
+    argv = ["--data", str(data), "--out", str(tmp_path / "out"), "--device", "cpu", *TINY]
+    argv += ["--steps", "400", "workers=2", "validation={}", "checkpoint_every=1"]
+    last = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    with start("examples.prohmr.train", argv, tmp_path / "log") as process:
+        while not last.exists():
+            assert process.is_alive(), (tmp_path / "log").read_text()
             time.sleep(0.01)
-        time.sleep(0.3)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(timeout=10) == -signal.SIGKILL, (tmp_path / "log").read_text()
-    assert 0 < torch.load(last, weights_only=True)["global_step"] < 40
-    assert run(data, tmp_path / "broken", *extra) == 0
-    assert run(data, tmp_path / "whole", *extra) == 0
-    expected = weights(tmp_path / "whole")
-    found = weights(tmp_path / "broken")
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+        workers = children(process.pid)
+        assert len(workers) >= 2
+        process.kill()
+        process.join()
+        deadline = time.monotonic() + 120
+        while any(Path(f"/proc/{worker}").exists() for worker in workers):
+            assert time.monotonic() < deadline, "workers of a killed training go on"
+            time.sleep(0.1)
+    done = torch.load(last, weights_only=True)["global_step"]
+    assert 0 < done < 400
 
 
 def half(monkeypatch, scale, **keywords):
@@ -223,6 +265,7 @@ def scales(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_half_precision_finds_its_scale_and_goes_on_with_it(data, tmp_path, monkeypatch, capsys):
     half(monkeypatch, 2.0**21, growth_interval=2)
     seen = scales(monkeypatch)
@@ -275,21 +318,12 @@ def test_the_scale_of_the_loss_is_not_in_the_step(data, tmp_path, monkeypatch):
     assert found["16-mixed"] == pytest.approx(found["32-true"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_batches_do_what_one_does(data, tmp_path):
     extra = ["--steps", "20", "backbone=vit-small", "validation={}"]
     assert run(data, tmp_path / "one", *extra) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "examples.prohmr.train", "--data", str(data)]
-    command += ["--out", str(tmp_path / "two"), "--device", "cpu", *TINY, *extra]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    argv = ["--data", str(data), "--out", str(tmp_path / "two"), "--device", "cpu", *TINY, *extra]
+    together("examples.prohmr.train", argv, tmp_path)
     expected = weights(tmp_path / "one")
     for name, value in weights(tmp_path / "two").items():
         torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=0, msg=name)

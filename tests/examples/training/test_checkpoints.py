@@ -1,80 +1,62 @@
 import os
-import pickle
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 from torch import nn
 
-from examples.training.checkpoints import (
-    WholeFiles,
-    load_weights,
-    remove_partials,
-    save_weights,
-    whole_file,
-    write_text,
-)
+from examples.training.checkpoints import WholeFiles, load_weights, save_weights
+from examples.whole_files import remove_partials
 from flowprior import CheckpointError
-
-WRITER = """
-import sys, torch
-from examples.training.checkpoints import WholeFiles
-number = 0
-while True:
-    number += 1
-    WholeFiles().save_checkpoint({"n": number, "x": torch.full((200_000,), number)}, sys.argv[1])
-"""
+from tools.kill_runs import preloaded
 
 
-def test_a_file_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
-    path = tmp_path / "file"
-    write_text(path, "old")
-
-    def half():
-        with whole_file(path) as partial:
-            partial.write_text("new, but not")
-            assert path.read_text() == "old"
-            raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError, match="power"):
-        half()
-    assert path.read_text() == "old"
-    with whole_file(path) as partial:
-        partial.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    assert [each.name for each in tmp_path.iterdir()] == ["file"]
-
-
-def test_what_killed_programs_left_is_cleared_away(tmp_path):
-    write_text(tmp_path / "kept", "")
-    (tmp_path / ".last.ckpt.0123.partial").touch()
-    remove_partials(tmp_path)
-    assert [each.name for each in tmp_path.iterdir()] == ["kept"]
+def write_for_ever(path):
+    number = 0
+    while True:
+        number += 1
+        content = {"n": number, "x": torch.full((200_000,), number)}
+        WholeFiles().save_checkpoint(content, path)
 
 
 def test_a_killed_writer_never_leaves_half_a_checkpoint(tmp_path):
     """Killed at several moments while it does nothing but write checkpoints."""
-    path = tmp_path / "last.ckpt"
-
+    path, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
     for wait in (0.0, 0.003, 0.011):
         path.unlink(missing_ok=True)
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
-        while not path.exists():
-            assert writer.poll() is None
-            time.sleep(0.001)
-        time.sleep(wait)
-        writer.send_signal(signal.SIGKILL)
-        assert writer.wait(timeout=10) == -signal.SIGKILL
-        found = WholeFiles().load_checkpoint(path)
-        assert (found["x"] == found["n"]).all()
-        assert len(found["x"]) == 200_000
-
+        previous.unlink(missing_ok=True)
+        writer = preloaded().Process(target=write_for_ever, args=(path,))
+        writer.start()
+        try:
+            while not previous.exists():
+                assert writer.is_alive()
+                assert path.exists() or not previous.exists()
+                time.sleep(0.001)
+            time.sleep(wait)
+        finally:
+            writer.kill()
+            writer.join()
+        found = [WholeFiles().load_checkpoint(file) for file in (path, previous)]
+        assert all((each["x"] == each["n"]).all() and len(each["x"]) == 200_000 for each in found)
+        # Killed between the two renames, both names are of one checkpoint.
+        assert found[0]["n"] - found[1]["n"] in (0, 1)
         remove_partials(tmp_path)
-    assert os.listdir(tmp_path) == ["last.ckpt"]
+        assert {*os.listdir(tmp_path)} == {"last.ckpt", "previous.ckpt"}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_last_checkpoint_but_one_is_kept(tmp_path, monkeypatch, links):
+    if not links:
+
+        def none(*_):
+            raise OSError(1, "no hard links on this file system")
+
+        monkeypatch.setattr(os, "link", none)
+    for number in range(3):
+        WholeFiles().save_checkpoint({"n": number}, tmp_path / "last.ckpt")
+        WholeFiles().save_checkpoint({"n": number}, tmp_path / "best.ckpt")
+    found = {path.name: WholeFiles().load_checkpoint(path)["n"] for path in tmp_path.iterdir()}
+    assert found == {"last.ckpt": 2, "previous.ckpt": 1, "best.ckpt": 2}
 
 
 class TestWeights:
@@ -97,9 +79,32 @@ class TestWholeFiles:
                 return os.mkdir, (str(tmp_path / "made"),)
 
         torch.save({"x": Evil()}, tmp_path / "last.ckpt")
-        with pytest.raises(pickle.UnpicklingError):
+        with pytest.raises(CheckpointError, match=r"last\.ckpt"):
             WholeFiles().load_checkpoint(tmp_path / "last.ckpt")
         assert not (tmp_path / "made").exists()
+
+    @pytest.mark.parametrize("damage", ["empty", "cut short", "other", "a byte", "a list"])
+    def test_a_damaged_file_is_named(self, tmp_path, damage):
+        path = tmp_path / "last.ckpt"
+        WholeFiles().save_checkpoint({"x": torch.arange(1000)}, path)
+        data = bytearray(path.read_bytes())
+        if damage == "empty":
+            data.clear()
+        elif damage == "cut short":
+            del data[len(data) // 2 :]
+        elif damage == "other":
+            data = bytearray(b"<!doctype html>")
+        elif damage == "a byte":
+            data[data.index(torch.arange(1000).numpy().tobytes()[:64])] ^= 255
+        path.write_bytes(data)
+        if damage == "a list":
+            torch.save([1], path)
+        with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+            WholeFiles().load_checkpoint(path)
+
+    def test_a_missing_file_is_no_damage(self, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            WholeFiles().load_checkpoint(tmp_path / "last.ckpt")
 
     def test_removing(self, tmp_path):
         WholeFiles().save_checkpoint({}, tmp_path / "a" / "b.ckpt")

@@ -1,0 +1,27 @@
+"""Atomic writing of figures."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from examples.whole_files import whole_file
+
+__all__ = ["save_figure"]
+
+
+def save_figure(path: Path, figure: Figure, **options: Any) -> None:  # noqa: ANN401
+    """Write a figure atomically, in the format that the suffix of ``path`` names.
+
+    Args:
+        path: The file, in a folder that exists.
+        figure: The figure.
+        options: Further arguments of ``savefig``.
+
+    Raises:
+        OSError: The file cannot be written.
+        ValueError: There is no such format.
+    """
+    path = Path(path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:].lower() or "png", **options)

@@ -1,0 +1,104 @@
+"""Every file that the examples write is complete or absent, whatever stops the writer."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from examples.fitting.priors import KeypointPrior, PoseMixture
+from examples.pictures import save_image, write_glb
+from examples.pictures.saving import save_figure
+from examples.training.checkpoints import WholeFiles, save_weights
+from examples.whole_files import (
+    prepare_folder,
+    remove_partials,
+    save_npz,
+    whole_file,
+    write_json,
+    write_text,
+)
+
+IMAGE = np.zeros((4, 4, 3), np.uint8)
+TRIANGLE = np.eye(3)[None], np.arange(3)[None]
+MIXTURE = PoseMixture(torch.ones(1), torch.ones(1, 69), torch.eye(69)[None], torch.ones(69))
+
+WRITERS = {
+    "text.txt": lambda path: write_text(path, "new"),
+    "content.json": lambda path: write_json(path, {"new": 1}),
+    "arrays.npz": lambda path: save_npz(path, {"x": np.zeros(3)}),
+    "image.png": lambda path: save_image(path, IMAGE),
+    "image.jpg": lambda path: save_image(path, IMAGE),
+    "figure.png": lambda path: save_figure(path, Figure()),
+    "figure.svg": lambda path: save_figure(path, Figure()),
+    "bodies.glb": lambda path: write_glb(path, *TRIANGLE),
+    "mixture.npz": MIXTURE.save,
+    "weights.safetensors": lambda path: save_weights(path, nn.Linear(2, 2)),
+    "model.safetensors": lambda path: KeypointPrior(8, 8).save(path.parent),
+    "best.ckpt": lambda path: WholeFiles().save_checkpoint({"x": 1}, path),
+    "last.ckpt": lambda path: WholeFiles().save_checkpoint({"x": 1}, path),
+}
+
+
+class PowerCut(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_stopped_writer_leaves_the_old_file(tmp_path, monkeypatch, name):
+    path = tmp_path / name
+    path.write_bytes(b"old")
+
+    def stop(first, second):
+        # All of the new file has been written by now, and none of it under its name.
+        assert path.read_bytes() == b"old"
+        assert os.path.getsize(first) > 0
+        if os.fspath(second) == os.fspath(path):
+            raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stop)
+        with pytest.raises(PowerCut):
+            WRITERS[name](path)
+    assert path.read_bytes() == b"old"
+    remove_partials(tmp_path)
+    assert os.listdir(tmp_path) == [name]
+    WRITERS[name](path)
+    assert path.read_bytes() != b"old"
+    assert {*os.listdir(tmp_path)} <= {name, "previous.ckpt"}
+
+
+def test_a_file_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "file"
+    write_text(path, "old")
+
+    def half():
+        with whole_file(path) as partial:
+            partial.write_text("new, but not")
+            assert path.read_text() == "old"
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power"):
+        half()
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_error_names_the_file_that_was_wanted(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_text(tmp_path / "nowhere" / "file", "")
+    assert caught.value.filename == str(tmp_path / "nowhere" / "file")
+
+
+def test_a_folder_is_cleared_of_what_killed_programs_left_and_of_nothing_else(tmp_path):
+    kept = {"kept", ".hidden", "own.partial", ".own.partial", "deep"}
+    (tmp_path / "deep").mkdir()
+    for name in (*kept - {"deep"}, ".a.npz.0123abcd.partial", "deep/.last.ckpt.00000000.partial"):
+        (tmp_path / name).touch()
+    prepare_folder(tmp_path)
+    assert {*os.listdir(tmp_path)} == kept
+    assert not os.listdir(tmp_path / "deep")
+    prepare_folder(tmp_path / "made" / "here")
+    assert (tmp_path / "made" / "here").is_dir()

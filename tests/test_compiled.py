@@ -1,0 +1,69 @@
+"""Every verb under torch.compile, with batches of several sizes."""
+
+import pytest
+import torch
+
+from flowprior import ConditionalPosePrior
+
+J, C = 2, 4
+SIZES = [(3, 2), (5, 4), (2, 7)]
+
+VERBS = {
+    "sample": lambda prior, context, theta: prior.sample(context, theta.shape[1]),
+    "sample_and_log_prob": lambda prior, context, theta: prior(context).sample_and_log_prob(
+        theta.shape[1]
+    )[1],
+    "log_prob": lambda prior, context, theta: prior.log_prob(theta, context),
+    "mode": lambda prior, context, theta: prior.mode(context),
+    "entropy": lambda prior, context, theta: prior(context).entropy(num_samples=4),
+    "encode": lambda prior, context, theta: prior(context).encode(theta),
+    "decode": lambda prior, context, theta: prior(context).decode(
+        theta.new_zeros(*theta.shape[:2], prior.flow.features)
+    ),
+    "distribution": lambda prior, context, theta: prior(context).distribution().rsample((3,)),
+    "nll": lambda prior, context, theta: prior.nll(theta, context),
+}
+EXACT = ("log_prob", "encode", "decode")  # the others draw or climb
+OPTIONS = [{}, {"coupling": "affine"}, {"space": "so3"}, {"space": "points"}]
+
+
+def make(**options):
+    options = {"hidden_features": 8, "num_steps": 1, "num_blocks": 1, **options}
+    prior = ConditionalPosePrior(C, joints=J, **options)
+    prior.nll(torch.randn(9, J, 3), torch.randn(9, C))  # sets ActNorm
+    return prior
+
+
+def check(prior, verb, dynamic):
+    torch.compiler.reset()
+    call = VERBS[verb]
+    compiled = torch.compile(
+        lambda context, theta: call(prior, context, theta), backend="eager", dynamic=dynamic
+    )
+    for batch, samples in SIZES:
+        context, theta = torch.randn(batch, C), torch.randn(batch, samples, J, 3)
+        answer, expected = compiled(context, theta), call(prior, context, theta)
+        assert answer.shape == expected.shape
+        assert answer.isfinite().all()
+        if verb in EXACT:
+            torch.testing.assert_close(answer, expected)
+        if verb == "nll":
+            answer.backward()
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_batches_of_other_sizes(verb, options):
+    prior = make(**options)
+    check(prior if verb == "nll" else prior.eval(), verb, None)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_open_sizes(verb, frozen):
+    prior = make(coupling="affine")
+    if frozen and verb == "nll":
+        pytest.skip("a frozen prior has no loss")
+    if verb != "nll":
+        prior = prior.eval().freeze() if frozen else prior.eval()
+    check(prior, verb, True)
