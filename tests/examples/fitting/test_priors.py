@@ -73,7 +73,7 @@ def test_priors_first_used_in_inference_mode_have_gradients_later(priors):
     for prior, context in zip(
         networks, (torch.zeros(1, 64), torch.zeros(1, 64), None), strict=True
     ):
-        z = torch.zeros(1, 144, requires_grad=True)
+        z = torch.zeros(1, prior.flow.features, requires_grad=True)
         prior(context).decode(z).square().sum().backward()
         assert z.grad.isfinite().all()
     pose = torch.zeros(2, 69, requires_grad=True)
