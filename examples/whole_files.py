@@ -1,15 +1,13 @@
-"""Atomic file writing: a file is complete or absent, whatever kills the program that writes it."""
+"""Atomic writes of what programs produce: text, JSON, arrays. See `flowprior.whole_file`."""
 
-import contextlib
 import json
-import os
-import re
-import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from flowprior.whole_file import remove_partials, whole_file
 
 __all__ = [
     "prepare_folder",
@@ -19,56 +17,6 @@ __all__ = [
     "write_json",
     "write_text",
 ]
-
-_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.partial")  # also what `flowprior.checkpoint` leaves
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; it replaces ``path`` once it is written and on disk.
-
-    If the block fails, the temporary file is removed and whatever stood at ``path`` stays. If the
-    process is killed, a file that ends in ``.partial`` is left; `remove_partials` deletes it.
-
-    Args:
-        path: The file to create or replace, in a folder that exists.
-
-    Yields:
-        The path to write to.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        yield partial
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        if isinstance(error, OSError) and error.errno is not None:
-            # Name the file that the caller wanted, not the temporary one beside it.
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-    # The new name must be on disk too before anyone relies on it.
-    with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def remove_partials(folder: Path) -> None:
-    """Delete the temporary files that killed programs left in a folder and below it.
-
-    No other program may be writing there.
-    """
-    for path in folder.rglob(".*.partial"):
-        if _PARTIAL.fullmatch(path.name):
-            path.unlink(missing_ok=True)
 
 
 def prepare_folder(folder: Path) -> None:

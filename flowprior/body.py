@@ -8,9 +8,8 @@ Rest pose: a T-pose, y up, facing +z, the left side at +x, metres. Keypoint sets
 `flowprior.skeleton`.
 """
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,6 +28,8 @@ from flowprior.body_file import (
     surface_vertices,
 )
 from flowprior.flow.checks import require_count, require_like, require_tensor
+from flowprior.flow.modes import lasting
+from flowprior.flow.precision import without_autocast
 from flowprior.optional import import_optional
 from flowprior.skeleton import (
     BODY_25,
@@ -116,7 +117,7 @@ class BodyModel(nn.Module):
         self.num_vertices = len(arrays["v_template"])
         self._available_betas = arrays["shapedirs"].shape[-1]
         self._space = Rot6dSpace(SMPL_24.num_joints, layout)
-        with _lasting():
+        with lasting():
             self._surface = _Surface.from_arrays(arrays, self.name, num_betas)
             faces = torch.from_numpy(arrays["f"].astype(np.int64))
         self.register_buffer("faces", faces, persistent=False)
@@ -226,7 +227,7 @@ class BodyModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         like = surface.v_template
         require_tensor("theta", theta)
-        with torch.autocast(like.device.type, enabled=False):
+        with without_autocast(like.device):
             rotation = self._space.to_matrix(_as_model("theta", theta, like)).to(like).contiguous()
             shape = rotation.shape[:-3]
             if betas is None:
@@ -255,7 +256,7 @@ class BodyModel(nn.Module):
                 f"the {self._available_betas} shape directions of {self.name}"
             )
 
-    def _part(self, skeleton: Skeleton | None) -> "_Part":
+    def _part(self, skeleton: object) -> "_Part":
         if skeleton is None:
             skeleton = self.default_skeleton
         if not isinstance(skeleton, Skeleton):
@@ -272,11 +273,11 @@ class BodyModel(nn.Module):
             rows = self._rows(skeleton)
             if rows is None:
                 raise ValueError(self._missing(skeleton))
-            with _lasting():
-                part = _Part(self._surface, rows)
-            if type(part.matrix) is not Tensor:
-                return part  # of a program that is being traced: it has no values to keep
-            self._parts[key] = part
+            with lasting():
+                made = _Part(self._surface, rows)
+            if type(made.matrix) is not Tensor:
+                return made  # of a program that is being traced: it has no values to keep
+            self._parts[key] = made
         part = self._parts[key]
         assert isinstance(part, _Part)
         return part
@@ -439,15 +440,8 @@ class _Part(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Points (..., 24 + U, 3) of the surface -> keypoints (..., K, 3)."""
-        with torch.autocast(points.device.type, enabled=False):
+        with without_autocast(points.device):
             return torch.einsum("kp,...pc->...kc", self.matrix, points)
-
-
-@contextlib.contextmanager
-def _lasting() -> Iterator[None]:
-    """Tensors made here serve every later call: they take part in autograd, whatever the mode."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield
 
 
 def _skinning() -> Callable[..., tuple[Tensor, Tensor]]:

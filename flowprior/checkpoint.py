@@ -17,6 +17,7 @@ from torch import Tensor
 
 from flowprior.file_kind import CHECKPOINT, SAFETENSORS, not_the_file
 from flowprior.file_limits import MAX_CONFIG_BYTES, Refusal, parse_json, require_regular
+from flowprior.flow.modes import lasting
 from flowprior.whole_file import write_whole
 
 __all__ = [
@@ -107,6 +108,7 @@ def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+@lasting()
 def load(path: str | os.PathLike[str]) -> ModelFile:
     """Read a model file.
 
@@ -130,6 +132,7 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
         return ModelFile(uncompiled(path, _tensors(file)), config, provenance)
 
 
+@lasting()
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], ModelFile | None]:
     """Read a safetensors file of any library.
 

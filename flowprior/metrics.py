@@ -5,10 +5,8 @@ float64 on the device of the input, results come in the dtype of the input, and 
 changed.
 """
 
-import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -24,6 +22,7 @@ from flowprior.calibration import (
     sample_spread,
 )
 from flowprior.flow.checks import require_tensor
+from flowprior.flow.modes import outside_inference_mode
 from flowprior.optional import import_optional
 
 __all__ = [
@@ -113,23 +112,13 @@ def pa_mpjpe(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> Tenso
     size = (share * pred.square()).sum(dim=(-2, -1), keepdim=True)
     coincide = spread <= 1e-24 * size
     x = torch.where(coincide, torch.ones_like(x), x)
-    with _outside_inference_mode():
+    with outside_inference_mode():
         rotation, scale = roma.rigid_vectors_registration(x, y, compute_scaling=True)
     aligned = scale[..., None, None] * x @ rotation.mT
     aligned = torch.where(coincide, torch.zeros_like(x), aligned)
     # The square roots of the weights, taken back.
     root = torch.where(share > 0, share, 1).sqrt()
     return mpjpe(aligned / root, y / root, weight > 0).to(dtype)
-
-
-def _outside_inference_mode() -> AbstractContextManager[object]:
-    """Where inference mode is off.
-
-    roma 1.8 keeps a constant from its first call. Made in inference mode, it would forbid every
-    gradient that is asked for later.
-    """
-    inference = torch.is_inference_mode_enabled()
-    return torch.inference_mode(False) if inference else contextlib.nullcontext()
 
 
 def pve(pred: Tensor, target: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from flowprior.checkpoint import CheckpointError
 from flowprior.context_encoder import ContextEncoder
 from flowprior.flow import LU_FORWARDS, ConditionalFlow
 from flowprior.flow.checks import require_tensor
+from flowprior.flow.modes import lasting
 from flowprior.flow.stack import standard_normal
 from flowprior.posterior import PosePosterior, PosePrior
 from flowprior.sharing import SharedModel
@@ -211,6 +212,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         weight = weight.expand(loss.shape).to(loss.dtype)
         return (weight * loss).sum() / weight.sum().clamp(min=1)
 
+    @lasting()
     def freeze(self, conditioner_dtype: torch.dtype | str | None = None) -> PosePrior:
         """An inference copy with constant weights, fused for speed.
 
@@ -269,6 +271,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         return cls._from_file(path, checkpoint.load(path), device)
 
     @classmethod
+    @lasting()
     def _from_file(
         cls, path: str | os.PathLike[str], content: checkpoint.ModelFile, device: torch.device | str
     ) -> "ConditionalPosePrior":
@@ -285,6 +288,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         return prior.eval().to(device)
 
     @classmethod
+    @lasting()
     def from_prohmr(
         cls,
         path: str | os.PathLike[str],

@@ -8,11 +8,13 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+fcntl: Any
 try:
     import fcntl
 except ImportError:  # Windows, which does not delete a file that another process has open
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 __all__ = ["PARTIAL", "remove_partials", "whole_file", "write_whole"]
 

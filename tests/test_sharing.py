@@ -179,6 +179,36 @@ def test_a_protected_file_protects_the_whole_model(folder, name):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def from_original(folder):
+    original = ConditionalPosePrior(4, joints=8, space="points", preset="prohmr", hidden_features=8)
+    original.nll(torch.randn(10, 8, 3), torch.randn(10, 4))
+    torch.save({"state_dict": original.to_prohmr_state_dict()}, folder / "original.ckpt")
+    return ConditionalPosePrior.from_prohmr(folder / "original.ckpt", space="points")
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        ConditionalPosePrior.from_pretrained,
+        lambda folder: ConditionalPosePrior.load(folder / "model.safetensors"),
+        from_original,
+    ],
+    ids=["from_pretrained", "load", "from_prohmr"],
+)
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_model_loaded_in_inference_mode_has_gradients_later(folder, load, freeze):
+    with torch.inference_mode():
+        prior = load(folder)
+        if freeze:
+            prior = prior.freeze()
+    z = torch.randn(2, 5, prior.flow.features, requires_grad=True)
+    theta = prior(torch.randn(2, 4)).decode(z)
+    theta.square().sum().backward()
+    assert z.grad.isfinite().all()
+    assert all(weight.grad is not None for weight in prior.parameters() if weight.requires_grad)
+    assert freeze or any(weight.requires_grad for weight in prior.parameters())
+
+
 def test_a_subclass_reads_itself(folder):
     class Mine(ConditionalPosePrior):
         pass

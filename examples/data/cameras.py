@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowprior.flow.precision import without_autocast
 from flowprior.skeleton import H36M_17
 
 __all__ = ["FOCAL_PX", "IMAGE_PX", "Views", "crop", "occlude", "photograph", "project"]
@@ -102,7 +103,7 @@ def photograph(joints: Tensor, generator: torch.Generator | None = None) -> View
     x = torch.nn.functional.normalize(torch.linalg.cross(z, up), dim=-1)
     rotation = torch.stack([x, torch.linalg.cross(z, x), z], dim=1)
     # In half precision, places some metres away would be wrong by centimetres.
-    with torch.autocast(joints.device.type, enabled=False):
+    with without_autocast(joints.device):
         seen = (joints - position[:, None]) @ rotation.mT
     visible = torch.ones(seen.shape[:-1], dtype=torch.bool, device=seen.device)
     return Views(seen, project(seen), visible)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flowprior import rotations
+from flowprior.flow.precision import without_autocast
 from flowprior.skeleton import H36M_17, SMPL_24
 
 __all__ = ["REST_OFFSETS", "joints17_from_rotations"]
@@ -73,7 +74,7 @@ def joints17_from_rotations(rotvecs: Tensor, offsets: Tensor | None = None) -> T
     rest = rotvecs.new_tensor(REST_OFFSETS)
     offsets = rest if offsets is None else offsets.to(rotvecs)
     offsets = offsets.expand(torch.broadcast_shapes(rotvecs.shape, offsets.shape))
-    with torch.autocast(rotvecs.device.type, enabled=False):
+    with without_autocast(rotvecs.device):
         return _pose(rotations.rotvec_to_matrix(rotvecs), offsets, rest)
 
 

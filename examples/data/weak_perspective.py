@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from flowprior.flow.precision import at_least_float32
+
 __all__ = [
     "FOCAL_PX",
     "crop_translation",
@@ -123,7 +125,7 @@ def project_to_image(
 
 
 def _on_plane(points: Tensor, transl: Tensor) -> Tensor:
-    points, transl = _at_least_float32(points), _at_least_float32(transl)
+    points, transl = at_least_float32(points), at_least_float32(transl)
     seen = points + transl[..., None, :]
     return seen[..., :2] / seen[..., 2:]
 
@@ -131,12 +133,8 @@ def _on_plane(points: Tensor, transl: Tensor) -> Tensor:
 def _precise(camera: Tensor) -> Tensor:
     if camera.ndim == 0 or camera.shape[-1] != 3:
         raise ValueError(f"expected camera (..., 3), s, tx, ty, got {tuple(camera.shape)}")
-    return _at_least_float32(camera)
-
-
-def _at_least_float32(value: Tensor) -> Tensor:
-    """In half precision, a depth of 45 m would be rounded to 0.25 m."""
-    return value.to(torch.promote_types(value.dtype, torch.float32))
+    # In half precision, a depth of 45 m would be rounded to 0.25 m.
+    return at_least_float32(camera)
 
 
 def _check_pixels(**lengths: float) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from examples.fitting.objective import NUM_BETAS, KeypointObjective
 from flowprior import rotations
+from flowprior.flow.modes import outside_inference_mode
 
 __all__ = ["MultiviewObjective", "MultiviewWeights", "mean_rotation"]
 
@@ -60,7 +61,9 @@ def mean_rotation(matrix: Tensor, weight: Tensor | None = None) -> Tensor:
     """
     if weight is not None:
         matrix = weight[..., None, None] * matrix
-    return roma.special_procrustes(matrix.sum(dim=-3))
+    with outside_inference_mode():
+        mean: Tensor = roma.special_procrustes(matrix.sum(dim=-3))
+    return mean
 
 
 class MultiviewObjective:

@@ -22,6 +22,7 @@ from torch import Tensor
 from examples.fitting.cameras import Cameras
 from examples.fitting.pose_variables import PoseVariables
 from flowprior.body import BodyModel
+from flowprior.flow.precision import without_autocast
 from flowprior.keypoints import seen_keypoints
 from flowprior.skeleton import (
     BODY_25,
@@ -251,7 +252,7 @@ class KeypointObjective:
         points = self.body.keypoints(parts.theta, skeleton or self.skeleton, parts.betas)
         # As a product: the gradient of a broadcast sums up over points in an order that depends on
         # how many people there are.
-        with torch.autocast(points.device.type, enabled=False):
+        with without_autocast(points.device):
             return points + points.new_ones(*points.shape[:2], 1) @ parts.transl[:, None]
 
     def penalty(self, x: Tensor, rows: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior.body import BodyModel
+from flowprior.flow.precision import without_autocast
 from flowprior.skeleton import BODY_25
 
 __all__ = [
@@ -108,7 +109,7 @@ def sample_turns(like: Tensor, generator: torch.Generator | None = None) -> Tens
     roll = math.radians(3) * noise
     pitch = _uniform(like, generator, math.radians(-10), math.radians(25))
     yaw = _uniform(like, generator, -math.pi, math.pi)
-    with torch.autocast(like.device.type, enabled=False):
+    with without_autocast(like.device):
         camera = turn(2, roll) @ turn(0, pitch) @ turn(1, yaw)
     return like.new_tensor(UPRIGHT)[:, None] * camera
 
@@ -162,7 +163,7 @@ def photograph_bodies(
         raise ValueError(f"expected rotvecs of shape (B, 24, 3), got {tuple(rotvecs.shape)}")
     matrix = rotations.rotvec_to_matrix(rotvecs)
     turns = sample_turns(matrix[:, 0], generator)
-    with torch.autocast(matrix.device.type, enabled=False):
+    with without_autocast(matrix.device):
         root = turns @ matrix[:, 0]
     theta = torch.cat([root[:, None], matrix[:, 1:]], dim=1)
     like = theta.new_empty(len(theta), 10)

@@ -13,6 +13,7 @@ from examples.lifting.model import MartinezEncoder
 from examples.training.encoded import load_encoded, save_encoded
 from examples.whole_files import save_npz
 from flowprior import ConditionalPosePrior, PosePosterior
+from flowprior.flow.modes import lasting
 from flowprior.keypoints import keypoint_context
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import BODY_25
@@ -107,6 +108,7 @@ class PoseMixture:
         save_npz(path, dict(zip(names, arrays, strict=True)))
 
     @classmethod
+    @lasting()
     def load(cls, path: Path) -> "PoseMixture":
         """Read what `save` wrote; FileNotFoundError or ValueError where that is not possible."""
         content: Mapping[str, object] = read_npz(path)

@@ -26,6 +26,7 @@ from torch import Tensor
 from examples.fitting.lbfgs import Lbfgs
 from examples.fitting.line_search import select_rows
 from examples.fitting.status import Status, Stopping
+from flowprior.flow.precision import without_autocast
 
 __all__ = ["METHODS", "Objective", "Solution", "Status", "minimize", "with_spare"]
 
@@ -273,7 +274,7 @@ def minimize(
         return Adam.start(x, value, gradient, status, stopping, learning_rate)
 
     # Differences of half-precision values say nothing about the slope.
-    with torch.autocast(x0.device.type, enabled=False):
+    with without_autocast(x0.device):
         return _solve(objective, x0.detach(), start, every, compact=compact)
 
 

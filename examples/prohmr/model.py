@@ -19,6 +19,7 @@ from flowprior.checkpoint import (
     uncompiled,
 )
 from flowprior.file_limits import require_regular
+from flowprior.flow.modes import lasting
 from flowprior.numpy_file import read_npz
 from flowprior.posterior import PosePosterior
 from flowprior.prior import ConditionalPosePrior
@@ -193,6 +194,7 @@ class ProHMR(nn.Module):
         checkpoint.save(path, ModelFile(self.state_dict(), {"class": "ProHMR", **self.config}))
 
 
+@lasting()
 def load_model(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> ProHMR:
     """Read a model: what `ProHMR.save` or training wrote, or a checkpoint of the original.
 

@@ -140,6 +140,7 @@ class WholeFiles(CheckpointIO):
 def _keep(last: Path, previous: Path) -> None:
     """Give a file a second name, so that the first one exists at every moment."""
     with contextlib.suppress(OSError), whole_file(previous) as partial:
+        partial.unlink()  # a link must be a new name
         os.link(last, partial)
         return
     # A file system without hard links: a reader then finds the previous file alone for a moment.

@@ -14,6 +14,7 @@ from flowprior.checkpoint import (
     require_plausible,
     require_same_tensors,
 )
+from flowprior.flow.modes import lasting
 
 __all__ = ["MODEL_FILE", "load_encoded", "save_encoded"]
 
@@ -54,6 +55,7 @@ def save_encoded(model: Encoded, folder: Path) -> None:
     checkpoint.save(folder / MODEL_FILE, ModelFile(model.state_dict(), config))
 
 
+@lasting()
 def load_encoded(
     make: Callable[..., Model], folder: Path, device: torch.device | str = "cpu"
 ) -> Model:

@@ -12,6 +12,7 @@ from flowprior.flow.checks import require_count
 from flowprior.flow.coupling import COUPLINGS, Coupling
 from flowprior.flow.frozen import FrozenFlow, FrozenStep, faster_conditioner_dtype
 from flowprior.flow.lu_linear import LULinear
+from flowprior.flow.modes import lasting
 from flowprior.flow.stack import FlowStack, ProjectedContext, StepContext
 
 __all__ = ["LU_FORWARDS", "PRESETS", "ConditionalFlow"]
@@ -165,6 +166,7 @@ class ConditionalFlow(FlowStack):
             step.linear.legacy_forward = lu_forward == "legacy"
         return other
 
+    @lasting()
     def freeze(self, conditioner_dtype: torch.dtype | str | None = None) -> FrozenFlow:
         """An inference copy with constant weights, fused for speed.
 

@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from examples.data.lifting_pairs import LiftingStats
 from examples.fitting.priors import KeypointPrior, PoseMixture
 from examples.pictures import save_image, write_glb
 from examples.pictures.saving import save_figure
@@ -35,6 +36,7 @@ WRITERS = {
     "figure.svg": lambda path: save_figure(path, Figure()),
     "bodies.glb": lambda path: write_glb(path, *TRIANGLE),
     "mixture.npz": MIXTURE.save,
+    "stats.npz": lambda path: LiftingStats(np.zeros((17, 2)), np.ones((17, 2))).save(path),
     "weights.safetensors": lambda path: save_weights(path, nn.Linear(2, 2)),
     "model.safetensors": lambda path: KeypointPrior(8, 8).save(path.parent),
     "best.ckpt": lambda path: WholeFiles().save_checkpoint({"x": 1}, path),
@@ -68,6 +70,26 @@ def test_a_stopped_writer_leaves_the_old_file(tmp_path, monkeypatch, name):
     WRITERS[name](path)
     assert path.read_bytes() != b"old"
     assert {*os.listdir(tmp_path)} <= {name, "previous.ckpt"}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_writer_follows_links_and_keeps_permissions(tmp_path, name):
+    if name == "last.ckpt":
+        pytest.skip("it becomes previous.ckpt first, link or not")
+    target, path = tmp_path / "elsewhere", tmp_path / name
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    path.symlink_to(target.name)
+    WRITERS[name](path)
+    assert path.is_symlink()
+    assert target.read_bytes() != b"old"
+    assert target.stat().st_mode & 0o777 == 0o640
+    target.write_bytes(b"precious")
+    target.chmod(0o444)
+    with pytest.raises(PermissionError, match=f"write-protected: .*{name}'"):
+        WRITERS[name](path)
+    assert target.read_bytes() == b"precious"
+    assert {*os.listdir(tmp_path)} == {name, "elsewhere"}
 
 
 def test_a_file_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):

@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 import roma
 import torch
@@ -115,3 +117,15 @@ def test_refuses_groups_of_nothing(make, groups, message):
 def test_refuses_weights_below_zero():
     with pytest.raises(ValueError, match="consistency"):
         MultiviewWeights(consistency=-1.0)
+
+
+def test_a_mean_first_computed_in_inference_mode_has_gradients_later(monkeypatch):
+    if hasattr(roma.mappings, "_cached_horn_map"):  # what roma 1.8 keeps from its first call
+        fresh = functools.lru_cache(roma.mappings._build_horn_map)
+        monkeypatch.setattr(roma.mappings, "_cached_horn_map", fresh)
+    matrix = roma.random_rotmat(4)
+    with torch.inference_mode():
+        mean_rotation(matrix)
+    matrix.requires_grad_()
+    mean_rotation(matrix).sum().backward()
+    assert matrix.grad.isfinite().all()

@@ -63,3 +63,19 @@ def test_a_file_that_is_no_mixture_is_refused(prior_dir, tmp_path):
     np.savez(tmp_path / "other.npz", means=np.zeros(3))
     with pytest.raises(ValueError, match="no pose mixture: weights, "):
         PoseMixture.load(tmp_path / "other.npz")
+
+
+def test_priors_first_used_in_inference_mode_have_gradients_later(priors):
+    folder = PriorFolder(priors.folder, torch.device("cpu"))
+    with torch.inference_mode():
+        networks = folder.network.prior, folder.conditional, folder.unconditional
+        mixture = folder.mixture
+    for prior, context in zip(
+        networks, (torch.zeros(1, 64), torch.zeros(1, 64), None), strict=True
+    ):
+        z = torch.zeros(1, prior.flow.features, requires_grad=True)
+        prior(context).decode(z).square().sum().backward()
+        assert z.grad.isfinite().all()
+    pose = torch.zeros(2, 69, requires_grad=True)
+    mixture.energy(pose).sum().backward()
+    assert pose.grad.isfinite().all()
