@@ -13,6 +13,7 @@ from examples.data.focal_lengths import check_focal
 from examples.data.image_names import match_people
 from examples.data.keypoints import to_prohmr_44
 from examples.fitting.cameras import CROP_PX, FOCAL_PX, Cameras
+from examples.fitting.objective import seen_keypoints
 from examples.fitting.pose_variables import AnglePose, DensityPose, LatentPose, PoseVariables
 from examples.fitting.priors import KeypointPrior, PoseMixture
 from examples.fitting.solver import with_spare
@@ -38,6 +39,9 @@ __all__ = [
 
 KINDS = ("conditional", "unconditional", "mixture", "isotropic", "none")
 FRAMES = ("crop", "full", "full-original")
+
+CONTEXT_ROWS = 32
+"""People whose contexts are computed at once."""
 
 POSE_WEIGHTS = {
     "conditional": 64.0,
@@ -189,6 +193,31 @@ class PriorFolder:
             self._frozen[UNCONDITIONAL] = free.freeze()
         return self._frozen[UNCONDITIONAL]
 
+    @torch.no_grad()
+    def context(self, keypoints: Tensor) -> Tensor:
+        """Contexts of people, by the network of the conditional prior.
+
+        Blocks of always the same size make a context independent of the other people bit by bit:
+        how matrix products round depends on the number of rows, and fits amplify the difference.
+
+        Args:
+            keypoints: (N, 25, 3) pixels and confidence.
+
+        Returns:
+            (N, C).
+
+        Raises:
+            FileNotFoundError: The folder has no conditional prior with its network.
+        """
+        keypoints = seen_keypoints(keypoints)
+        if not len(keypoints):
+            return self.network.context(keypoints)
+        parts = []
+        for some in keypoints.split(CONTEXT_ROWS):
+            spare = some[-1:].expand(CONTEXT_ROWS - len(some), -1, -1)
+            parts.append(self.network.context(torch.cat([some, spare]))[: len(some)])
+        return torch.cat(parts)
+
     def variables(
         self, kind: str, keypoints: Tensor, *, theta: bool = False, context: Tensor | None = None
     ) -> PoseVariables:
@@ -209,9 +238,7 @@ class PriorFolder:
             raise ValueError(f"the prior must be one of {', '.join(KINDS)}, got {kind!r}")
         if kind == "conditional":
             if context is None:
-                people = torch.arange(len(keypoints), device=keypoints.device)
-                with torch.no_grad():
-                    context = self.network.context(keypoints[with_spare(people)])[: len(people)]
+                context = self.context(keypoints)
             return flow_pose(self.conditional, context, theta=theta)
         if kind == "unconditional":
             with torch.no_grad():
@@ -245,7 +272,7 @@ def cameras_for(
         ValueError: The frame needs the size of the image, there is no such frame, or the focal
             length is not positive or must be in millimetres, whichever of the images it is of.
     """
-    centre, side = keypoint_squares(keypoints) if box is None else box
+    centre, side = keypoint_squares(seen_keypoints(keypoints)) if box is None else box
     if frame not in FRAMES:
         raise ValueError(f"the frame must be one of {', '.join(FRAMES)}, got {frame!r}")
     if frame != "crop" and image_size is None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from examples.fitting.cameras import Cameras
-from examples.fitting.objective import KeypointObjective, KeypointWeights
+from examples.fitting.objective import KeypointObjective, KeypointWeights, seen_keypoints
 from examples.fitting.pose_variables import PoseVariables, facing
 from examples.fitting.restarts import minimize_again
 from examples.fitting.solver import Solution, minimize, with_spare
@@ -113,12 +113,16 @@ def fit_people(
 ) -> Fits:
     """Fit P people to their keypoints, each as if alone.
 
+    Whatever is wrong with the numbers of one person changes nobody else's fit: keypoints that are
+    not finite count as unseen, and a fit that cannot start ends with the status "non_finite".
+
     Where the prior knows nothing of the root, four headings are tried for a few iterations first,
     and the one with the least objective goes on.
 
     Args:
         body: The body, in layout "columns".
-        keypoints: (P, K, 3) pixels of the image and confidence.
+        keypoints: (P, K, 3) pixels of the image and confidence; see `seen_keypoints` for what
+            counts as unseen.
         skeleton: Their joint set.
         cameras: Of the P people.
         pose: What is varied of the pose, with its prior.
@@ -144,6 +148,7 @@ def fit_people(
         raise ValueError(f"restarts must be at least 0, got {restarts}")
     if not len(keypoints):
         raise ValueError("expected at least one person, got none")
+    keypoints = seen_keypoints(keypoints)
 
     def problem(rows: Tensor, start: Tensor, shape: Tensor | None) -> KeypointObjective:
         variables, cams, seen = pose.select(rows), cameras[rows], keypoints[rows]
@@ -202,7 +207,8 @@ def fit_people(
     x = objective.start()
     x[:, : pose.size] = first
     with torch.no_grad():
-        start_value = objective(x, people)
+        rows = with_spare(people)
+        start_value = objective(x[rows], rows)[: len(people)]
     solution = solve(objective, x, stages, max_iterations, restarts)
     return _result(objective, cameras, keypoints, solution, start_value)
 
@@ -256,30 +262,37 @@ def _result(
     solution: Solution,
     start_value: Tensor,
 ) -> Fits:
-    x = solution.x
+    people = len(solution.x)
+    rows = with_spare(torch.arange(people, device=solution.x.device))
     # Somebody whose numbers are not finite gets the start's, with a status that says so.
-    x = torch.where(x.isfinite().all(dim=-1, keepdim=True), x, objective.start())
-    parts = objective.parts(x)
+    x = torch.where(solution.x.isfinite().all(dim=-1, keepdim=True), solution.x, objective.start())[
+        rows
+    ]
+    cameras, keypoints = cameras[rows], keypoints[rows]
+    parts = objective.parts(x, rows)
     units = cameras.project(objective.keypoints(parts), parts.focal)
     pixels = cameras.to_pixels(units)
     conf = keypoints[..., 2]
-    distance = (pixels - torch.where(conf[..., None] > 0, keypoints[..., :2], 0.0)).norm(dim=-1)
+    distance = (pixels - keypoints[..., :2]).norm(dim=-1)
     error = (conf * distance).sum(dim=1) / conf.sum(dim=1).clamp(min=1e-6)
     seen = conf > 0
     high = torch.where(seen[..., None], keypoints[..., :2], -torch.inf).amax(dim=1)
     low = torch.where(seen[..., None], keypoints[..., :2], torch.inf).amin(dim=1)
     side = (high - low).amax(dim=-1).clamp(min=1.0)
+    found = {
+        "theta": rotations.rot6d_to_matrix(parts.theta),
+        "betas": parts.betas,
+        "transl": parts.transl,
+        "focal_px": parts.focal / cameras.scale,
+        "principal_point_px": cameras.principal_point_px,
+        "keypoints_2d": pixels,
+        "penalty": objective.penalty(x, rows),
+        "error_px": error,
+        "error": error / side,
+        "variables": x,
+    }
     return Fits(
-        theta=rotations.rot6d_to_matrix(parts.theta),
-        betas=parts.betas,
-        transl=parts.transl,
-        focal_px=parts.focal / cameras.scale,
-        principal_point_px=cameras.principal_point_px,
-        keypoints_2d=pixels,
-        penalty=objective.pose.penalty(x[:, : objective.pose.size]),
-        error_px=error,
-        error=error / side,
-        variables=x,
+        **{name: values[:people] for name, values in found.items()},
         solution=solution,
         start_value=start_value,
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 from examples.fitting.cameras import Cameras
 from examples.fitting.keypoint_fit import first_translation
 from examples.fitting.multiview_objective import MultiviewObjective, MultiviewWeights, mean_rotation
-from examples.fitting.objective import KeypointObjective, KeypointWeights
+from examples.fitting.objective import KeypointObjective, KeypointWeights, seen_keypoints
 from examples.fitting.pose_variables import PoseVariables
 from examples.fitting.solver import Solution, minimize
 from flowprior import rotations
@@ -99,6 +99,7 @@ def refine(
     """
     if pose.free_root:
         raise ValueError("several views need a prior over all 24 joints, the root among them")
+    keypoints = seen_keypoints(keypoints)
     start = pose.start(len(keypoints))
     place = first_translation(body, keypoints, skeleton, cameras, pose, start, betas)
     terms = KeypointWeights(use_hips=use_hips)

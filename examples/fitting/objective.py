@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from examples.data.keypoints import FARTHEST_PX
 from examples.fitting.cameras import Cameras
 from examples.fitting.pose_variables import PoseVariables
 from flowprior.body import BodyModel
@@ -31,7 +32,7 @@ from flowprior.skeleton import (
     Skeleton,
 )
 
-__all__ = ["IGNORED", "KeypointObjective", "KeypointWeights", "Parts"]
+__all__ = ["IGNORED", "KeypointObjective", "KeypointWeights", "Parts", "seen_keypoints"]
 
 NUM_BETAS = 10
 
@@ -42,6 +43,21 @@ IGNORED: dict[str, tuple[int, ...]] = {
     COCO_18.name: (COCO_18.index("left_hip"), COCO_18.index("right_hip")),
 }
 """Hips, by joint set: detectors and SMPL mean other places by them."""
+
+
+def seen_keypoints(keypoints: Tensor) -> Tensor:
+    """Keypoints with zeros for all that cannot have been seen.
+
+    Args:
+        keypoints: (..., K, 3) pixels and confidence.
+
+    Returns:
+        (..., K, 3) with zeros where a number is not finite, a place is farther off than any image
+        is large, or the confidence is not positive.
+    """
+    usable = keypoints.isfinite().all(dim=-1) & (keypoints[..., 2] > 0)
+    usable &= (keypoints[..., :2].abs() < FARTHEST_PX).all(dim=-1)
+    return torch.where(usable[..., None], keypoints, 0.0)
 
 
 @dataclass(frozen=True)

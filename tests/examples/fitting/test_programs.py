@@ -77,10 +77,12 @@ def test_fit_takes_images_and_a_context_of_the_user(
     import cv2
 
     cv2.imwrite(str(tmp_path / "shot.jpg"), np.full((1000, 1000, 3), 90, np.uint8))
-    with torch.no_grad():
-        context = priors.network.context(people.keypoints[:2]).numpy()
+    # As the program computes them: L-BFGS amplifies the least difference, and how a matrix product
+    # rounds depends on the number of rows.
+    context = priors.context(people.keypoints[:2]).numpy()
     np.savez(tmp_path / "context.npz", context=context, betas=np.zeros((2, 10)))
     arguments = ["--data", str(openpose_file), "--prior", str(prior_dir), "--steps", "4"]
+    arguments += ["--device", "cpu", "--pictures", "1"]
     values = []
     for name, more in (("own", ["--context", str(tmp_path / "context.npz")]), ("theirs", [])):
         out = tmp_path / name
@@ -88,7 +90,7 @@ def test_fit_takes_images_and_a_context_of_the_user(
         report = json.loads((out / "report.json").read_text())
         assert report["frame"] == "full"
         values.append([person["objective"] for person in report["people"]])
-    np.testing.assert_allclose(*values, rtol=1e-3)
+    assert values[0] == values[1]
     np.savez(tmp_path / "short.npz", context=context[:1])
     short = ["--context", str(tmp_path / "short.npz"), "--out", str(tmp_path / "x")]
     assert fit.main([*arguments, *short]) == 2
@@ -162,8 +164,7 @@ def test_contexts_of_images_that_share_a_stem(people, prior_dir, priors, tmp_pat
     """Each takes its own, in whatever order the file has them."""
     names = ["left/0.png", "right/0.png", "0.b.png", "0.png"]
     data = coco_file(tmp_path / "people.json", people, names)
-    with torch.no_grad():
-        context = priors.network.context(people.keypoints[:4]).numpy()
+    context = priors.context(people.keypoints[:4]).numpy()
     values = []
     for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
         path = tmp_path / "context.npz"
