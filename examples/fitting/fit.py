@@ -42,6 +42,7 @@ from examples.fitting.people import FOCAL_PX, IMAGE_PX, detect, hide, photograph
 from examples.fitting.settings import overridden
 from examples.pictures import save_image
 from examples.pictures.style import Image
+from examples.training.checkpoints import remove_partials
 from flowprior.body import BodyModel
 from flowprior.skeleton import BODY_25
 
@@ -187,6 +188,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     seconds = time.perf_counter() - start
 
     args.out.mkdir(parents=True, exist_ok=True)
+    remove_partials(args.out)
     arrays = fits_to_arrays(fits, body)
     names = [str(name) for name in people.image_names]
     facts = {

@@ -27,6 +27,7 @@ from examples.data.poses import load_poses
 from examples.fitting.choices import PriorFolder, cameras_for, given_context, to_body_25
 from examples.fitting.multiview_fit import Refined, refine
 from examples.fitting.multiview_objective import MultiviewWeights
+from examples.fitting.outputs import write_arrays
 from examples.fitting.people import (
     FOCAL_PX,
     IMAGE_PX,
@@ -39,6 +40,7 @@ from examples.fitting.people import (
 from examples.fitting.settings import overridden
 from examples.pictures import MODE, body_views, gallery_picture, write_glb
 from examples.pictures.style import Image
+from examples.training.checkpoints import remove_partials, write_text
 from flowprior.body import BodyModel
 from flowprior.metrics import mpjpe, pa_mpjpe
 
@@ -177,13 +179,16 @@ def run(args: argparse.Namespace) -> None:
     seconds = time.perf_counter() - start
 
     args.out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
+    remove_partials(args.out)
+    write_arrays(
         args.out / "people.npz",
-        global_orient=refined.theta[:, :, :1].numpy(),
-        body_pose=refined.body_pose.numpy(),
-        betas=refined.betas.numpy(),
-        transl=refined.transl.numpy(),
-        views=refined.mask.numpy(),
+        {
+            "global_orient": refined.theta[:, :, :1].numpy(),
+            "body_pose": refined.body_pose.numpy(),
+            "betas": refined.betas.numpy(),
+            "transl": refined.transl.numpy(),
+            "views": refined.mask.numpy(),
+        },
     )
     results = {
         "people": len(groups),
@@ -202,7 +207,7 @@ def run(args: argparse.Namespace) -> None:
             error, aligned = view_errors(theta.flatten(0, 1), people.joints, body, betas)
             results[name] = {"mpjpe_mm": round(error, 1), "pa_mpjpe_mm": round(aligned, 1)}
             print(f"{name}: MPJPE {error:.1f} mm, aligned {aligned:.1f} mm")
-    (args.out / "report.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_text(args.out / "report.json", json.dumps(results, indent=2) + "\n")
     for person in range(min(len(groups), EMBEDDED_PEOPLE)):
         draw(refined, person, body, args.out / f"person{person}.png")
     upright = _upright_bodies(refined, body)

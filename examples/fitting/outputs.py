@@ -1,7 +1,8 @@
 """What a fit leaves behind: SMPL parameters, bodies as GLB, pictures, a report on each person."""
 
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from numpy.typing import NDArray
 from examples.fitting.keypoint_fit import Fits
 from examples.pictures import MODE, Camera, body_views, overlay_bodies, side_by_side, write_glb
 from examples.pictures.style import Image
+from examples.training.checkpoints import write_text
 from flowprior.body import BodyModel
+from flowprior.checkpoint import write_whole
 
 __all__ = [
     "fit_picture",
     "fits_to_arrays",
     "mark",
     "person_report",
+    "write_arrays",
     "write_bodies",
     "write_fits",
 ]
@@ -71,6 +75,13 @@ def person_report(arrays: dict[str, NDArray[Any]], row: int) -> dict[str, Any]:
     }
 
 
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays to a compressed ``.npz`` file, whole or not at all; OSError if that fails."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]  # the stubs' own flag
+    write_whole(path, content.getvalue())
+
+
 def write_fits(
     out: Path,
     arrays: dict[str, NDArray[Any]],
@@ -78,9 +89,9 @@ def write_fits(
     people: NDArray[np.int64],
     facts: dict[str, Any],
 ) -> None:
-    """Write ``fits.npz`` and ``report.json`` to an existing folder."""
+    """Write ``fits.npz`` and ``report.json`` to an existing folder, each whole or not at all."""
     everything: dict[str, Any] = {"image_names": np.array(names), "person": people, **arrays}
-    np.savez_compressed(out / "fits.npz", **everything)
+    write_arrays(out / "fits.npz", everything)
     report = {
         **facts,
         "people": [
@@ -88,7 +99,7 @@ def write_fits(
             for row, name in enumerate(names)
         ],
     }
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
 
 
 @torch.no_grad()

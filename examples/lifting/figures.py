@@ -26,6 +26,7 @@ from examples.pictures import (
     draw_samples,
     turn,
 )
+from examples.pictures.images import save_figure
 from examples.pictures.skeletons import flatten, stage
 from examples.pictures.style import DASHES, INK, STYLE
 
@@ -100,7 +101,7 @@ def figure_4(
         )
         figure.text(0.012, 0.885, note, fontsize=9.5, color="#5a5a63", va="center")
         figure.subplots_adjust(0.07, 0.14, 0.985, 0.8, wspace=0.2)
-        figure.savefig(path)
+        save_figure(path, figure)
 
 
 @torch.no_grad()
@@ -166,7 +167,7 @@ def why_a_flow(
         _curves(figure, curves, marks or {})
         figure.suptitle("Why a flow?", x=0.02, y=0.985, ha="left", fontsize=15, fontweight="bold")
         figure.text(0.02, 0.94, note, fontsize=10, color="#5a5a63", va="center", linespacing=1.4)
-        figure.savefig(path)
+        save_figure(path, figure)
 
 
 def _curves(

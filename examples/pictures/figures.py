@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 
+from examples.pictures.images import save_figure
 from examples.pictures.skeletons import (
     draw_body,
     draw_keypoints,
@@ -108,7 +109,7 @@ def lifting_picture(
             frameon=False,
             bbox_to_anchor=(0.99, 1.0),
         )
-        figure.savefig(path)
+        save_figure(path, figure)
 
 
 def best_of_n_picture(
@@ -171,7 +172,7 @@ def best_of_n_picture(
         figure.text(0.012, 0.89, note, fontsize=9.5, color="#5a5a63", va="center")
         inch = 1 / figure.get_figwidth()
         figure.subplots_adjust(0.75 * inch, 0.14, 1 - 0.15 * inch, 0.77, wspace=0.08)
-        figure.savefig(path)
+        save_figure(path, figure)
 
 
 def comparison_picture(
@@ -224,7 +225,7 @@ def comparison_picture(
         )
         figure.suptitle(title, x=0.018, y=0.965, ha="left", fontsize=14, fontweight="bold")
         figure.text(0.018, 0.875, note, fontsize=9.5, color="#5a5a63", va="center")
-        figure.savefig(path)
+        save_figure(path, figure)
 
 
 def reliability_picture(
@@ -291,4 +292,4 @@ def reliability_picture(
         )
         figure.suptitle(title, x=0.018, y=0.975, ha="left", fontsize=14, fontweight="bold")
         figure.text(0.018, 0.895, note, fontsize=9.5, color="#5a5a63", va="center")
-        figure.savefig(path)
+        save_figure(path, figure)

@@ -4,6 +4,7 @@ Pixel coordinates are continuous: x from 0 at the left edge to the width at the 
 so that the centre of an image is half its size.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 
 from examples.pictures.style import STYLE, UNCERTAINTY, Image
+from flowprior.checkpoint import write_whole
 
 __all__ = [
     "PixelCanvas",
     "check_image",
     "gallery_picture",
     "lay_over",
+    "save_figure",
     "save_image",
     "side_by_side",
 ]
@@ -112,8 +115,39 @@ def side_by_side(images: Sequence[Image], background: str = "white", gap: int = 
 
 
 def save_image(path: Path, image: Image) -> None:
-    """Write an image (H, W, 3) uint8 to a file, PNG or JPEG by its suffix."""
-    matplotlib.image.imsave(path, check_image(image))
+    """Write an image to a file, whole or not at all.
+
+    Args:
+        path: The file, PNG or JPEG by its suffix, PNG without one.
+        image: (H, W, 3) RGB, uint8.
+
+    Raises:
+        OSError: The file cannot be written.
+        ValueError: The image is of another form, or there is no such format.
+    """
+    content = io.BytesIO()
+    matplotlib.image.imsave(content, check_image(image), format=_format(path))
+    write_whole(Path(path), content.getvalue())
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure of Matplotlib to a file, whole or not at all.
+
+    Args:
+        path: The file, of the format that its suffix names, PNG without one.
+        figure: The figure.
+
+    Raises:
+        OSError: The file cannot be written.
+        ValueError: There is no such format.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format=_format(path))
+    write_whole(Path(path), content.getvalue())
+
+
+def _format(path: Path) -> str:
+    return Path(path).suffix[1:].lower() or "png"
 
 
 def gallery_picture(
@@ -171,4 +205,4 @@ def gallery_picture(
         x = margin / width
         figure.text(x, 1 - 26 / height, title, fontsize=13, fontweight="bold", va="center")
         figure.text(x, 1 - 54 / height, note, fontsize=9, color="#5a5a63", va="center")
-        figure.savefig(path)
+        save_figure(path, figure)

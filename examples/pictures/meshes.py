@@ -23,6 +23,7 @@ from examples.pictures.rendering import (
 )
 from examples.pictures.skeletons import VIEWS, view_rotation
 from examples.pictures.style import MODE, SAMPLES, UNCERTAINTY, Array, Image
+from flowprior.checkpoint import write_whole
 
 __all__ = [
     "body_views",
@@ -244,7 +245,7 @@ def write_glb(
     names: Sequence[str] | None = None,
     spacing: float = 0.0,
 ) -> None:
-    """Write bodies to one GLB file, which viewers, Blender and web pages open.
+    """Write bodies to one GLB file, which viewers, Blender and web pages open, whole or not at all.
 
     Args:
         path: The file to write.
@@ -255,6 +256,7 @@ def write_glb(
         spacing: Metres along x from each body to the next.
 
     Raises:
+        OSError: The file cannot be written.
         ValueError: As in `render_bodies`, or the names are not one for each body.
     """
     import trimesh
@@ -273,4 +275,5 @@ def write_glb(
             process=False,
         )
         scene.add_geometry(mesh, node_name=name, geom_name=name)
-    Path(path).write_bytes(scene.export(file_type="glb"))  # type: ignore[no-untyped-call]
+    content: bytes = scene.export(file_type="glb")  # type: ignore[no-untyped-call]
+    write_whole(Path(path), content)

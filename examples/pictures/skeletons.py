@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse
 from numpy.typing import NDArray
 
-from examples.pictures.images import PixelCanvas, check_image, lay_over
+from examples.pictures.images import PixelCanvas, check_image, lay_over, save_figure
 from examples.pictures.style import (
     FLOOR,
     HIDDEN,
@@ -361,7 +361,7 @@ def skeleton_views_picture(
             figure.colorbar(mappable, cax=box, label="spread, mm")
         figure.suptitle(title, x=0.15 * inch, y=0.975, ha="left", fontsize=13, fontweight="bold")
         figure.text(0.15 * inch, 0.885, note, fontsize=9, color="#5a5a63", va="center")
-        figure.savefig(path)
+        save_figure(path, figure)
 
 
 def overlay_keypoints(

@@ -27,12 +27,13 @@ from tqdm import tqdm
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
 from examples.data.image_names import number_people
 from examples.data.images import ImageDataset
+from examples.fitting.outputs import write_arrays
 from examples.fitting.train_prior import CONDITIONAL
 from examples.prohmr.demo import find_people
 from examples.prohmr.judging import batches_of, crop_batch
 from examples.prohmr.model import ProHMR, load_model
 from examples.prohmr.sources import read_dataset
-from examples.training.checkpoints import whole_file
+from examples.training.checkpoints import remove_partials
 from examples.training.encoded import PRIOR_FILE
 from flowprior.skeleton import BODY_25
 
@@ -138,9 +139,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = columns.pop("row")
     columns |= {"image_names": people.imgname[rows], "person": person[rows]}
     (args.out / CONDITIONAL).mkdir(parents=True, exist_ok=True)
+    for folder in (args.out, args.out / CONDITIONAL):
+        remove_partials(folder)
     model.prior.save(args.out / CONDITIONAL / PRIOR_FILE)
-    with whole_file(args.out / CONTEXTS_FILE) as path, path.open("wb") as file:
-        np.savez_compressed(file, **columns)  # type: ignore[arg-type]  # the stubs' own flag
+    write_arrays(args.out / CONTEXTS_FILE, columns)
     print(f"{len(rows)} people, {len(faults)} images could not be used; results are in {args.out}")
     return 1 if faults or report.left_out else 0
 

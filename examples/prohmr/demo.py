@@ -49,7 +49,7 @@ from examples.prohmr.judging import crop_batch
 from examples.prohmr.model import load_model
 from examples.prohmr.pictures import FITTED, SIDE_PX, fit_picture, person_picture
 from examples.prohmr.train import load_body
-from examples.training.checkpoints import write_text
+from examples.training.checkpoints import remove_partials, write_text
 from flowprior import rotations
 from flowprior.body import BodyModel
 from flowprior.posterior import PosePosterior
@@ -253,6 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not report.clean:
         print(report, file=sys.stderr)
     args.out.mkdir(parents=True, exist_ok=True)
+    remove_partials(args.out)
     entries: list[dict[str, object]] = []
     unused = len(report.left_out)
     for row in range(len(dataset)):
@@ -265,8 +266,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch = collate([item]).to(device)
         crop = crop_batch(batch, model.size).images
         generator = torch.Generator(device).manual_seed(args.seed)
+        try:
+            with torch.no_grad():
+                out = model(crop)
+        except ValueError as error:  # features that are not finite
+            print(f"{name}: {error}", file=sys.stderr)
+            unused += 1
+            continue
         with torch.no_grad():
-            out = model(crop)
             mode = out.posterior.mode()
             few = out.posterior.sample(4, generator=generator)[0]
             posed = body(torch.cat([mode, few]), out.betas.expand(5, -1))
