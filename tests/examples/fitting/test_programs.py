@@ -240,6 +240,34 @@ def test_several_views_leave_one_pose(people, prior_dir, tmp_path):
     }
 
 
+def test_views_of_two_cameras_with_the_same_file_names(
+    people, prior_dir, priors, tmp_path, capsys, monkeypatch
+):
+    """Each view takes the context of its own camera, and none that may be either's."""
+    for drawing in ("draw", "write_glb"):
+        monkeypatch.setattr(multiview, drawing, lambda *_, **__: None)
+    files = []
+    for row, camera in enumerate(("left", "right")):
+        content = {"people": [{"pose_keypoints_2d": people.keypoints[row].ravel().tolist()}]}
+        (tmp_path / camera).mkdir()
+        files.append(tmp_path / camera / "0_keypoints.json")
+        files[-1].write_text(json.dumps(content))
+    context = priors.context(people.keypoints[:2]).numpy()
+    found = []
+    for order in ([0, 1], [1, 0]):
+        names = np.array(["left/0.jpg", "right/0.jpg"])[order]
+        np.savez(tmp_path / "c.npz", context=context[order], image_names=names, person=[0, 0])
+        out = tmp_path / "out"
+        arguments = ["--data", *files, "--prior", prior_dir, "--out", out, "--steps", "2"]
+        assert multiview.main([*map(str, arguments), "--context", str(tmp_path / "c.npz")]) == 0
+        with np.load(out / "people.npz") as content:
+            found.append(content["global_orient"])
+    np.testing.assert_array_equal(*found)
+    np.savez(tmp_path / "c.npz", context=context, image_names=["0.jpg", "0.jpg"], person=[0, 0])
+    assert multiview.main([*map(str, arguments), "--context", str(tmp_path / "c.npz")]) == 2
+    assert "is of other people" in capsys.readouterr().err
+
+
 def test_several_views_are_judged_on_poses(small_poses, prior_dir, tmp_path):
     arguments = ["--data", str(small_poses), "--evaluate", "3", "--views", "2", "--steps", "5"]
     out = ["--prior", str(prior_dir), "--out", str(tmp_path / "out")]
