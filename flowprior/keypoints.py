@@ -7,6 +7,7 @@ from flowprior.flow.checks import require_tensor
 
 __all__ = [
     "ENLARGE",
+    "FARTHEST_PX",
     "LARGEST_CONF",
     "LEAST_CONF",
     "check_keypoints",
@@ -23,6 +24,9 @@ LEAST_CONF = 0.1
 
 LARGEST_CONF = 1.5
 """Largest confidence of a keypoint; OpenPose's exceed 1 by a little."""
+
+FARTHEST_PX = 1e5
+"""No image is larger: a keypoint farther from its origin is damaged."""
 
 ENLARGE = 1.2
 """Side of the square around a person, in sides of the tightest one around the keypoints seen."""
@@ -145,14 +149,17 @@ def seen_keypoints(keypoints: Tensor) -> Tensor:
         keypoints: (..., K, 3) pixels and confidence.
 
     Returns:
-        (..., K, 3), zeros where the confidence is at most 0.1 or NaN.
+        (..., K, 3), zeros where the confidence is at most 0.1, a number is not finite, or a
+        coordinate exceeds `FARTHEST_PX`.
 
     Raises:
-        TypeError: If ``keypoints`` is no tensor.
+        TypeError: If ``keypoints`` is not a tensor.
         ValueError: As :func:`check_keypoints`.
     """
     check_keypoints(keypoints)
-    return torch.where(keypoints[..., 2:] > LEAST_CONF, keypoints, 0)
+    usable = keypoints.isfinite().all(dim=-1) & (keypoints[..., 2] > LEAST_CONF)
+    usable &= (keypoints[..., :2].abs() < FARTHEST_PX).all(dim=-1)
+    return torch.where(usable[..., None], keypoints, 0)
 
 
 def keypoint_squares(keypoints: Tensor, least_conf: float = LEAST_CONF) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from examples.data.files import npz_keys, number_array, numbered, require_path
+from examples.data.files import files_of_type, npz_keys, number_array, numbered, require_path
 from examples.data.motion import (
     FARTHEST_M,
     LARGEST_BETA,
@@ -45,7 +45,7 @@ def holds_clips(path: Path) -> bool:
     if not path.is_dir():
         return _is_clip(path, npz_keys(path))
     found = False
-    for file in path.rglob("*.npz"):
+    for file in files_of_type(path, ".npz", below=True):
         keys = npz_keys(file)
         if _is_clip(file, keys):
             found = True
@@ -90,7 +90,7 @@ def read_amass(
     if path.is_file():
         motion, report = _read_clip(path, path.parent.name, rate_hz, pelvis)
         return [motion] if len(motion) else [], report
-    files = sorted(path.rglob("*.npz"))
+    files = files_of_type(path, ".npz", below=True)
     if not files:
         raise FileNotFoundError(
             f"no .npz file in or below the folder {path}: expected AMASS clips, in a folder for "
@@ -140,7 +140,7 @@ def _has_no_motion(path: Path) -> bool:
 
 def _names_a_shape(path: Path) -> bool:
     """Whether a file is called as those that have a person's shape and no motion."""
-    return path.name == "shape.npz" or path.stem.endswith("stagei")
+    return path.name.lower() == "shape.npz" or path.stem.lower().endswith("stagei")
 
 
 def _has_poses(keys: frozenset[str]) -> bool:

@@ -22,7 +22,6 @@ from examples.data.keypoint_json import (
     person_points,
 )
 from examples.data.keypoints import (
-    FARTHEST_PX,
     Detections,
     clean_keypoints,
     joint_places,
@@ -31,7 +30,7 @@ from examples.data.keypoints import (
 from examples.data.limb_lengths import limb_disproportion
 from examples.data.report import Report
 from flowprior.file_limits import Refusal, parse_json, read_limited
-from flowprior.keypoints import ENLARGE, LEAST_CONF
+from flowprior.keypoints import ENLARGE, FARTHEST_PX, LEAST_CONF
 from flowprior.skeleton import BODY_25, BODY_25B, COCO_17, Skeleton
 
 __all__ = [

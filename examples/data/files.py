@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flowprior.file_limits import require_regular
 
-__all__ = ["npz_keys", "number_array", "numbered", "require_path"]
+__all__ = ["files_of_type", "npz_keys", "number_array", "numbered", "require_path"]
 
 
 def npz_keys(path: Path) -> frozenset[str]:
@@ -23,6 +23,21 @@ def npz_keys(path: Path) -> frozenset[str]:
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return frozenset()
     return frozenset(name.removesuffix(".npy") for name in names if name.endswith(".npy"))
+
+
+def files_of_type(folder: Path, suffix: str, *, below: bool = False) -> list[Path]:
+    """List the files of a folder that have a suffix, in lower or upper case, by name.
+
+    Args:
+        folder: The folder; nothing is found if it is none.
+        suffix: In lower case, with its dot.
+        below: Whether folders in it are searched too, at any depth.
+
+    Returns:
+        Their paths, sorted.
+    """
+    found = folder.rglob("*") if below else folder.glob("*")
+    return sorted(file for file in found if file.suffix.lower() == suffix and file.is_file())
 
 
 def require_path(path: Path | str) -> Path:

@@ -11,20 +11,16 @@ from numpy.typing import NDArray
 
 from examples.data.motion import FARTHEST_M
 from examples.data.report import Report
-from flowprior.keypoints import ENLARGE, LARGEST_CONF, LEAST_CONF, unit_fault
+from flowprior.keypoints import ENLARGE, FARTHEST_PX, LARGEST_CONF, LEAST_CONF, unit_fault
 from flowprior.skeleton import PROHMR_44, Skeleton, shared_joints
 
 __all__ = [
-    "FARTHEST_PX",
     "Detections",
     "clean_keypoints",
     "joint_places",
     "keypoint_boxes",
     "to_prohmr_44",
 ]
-
-FARTHEST_PX = 1e5
-"""Largest coordinate of a keypoint; what lies farther out is damage."""
 
 Rows = slice | Sequence[int] | NDArray[np.bool_] | NDArray[np.integer]
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from examples.data.annotations import Annotations, sift
 from examples.data.columns import Columns, FloatArray, as_array, num_entries
+from examples.data.files import files_of_type
 from examples.data.focal_lengths import check_camera_matrix
 from examples.data.report import Report
 from flowprior import rotations
@@ -72,7 +73,7 @@ def read(path: Path | str, images: Path | None = None) -> tuple[Annotations, Rep
     if not path.is_dir():
         sequence, report = read_sequence(path, images)
         return sequence.annotations, report
-    files = sorted(path.glob("*.pkl"))
+    files = files_of_type(path, ".pkl")
     if not files:
         raise FileNotFoundError(f"no .pkl file in the folder {path}")
     report = Report(str(path), f"{KIND}s", "person", facts={"sequences": str(len(files))})
@@ -87,9 +88,9 @@ def read(path: Path | str, images: Path | None = None) -> tuple[Annotations, Rep
 def matches(path: Path) -> bool:
     """Whether a file is a sequence of 3DPW, or a folder has one in it."""
     if path.is_dir():
-        first = min(path.glob("*.pkl"), default=None)
+        first = min(files_of_type(path, ".pkl"), default=None)
         return first is not None and matches(first)
-    if path.suffix != ".pkl" or not path.is_file():
+    if path.suffix.lower() != ".pkl" or not path.is_file():
         return False
     try:
         content = read_pickle(path)

@@ -114,6 +114,9 @@ def fit_people(
 ) -> Fits:
     """Fit P people to their keypoints, each as if alone.
 
+    Whatever is wrong with the numbers of one person changes nobody else's fit: keypoints that are
+    not finite count as unseen, and a fit that cannot start ends with the status "non_finite".
+
     Where the prior knows nothing of the root, four headings are tried for a few iterations first,
     and the one with the least objective goes on.
 
@@ -206,7 +209,8 @@ def fit_people(
     x = objective.start()
     x[:, : pose.size] = first
     with torch.no_grad():
-        start_value = objective(x, people)
+        rows = with_spare(people)
+        start_value = objective(x[rows], rows)[: len(people)]
     solution = solve(objective, x, stages, max_iterations, restarts)
     return _result(objective, cameras, keypoints, solution, start_value)
 
@@ -260,10 +264,14 @@ def _result(
     solution: Solution,
     start_value: Tensor,
 ) -> Fits:
-    x = solution.x
+    people = len(solution.x)
+    rows = with_spare(torch.arange(people, device=solution.x.device))
     # Somebody whose numbers are not finite gets the start's, with a status that says so.
-    x = torch.where(x.isfinite().all(dim=-1, keepdim=True), x, objective.start())
-    parts = objective.parts(x)
+    x = torch.where(solution.x.isfinite().all(dim=-1, keepdim=True), solution.x, objective.start())[
+        rows
+    ]
+    cameras, keypoints = cameras[rows], keypoints[rows]
+    parts = objective.parts(x, rows)
     units = cameras.project(objective.keypoints(parts), parts.focal)
     pixels = cameras.to_pixels(units)
     conf = keypoints[..., 2]
@@ -273,17 +281,20 @@ def _result(
     high = torch.where(seen[..., None], keypoints[..., :2], -torch.inf).amax(dim=1)
     low = torch.where(seen[..., None], keypoints[..., :2], torch.inf).amin(dim=1)
     side = (high - low).amax(dim=-1).clamp(min=1.0)
+    found = {
+        "theta": rotations.rot6d_to_matrix(parts.theta),
+        "betas": parts.betas,
+        "transl": parts.transl,
+        "focal_px": parts.focal / cameras.scale,
+        "principal_point_px": cameras.principal_point_px,
+        "keypoints_2d": pixels,
+        "penalty": objective.penalty(x, rows),
+        "error_px": error,
+        "error": error / side,
+        "variables": x,
+    }
     return Fits(
-        theta=rotations.rot6d_to_matrix(parts.theta),
-        betas=parts.betas,
-        transl=parts.transl,
-        focal_px=parts.focal / cameras.scale,
-        principal_point_px=cameras.principal_point_px,
-        keypoints_2d=pixels,
-        penalty=objective.pose.penalty(x[:, : objective.pose.size]),
-        error_px=error,
-        error=error / side,
-        variables=x,
+        **{name: values[:people] for name, values in found.items()},
         solution=solution,
         start_value=start_value,
     )

@@ -14,6 +14,7 @@ from examples.fitting.pose_variables import PoseVariables
 from examples.fitting.solver import Solution, minimize
 from flowprior import rotations
 from flowprior.body import BodyModel
+from flowprior.keypoints import seen_keypoints
 from flowprior.skeleton import BODY_25, Skeleton
 
 __all__ = ["Refined", "refine"]
@@ -99,6 +100,7 @@ def refine(
     """
     if pose.free_root:
         raise ValueError("several views need a prior over all 24 joints, the root among them")
+    keypoints = seen_keypoints(keypoints)
     start = pose.start(len(keypoints))
     place = first_translation(body, keypoints, skeleton, cameras, pose, start, betas)
     terms = KeypointWeights(use_hips=use_hips)

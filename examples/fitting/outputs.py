@@ -79,7 +79,7 @@ def write_fits(
     people: NDArray[np.int64],
     facts: dict[str, Any],
 ) -> None:
-    """Write ``fits.npz`` and ``report.json`` to an existing folder."""
+    """Write ``fits.npz`` and ``report.json`` to an existing folder, each whole or not at all."""
     everything: dict[str, Any] = {"image_names": np.array(names), "person": people, **arrays}
     save_npz(out / "fits.npz", everything)
     report = {

@@ -11,7 +11,13 @@ from examples.pictures.figures import (
     lifting_picture,
     reliability_picture,
 )
-from examples.pictures.images import gallery_picture, lay_over, save_image, side_by_side
+from examples.pictures.images import (
+    gallery_picture,
+    lay_over,
+    save_figure,
+    save_image,
+    side_by_side,
+)
 from examples.pictures.meshes import (
     body_views,
     interpolation_strip,
@@ -56,6 +62,7 @@ __all__ = [
     "overlay_keypoints",
     "reliability_picture",
     "render_bodies",
+    "save_figure",
     "save_image",
     "side_by_side",
     "skeleton_views_picture",

@@ -24,6 +24,7 @@ __all__ = [
     "check_image",
     "gallery_picture",
     "lay_over",
+    "save_figure",
     "save_image",
     "side_by_side",
 ]
@@ -117,7 +118,9 @@ def save_image(path: Path, image: Image) -> None:
     """Write an image (H, W, 3) uint8 to a file atomically, PNG or JPEG by its suffix."""
     path = Path(path)
     with whole_file(path) as partial:
-        matplotlib.image.imsave(partial, check_image(image), format=path.suffix[1:] or None)
+        matplotlib.image.imsave(
+            partial, check_image(image), format=path.suffix[1:].lower() or "png"
+        )
 
 
 def gallery_picture(

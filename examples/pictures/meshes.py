@@ -245,7 +245,7 @@ def write_glb(
     names: Sequence[str] | None = None,
     spacing: float = 0.0,
 ) -> None:
-    """Write bodies to one GLB file, which viewers, Blender and web pages open.
+    """Write bodies to one GLB file, which viewers, Blender and web pages open, whole or not at all.
 
     Args:
         path: The file to write.
@@ -256,6 +256,7 @@ def write_glb(
         spacing: Metres along x from each body to the next.
 
     Raises:
+        OSError: The file cannot be written.
         ValueError: As in `render_bodies`, or the names are not one for each body.
     """
     import trimesh

@@ -265,8 +265,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch = collate([item]).to(device)
         crop = crop_batch(batch, model.size).images
         generator = torch.Generator(device).manual_seed(args.seed)
+        try:
+            with torch.no_grad():
+                out = model(crop)
+        except ValueError as error:  # features that are not finite
+            print(f"{name}: {error}", file=sys.stderr)
+            unused += 1
+            continue
         with torch.no_grad():
-            out = model(crop)
             mode = out.posterior.mode()
             few = out.posterior.sample(4, generator=generator)[0]
             posed = body(torch.cat([mode, few]), out.betas.expand(5, -1))

@@ -214,6 +214,16 @@ class TestFolder:
             "files without motion": "2",
         }
 
+    def test_suffixes_in_capitals(self, folder):
+        before, _ = read_amass(folder, rate_hz=10)
+        for file in list(folder.rglob("*.npz")):
+            file.rename(file.with_suffix(".NPZ"))
+        (folder / "folder.npz").mkdir()
+        after, report = read_amass(folder, rate_hz=10)
+        assert [motion.sequence for motion in after] == [motion.sequence for motion in before]
+        assert report.facts["files without motion"] == "2"
+        assert holds_clips(folder)
+
     def test_what_holds_clips(self, folder):
         assert holds_clips(folder)
         assert holds_clips(folder / "CMU/01/01_01_poses.npz")

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from examples.fitting.cameras import Cameras
+from examples.fitting.choices import cameras_for
 from examples.fitting.keypoint_fit import SMPLIFY_STAGES, Stage, fit_people
 from examples.fitting.objective import KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, hide
@@ -39,8 +40,6 @@ def test_somebody_alone_is_who_he_is_in_a_batch_of_64(fit, people, body, kind):
 
 @pytest.mark.parametrize("frame", ["crop", "full", "full-original"])
 def test_meets_the_keypoints_in_every_frame(priors, body, people, frame):
-    from examples.fitting.choices import cameras_for
-
     seen = people.keypoints[:8]
     camera = cameras_for(frame, seen, torch.full((8, 2), IMAGE_PX), FOCAL_PX)
     pose = priors.variables("isotropic", seen)
@@ -142,6 +141,90 @@ def test_nobody_suffers_from_somebody_without_a_keypoint(fit, people):
     torch.testing.assert_close(
         fits.theta[0], fit(seen[:1], max_iterations=20).theta[0], atol=1e-4, rtol=0
     )
+
+
+def spoiled(keypoints, how):
+    """Keypoints (K, 3) of one person whom something has gone wrong with."""
+    bad = keypoints.clone()
+    place, value = {
+        "all of NaN": ((slice(None), slice(0, 2)), torch.nan),
+        "one of NaN": ((3, 0), torch.nan),
+        "one infinite": ((4, slice(0, 2)), torch.inf),
+        "one far off": ((4, slice(0, 2)), 1e30),
+        "confidence of NaN": ((slice(None), 2), torch.nan),
+        "confidence below 0": ((slice(None), 2), -1.0),
+        "confidence of 1e30": ((slice(None), 2), 1e30),
+        "nothing seen": ((slice(None), slice(None)), 0.0),
+        "one seen": ((slice(1, None), slice(None)), 0.0),
+        "all in one place": ((slice(None), slice(0, 2)), 100.0),
+    }[how]
+    bad[place] = value
+    return bad
+
+
+BAD = [
+    *("all of NaN", "one of NaN", "one infinite", "one far off", "confidence of NaN"),
+    *("confidence below 0", "confidence of 1e30", "nothing seen", "one seen", "all in one place"),
+]
+
+
+@pytest.fixture(scope="module", params=["conditional", "isotropic"])
+def beside(request, priors, body, people):
+    """Fits of three people, of whom the second may be spoiled."""
+    seen = people.keypoints[:3].clone()
+    seen[0, 5:8] = seen[2, 15:] = 0
+
+    def run(how=None, rows=(0, 1, 2)):
+        keypoints = seen.clone()
+        if how is not None:
+            keypoints[1] = spoiled(seen[1], how)
+        keypoints = keypoints[list(rows)]
+        size = torch.full((len(rows), 2), IMAGE_PX)
+        return fit_people(
+            body,
+            keypoints,
+            BODY_25,
+            cameras_for("full", keypoints, size, FOCAL_PX),
+            priors.variables(request.param, keypoints),
+            max_iterations=3,
+        )
+
+    return run, run()
+
+
+FITTED = ("theta", "betas", "transl", "keypoints_2d", "variables", "error_px", "start_value")
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_what_is_wrong_with_one_person_changes_nobody_else(beside, how):
+    run, whole = beside
+    fits = run(how)
+    for name in FITTED:
+        found, wanted = getattr(fits, name)[[0, 2]], getattr(whole, name)[[0, 2]]
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0, msg=name)
+    assert fits.theta.isfinite().all()
+
+
+def test_nobody_depends_on_who_else_is_fitted(beside):
+    run, whole = beside
+    for rows in ([0], [2], [2, 0]):
+        fits = run(rows=rows)
+        for name in FITTED:
+            torch.testing.assert_close(getattr(fits, name), getattr(whole, name)[rows], msg=name)
+
+
+def test_a_context_does_not_depend_on_who_else_is_there(priors, people):
+    everybody = priors.context(people.keypoints)
+    for count in (1, 2, 3, 8, 31, 32, 33, 63):
+        torch.testing.assert_close(
+            priors.context(people.keypoints[:count]), everybody[:count], rtol=0, atol=0
+        )
+    spoiled_one = people.keypoints.clone()
+    spoiled_one[5] = torch.nan
+    found = priors.context(spoiled_one)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[6:], everybody[6:], rtol=0, atol=0)
+    assert priors.context(people.keypoints[:0]).shape == (0, everybody.shape[1])
 
 
 def test_refuses_nobody(fit):

@@ -65,6 +65,63 @@ def test_boxes_of_a_file(photos, checkpoint, capsys):
     assert "none.jpg" in error
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a.jpg;10;20;20;30\nb.jpg;10;20;20;30\n",
+        "a.jpg,10,20,20,30\nb.jpg,10,20,20,30\n".encode("utf-16"),
+        b"\xef\xbb\xbfimage,x,y,width,height\r\na.jpg,10,20,20,30\r\nb.jpg,10,20,20,30\r\n",
+    ],
+)
+def test_boxes_as_spreadsheets_write_them(photos, content):
+    file = photos.parent / "boxes.csv"
+    file.write_bytes(content)
+    people, person, report = demo.find_people(photos, None, file)
+    assert people.imgname.tolist() == ["a.jpg", "b.jpg"]
+    assert people.center.tolist() == [[20.0, 35.0]] * 2
+    assert person.tolist() == [0, 0]
+    assert report.clean
+
+
+def test_people_of_images_that_share_a_stem(photos):
+    (photos / "left").mkdir()
+    for name in ("left/a.jpg", "a.b.jpg", "a.png"):
+        cv2.imwrite(str(photos / name), np.full((60, 40, 3), 128, np.uint8))
+    names = ["a.jpg", "left/a.jpg", "left\\a.jpg", "a.b.jpg", "a.png", "a.jpg"]
+    file = photos.parent / "boxes.csv"
+    file.write_text("".join(f"{name},10,20,20,30\n" for name in names))
+    people, person, _ = demo.find_people(photos, None, file)
+    found = list(zip(people.imgname.tolist(), person.tolist(), strict=True))
+    assert found == [
+        *(("a.jpg", 0), ("left/a.jpg", 0), ("left/a.jpg", 1), ("a.b.jpg", 0)),
+        *(("a.png", 0), ("a.jpg", 1)),
+    ]
+    assert len({demo.file_label(*pair) for pair in found}) == len(found)
+
+
+def test_features_that_are_not_finite_cost_one_person(photos, checkpoint, capsys, monkeypatch):
+    cv2.imwrite(str(photos / "a.jpg"), np.zeros((60, 40, 3), np.uint8))
+    load = demo.load_model
+
+    def load_fragile(*args):
+        model = load(*args)
+        backbone = model.backbone.forward
+
+        def forward(images):
+            features = backbone(images)
+            return features * torch.nan if images.mean() < -1.5 else features
+
+        model.backbone.forward = forward
+        return model
+
+    monkeypatch.setattr(demo, "load_model", load_fragile)
+    code, out = run(photos, checkpoint)
+    assert code == 1
+    assert "a.jpg_0: context holds NaN" in capsys.readouterr().err
+    (person,) = json.loads((out / "people.json").read_text())
+    assert person["image"].endswith("b.jpg")
+
+
 def test_fit_to_openpose_keypoints(photos, checkpoint, capsys):
     points = np.zeros((25, 3))
     points[:5] = [[20, 10, 1], [20, 20, 1], [10, 22, 1], [8, 35, 0.8], [8, 45, 0.7]]
