@@ -12,8 +12,15 @@ import torch
 
 # Small matrices gain nothing from more, and lose much where another program uses the cores.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for programs that tests start
 
-hypothesis.settings.register_profile("flowprior", deadline=None, derandomize=True, max_examples=25)
+hypothesis.settings.register_profile(
+    "flowprior",
+    deadline=None,
+    derandomize=True,
+    max_examples=25,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a busy machine
+)
 hypothesis.settings.load_profile("flowprior")
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -437,7 +437,7 @@ def test_a_hostile_file_runs_nothing(tmp_path, chumpy, protocol):
 
     class Hostile:
         def __reduce__(self):
-            return (os.system, (f"touch {marker}",))
+            return (os.system, (f"touch '{marker}'",))
 
     path = tmp_path / "SMPL_NEUTRAL.pkl"
     content = official(made_up_smpl(vertices=50), chumpy) | {"bs_style": Hostile()}

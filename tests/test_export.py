@@ -123,6 +123,7 @@ def sessions(made_once):
     return prior, sessions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("verb", VERBS)
 def test_onnxruntime_answers_as_the_prior(verb, size, sessions):
@@ -133,6 +134,7 @@ def test_onnxruntime_answers_as_the_prior(verb, size, sessions):
     torch.testing.assert_close(torch.from_numpy(answer), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_onnx_outputs_are_named(sessions):
     names = {verb: session.get_outputs()[0].name for verb, session in sessions[1].items()}
     assert names == {"encode": "z", "decode": "theta", "log_prob": "log_prob", "mode": "theta"}

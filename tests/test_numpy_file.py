@@ -192,7 +192,7 @@ def test_chumpy_arrays_without_chumpy(chumpy, protocol, monkeypatch):
 @pytest.mark.parametrize(
     "call",
     [
-        (os.system, "touch {marker}"),
+        (os.system, "touch '{marker}'"),
         (eval, "open({marker!r}, 'w')"),
         (exec, "open({marker!r}, 'w')"),
         (open, "{marker}", "w"),

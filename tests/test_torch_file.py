@@ -235,7 +235,7 @@ def gadgets(marker):
     """What would create the marker or do other harm, and by what name it is to be refused."""
     touch = f"open({str(marker)!r}, 'w')"
     return {
-        f"{os.name}.system": Call(os.system, f"touch {marker}"),
+        f"{os.name}.system": Call(os.system, f"touch '{marker}'"),
         f"{os.name}.mkdir": Call(os.mkdir, str(marker)),
         "builtins.eval": Call(eval, touch),
         "builtins.exec": Call(exec, touch),

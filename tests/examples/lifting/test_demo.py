@@ -1,5 +1,6 @@
 import functools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from examples.data.poses import load_poses
 from examples.lifting import demo
 from examples.lifting.model import LiftingModel
+from tests.processes import run_python
 
 FIGURES = {
     "views",
@@ -19,6 +21,9 @@ FIGURES = {
     "best_of_100_mpjpe_mm",
 }
 SMALL = {"width": 16, "num_blocks": 1, "hidden_features": 8, "num_steps": 2}
+# Packages of the other examples, which `make demo` does not install.
+OTHERS = ("cv2", "kornia", "lightning", "pyrender", "ray", "sklearn", "smplx", "transformers")
+OTHERS += ("pandas", "scipy", "trimesh", "yaml")
 
 
 @functools.cache
@@ -39,9 +44,17 @@ def small_demo(monkeypatch):
     Settings = demo.Settings
     settings.steps, settings.seed = Settings.steps, Settings.seed
     monkeypatch.setattr(demo, "Settings", settings)
+    for name in OTHERS:
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(demo, "load_poses", load)
     monkeypatch.setattr(demo, "LiftingModel", functools.partial(LiftingModel, **SMALL))
     return lambda *argv: demo.main([*argv, "--device", "cpu"])
+
+
+def test_it_is_imported_without_the_packages_of_other_examples():
+    run_python(
+        f"import sys\nsys.modules.update(dict.fromkeys({OTHERS!r}))\nimport examples.lifting.demo"
+    )
 
 
 class TestProgram:
