@@ -14,7 +14,6 @@ from examples.pictures.figures import (
 from examples.pictures.images import (
     gallery_picture,
     lay_over,
-    save_figure,
     save_image,
     side_by_side,
 )
@@ -26,6 +25,7 @@ from examples.pictures.meshes import (
     write_glb,
 )
 from examples.pictures.rendering import Camera, overlay_bodies, render_bodies
+from examples.pictures.saving import save_figure
 from examples.pictures.skeletons import (
     VIEWS,
     draw_body,

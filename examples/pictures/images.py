@@ -24,7 +24,6 @@ __all__ = [
     "check_image",
     "gallery_picture",
     "lay_over",
-    "save_figure",
     "save_image",
     "side_by_side",
 ]
