@@ -93,13 +93,14 @@ def to_rotvecs(poses: NDArray[np.floating]) -> Float64:
     Returns:
         (N, J, 3), radians; NaN for a matrix that is no rotation.
     """
-    poses = poses.astype(np.float64)
-    if poses.ndim == 3:
-        return poses
-    sound = _orthonormal(poses)
-    usable = np.where(sound[..., None, None], poses, np.eye(3))
+    numbers: Float64 = poses.astype(np.float64)
+    if numbers.ndim == 3:
+        return numbers
+    sound = _orthonormal(numbers)
+    usable = np.where(sound[..., None, None], numbers, np.eye(3))
     vectors: Float64 = rotations.matrix_to_rotvec(torch.from_numpy(usable)).numpy()
-    return np.where(sound[..., None], vectors, np.nan)
+    vectors[~sound] = np.nan
+    return vectors
 
 
 def _numbers_per_joint(shape: tuple[int, ...]) -> int | None:
@@ -139,7 +140,7 @@ def _orthonormal(matrices: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Which 3 x 3 matrices (..., 3, 3) are rotations."""
     with np.errstate(over="ignore", invalid="ignore"):
         gram = matrices @ np.swapaxes(matrices, -1, -2)
-        close = (np.abs(gram - np.eye(3)) < TOLERANCE).all(axis=(-1, -2))
+        close = np.asarray((np.abs(gram - np.eye(3)) < TOLERANCE).all(axis=(-1, -2)))
         right_handed = np.linalg.det(np.where(close[..., None, None], matrices, 0)) > 0
     return np.asarray(close & right_handed)
 
