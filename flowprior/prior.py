@@ -240,12 +240,14 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         return PosePrior(self.flow.freeze(conditioner_dtype), self.space, encoder)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights and configuration to one safetensors file, whole or not at all.
+        """Write weights and configuration to one safetensors file, atomically.
 
         Args:
-            path: The file, in a folder that exists.
+            path: The file, in a folder that exists. A symbolic link is followed; an existing file
+                keeps its permissions.
 
         Raises:
+            PermissionError: If the file is write-protected.
             OSError: If the file cannot be written.
         """
         checkpoint.save(path, self._content())
