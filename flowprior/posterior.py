@@ -288,7 +288,7 @@ class PosePosterior:
             ValueError: If theta does not fit the batch or holds NaN or infinity.
         """
         x = self._checked_vector("theta", self.prior.space.to_vector(theta))
-        return cast(Tensor, self._flow.call("forward", x, self.context)[0])
+        return cast(Tensor, self._flow.call("__call__", x, self.context)[0])
 
     def decode(self, z: Tensor) -> Tensor:
         """Theta of a latent, the inverse of :meth:`encode`.

@@ -189,8 +189,7 @@ class ConditionalFlow(FlowStack):
             isinstance(conditioner_dtype, torch.dtype) and conditioner_dtype.is_floating_point
         ):
             raise ValueError(
-                "conditioner_dtype must be a floating-point dtype, 'auto' or None, got "
-                f"{conditioner_dtype!r}"
+                f"conditioner_dtype must be floating point or 'auto', got {conditioner_dtype!r}"
             )
         elif (
             conditioner_dtype in (torch.bfloat16, torch.float16)
@@ -224,8 +223,11 @@ class ConditionalFlow(FlowStack):
         """Warn if evaluation meets an ActNorm that was changed, but never set from data."""
         if self.training or self._warned_of_actnorm or torch.compiler.is_compiling():
             return
-        unset = [each.actnorm for each in self._own_steps if not each.actnorm.is_initialized()]
-        if not any(actnorm.was_changed() for actnorm in unset):
+        norms = [step.actnorm for step in self._own_steps]
+        try:
+            if not any(norm.was_changed() for norm in norms if not norm.is_initialized()):
+                return
+        except RuntimeError:  # vmap cannot look at values
             return
         self._warned_of_actnorm = True
         warnings.warn(

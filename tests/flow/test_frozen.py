@@ -288,8 +288,9 @@ def test_contexts_in_any_batch(shape):
 
 def test_bfloat16_networks_take_a_single_context():
     flow = scrambled_flow(context_norm=True).float().eval()
-    frozen = flow.freeze(conditioner_dtype=torch.bfloat16)
-    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a CPU without such arithmetic
+        frozen = flow.freeze(conditioner_dtype=torch.bfloat16)
     x = frozen.sample(torch.zeros(1, 4), 5)
     assert x.shape == (1, 5, 6)
     assert x.dtype == torch.float32
