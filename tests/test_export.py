@@ -7,7 +7,7 @@ from flowprior import ConditionalPosePrior
 from flowprior.export import VERBS, export_onnx, export_program
 
 INPUTS = {"encode": "theta", "decode": "z", "log_prob": "theta"}
-SIZES = [(1, 1), (2, 3), (5, 7), (700, 2)]
+SIZES = [(1, 1), (2, 3), (5, 7), (700, 2), (0, 3), (2, 0)]
 
 
 def make_prior(context_features=4, **options):

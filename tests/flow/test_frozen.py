@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowprior.flow import ConditionalFlow, FrozenFlow, stack
+from flowprior.flow import ConditionalFlow, FrozenFlow, conditioner_dtype, stack
 from tests.flow.helpers import assert_close, draw, random_flow
 
 sizes = st.fixed_dictionaries(
@@ -300,3 +300,49 @@ def test_it_is_in_evaluation_mode_from_the_start():
     frozen = scrambled_flow().train().freeze()
     assert not any(module.training for module in frozen.modules())
     assert not any(module.training for module in frozen.train().modules())
+
+
+# --- the choice of a dtype -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("gain", "dtype"), [(5.0, torch.bfloat16), (1.1, None), (0.3, None)])
+def test_auto_takes_what_is_measured_to_be_faster(monkeypatch, gain, dtype):
+    monkeypatch.setattr(conditioner_dtype, "_gain", lambda slow, fast: gain)
+    frozen = scrambled_flow().float().freeze("auto")
+    rough = frozen.steps[0].inverse_conditioner
+    assert (None if rough is None else rough.input.dtype) == dtype
+    assert frozen.steps[0].conditioner.input.dtype == torch.float32
+
+
+def test_auto_measures_and_changes_nothing_else():
+    flow, state = scrambled_flow().float(), torch.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # whatever the CPU has
+        frozen = flow.freeze("auto")
+    assert torch.equal(torch.get_rng_state(), state)
+    x, context = draw(5, 6).float(), draw(5, 4).float()
+    assert torch.equal(frozen.log_prob(x, context), flow.freeze().log_prob(x, context))
+
+
+@pytest.mark.parametrize("gain", [5.0, 0.3])
+def test_measurement_compares_best_times(monkeypatch, gain):
+    clock = [0.0]
+
+    def takes(seconds):
+        def run():
+            clock[0] += seconds
+
+        return run
+
+    monkeypatch.setattr(conditioner_dtype.time, "perf_counter", lambda: clock[0])
+    assert conditioner_dtype._gain(takes(gain), takes(1.0)) == pytest.approx(gain)
+
+
+@pytest.mark.parametrize("convert", [torch.nn.Module.double, lambda flow: flow.to("meta")])
+def test_auto_keeps_the_dtype_where_there_is_no_choice(convert):
+    assert convert(scrambled_flow().float()).freeze("auto").steps[0].inverse_conditioner is None
+
+
+def test_other_words_are_refused():
+    with pytest.raises(ValueError, match="floating point or 'auto', got 'fast'"):
+        scrambled_flow().freeze("fast")
