@@ -246,7 +246,9 @@ class PosePosterior:
         if (flow.has_exact_mode and space.flat) or flow.training:
             return theta
         # Ascent knows x, while log_prob knows what theta keeps of it.
-        zero = torch.zeros((*self.batch_shape, flow.features), dtype=flow.dtype, device=flow.device)
+        zero = torch.zeros(
+            (*self.batch_shape, flow.features), dtype=self._flow.dtype, device=self._flow.device
+        )
         start = self.decode(zero)
         with torch.no_grad():
             better, before = (self._log_density(space.to_vector(each)) for each in (theta, start))
@@ -336,7 +338,7 @@ class PosePosterior:
                 f"{name} has leading shape {leading}, but the context has batch shape "
                 f"{tuple(batch)}: several poses for one context stand on axes after the batch{hint}"
             )
-        x = require_like(name, x, self.prior.flow.dtype, self.prior.flow.device)
+        x = require_like(name, x, self._flow.dtype, self._flow.device)
         _require_finite(name, x)
         return x
 

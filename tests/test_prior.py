@@ -493,7 +493,7 @@ def test_a_frozen_prior_passes_gradients_to_theta_alone():
     assert not list(prior.freeze().parameters())
 
 
-# --- rotations near half a turn --------------------------------------------------------------------
+# --- rotations near half a turn -------------------------------------------------------------------
 
 
 def far_prior(dtype, options):
@@ -506,6 +506,7 @@ def far_prior(dtype, options):
     return prior.eval()
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("options", [{}, {"coupling": "affine"}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

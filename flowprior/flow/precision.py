@@ -30,9 +30,9 @@ def at_least_float32(value: Tensor) -> Tensor:
 def in_full_precision(function: Callable[P, T]) -> Callable[P, T]:
     """Compute a function of tensors in float32 or better, also under autocast.
 
-    Its tensors reach the function in one dtype, half precision and integers as float32. A tensor that
-    it returns is given in the dtype of the input: the widest floating-point dtype among its tensors,
-    float32 if all are integers.
+    Its tensors reach the function in one dtype, half precision and integers as float32. A tensor
+    that it returns is given in the dtype of the input: the widest floating-point dtype among its
+    tensors, float32 if all are integers.
     """
 
     @functools.wraps(function)
