@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowprior.flow import ConditionalFlow, FrozenFlow, conditioner_dtype, stack
+from flowprior.flow import ConditionalFlow, FrozenFlow, stack
+from flowprior.flow.conditioner_dtype import faster_conditioner_dtype
 from tests.flow.helpers import assert_close, draw, random_flow
 
 sizes = st.fixed_dictionaries(
@@ -305,41 +306,56 @@ def test_it_is_in_evaluation_mode_from_the_start():
 # --- the choice of a dtype -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("gain", "dtype"), [(5.0, torch.bfloat16), (1.1, None), (0.3, None)])
-def test_auto_takes_what_is_measured_to_be_faster(monkeypatch, gain, dtype):
-    monkeypatch.setattr(conditioner_dtype, "_gain", lambda slow, fast: gain)
+@pytest.fixture
+def amx(monkeypatch):
+    """Say whether the processor has AMX."""
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+
+    def say(supported: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: supported, raising=False)
+
+    return say
+
+
+@pytest.mark.parametrize(("supported", "dtype"), [(True, torch.bfloat16), (False, None)])
+def test_auto_takes_bfloat16_where_the_processor_has_amx(amx, supported, dtype):
+    amx(supported)
     frozen = scrambled_flow().float().freeze("auto")
     rough = frozen.steps[0].inverse_conditioner
     assert (None if rough is None else rough.input.dtype) == dtype
     assert frozen.steps[0].conditioner.input.dtype == torch.float32
 
 
-def test_auto_measures_and_changes_nothing_else():
-    flow, state = scrambled_flow().float(), torch.get_rng_state()
+@pytest.mark.parametrize(
+    ("limit", "dtype"),
+    [("AVX2", None), ("AVX512_CORE_BF16", None), ("AVX512_CORE_AMX", torch.bfloat16),
+     ("default", torch.bfloat16)],
+)  # fmt: skip
+def test_auto_obeys_a_limit_on_instructions(amx, monkeypatch, limit, dtype):
+    amx(True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert faster_conditioner_dtype(torch.float32, torch.device("cpu")) == dtype
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), None), ((8, 0), torch.bfloat16)])
+def test_auto_goes_by_the_compute_capability_of_a_gpu(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert faster_conditioner_dtype(torch.float32, torch.device("cuda:1")) == dtype
+
+
+def test_auto_never_warns_and_leaves_densities_alone():
+    flow = scrambled_flow().float()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # whatever the CPU has
         frozen = flow.freeze("auto")
-    assert torch.equal(torch.get_rng_state(), state)
     x, context = draw(5, 6).float(), draw(5, 4).float()
     assert torch.equal(frozen.log_prob(x, context), flow.freeze().log_prob(x, context))
 
 
-@pytest.mark.parametrize("gain", [5.0, 0.3])
-def test_measurement_compares_best_times(monkeypatch, gain):
-    clock = [0.0]
-
-    def takes(seconds):
-        def run():
-            clock[0] += seconds
-
-        return run
-
-    monkeypatch.setattr(conditioner_dtype.time, "perf_counter", lambda: clock[0])
-    assert conditioner_dtype._gain(takes(gain), takes(1.0)) == pytest.approx(gain)
-
-
 @pytest.mark.parametrize("convert", [torch.nn.Module.double, lambda flow: flow.to("meta")])
-def test_auto_keeps_the_dtype_where_there_is_no_choice(convert):
+def test_auto_keeps_the_dtype_where_there_is_no_choice(amx, convert):
+    amx(True)
     assert convert(scrambled_flow().float()).freeze("auto").steps[0].inverse_conditioner is None
 
 
