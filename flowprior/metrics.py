@@ -190,8 +190,8 @@ def quantise(samples: Tensor, n: int, *, seed: int = 0, nearest: bool = False) -
     cluster = import_optional(
         "sklearn.cluster", purpose="quantise", package="scikit-learn", extra="examples"
     )
-    *batch, number, _, _ = samples.shape
-    clouds = samples.detach().flatten(-2).reshape(math.prod(batch), number, -1)
+    *batch, number, joints, size = samples.shape
+    clouds = samples.detach().reshape(math.prod(batch), number, joints * size)
     kept = []
     for cloud in clouds:
         exact = cloud.double()

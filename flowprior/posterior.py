@@ -237,20 +237,16 @@ class PosePosterior:
         couplings and ``space="so3"`` the volume depends on theta: then it is a local maximum near
         the decoded z = 0, found by ascent and never less likely than that.
 
+        ``torch.compile`` leaves that ascent outside the graph.
+
         Returns:
             (*batch, J, k).
         """
-        flow, space = self.prior.flow, self.prior.space
-        log_volume = None if space.flat else space.log_volume
-        theta = space.to_pose(self._flow.call("mode", self.context, log_volume=log_volume))
-        if (flow.has_exact_mode and space.flat) or flow.training:
-            return theta
-        # Ascent knows x, while log_prob knows what theta keeps of it.
-        zero = torch.zeros((*self.batch_shape, flow.features), dtype=flow.dtype, device=flow.device)
-        start = self.decode(zero)
-        with torch.no_grad():
-            better, before = (self._log_density(space.to_vector(each)) for each in (theta, start))
-        return torch.where((better >= before)[..., None, None], theta, start)
+        if self.prior.flow.has_exact_mode and self.prior.space.flat:
+            return self.prior.space.to_pose(self._flow.call("mode", self.context))
+        # A graph of a hundred steps of ascent would take minutes to compile, for every new shape.
+        ascend = self._ascended_mode
+        return (torch.compiler.disable(ascend) if torch.compiler.is_compiling() else ascend)()
 
     def entropy(
         self, *, num_samples: int = 256, generator: torch.Generator | None = None
@@ -288,7 +284,7 @@ class PosePosterior:
             ValueError: If theta does not fit the batch or holds NaN or infinity.
         """
         x = self._checked_vector("theta", self.prior.space.to_vector(theta))
-        return cast(Tensor, self._flow.call("forward", x, self.context)[0])
+        return cast(Tensor, self._flow.call("__call__", x, self.context)[0])
 
     def decode(self, z: Tensor) -> Tensor:
         """Theta of a latent, the inverse of :meth:`encode`.
@@ -319,6 +315,20 @@ class PosePosterior:
 
         return PoseDistribution(self, validate_args=validate_args)
 
+    def _ascended_mode(self) -> Tensor:
+        space = self.prior.space
+        log_volume = None if space.flat else space.log_volume
+        theta = space.to_pose(self._flow.call("mode", self.context, log_volume=log_volume))
+        if self.prior.flow.training:  # a forward pass moves statistics
+            return theta
+        # Ascent knows the density of x, log_prob that of the pose, which rounds and shortens x.
+        shape = (*self.batch_shape, self.prior.flow.features)
+        zero = torch.zeros(shape, dtype=self._flow.dtype, device=self._flow.device)
+        start = self.decode(zero)
+        with torch.no_grad():
+            better, before = (self._log_density(space.to_vector(each)) for each in (theta, start))
+        return torch.where((better >= before)[..., None, None], theta, start)
+
     def _log_density(self, x: Tensor) -> Tensor:
         """Log-density of the pose of x (*batch, *extra, D)."""
         log_prob = cast(Tensor, self._flow.call("log_prob", x, self.context))
@@ -336,7 +346,7 @@ class PosePosterior:
                 f"{name} has leading shape {leading}, but the context has batch shape "
                 f"{tuple(batch)}: several poses for one context stand on axes after the batch{hint}"
             )
-        x = require_like(name, x, self.prior.flow.dtype, self.prior.flow.device)
+        x = require_like(name, x, self._flow.dtype, self._flow.device)
         _require_finite(name, x)
         return x
 

@@ -224,9 +224,8 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             conditioner_dtype: Dtype of the networks that decode latents, such as
                 ``torch.bfloat16``: samples and mode are then faster and a little off, the
                 log-density and latents of given poses are not touched. None for the prior's.
-                ``"auto"`` for bfloat16 where that is faster on the prior's device, and the prior's
-                dtype elsewhere: a CPU is measured for some milliseconds, on a block of many
-                samples; a CUDA device is judged by its compute capability.
+                ``"auto"`` for bfloat16 where that is much faster, on CPUs with AMX and CUDA devices
+                of compute capability 8.0 or above, and the prior's dtype elsewhere.
 
         Returns:
             The copy, on the same device.

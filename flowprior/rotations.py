@@ -16,8 +16,8 @@ A wrong layout raises no error: it gives wrong rotations. :func:`matching_layout
 which some vectors are rotations at all. Between ``"columns"`` and ``"rows"`` nothing tells: what
 one reads as a rotation is its inverse to the other.
 
-Every function computes in float32 or better, also under autocast, and returns the dtype of its input:
-half precision is rounded once, at the end. Integers are converted to float32.
+Every function computes in float32 or better, also under autocast, and returns the dtype of its
+input: half precision is rounded once, at the end. Integers are converted to float32.
 
 Densities over rotations are taken with respect to Haar measure of total mass 1, the only measure
 that no choice of axes changes: uniformly distributed rotations have density 1. Both
@@ -79,8 +79,8 @@ def rot6d_to_matrix(x: Tensor, layout: str = "columns") -> Tensor:
 
     Any finite input gives a rotation with finite gradients. A first vector of length zero is
     replaced by the x axis, and a second vector that is zero or parallel to the first by the
-    coordinate axis farthest from it; a vector that was replaced gets no gradient. Lengths below 1e-8
-    count as zero, in float16 those below 1/256, whose gradients float16 could not hold.
+    coordinate axis farthest from it; a vector that was replaced gets no gradient. Lengths below
+    1e-8 count as zero, in float16 those below 1/256, whose gradients float16 could not hold.
 
     Args:
         x: (..., 6), not necessarily orthonormal.

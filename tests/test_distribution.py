@@ -16,6 +16,8 @@ def make_prior(context_features=4, **options):
     with torch.no_grad():
         for parameter in prior.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
+        for step in prior.flow.steps:
+            step.actnorm.initialized.fill_(True)
     return prior.eval()
 
 

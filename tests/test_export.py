@@ -7,7 +7,7 @@ from flowprior import ConditionalPosePrior
 from flowprior.export import VERBS, export_onnx, export_program
 
 INPUTS = {"encode": "theta", "decode": "z", "log_prob": "theta"}
-SIZES = [(1, 1), (2, 3), (5, 7), (700, 2)]
+SIZES = [(1, 1), (2, 3), (5, 7), (700, 2), (0, 3), (2, 0)]
 
 
 def make_prior(context_features=4, **options):
@@ -18,6 +18,8 @@ def make_prior(context_features=4, **options):
     with torch.no_grad():
         for parameter in prior.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
+        for step in prior.flow.steps:
+            step.actnorm.initialized.fill_(True)
     return prior.eval()
 
 

@@ -491,3 +491,56 @@ def test_a_frozen_prior_passes_gradients_to_theta_alone():
     (theirs,) = torch.autograd.grad(prior.log_prob(theta, context).sum(), theta)
     assert_close(ours, theirs, 1e-9)
     assert not list(prior.freeze().parameters())
+
+
+# --- rotations near half a turn -------------------------------------------------------------------
+
+
+def far_prior(dtype, options):
+    """Rotations that no encoding reaches: the decoded origin lies beyond half a turn."""
+    prior = ConditionalPosePrior(C, joints=J, space="so3", hidden_features=16, **options).to(dtype)
+    for step in prior.flow.steps:
+        step.actnorm.initialized.fill_(True)
+    prior.flow.steps[0].actnorm.shift.data[:3] = torch.tensor([-40.0, 25.0, 3.0])
+    prior.flow.steps[0].actnorm.log_scale.data[3:] = -3.0
+    return prior.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("options", [{}, {"coupling": "affine"}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_so3_samples_beyond_half_a_turn_carry_their_log_prob(dtype, options, compiled):
+    prior, context = far_prior(dtype, options), draw(5, C).to(dtype)
+    for model in (prior, prior.freeze()):
+        posterior = model(context)
+        torch.compiler.reset()
+        sample = posterior.sample_and_log_prob
+        sample = torch.compile(sample, backend="eager") if compiled else sample
+        theta, log_prob = sample(50)
+        again = posterior.log_prob(theta)
+        assert log_prob.isfinite().all()
+        tolerance = 1e-6 if dtype == torch.float64 else 2e-2
+        torch.testing.assert_close(log_prob, again, rtol=1e-4, atol=tolerance)
+
+
+@pytest.mark.parametrize("options", [{}, {"coupling": "affine"}, {"coupling": "spline"}], ids=str)
+@pytest.mark.parametrize("far", [False, True])
+def test_so3_modes_are_no_less_likely_than_the_decoded_origin(options, far):
+    context = draw(3, C)
+    prior = far_prior(torch.float64, options) if far else make(0.1, space="so3", **options)
+    for model in (prior, prior.freeze()):
+        posterior = model(context)
+        mode, origin = posterior.mode(), posterior.decode(torch.zeros(3, 3 * J).double())
+        assert (posterior.log_prob(mode) >= posterior.log_prob(origin)).all()
+
+
+def test_so3_vectors_are_settled_as_encoding_has_them():
+    space = ConditionalPosePrior(C, joints=J, space="so3").space
+    x = torch.cat((draw(20, 3 * J), 20 * draw(20, 3 * J), 100 * draw(20, 3 * J)))
+    settled = space.settled(x)
+    assert_close(settled, space.to_vector(space.to_pose(x)), 1e-3)
+    near = x.unflatten(-1, (J, 3)).norm(dim=-1) <= 12
+    assert torch.equal(settled.unflatten(-1, (J, 3))[near], x.unflatten(-1, (J, 3))[near])
+    assert (settled.unflatten(-1, (J, 3)).norm(dim=-1) < 28.2).all()
+    assert_close(space.settled(settled), settled, 1e-3)

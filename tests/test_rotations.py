@@ -491,3 +491,101 @@ def test_two_parallel_vectors_make_a_rotation_for_every_axis():
     assert torch.linalg.det(matrix).min() > 0.99
     matrix.sum().backward()
     assert x.grad.isfinite().all()
+
+
+# --- dtypes --------------------------------------------------------------------------------------
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+UNARY = {
+    "rot6d_to_matrix": 6,
+    "orthogonality_loss": 6,
+    "matrix_to_rot6d": 9,
+    "matrix_to_rotvec": 9,
+    "matrix_to_chart": 9,
+    "rotvec_to_matrix": 3,
+    "exp_log_volume": 3,
+    "chart_to_matrix": 3,
+    "chart_log_volume": 3,
+}
+
+
+def rotation_inputs(size: int) -> torch.Tensor:
+    """Rotations (..., size) that integers hold: identity, half-turns, quarter-turns, an axis."""
+    diagonals = torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    cycle = torch.tensor([[0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    matrix = torch.cat((torch.diag_embed(diagonals), cycle[None]))
+    if size == 9:
+        return matrix
+    if size == 6:
+        numbers = [[1, 0, 0, 0, 1, 0], [1, 1, 0, -1, 1, 0], [0, 0, 2, 3, 0, 0], [0, 0, 0, 0, 1, 0]]
+        return torch.tensor(numbers)
+    return torch.tensor([[0, 0, 0], [1, 0, 0], [0, -2, 1], [3, 0, 0]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", UNARY)
+def test_every_function_is_that_of_float64_in_every_dtype(name, dtype):
+    function, exact = getattr(rotations, name), rotation_inputs(UNARY[name]).double()
+    x = exact.to(dtype).requires_grad_()
+    answer = function(x)
+    assert answer.dtype == dtype
+    (gradient,) = torch.autograd.grad(answer.sum(), x)
+    assert gradient.dtype == dtype
+    assert gradient.isfinite().all()
+    if name == "matrix_to_chart":  # nowhere is it as steep as at half-turns
+        lengths = function(exact).norm(dim=-1)
+        assert_close(answer.norm(dim=-1).double(), lengths, 0.5)
+        return
+    tolerance = 32 * max(torch.finfo(dtype).eps, 1e-7) * max(1, answer.abs().max().item())
+    assert_close(answer.double(), function(exact), tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8], ids=str)
+@pytest.mark.parametrize("name", UNARY)
+def test_integers_are_converted(name, dtype):
+    function, x = getattr(rotations, name), rotation_inputs(UNARY[name]).abs().to(dtype)
+    if UNARY[name] == 9:  # without signs only these are rotations
+        x = x[[0, 4]]
+    answer = function(x)
+    assert answer.dtype == torch.float32
+    assert torch.equal(answer, function(x.float()))
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.int64], ids=str)
+def test_distance_and_layouts_in_every_dtype(dtype):
+    turns = rotation_inputs(9).to(dtype)
+    distance = rotations.geodesic_distance(turns, turns[:1])
+    assert distance.dtype == (dtype if dtype.is_floating_point else torch.float32)
+    expected = torch.tensor([0, math.pi, math.pi, math.pi, 2 * math.pi / 3]).double()
+    assert_close(distance.double(), expected, 0.02)
+    assert rotations.matching_layouts(rotations.matrix_to_rot6d(turns)) == ("columns", "rows")
+
+
+def test_two_dtypes_give_the_wider():
+    first, second = torch.eye(3).half(), torch.eye(3, dtype=torch.float64)
+    assert rotations.geodesic_distance(first, second).dtype == torch.float64
+    assert rotations.geodesic_distance(first, torch.eye(3, dtype=torch.int64)).dtype == torch.half
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("exponent", range(-8, 3))
+def test_short_vectors_have_finite_gradients_in_every_dtype(dtype, exponent):
+    length = 10.0**exponent
+    numbers = [
+        [1, 0.2, 0, 0, 1, 0.3],
+        [1, 0, 0, 1, 1e-3, 0],
+        [1, 0, 0, 1, 0.02, 0],
+        [0, 0, 0, 1, 1, 0],
+    ]
+    x = (length * torch.tensor(numbers)).to(dtype).requires_grad_()
+    matrix = rotations.rot6d_to_matrix(x)
+    assert matrix.isfinite().all()
+    (gradient,) = torch.autograd.grad(matrix.sum(), x)
+    assert gradient.isfinite().all()
+
+
+def test_complex_numbers_are_refused():
+    with pytest.raises(ValueError, match="must hold real numbers"):
+        rotations.rot6d_to_matrix(torch.zeros(6, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="must hold real numbers"):
+        rotations.matrix_to_chart(torch.zeros(3, 3, dtype=torch.complex64))

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from flowprior.flow.actnorm import ActNorm
 from flowprior.flow.checks import require_count
+from flowprior.flow.conditioner_dtype import faster_conditioner_dtype
 from flowprior.flow.coupling import COUPLINGS, Coupling
-from flowprior.flow.frozen import FrozenFlow, FrozenStep, faster_conditioner_dtype
+from flowprior.flow.frozen import FrozenFlow, FrozenStep
 from flowprior.flow.lu_linear import LULinear
 from flowprior.flow.modes import lasting
 from flowprior.flow.stack import FlowStack, ProjectedContext, StepContext
@@ -174,9 +175,8 @@ class ConditionalFlow(FlowStack):
             conditioner_dtype: Dtype of the conditioners in the inverse direction, that of samples
                 and mode, such as ``torch.bfloat16``. The bijection itself and the whole forward
                 direction, that of the log-density, keep the flow's dtype. None for the flow's.
-                ``"auto"`` for bfloat16 where that is faster on the flow's device and the flow's
-                dtype elsewhere: a CPU is measured for some milliseconds, on a block of many
-                samples; a CUDA device is judged by its compute capability.
+                ``"auto"`` for bfloat16 where that is much faster, on CPUs with AMX and CUDA devices
+                of compute capability 8.0 or above, and the flow's dtype elsewhere.
 
         Returns:
             The copy. Later changes of this flow do not reach it.
@@ -186,13 +186,12 @@ class ConditionalFlow(FlowStack):
         """
         steps = self._own_steps
         if conditioner_dtype == "auto":
-            conditioner_dtype = faster_conditioner_dtype(steps[0].coupling.conditioner)
+            conditioner_dtype = faster_conditioner_dtype(self.dtype, self.device)
         elif conditioner_dtype is not None and not (
             isinstance(conditioner_dtype, torch.dtype) and conditioner_dtype.is_floating_point
         ):
             raise ValueError(
-                "conditioner_dtype must be a floating-point dtype, 'auto' or None, got "
-                f"{conditioner_dtype!r}"
+                f"conditioner_dtype must be floating point or 'auto', got {conditioner_dtype!r}"
             )
         elif (
             conditioner_dtype in (torch.bfloat16, torch.float16)
@@ -201,7 +200,7 @@ class ConditionalFlow(FlowStack):
         ):
             warnings.warn(
                 f"this CPU has no {conditioner_dtype} arithmetic: samples will be slower than with "
-                "conditioner_dtype=None; 'auto' chooses by measurement",
+                "conditioner_dtype=None; 'auto' chooses by what the device can do",
                 stacklevel=2,
             )
         frozen = [
@@ -226,8 +225,11 @@ class ConditionalFlow(FlowStack):
         """Warn if evaluation meets an ActNorm that was changed, but never set from data."""
         if self.training or self._warned_of_actnorm or torch.compiler.is_compiling():
             return
-        unset = [each.actnorm for each in self._own_steps if not each.actnorm.is_initialized()]
-        if not any(actnorm.was_changed() for actnorm in unset):
+        norms = [step.actnorm for step in self._own_steps]
+        try:
+            if not any(norm.was_changed() for norm in norms if not norm.is_initialized()):
+                return
+        except RuntimeError:  # vmap cannot look at values
             return
         self._warned_of_actnorm = True
         warnings.warn(

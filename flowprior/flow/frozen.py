@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from flowprior.flow.actnorm import ActNorm
 from flowprior.flow.conditioner import Affine, Conditioner, ResidualBlock
-from flowprior.flow.conditioner_dtype import faster_dtype
 from flowprior.flow.coupling import Coupling
 from flowprior.flow.lu_linear import LULinear
 from flowprior.flow.stack import FlowStack, StepContext
 
-__all__ = ["FrozenFlow", "FrozenStep", "faster_conditioner_dtype"]
+__all__ = ["FrozenFlow", "FrozenStep"]
 
 
 class FrozenFlow(FlowStack):
@@ -200,21 +199,6 @@ class FrozenStep(nn.Module):
         moved, log_abs_det = self.coupling.move(moving, numbers, inverse=inverse)
         halves = (even, moved) if self.odd_moves else (moved, odd)
         return torch.cat(halves, dim=-1), log_abs_det
-
-
-def faster_conditioner_dtype(conditioner: Conditioner) -> torch.dtype | None:
-    """The dtype in which many latents are decoded fastest on the conditioner's device.
-
-    Args:
-        conditioner: One of the flow's; all are of one size.
-
-    Returns:
-        ``torch.bfloat16`` where it is clearly faster than float32, otherwise None, the flow's.
-    """
-    exact, rough = (_FrozenConditioner(conditioner, d) for d in (torch.float32, torch.bfloat16))
-    if torch.promote_types(conditioner.input.weight.dtype, torch.float32) != torch.float32:
-        return None
-    return faster_dtype(exact, rough, conditioner.input.in_features, conditioner.input.out_features)
 
 
 class _FrozenConditioner(nn.Module):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -27,6 +28,20 @@ class HeldFlow:
     def __init__(self, flow: FlowStack) -> None:
         self.flow = flow
         self._tensors = list(_tensors_of(flow))
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self._weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the flow's arithmetic and results with these weights."""
+        return torch.promote_types(self._weight.dtype, torch.float32)
+
+    @property
+    def _weight(self) -> Tensor:
+        return next(each for each in self._tensors if each is not None)
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Call a method of the flow."""

@@ -30,9 +30,9 @@ def at_least_float32(value: Tensor) -> Tensor:
 def in_full_precision(function: Callable[P, T]) -> Callable[P, T]:
     """Compute a function of tensors in float32 or better, also under autocast.
 
-    Half-precision and integer tensors reach the function as float32. A tensor that it returns is
-    given in the dtype of the input: the widest floating-point dtype among its tensors, float32 if
-    all are integers.
+    Its tensors reach the function in one dtype, half precision and integers as float32. A tensor
+    that it returns is given in the dtype of the input: the widest floating-point dtype among its
+    tensors, float32 if all are integers.
     """
 
     @functools.wraps(function)
@@ -42,14 +42,15 @@ def in_full_precision(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         dtypes = {each.dtype for each in tensors if each.is_floating_point()}
         dtype = functools.reduce(torch.promote_types, dtypes) if dtypes else torch.float32
-        wide: Any = [_raised(each) for each in args]
-        named: Any = {name: _raised(each) for name, each in kwargs.items()}
+        wide = torch.promote_types(dtype, torch.float32)
+        raised: Any = [_raised(each, wide) for each in args]
+        named: Any = {name: _raised(each, wide) for name, each in kwargs.items()}
         with without_autocast(tensors[0].device):
-            result = function(*wide, **named)
+            result = function(*raised, **named)
         return cast(T, result.to(dtype)) if isinstance(result, Tensor) else result
 
     return wrapped
 
 
-def _raised(value: object) -> object:
-    return at_least_float32(value) if isinstance(value, Tensor) else value
+def _raised(value: object, dtype: torch.dtype) -> object:
+    return value.to(dtype) if isinstance(value, Tensor) and not value.is_complex() else value

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowprior.flow import ConditionalFlow, FrozenFlow, stack
+from flowprior.flow.conditioner_dtype import faster_conditioner_dtype
 from tests.flow.helpers import assert_close, draw, random_flow
 
 sizes = st.fixed_dictionaries(
@@ -288,8 +289,9 @@ def test_contexts_in_any_batch(shape):
 
 def test_bfloat16_networks_take_a_single_context():
     flow = scrambled_flow(context_norm=True).float().eval()
-    frozen = flow.freeze(conditioner_dtype=torch.bfloat16)
-    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a CPU without such arithmetic
+        frozen = flow.freeze(conditioner_dtype=torch.bfloat16)
     x = frozen.sample(torch.zeros(1, 4), 5)
     assert x.shape == (1, 5, 6)
     assert x.dtype == torch.float32
@@ -299,3 +301,64 @@ def test_it_is_in_evaluation_mode_from_the_start():
     frozen = scrambled_flow().train().freeze()
     assert not any(module.training for module in frozen.modules())
     assert not any(module.training for module in frozen.train().modules())
+
+
+# --- the choice of a dtype -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def amx(monkeypatch):
+    """Say whether the processor has AMX."""
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+
+    def say(supported: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: supported, raising=False)
+
+    return say
+
+
+@pytest.mark.parametrize(("supported", "dtype"), [(True, torch.bfloat16), (False, None)])
+def test_auto_takes_bfloat16_where_the_processor_has_amx(amx, supported, dtype):
+    amx(supported)
+    frozen = scrambled_flow().float().freeze("auto")
+    rough = frozen.steps[0].inverse_conditioner
+    assert (None if rough is None else rough.input.dtype) == dtype
+    assert frozen.steps[0].conditioner.input.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("limit", "dtype"),
+    [("AVX2", None), ("AVX512_CORE_BF16", None), ("AVX512_CORE_AMX", torch.bfloat16),
+     ("default", torch.bfloat16)],
+)  # fmt: skip
+def test_auto_obeys_a_limit_on_instructions(amx, monkeypatch, limit, dtype):
+    amx(True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert faster_conditioner_dtype(torch.float32, torch.device("cpu")) == dtype
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), None), ((8, 0), torch.bfloat16)])
+def test_auto_goes_by_the_compute_capability_of_a_gpu(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert faster_conditioner_dtype(torch.float32, torch.device("cuda:1")) == dtype
+
+
+def test_auto_never_warns_and_leaves_densities_alone():
+    flow = scrambled_flow().float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # whatever the CPU has
+        frozen = flow.freeze("auto")
+    x, context = draw(5, 6).float(), draw(5, 4).float()
+    assert torch.equal(frozen.log_prob(x, context), flow.freeze().log_prob(x, context))
+
+
+@pytest.mark.parametrize("convert", [torch.nn.Module.double, lambda flow: flow.to("meta")])
+def test_auto_keeps_the_dtype_where_there_is_no_choice(amx, convert):
+    amx(True)
+    assert convert(scrambled_flow().float()).freeze("auto").steps[0].inverse_conditioner is None
+
+
+def test_other_words_are_refused():
+    with pytest.raises(ValueError, match="floating point or 'auto', got 'fast'"):
+        scrambled_flow().freeze("fast")
