@@ -268,7 +268,7 @@ class _Thaw:
 
     def plain(self, value: object) -> object:
         """The plain object."""
-        if not isinstance(value, dict | list | tuple):
+        if not isinstance(value, dict | list | tuple | set | frozenset):
             return value
         if id(value) in self._done:
             return self._done[id(value)]
@@ -279,6 +279,10 @@ class _Thaw:
             made = value.build(self) if isinstance(value, _Lazy) else self._object(value)
         elif isinstance(value, tuple):
             made = tuple(self.plain(entry) for entry in value)
+        elif isinstance(value, set | frozenset):
+            members = [self.plain(entry) for entry in value]
+            require_spread(members)
+            made = type(value)(members)
         elif isinstance(value, list):
             entries: list[object] = []
             made = self._done[key] = entries  # before it is filled: it may contain itself
@@ -387,6 +391,12 @@ def _reconstructed(value: Inert) -> Inert:
         return value
     made = kind()
     made.state = value.state
+    # What it has as a kind of dictionary or list.
+    content = value.args[2] if len(value.args) > 2 else None
+    if type(content) is dict:
+        made.update(content)
+    elif type(content) is list:
+        made.elements = content
     return made
 
 

@@ -102,7 +102,11 @@ def _random() -> np.random.Generator:
 
 
 def _prior() -> ConditionalPosePrior:
-    return ConditionalPosePrior(3, hidden_features=4, num_steps=2, num_blocks=1, preset="prohmr")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ConditionalPosePrior(
+            3, hidden_features=4, num_steps=2, num_blocks=1, preset="prohmr"
+        )
 
 
 def _body(chumpy: bool = False) -> dict[str, Any]:
@@ -449,6 +453,7 @@ def _work(numbers: Sequence[int], sources: Sequence[Source], folder: Path, answe
                 attempt(each.read, whole)
                 whole.unlink()
             path.write_bytes(content)
+            os.write(answers, b"\n")
             watching = True
             _watch()
         start = time.perf_counter()
@@ -477,7 +482,10 @@ def run(
     while left:
         with tempfile.TemporaryDirectory() as folder:
             reader, writer = os.pipe()
-            child = os.fork()
+            with warnings.catch_warnings():
+                # The threads of OpenCV and PyTorch take no locks that the child needs.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                child = os.fork()
             if child == 0:
                 code = 1
                 try:
@@ -490,7 +498,7 @@ def run(
             hung = False
             with os.fdopen(reader, "rb", buffering=0) as answers:
                 pending = b""
-                patience = seconds + 40  # the first also reads everything whole
+                patience = 10.0 * SECONDS  # first it reads everything whole, and says so
                 while left:
                     if not select.select([answers], [], [], patience)[0]:
                         hung = True
@@ -501,7 +509,7 @@ def run(
                         break
                     pending += received
                     *lines, pending = pending.split(b"\n")
-                    for line in lines:
+                    for line in filter(None, lines):
                         yield tuple(json.loads(line))
                         left.pop(0)
                     patience = seconds
@@ -520,7 +528,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=int, metavar="N", help="write one mutant to a file")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     cv2.setNumThreads(0)
     pa.set_cpu_count(1)
     sources = make_sources()

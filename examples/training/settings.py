@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Protocol, TypeVar, get_origin, get_type_hints
 
 import yaml
 
-from flowprior.file_limits import MAX_DEPTH, Refusal, read_limited
+from flowprior import file_limits
+from flowprior.file_limits import Refusal, read_limited
 
 __all__ = ["as_yaml", "differences", "read_settings"]
 
@@ -85,7 +86,7 @@ def _parsed(text: str) -> Any:  # noqa: ANN401
     """
     try:
         root = yaml.compose(text, yaml.SafeLoader)
-        if root is not None and _count(root, MAX_DEPTH, {}) > 16 * MAX_BYTES:
+        if root is not None and _count(root, file_limits.MAX_DEPTH, {}) > 16 * MAX_BYTES:
             raise Refusal("its aliases make it grow beyond measure")
         return yaml.safe_load(text)
     except Refusal:
@@ -98,7 +99,7 @@ def _parsed(text: str) -> Any:  # noqa: ANN401
 def _count(node: yaml.Node, depth: int, known: dict[int, int]) -> int:
     """Count the values below a node, those of aliases each time."""
     if depth < 0:
-        raise Refusal(f"it is nested more than {MAX_DEPTH} levels deep")
+        raise Refusal(f"it is nested more than {file_limits.MAX_DEPTH} levels deep")
     if id(node) not in known:
         entries = node.value if isinstance(node.value, list) else []
         if isinstance(node, yaml.MappingNode):
