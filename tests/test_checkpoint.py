@@ -224,7 +224,7 @@ def test_tensors_of_odd_dtypes(saved, code):
 
 @pytest.mark.parametrize(
     "dtype",
-    [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.int64, torch.bool, torch.complex64],
+    [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.int64, torch.bool],
 )
 def test_weights_of_dtypes_that_compute_nothing(saved, dtype):
     content = checkpoint.load(saved)

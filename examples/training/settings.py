@@ -1,5 +1,6 @@
 """Every setting of a training in one readable file, any of them overridden as ``key=value``."""
 
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -84,6 +85,12 @@ def _parsed(text: str) -> Any:  # noqa: ANN401
     Raises:
         Refusal: It is nested too deeply, grows too large, or is no YAML.
     """
+    depth = 0
+    # PyYAML takes quadratic time over open brackets.
+    for bracket in re.findall(r"[][{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > file_limits.MAX_DEPTH:
+            raise Refusal(f"it is nested more than {file_limits.MAX_DEPTH} levels deep")
     try:
         root = yaml.compose(text, yaml.SafeLoader)
         if root is not None and _count(root, file_limits.MAX_DEPTH, {}) > 16 * MAX_BYTES:

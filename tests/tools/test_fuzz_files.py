@@ -96,7 +96,7 @@ def test_faults_are_found(read, said, monkeypatch):
             read(path)
 
     source = fuzz_files.Source("a", b"whole", later)
-    found = list(run([1, 2], [source], seconds=1))
+    found = list(run([1, 2], [source], seconds=0.5))
     assert [number for number, *_ in found] == [1, 2]
     for _, _, what, *_ in found:
         assert what.startswith("FAULT")

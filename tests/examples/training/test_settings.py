@@ -113,7 +113,7 @@ def test_honest_aliases(file):
     assert read_settings(Some, file).shares == {"a": 1.0, "b": 0.5}
 
 
-@pytest.mark.parametrize("value", ["-1", "1e400", ".nan", "[1]", "9" * 5000])
+@pytest.mark.parametrize("value", ["-1", "1e400", ".nan", "[1]", "9" * 4000])
 def test_the_file_of_a_wrong_value_is_named(file, value):
     file.write_text(TEXT.replace("steps: 3", f"steps: [{value}]"))
     with pytest.raises(ValueError, match=r"steps must be of type int, .*settings of .*some\.yaml"):
