@@ -517,7 +517,7 @@ class _Csr(_Sparse):
     def build(self, thaw: _Thaw) -> Array:
         dense, entries, indices, ends = self.parts(thaw, "indices", "indptr")
         target = dense.T if self.transposed else dense
-        counts = np.diff(ends.astype(np.int64))
+        counts = np.asarray(np.diff(ends.astype(np.int64)), np.int64)
         if (
             len(ends) != len(target) + 1
             or (counts < 0).any()

@@ -69,12 +69,14 @@ def embedded_people(body: BodyModel, seed: int) -> Detections:
 
 def image_of(people: Detections, row: int) -> Image | None:
     """The image (H, W, 3) of a person, RGB, if there is one."""
-    import cv2
+    from examples.data.images import decode
 
     if people.image_dir is None:
         return None
-    found = cv2.imread(str(people.image_dir / str(people.image_names[row])))
-    return None if found is None else np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB))
+    try:
+        return decode(people.image_dir / str(people.image_names[row]), oriented=True)
+    except (OSError, ValueError):
+        return None
 
 
 def image_sizes(people: Detections) -> NDArray[np.float32] | None:

@@ -11,7 +11,7 @@ from examples.lifting.model import (
     MartinezEncoder,
     keypoint_features,
 )
-from flowprior import CheckpointError, ConditionalPosePrior
+from flowprior import CheckpointError, ConditionalPosePrior, checkpoint
 
 SMALL = {"width": 16, "num_blocks": 1, "hidden_features": 8, "num_steps": 2}
 
@@ -93,6 +93,24 @@ class TestModel:
             (tmp_path / "prior.safetensors").read_bytes()
         )
         with pytest.raises(CheckpointError, match="not an encoder"):
+            LiftingModel.load(tmp_path)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"width": 10**9},
+            {"num_blocks": 10**6},
+            {"flow_blocks": 10**6},
+            {"hidden_features": 1e18},
+        ],
+    )
+    def test_a_configuration_that_the_tensors_cannot_fill(self, small, tmp_path, changes):
+        small.save(tmp_path)
+        path = tmp_path / "encoder.safetensors"
+        content = checkpoint.load(path)
+        config = {**content.config, **changes}
+        checkpoint.save(path, checkpoint.ModelFile(content.tensors, config))
+        with pytest.raises(CheckpointError, match=r"encoder\.safetensors does not fit its model"):
             LiftingModel.load(tmp_path)
 
 
