@@ -112,7 +112,7 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
         "f": (None, 3),
     }
     expected |= {
-        name: (None,) if name == "vertex_ids" else (None, count)
+        name: (len(SMPLX_NAMES),) if name == "vertex_ids" else (None, count)
         for name in arrays
         if name == "vertex_ids" or name.startswith(REGRESSOR_PREFIX)
     }

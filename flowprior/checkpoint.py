@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from flowprior import file_limits
 from flowprior.file_kind import CHECKPOINT, SAFETENSORS, not_the_file
-from flowprior.file_limits import MAX_CONFIG_BYTES, Refusal, parse_json, require_regular
+from flowprior.file_limits import Refusal, parse_json, require_regular
 from flowprior.flow.modes import lasting
 from flowprior.whole_file import write_whole
 
@@ -200,7 +202,7 @@ def _read_header(
 
 
 def _parsed(text: str) -> Any:  # noqa: ANN401
-    if len(text) > MAX_CONFIG_BYTES:
+    if len(text) > file_limits.MAX_CONFIG_BYTES:
         raise Refusal(f"has {len(text)} characters")
     return parse_json(text)
 
@@ -244,12 +246,12 @@ def require_plausible(
     for name, size in sizes:
         if size > (len(tensors) if name.endswith(("_steps", "_blocks")) else numbers):
             raise CheckpointError(
-                f"{path} does not fit its model: {name} is {size:.6g}, but the file has only "
-                f"{len(tensors)} tensors with {numbers} numbers"
+                f"{path} does not fit its model: {name} is {reprlib.repr(size)}, but the file has "
+                f"only {len(tensors)} tensors with {numbers} numbers"
             )
     if layers > len(tensors):
         raise CheckpointError(
-            f"{path} does not fit its model: num_steps and num_blocks ask for {layers:.6g} layers, "
+            f"{path} does not fit its model: num_steps and num_blocks ask for {layers} layers, "
             f"but the file has only {len(tensors)} tensors"
         )
 

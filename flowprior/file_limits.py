@@ -166,7 +166,7 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401
     except (ValueError, RecursionError) as error:
         raise Refusal(f"is not JSON, or damaged ({error!s:.200})") from error
     level = [content]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for node in level

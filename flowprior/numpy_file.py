@@ -268,7 +268,7 @@ class _Thaw:
 
     def plain(self, value: object) -> object:
         """The plain object."""
-        if not isinstance(value, dict | list | tuple):
+        if not isinstance(value, dict | list | tuple | set | frozenset):
             return value
         if id(value) in self._done:
             return self._done[id(value)]
@@ -279,6 +279,10 @@ class _Thaw:
             made = value.build(self) if isinstance(value, _Lazy) else self._object(value)
         elif isinstance(value, tuple):
             made = tuple(self.plain(entry) for entry in value)
+        elif isinstance(value, set | frozenset):
+            members = [self.plain(entry) for entry in value]
+            require_spread(members)
+            made = type(value)(members)
         elif isinstance(value, list):
             entries: list[object] = []
             made = self._done[key] = entries  # before it is filled: it may contain itself
@@ -387,6 +391,12 @@ def _reconstructed(value: Inert) -> Inert:
         return value
     made = kind()
     made.state = value.state
+    # What it has as a kind of dictionary or list.
+    content = value.args[2] if len(value.args) > 2 else None
+    if type(content) is dict:
+        made.update(content)
+    elif type(content) is list:
+        made.elements = content
     return made
 
 
@@ -507,7 +517,7 @@ class _Csr(_Sparse):
     def build(self, thaw: _Thaw) -> Array:
         dense, entries, indices, ends = self.parts(thaw, "indices", "indptr")
         target = dense.T if self.transposed else dense
-        counts = np.diff(ends.astype(np.int64))
+        counts = np.asarray(np.diff(ends.astype(np.int64)), np.int64)
         if (
             len(ends) != len(target) + 1
             or (counts < 0).any()

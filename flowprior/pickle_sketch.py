@@ -9,12 +9,8 @@ import pickletools
 import sys
 from typing import Any
 
-from flowprior.file_limits import (
-    MAX_COLLISIONS,
-    MAX_DEPTH,
-    Refusal,
-    require_expanded,
-)
+from flowprior import file_limits
+from flowprior.file_limits import Refusal, require_expanded
 
 __all__ = ["Sketch"]
 
@@ -160,7 +156,7 @@ class Sketch:
             if made:
                 value = hash(key)
                 part.hashes[value] = part.hashes.get(value, 0) + 1
-                if part.hashes[value] > MAX_COLLISIONS:
+                if part.hashes[value] > file_limits.MAX_COLLISIONS:
                     raise Refusal("has a dictionary whose keys collide; it was made to waste time")
         require_expanded(self._hashed, self._size)
 
@@ -183,8 +179,8 @@ def _size(value: Any) -> int:  # noqa: ANN401
 
 
 def _check(depth: int, expanded: int, size: int) -> None:
-    if depth > MAX_DEPTH:
-        raise Refusal(f"is nested more than {MAX_DEPTH} levels deep")
+    if depth > file_limits.MAX_DEPTH:
+        raise Refusal(f"is nested more than {file_limits.MAX_DEPTH} levels deep")
     require_expanded(expanded, size)
 
 

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from flowprior import checkpoint
+from flowprior import checkpoint, file_limits
 from flowprior.checkpoint import CheckpointError, ModelFile
-from flowprior.file_limits import MAX_CONFIG_BYTES, read_json
+from flowprior.file_limits import read_json
 from flowprior.model_card import ModelCard
 from flowprior.whole_file import remove_partials, whole_file
 
@@ -305,7 +305,7 @@ def _missing(folder: Path, name: str) -> CheckpointError:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = dict(read_json(path, MAX_CONFIG_BYTES))
+        config = dict(read_json(path, file_limits.MAX_CONFIG_BYTES))
         format_version = int(config.pop("format_version", 1))
     except (TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{path} is damaged ({error})") from error

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from flowprior import ConditionalPosePrior, body_file, rotations
 from flowprior.body import BodyModel, BodyOutput
+from flowprior.body_file import read_body
 from flowprior.skeleton import (
     BODY_25,
     COCO_17,
@@ -568,6 +569,63 @@ def test_regressor_files(tmp_path, suffix):
     theta = torch.randn(24, 3)
     expected = torch.from_numpy(regressor).float() @ model(theta).vertices
     torch.testing.assert_close(model.keypoints(theta, PROHMR_19), expected)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pkl"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>Sign in</html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS"),
+        (b"hello", ""),
+    ],
+)
+def test_regressors_that_are_something_else(tmp_path, suffix, content, message):
+    body, path = write(tmp_path / "body.npz"), tmp_path / f"J_regressor_h36m{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"J_regressor_h36m{suffix} .*{message}"):
+        BodyModel(body, regressors={"H36M-17": path})
+
+
+@pytest.mark.parametrize(
+    "value", [np.zeros((60, 17)), np.zeros(3, complex), [[1.0], [2.0, 3.0]], ["a"], None, {}]
+)
+def test_regressors_in_files_that_are_not_of_the_body(tmp_path, value):
+    body, path = write(tmp_path / "body.npz"), tmp_path / "regressor.pkl"
+    path.write_bytes(pickle.dumps(value))
+    with pytest.raises(ValueError, match=r"regressor\.pkl: the regressor of H36M-17 must"):
+        BodyModel(body, regressors={"H36M-17": path})
+
+
+@pytest.mark.parametrize("name", [*body_file.REQUIRED, "vertex_ids", "regressor PROHMR-19"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros((0, 0)),
+        np.zeros((0, 24), np.int64),
+        np.zeros((2, 0), np.int64),
+        np.zeros(0, np.int64),
+        np.array(3),
+        np.full((2, 24), 10**9),
+        np.full(21, 10**9),
+        np.full((5, 3), 0.5),
+        np.array([["a"]]),
+        [[1], [2, 3]],
+        None,
+        {},
+    ],
+    ids=lambda value: (
+        f"{type(value).__name__}-{np.shape(value) if value is not None else ''}"
+        if not isinstance(value, list)
+        else "ragged"
+    ),
+)
+def test_any_odd_entry_of_a_body_is_named(tmp_path, name, value):
+    path = tmp_path / "body.pkl"
+    path.write_bytes(pickle.dumps({**made_up_smpl(vertices=60), name: value}))
+    with pytest.raises(ValueError, match=r"body\.pkl: "):
+        read_body(path)
 
 
 @pytest.mark.parametrize(

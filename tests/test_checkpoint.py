@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import pytest
 import safetensors.torch
@@ -251,3 +252,93 @@ def test_a_protected_file_is_not_overwritten(prior, saved):
     with pytest.raises(PermissionError, match="write-protected"):
         prior.save(saved)
     assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_steps": 10**6},
+        {"num_blocks": 10**6},
+        {"num_steps": 90, "num_blocks": 90},
+        {"hidden_features": 10**18},
+        {"context_features": 10**18},
+        {"joints": 10**18},
+        {"encoder_features": 10**9, "encoder_blocks": 10**9},
+        {"joints": 10**400},
+        {"hidden_features": 1e300},
+        {"num_steps": float("inf")},
+        {"num_steps": "many"},
+        {"preset": ["default"]},
+        {"layout": {}},
+        {"dropout": [0.5]},
+        {"unknown": 1},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_a_configuration_that_the_tensors_cannot_fill(saved, changes):
+    content = checkpoint.load(saved)
+    config = {**content.config, **changes}
+    checkpoint.save(saved, checkpoint.ModelFile(content.tensors, config))
+    with pytest.raises(CheckpointError, match=saved.name):
+        ConditionalPosePrior.load(saved)
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"a":' * 500 + "1" + "}" * 500, " " * 2**21])
+@pytest.mark.parametrize("key", ["config", "provenance"])
+def test_a_header_that_is_nested_or_long(saved, key, text):
+    rewrite(saved, **{key: text})
+    with pytest.raises(CheckpointError, match=rf"{saved.name} has a damaged flowprior header"):
+        checkpoint.load(saved)
+
+
+def with_dtype(path, name, code):
+    """Rewrite the dtype of a tensor in the header of a safetensors file, its size kept."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    found = header[name]
+    (*_, last) = found["shape"]
+    width = {"F8_E5M2": 4, "F8_E8M0": 4, "F4": 8, "F6_E2M3": 0, "C64": 0.5, "I64": 0.5, "U8": 4}
+    found["dtype"], found["shape"][-1] = code, int(last * width[code]) or last
+    head = json.dumps(header).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + content[8 + size :])
+
+
+@pytest.mark.parametrize("code", ["F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "C64", "I64", "U8"])
+def test_tensors_of_odd_dtypes(saved, code):
+    with_dtype(saved, "flow.steps.0.linear.bias", code)
+    with pytest.raises(CheckpointError, match=saved.name):
+        ConditionalPosePrior.load(saved)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.int64, torch.bool],
+)
+def test_weights_of_dtypes_that_compute_nothing(saved, dtype):
+    content = checkpoint.load(saved)
+    name = next(name for name in content.tensors if name.endswith("weight"))
+    tensors = {**content.tensors, name: content.tensors[name].to(dtype)}
+    checkpoint.save(saved, checkpoint.ModelFile(tensors, content.config))
+    with pytest.raises(CheckpointError, match=f"{name} is of {dtype}"):
+        ConditionalPosePrior.load(saved)
+
+
+@pytest.mark.parametrize("pattern", [r"^", r"(?<=^flow\.)", r"(?<=steps\.0\.)"])
+def test_partly_compiled_models_load(prior, saved, pattern):
+    content = checkpoint.load(saved)
+    tensors = {re.sub(pattern, "_orig_mod.", name): t for name, t in content.tensors.items()}
+    assert any("_orig_mod" in name for name in tensors)
+    checkpoint.save(saved, checkpoint.ModelFile(tensors, content.config))
+    loaded = ConditionalPosePrior.load(saved).state_dict()
+    assert loaded.keys() == prior.state_dict().keys()
+    assert checkpoint.load_tensors(saved)[0].keys() == loaded.keys()
+
+
+def test_compiled_weights_beside_others_of_the_same_name(saved):
+    content = checkpoint.load(saved)
+    name = next(iter(content.tensors))
+    tensors = {**content.tensors, f"_orig_mod.{name}": content.tensors[name].clone()}
+    checkpoint.save(saved, checkpoint.ModelFile(tensors, content.config))
+    with pytest.raises(CheckpointError, match="under one name"):
+        checkpoint.load(saved)

@@ -1,4 +1,6 @@
+import argparse
 import codecs
+import collections
 import io
 import os
 import pathlib
@@ -16,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from flowprior.numpy_file import read_npz, read_pickle
+from flowprior import file_limits
+from flowprior.numpy_file import read_npy, read_npz, read_pickle
 from flowprior.sealed_pickle import Inert
 
 
@@ -136,11 +139,97 @@ def test_fortran_order_of_objects():
     assert read(pickle.dumps(grid)).tolist() == grid.tolist()
 
 
-def test_a_list_that_contains_itself():
-    loop = [np.ones(2)]
-    loop.append({"again": loop})
-    found = read(pickle.dumps(loop))
-    assert found[1]["again"] is found
+class Entries(dict):
+    """A dictionary of a class that is not loaded, as easydict's."""
+
+
+class Elements(list):
+    """Likewise a list."""
+
+
+ARRAY_VALUE = np.arange(6.0).reshape(2, 3)
+CONTAINERS = {
+    "OrderedDict": collections.OrderedDict(b=1, a=ARRAY_VALUE),
+    "defaultdict": collections.defaultdict(list, a=ARRAY_VALUE),
+    "defaultdict of none": collections.defaultdict(None, a=ARRAY_VALUE),
+    "Counter": collections.Counter(a=ARRAY_VALUE),
+    "subclass of dict": Entries(a=ARRAY_VALUE),
+    "nested": {"a": ARRAY_VALUE, "b": collections.OrderedDict(c=collections.OrderedDict())},
+}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_dictionaries_of_other_kinds_are_dictionaries(name, protocol):
+    found = read(pickle.dumps(CONTAINERS[name], protocol))
+    assert type(found) is dict
+    assert list(found) == list(CONTAINERS[name])
+    np.testing.assert_array_equal(found["a"], ARRAY_VALUE)
+    assert type(found.get("b", {})) in (int, dict)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", [collections.deque, Elements])
+def test_lists_of_other_kinds_are_lists(kind, protocol):
+    found = read(pickle.dumps({"a": kind([ARRAY_VALUE, 2])}, protocol))["a"]
+    assert type(found) is list
+    np.testing.assert_array_equal(found[0], ARRAY_VALUE)
+
+
+def test_an_ordered_dictionary_of_python_2():
+    # There it is made from a list of pairs.
+    array = python2_array(ARRAY_VALUE)
+    program = b"\x80\x02ccollections\nOrderedDict\n]]U\x01aa" + array + b"aa\x85R."
+    found = read(program)
+    assert list(found) == ["a"]
+    np.testing.assert_array_equal(found["a"], ARRAY_VALUE)
+    refuse(b"\x80\x02ccollections\nOrderedDict\n]K\x01a\x85R.", "no pairs")
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize(
+    "holder",
+    [
+        types.SimpleNamespace(a=ARRAY_VALUE),
+        argparse.Namespace(a=[ARRAY_VALUE]),
+        collections.UserDict(a=ARRAY_VALUE),
+        collections.ChainMap({"a": ARRAY_VALUE}),
+        types.SimpleNamespace(a=types.SimpleNamespace(b=(ARRAY_VALUE,))),
+    ],
+    ids=["SimpleNamespace", "Namespace", "UserDict", "ChainMap", "nested"],
+)
+def test_arrays_in_objects_of_other_classes_are_arrays(holder, protocol):
+    def arrays(value):
+        if isinstance(value, np.ndarray):
+            return 1
+        if isinstance(value, Inert):
+            return arrays(value.args) + arrays(value.state)
+        if isinstance(value, dict):
+            return sum(map(arrays, value.values()))
+        return sum(map(arrays, value)) if isinstance(value, list | tuple) else 0
+
+    found = read(pickle.dumps({"x": holder}, protocol))["x"]
+    assert isinstance(found, Inert)
+    assert arrays(found) == 1
+
+
+def test_an_object_with_dates_does_not_spoil_the_arrays_beside_it():
+    shared = [ARRAY_VALUE]
+    dates = types.SimpleNamespace(a=shared, b=np.zeros(2, "M8[s]"))
+    found = read(pickle.dumps({"x": dates, "y": shared}))
+    np.testing.assert_array_equal(found["y"][0], ARRAY_VALUE)
+
+
+def test_members_of_sets_are_plain():
+    found = read(pickle.dumps({"a": {np.int64(3)}, "b": frozenset([np.float32(0.5), "x"])}, 4))
+    assert found == {"a": {3}, "b": frozenset([0.5, "x"])}
+
+
+def test_keys_that_collide_once_they_are_plain():
+    colliding = [np.complex128(complex(-1000003 * n, n)) for n in range(1, 1200)]
+    assert len(set(map(hash, colliding))) == 1
+    keys = [pickle.dumps(key, 2)[2:-1] for key in colliding]
+    refuse(b"\x80\x02}(" + b"".join(key + b"N" for key in keys) + b"u.", "collide")
 
 
 @given(array=npst.arrays(st.sampled_from([np.float64, np.float32, np.int64, np.uint32]), (3, 2)))
@@ -294,7 +383,53 @@ def test_broken_sparse_matrices(state):
 def test_an_index_outside_a_sparse_matrix():
     sparse = scipy.sparse.csr_matrix(np.eye(3))
     sparse.indices[0] = 99
-    refuse(pickle.dumps(sparse), "no pickle, or a damaged one")
+    refuse(pickle.dumps(sparse), "an entry outside")
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc"])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [0, 2**40, 2**41, 3],
+        [0, 10**9, 10**9, 3],
+        [0, 3, 1, 3],
+        [1, 2, 3, 3],
+        [0, 1, 2],
+        [0, 1, 2, 4],
+        [0.0, 1.0, 2.0, 3.0],
+        [],
+    ],
+)
+def test_a_sparse_matrix_with_an_indptr_that_lies(kind, ends):
+    sparse = getattr(scipy.sparse, f"{kind}_matrix")(np.eye(3))
+    sparse.indptr = np.array(ends)
+    refuse(pickle.dumps(sparse), "indptr")
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo"])
+@pytest.mark.parametrize("name", ["indices", "data"])
+def test_a_sparse_matrix_of_parts_that_do_not_fit(kind, name):
+    sparse = getattr(scipy.sparse, f"{kind}_matrix")(np.eye(3))
+    if kind == "coo" and name == "indices":
+        sparse.coords = (np.array([0, -1, 2]), np.array([0, 1, 2]))
+    else:
+        setattr(sparse, name, np.array([1, -2, 0]) if name == "indices" else np.ones(2))
+    refuse(pickle.dumps(sparse), "sparse matrix")
+
+
+def test_room_for_more_entries_in_a_sparse_matrix():
+    sparse = scipy.sparse.csr_matrix(np.eye(3))
+    sparse.data = np.append(sparse.data, [7.0, 8.0])
+    sparse.indices = np.append(sparse.indices, [0, 0])
+    np.testing.assert_array_equal(read(pickle.dumps(sparse)), np.eye(3))
+
+
+def test_a_chumpy_array_with_more_indices_than_the_file_has(chumpy):
+    wide = np.array(["x" * 200_000])
+    program = pickle.dumps(made_of(chumpy.Select, a=wide, idxs=np.zeros(100_000, np.uint8)))
+    refuse(program, "exhaust memory")
+    program = pickle.dumps(made_of(chumpy.Select, a=np.ones(3), idxs=["x"]))
+    refuse(program, "by no indices")
 
 
 @given(st.data())
@@ -351,6 +486,87 @@ def test_not_an_npz(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"data\.npz is not an \.npz file"):
         read_npz(path)
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def test_an_archive_that_expands(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_limits, "MAX_EXPANDED_BYTES", 2**20)
+    path = tmp_path / "data.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("a.npy", "w", force_zip64=True) as entry:
+            announced = {"descr": "<f8", "fortran_order": False, "shape": (2**21,)}
+            np.lib.format.write_array_header_1_0(entry, announced)
+            for _ in range(2**4):
+                entry.write(bytes(2**20))
+        archive.writestr("b.npy", npy(np.arange(3)))
+    with pytest.raises(ValueError, match=r"data\.npz expands from \d+ to \d+ bytes"):
+        read_npz(path)
+    # What is not read does not count.
+    assert read_npz(path, {"b"})["b"].tolist() == [0, 1, 2]
+
+
+def test_an_archive_in_a_compression_that_numpy_does_not_write(tmp_path):
+    path = tmp_path / "data.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.npy", npy(np.arange(3)))
+    with pytest.raises(ValueError, match=r"data\.npz has an entry 'a\.npy' that numpy did not"):
+        read_npz(path)
+
+
+LYING = npy(np.zeros(9)).replace(b"(9,), }      ", b"(9999999,), }")
+
+
+def test_an_npz_entry_that_announces_too_much(tmp_path):
+    path = tmp_path / "data.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", LYING)
+    with pytest.raises(ValueError, match=r"data\.npz announces an array of 79999992 bytes"):
+        read_npz(path)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_npy(tmp_path, version):
+    path = tmp_path / "data.npy"
+    for array in (np.arange(6.0).reshape(2, 3), np.array(["a", "b"]), np.zeros((0, 3))):
+        with path.open("wb") as file:
+            np.lib.format.write_array(file, array, version)
+        np.testing.assert_array_equal(read_npy(path), array)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"<html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"hello", "does not start like one"),
+        (npy(np.zeros(9))[:-8], "damaged"),
+        (npy(np.zeros(9))[:20], "damaged"),
+        (LYING, "announces"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "damaged"),
+        (b"\x93NUMPY\x07\x00\xff\xff\xff\xff", "version"),
+        (npy(np.array([None])), "pickled objects"),
+        (npy(np.array(["a"])).replace(b"a\0\0\0", b"\xff\xff\xff\x7f"), "characters"),
+    ],
+)
+def test_no_npy(tmp_path, content, message):
+    path = tmp_path / "data.npy"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"data\.npy .*{message}"):
+        read_npy(path)
+
+
+def test_text_of_characters_that_do_not_exist(tmp_path):
+    array = np.array([2**31 - 1], np.uint32).view("<U1")
+    refuse(pickle.dumps(array), "characters")
+    np.savez(tmp_path / "data.npz", a=array)
+    with pytest.raises(ValueError, match="characters"):
+        read_npz(tmp_path / "data.npz")
 
 
 def test_a_truncated_npz(tmp_path):

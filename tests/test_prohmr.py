@@ -348,3 +348,47 @@ def test_the_switch_is_saved_and_checked(tmp_path):
     assert all(step.linear.legacy_forward for step in loaded.flow.steps)
     with pytest.raises(ValueError, match="lu_forward must be one of"):
         ConditionalPosePrior(2, joints=4, lu_forward="old")
+
+
+@pytest.mark.parametrize("place", ["", "flow.", "flow.flow.", "flow.flow._transform."])
+def test_partly_compiled_checkpoints_load(tmp_path, place):
+    prior = ConditionalPosePrior(3, hidden_features=8, num_steps=2, preset="prohmr").eval()
+    state = {
+        f"{place}_orig_mod.{name.removeprefix(place)}" if name.startswith(place) else name: tensor
+        for name, tensor in prior.to_prohmr_state_dict().items()
+    }
+    torch.save(
+        {"state_dict": {f"model.{name}": tensor for name, tensor in state.items()}},
+        tmp_path / "a.ckpt",
+    )
+    loaded = ConditionalPosePrior.from_prohmr(tmp_path / "a.ckpt")
+    context = torch.randn(2, 3)
+    torch.testing.assert_close(loaded.mode(context), prior.mode(context))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("0.log_scale", (0,)),
+        ("0.log_scale", (500,)),
+        ("2.transform_net.initial_layer.weight", (8, 1)),
+    ],
+)
+def test_sizes_that_make_no_flow_name_the_file(tmp_path, name, shape):
+    prior = ConditionalPosePrior(3, hidden_features=8, num_steps=2, preset="prohmr")
+    state = prior.to_prohmr_state_dict()
+    state[f"flow.flow._transform._transforms.{name}"] = torch.zeros(shape)
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"a\.ckpt"):
+        ConditionalPosePrior.from_prohmr(tmp_path / "a.ckpt", space="points")
+
+
+def test_more_layers_than_weights(tmp_path):
+    state = ConditionalPosePrior(3, hidden_features=8, preset="prohmr").to_prohmr_state_dict()
+    prefix = "flow.flow._transform._transforms."
+    for number in range(200):
+        state[f"{prefix}{number}.log_scale"] = torch.zeros(144)
+        state[f"{prefix}2.transform_net.blocks.{number}.linear_layers.0.weight"] = torch.zeros(8, 8)
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"a\.ckpt: .* 200 steps of 200 blocks"):
+        ConditionalPosePrior.from_prohmr(tmp_path / "a.ckpt")

@@ -357,8 +357,8 @@ def test_sizes_announced_in_the_zip(one_gigabyte):
 
 def test_deep_nesting():
     nested = b"]" * 10**5 + b"a" * (10**5 - 1)
-    assert read(archived(b"}S'a'\n" + nested + b"s."))["a"]
-    refuse(archived(nested + b"."), "holds one list")
+    refuse(archived(b"}S'a'\n" + nested + b"s."), "nested more than 100 levels deep")
+    refuse(archived(b"]]a."), "holds one list")
 
 
 HONEST = saved(

@@ -102,7 +102,21 @@ def _random() -> np.random.Generator:
 
 
 def _prior() -> ConditionalPosePrior:
-    return ConditionalPosePrior(3, hidden_features=4, num_steps=2, num_blocks=1, preset="prohmr")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ConditionalPosePrior(
+            3, hidden_features=4, num_steps=2, num_blocks=1, preset="prohmr"
+        )
+
+
+def _model(path: Path) -> bytes:
+    """A model file whose header has a fixed order, which safetensors' own has not."""
+    _prior().save(path)
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + content[8 + size :]
 
 
 def _body(chumpy: bool = False) -> dict[str, Any]:
@@ -276,7 +290,7 @@ def _saved(legacy: bool) -> Callable[[Path], None]:
 
 
 SOURCES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
-    "model.safetensors": (lambda path: _prior().save(path), ConditionalPosePrior.load),
+    "model.safetensors": (_model, ConditionalPosePrior.load),
     "smpl.npz": (lambda _: _npz(**_body()), read_body),
     "smpl_0.pkl": (lambda _: _pickled(_body(), 0), read_body),
     "smpl_2.pkl": (lambda _: _pickled(_body(chumpy=True), 2), read_body),
@@ -449,6 +463,7 @@ def _work(numbers: Sequence[int], sources: Sequence[Source], folder: Path, answe
                 attempt(each.read, whole)
                 whole.unlink()
             path.write_bytes(content)
+            os.write(answers, b"\n")
             watching = True
             _watch()
         start = time.perf_counter()
@@ -477,7 +492,10 @@ def run(
     while left:
         with tempfile.TemporaryDirectory() as folder:
             reader, writer = os.pipe()
-            child = os.fork()
+            with warnings.catch_warnings():
+                # The threads of OpenCV and PyTorch take no locks that the child needs.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                child = os.fork()
             if child == 0:
                 code = 1
                 try:
@@ -490,7 +508,7 @@ def run(
             hung = False
             with os.fdopen(reader, "rb", buffering=0) as answers:
                 pending = b""
-                patience = seconds + 40  # the first also reads everything whole
+                patience = 10.0 * SECONDS  # first it reads everything whole, and says so
                 while left:
                     if not select.select([answers], [], [], patience)[0]:
                         hung = True
@@ -501,7 +519,7 @@ def run(
                         break
                     pending += received
                     *lines, pending = pending.split(b"\n")
-                    for line in lines:
+                    for line in filter(None, lines):
                         yield tuple(json.loads(line))
                         left.pop(0)
                     patience = seconds
@@ -520,7 +538,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=int, metavar="N", help="write one mutant to a file")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     cv2.setNumThreads(0)
     pa.set_cpu_count(1)
     sources = make_sources()

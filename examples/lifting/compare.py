@@ -42,6 +42,7 @@ from examples.lifting.views import PoseViews, ViewOptions, evenly_spaced
 from examples.pictures import reliability_picture
 from examples.training.checkpoints import load_weights, save_weights
 from examples.whole_files import prepare_folder, write_text
+from flowprior.file_limits import read_json
 
 __all__ = ["METHODS", "SETTINGS", "Method", "main"]
 
@@ -164,7 +165,7 @@ def collect(out: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
     for setting in SETTINGS:
         for method in METHODS:
             for file in sorted(out.glob(f"{setting}-{method}-*.json")):
-                for name, figures in json.loads(file.read_text()).items():
+                for name, figures in read_json(file).items():
                     results.setdefault(setting, {}).setdefault(name, []).append(figures)
     return results
 

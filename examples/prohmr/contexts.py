@@ -98,6 +98,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder, of images or data")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--own-backbone", metavar="MODULE:FUNCTION", help="the checkpoint's backbone, if yours"
+    )
     parser.add_argument("--keypoints", type=Path, metavar="PATH", help="OpenPose's or COCO's JSON")
     parser.add_argument("--dataset", metavar="NAME", help="a data set of the folder instead")
     parser.add_argument(
@@ -125,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             dataset, report = read_dataset(args.images, args.dataset)
             people = dataset.annotations
             person = number_people(people.imgname)
-        model = load_model(args.checkpoint, device)
+        model = load_model(args.checkpoint, device, own_backbone=args.own_backbone)
     except (OSError, ValueError) as error:
         return fail(error)
     if not report.clean:

@@ -219,6 +219,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder or an image")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--own-backbone", metavar="MODULE:FUNCTION", help="the checkpoint's backbone, if yours"
+    )
     parser.add_argument("--keypoints", type=Path, metavar="PATH", help="OpenPose's or COCO's JSON")
     parser.add_argument("--boxes", type=Path, metavar="FILE", help="image,x,y,width,height")
     parser.add_argument("--samples", type=int, default=100, metavar="N", help="(%(default)s)")
@@ -245,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         people, person, report = find_people(args.images, args.keypoints, args.boxes)
         folder = args.images if args.images.is_dir() else args.images.parent
         dataset = ImageDataset(people, folder, oriented=True)
-        model = load_model(args.checkpoint, device)
+        model = load_model(args.checkpoint, device, own_backbone=args.own_backbone)
         body = load_body(args.body, args.regressor).to(device)
         fitter = ImageFitter(model, body, options) if args.fit else None
     except (OSError, ValueError) as error:

@@ -229,6 +229,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
     parser.add_argument(
+        "--own-backbone", metavar="MODULE:FUNCTION", help="the checkpoint's backbone, if yours"
+    )
+    parser.add_argument(
         "--data",
         type=Path,
         default=Path("outputs/prohmr/data"),
@@ -283,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not names:
             raise FileNotFoundError(f"{args.data} has no data set to evaluate on")
         options = fit_options(args, use_hips=False)
-        model = load_model(args.checkpoint, device)
+        model = load_model(args.checkpoint, device, own_backbone=args.own_backbone)
         body = load_body(args.body, args.regressor).to(device)
     except (OSError, ValueError) as error:
         return fail(error)

@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from examples.prohmr.backbones import load_weights, make_backbone, state_from_torchvision, width_of
+from examples.prohmr.backbones import (
+    BACKBONES,
+    load_weights,
+    make_backbone,
+    state_from_torchvision,
+    width_of,
+)
 from examples.prohmr.discriminator import Discriminator
 from flowprior import checkpoint
 from flowprior.checkpoint import (
@@ -195,19 +201,27 @@ class ProHMR(nn.Module):
 
 
 @lasting()
-def load_model(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> ProHMR:
+def load_model(
+    path: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    *,
+    own_backbone: str | None = None,
+) -> ProHMR:
     """Read a model: what `ProHMR.save` or training wrote, or a checkpoint of the original.
 
     Args:
         path: A ``.safetensors`` file, a ``.ckpt`` of our training, or the original's checkpoint.
         device: Where it shall be.
+        own_backbone: The ``module:function`` of a backbone of yours. A file that names such a
+            function would otherwise decide what is imported and called.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: It is neither, or damaged.
+        CheckpointError: It is neither, is damaged, or has a backbone that is a function other than
+            ``own_backbone``.
     """
     require_regular(path, CheckpointError)
     with open(path, "rb") as file:
@@ -224,14 +238,14 @@ def load_model(path: str | os.PathLike[str], device: torch.device | str = "cpu")
             if isinstance(name, str) and isinstance(value, Tensor) and name.startswith("model.")
         }
         state = uncompiled(path, state)
-        model = _made(path, found[MODEL_CONFIG], state)
+        model = _made(path, found[MODEL_CONFIG], state, own_backbone)
         _fill(path, model, state)
         return model.eval().to(device)
     content = checkpoint.load(path)
     config = dict(content.config)
     if config.pop("class", None) != "ProHMR":
         raise CheckpointError(f"{path} is a model file, but of no ProHMR")
-    model = _made(path, config, content.tensors)
+    model = _made(path, config, content.tensors, own_backbone)
     require_same_tensors(path, content.tensors, model.state_dict())
     model.load_state_dict(dict(content.tensors))
     return model.eval().to(device)
@@ -279,10 +293,21 @@ def load_original(
     return model.eval().to(device), discriminator.eval().to(device)
 
 
-def _made(path: str | os.PathLike[str], config: object, state: Mapping[str, Tensor]) -> ProHMR:
+def _made(
+    path: str | os.PathLike[str],
+    config: object,
+    state: Mapping[str, Tensor],
+    own_backbone: str | None,
+) -> ProHMR:
     """A new model of a file's configuration, if its weights can fill it."""
     if not isinstance(config, Mapping):
         raise CheckpointError(f"{path} has no configuration of a model")
+    name = config.get("backbone", "")
+    if name not in (*BACKBONES, "", own_backbone):
+        raise CheckpointError(
+            f"{path} has the backbone {name!r:.200}. There are {', '.join(BACKBONES)}; a function "
+            "is called only if you name it: own_backbone= or --own-backbone"
+        )
     require_plausible(path, config, state)
     try:
         return ProHMR(**config)

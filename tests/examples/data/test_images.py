@@ -1,3 +1,7 @@
+import os
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from examples.data import images
 from examples.data.annotations import Annotations, Columns, prohmr_rows, sift
 from examples.data.images import REGION_PX, GroupDataset, ImageDataset, collate, decode
 from examples.data.report import Report
+from flowprior import file_limits
 from tests.examples.data.made import picture, prohmr_columns, write_images
 
 
@@ -84,6 +89,38 @@ class TestDecode:
         (tmp_path / "a.jpg").write_text("<html>404</html>")
         with pytest.raises(ValueError, match="no image"):
             decode(tmp_path / "a.jpg")
+
+    @pytest.mark.parametrize("size", [(30000, 30000), (2**31 - 1, 2**31 - 1), (1, 2**27 + 1)])
+    def test_an_image_of_too_many_pixels(self, tmp_path, size):
+        _, content = cv2.imencode(".png", picture())
+        head = b"IHDR" + struct.pack(">II", *size) + content.tobytes()[24:29]
+        whole = content.tobytes()
+        content = whole[:12] + head + struct.pack(">I", zlib.crc32(head)) + whole[33:]
+        (tmp_path / "a.png").write_bytes(content + b"\0" * 2**20)
+        with pytest.raises(ValueError, match=r"a\.png .*pixels"):
+            decode(tmp_path / "a.png")
+
+    @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tiff", "webp"])
+    def test_the_limit_is_that_of_the_library(self, tmp_path, suffix, monkeypatch):
+        path = tmp_path / f"a.{suffix}"
+        cv2.imwrite(str(path), picture())
+        monkeypatch.setattr(file_limits, "MAX_PIXELS", 320 * 280)
+        assert decode(path).shape == (280, 320, 3)
+        monkeypatch.setattr(file_limits, "MAX_PIXELS", 320 * 280 - 1)
+        with pytest.raises(ValueError, match=rf"a\.{suffix} is an image of 320 x 280 pixels"):
+            decode(path)
+
+    @pytest.mark.parametrize("place", ["pipe", "device", "folder"])
+    def test_nothing_but_files_is_read(self, tmp_path, place):
+        path = tmp_path / "a.png"
+        if place == "pipe":
+            os.mkfifo(path)
+        elif place == "device":
+            path.symlink_to("/dev/zero")
+        else:
+            path.mkdir()
+        with pytest.raises(ValueError, match=r"a\.png is a (named pipe|device|folder), not a file"):
+            decode(path)
 
 
 class TestItem:

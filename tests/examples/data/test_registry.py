@@ -1,11 +1,14 @@
 import json
+import os
 import pickle
 import re
 
+import joblib
 import numpy as np
 import pytest
 
 from examples.data.__main__ import main
+from examples.data.detections import read_detections
 from examples.data.registry import READERS, find_reader, survey
 from tests.examples.data.made import prohmr_columns, spin_columns, write_images
 from tests.examples.data.test_multiview import groups
@@ -170,3 +173,38 @@ def test_help_has_the_formats_and_codes(capsys):
     printed = capsys.readouterr().out
     assert all(reader.name in printed for reader in READERS)
     assert "exit code: 0" in printed
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pkl", ".json", ".npy", ".csv", ".mat"])
+@pytest.mark.parametrize("place", ["pipe", "device"])
+def test_nothing_but_files_is_read(tmp_path, suffix, place):
+    path = tmp_path / f"a{suffix}"
+    if place == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    assert "a named pipe" in (why := survey([path]).unreadable[str(path)]) or "a device" in why
+
+
+@pytest.mark.parametrize("options", [{}, {"compress": 3}])
+def test_files_of_joblib_are_identified(tmp_path, options):
+    path = tmp_path / "wham_output.pkl"
+    joblib.dump({0: {"pose": np.zeros((50, 72)), "trans": np.zeros((50, 3))}}, path, **options)
+    assert (
+        "written by joblib.dump: read it with joblib.load" in survey([path]).unreadable[str(path)]
+    )
+
+
+def test_files_of_matlab_are_identified(tmp_path):
+    path = tmp_path / "x.mat"
+    path.write_bytes(b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + b" " * 90)
+    assert "a MATLAB v7.3 file: read it with h5py" in survey([path]).unreadable[str(path)]
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"people":' * 300 + "1" + "}" * 300])
+def test_json_that_is_nested_too_deep(tmp_path, text):
+    path = tmp_path / "a_keypoints.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"a_keypoints\.json: is (not JSON|nested)"):
+        read_detections(path)
+    assert survey([path]).exit_code == 2

@@ -102,6 +102,24 @@ class TestModel:
             with pytest.raises(CheckpointError, match=words):
                 LiftingModel.load(tmp_path)
 
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"width": 10**9},
+            {"num_blocks": 10**6},
+            {"flow_blocks": 10**6},
+            {"hidden_features": 1e18},
+        ],
+    )
+    def test_a_configuration_that_the_tensors_cannot_fill(self, small, tmp_path, changes):
+        small.save(tmp_path)
+        path = tmp_path / "model.safetensors"
+        content = checkpoint.load(path)
+        config = {**content.config, **changes}
+        checkpoint.save(path, checkpoint.ModelFile(content.tensors, config))
+        with pytest.raises(CheckpointError, match=r"model\.safetensors does not fit its model"):
+            LiftingModel.load(tmp_path)
+
 
 class TestKeypointReader:
     def test_standardised_keypoints_have_the_paper_s_34_numbers(self, views):

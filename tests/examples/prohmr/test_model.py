@@ -1,12 +1,15 @@
 """The model: sizes of the original, its checkpoints, other backbones."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from examples.prohmr.backbones import load_weights, make_backbone, state_from_torchvision
 from examples.prohmr.discriminator import Discriminator
-from examples.prohmr.model import ProHMR, ShapeCameraHead, load_model, load_original
+from examples.prohmr.model import MODEL_CONFIG, ProHMR, ShapeCameraHead, load_model, load_original
+from flowprior import checkpoint
 from flowprior.checkpoint import CheckpointError
 from flowprior.prohmr import flow_state_to_prohmr
 
@@ -131,6 +134,11 @@ def test_any_backbone_by_one_setting(backbone, width, monkeypatch, tmp_path):
     model = ProHMR(backbone, size=64, head_features=16, prior=SMALL).eval()
     assert model.prior.config["context_features"] == width
     out = model(torch.randn(3, 3, 64, 64))
+    model.save(tmp_path / "model.safetensors")
+    load_model(tmp_path / "model.safetensors", own_backbone="own_backbone:make")
+    if ":" in backbone:
+        with pytest.raises(CheckpointError, match="called only if you name it"):
+            load_model(tmp_path / "model.safetensors")
     assert out.posterior.sample(4).shape == (3, 4, 24, 6)
     assert (out.betas.shape, out.camera.shape) == ((3, 10), (3, 3))
 
@@ -206,3 +214,45 @@ def test_the_discriminator_equals_its_formula():
     np.testing.assert_allclose(judge(pose, betas).detach().numpy(), expected, atol=1e-10)
     with pytest.raises(ValueError, match=r"body_pose \(N, 23, 3, 3\)"):
         judge(pose[:, :22], betas)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"head_features": 10**18},
+        {"size": 10**9},
+        {"backbone": "resnet50", "prior": {"num_steps": 10**6}},
+        {"backbone": ["resnet50"]},
+        {"backbone": "vit-giant"},
+        {"backbone": "os:system", "size": 10},
+        {"backbone": "shutil:rmtree", "size": "/nowhere"},
+        {"unknown": 1},
+        [1],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
+def test_a_configuration_that_cannot_be_built(tmp_path, suffix, config):
+    path = tmp_path / f"model.{suffix}"
+    weights = {"head.init_cam": torch.zeros(1, 1, 3)}
+    if suffix == "ckpt":
+        state = {f"model.{name}": tensor for name, tensor in weights.items()}
+        torch.save({MODEL_CONFIG: config, "state_dict": state}, path)
+    else:
+        given = {"class": "ProHMR", **(config if isinstance(config, dict) else {"prior": config})}
+        checkpoint.save(path, checkpoint.ModelFile(weights, given))
+    with pytest.raises(CheckpointError, match=path.name):
+        load_model(path)
+
+
+@pytest.mark.parametrize("content", [{}, {"state_dict": 3}, {"state_dict": {3: 4, "model.x": 5}}])
+def test_a_checkpoint_of_a_training_without_weights(tmp_path, content):
+    torch.save({MODEL_CONFIG: {}, **content}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+        load_model(tmp_path / "last.ckpt")
+
+
+def test_a_pipe_is_no_model(tmp_path):
+    os.mkfifo(tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="named pipe"):
+        load_model(tmp_path / "last.ckpt")

@@ -1,5 +1,6 @@
 """Settings from files: every one needed, each of its type, any of them overridden."""
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -68,3 +69,70 @@ def test_a_file_that_is_none_is_named(file, text, words):
     file.write_text(text)
     with pytest.raises(ValueError, match=words):
         read_settings(Some, file)
+
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(
+    f"a{n}: &a{n} [" + ", ".join([f"*a{n - 1}"] * 9) + "]\n" for n in range(1, 12)
+)
+MERGES = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [" + ", ".join([f"*a{n - 1}"] * 9) + "]}\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LAUGHS,
+        MERGES,
+        "a: &a [*a]\n",
+        "a: &a {b: *a}\n",
+        "a: " + "[" * 10_000,
+        "a: " + "[" * 150 + "]" * 150,
+        "a: " + "{b: " * 150 + "1" + "}" * 150,
+        "a: 2001-99-99\n",
+        "a: !!timestamp x\n",
+        "a: !!bool perhaps\n",
+        "a: !!python/object/apply:os.system [ls]\n",
+        "? [a, b]\n: 1\n",
+        "# " + "x" * 2**17,
+        "a: \0",
+    ],
+    ids=range(14),
+)
+def test_a_file_that_exhausts_or_is_no_yaml(file, text):
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"some\.yaml"):
+        read_settings(Some, file)
+
+
+def test_honest_aliases(file):
+    file.write_text(TEXT.replace("shares: {a: 1, b: 0.5}", "shares: &s {a: 1}") + "rest: *s\n")
+    with pytest.raises(ValueError, match="unknown setting rest"):
+        read_settings(Some, file)
+    file.write_text(TEXT.replace("rate: 1e-4", "rate: &r 0.5").replace("b: 0.5", "b: *r"))
+    assert read_settings(Some, file).shares == {"a": 1.0, "b": 0.5}
+
+
+@pytest.mark.parametrize("value", ["-1", "1e400", ".nan", "[1]", "9" * 4000])
+def test_the_file_of_a_wrong_value_is_named(file, value):
+    file.write_text(TEXT.replace("steps: 3", f"steps: [{value}]"))
+    with pytest.raises(ValueError, match=r"steps must be of type int, .*settings of .*some\.yaml"):
+        read_settings(Some, file)
+
+
+def test_an_override_that_exhausts(file):
+    with pytest.raises(ValueError, match="no YAML value"):
+        read_settings(Some, file, ["rate=" + "[" * 10_000])
+
+
+@pytest.mark.parametrize("place", ["pipe", "device", "folder"])
+def test_nothing_but_files_is_read(tmp_path, place):
+    path = tmp_path / "some.yaml"
+    if place == "pipe":
+        os.mkfifo(path)
+    elif place == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(ValueError, match=r"some\.yaml is a (named pipe|device|folder), not a file"):
+        read_settings(Some, path)
