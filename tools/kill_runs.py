@@ -40,7 +40,7 @@ __all__ = ["PROGRAMS", "Outcome", "Program", "differences", "kill", "main", "pre
 
 TOKEN = "FLOWPRIOR_KILL_RUNS"
 PATIENCE_S = 600.0  # of a run that takes a few seconds
-GONE_S = 60.0  # in which the children of a killed program must end
+GONE_S = 240.0  # in which the children of a killed program must end, on a busy machine
 CHANGES = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir"}
 # Times, and the command, which names the folder.
 VARYING = {
