@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from examples.data.cameras import Views
 from examples.data.files import number_array
+from examples.whole_files import save_npz
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import H36M_17, Skeleton, mapping, shared_joints
 
@@ -165,8 +166,7 @@ class LiftingStats:
 
     def save(self, path: Path | str) -> None:
         """Write a file as ProHMR's ``h36m_train_mean_stats.npz``: arrays ``mean`` and ``std``."""
-        with Path(path).open("wb") as stream:  # numpy would add .npz to another name
-            np.savez(stream, mean=self.mean, std=self.std)
+        save_npz(Path(path), {"mean": self.mean, "std": self.std})
 
 
 def fit_stats(keypoints_2d: NDArray[np.floating], skeleton: Skeleton) -> LiftingStats:

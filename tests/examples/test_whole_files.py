@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from examples.data.lifting_pairs import LiftingStats
 from examples.fitting.priors import KeypointPrior, PoseMixture
 from examples.pictures import save_image, write_glb
 from examples.pictures.saving import save_figure
@@ -35,6 +36,7 @@ WRITERS = {
     "figure.svg": lambda path: save_figure(path, Figure()),
     "bodies.glb": lambda path: write_glb(path, *TRIANGLE),
     "mixture.npz": MIXTURE.save,
+    "stats.npz": LiftingStats(np.zeros((17, 2)), np.ones((17, 2))).save,
     "weights.safetensors": lambda path: save_weights(path, nn.Linear(2, 2)),
     "model.safetensors": lambda path: KeypointPrior(8, 8).save(path.parent),
     "best.ckpt": lambda path: WholeFiles().save_checkpoint({"x": 1}, path),
