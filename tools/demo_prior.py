@@ -25,6 +25,7 @@ from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
 from examples.fitting.people import detect, hide, project, sample_places, sample_turns
 from examples.fitting.train_prior import descend, noisy
+from examples.whole_files import prepare_folder
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
 from flowprior.keypoints import keypoint_context
@@ -269,6 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, judge and write; returns the exit code."""
     args = parse_args(argv)
     torch.set_num_threads(1)
+    prepare_folder(args.out)
     start = time.perf_counter()
     source = load_poses(None, args.seed)
     body = BodyModel()

@@ -36,11 +36,21 @@ from examples.data.procedural import sample_person, sample_poses
 from flowprior import checkpoint
 from flowprior.keypoints import example_keypoints
 
-__all__ = ["PROGRAMS", "Outcome", "Program", "differences", "kill", "main", "preloaded", "start"]
+__all__ = [
+    "PROGRAMS",
+    "Outcome",
+    "Program",
+    "descendants",
+    "differences",
+    "kill",
+    "main",
+    "preloaded",
+    "start",
+]
 
 TOKEN = "FLOWPRIOR_KILL_RUNS"
 PATIENCE_S = 600.0  # of a run that takes a few seconds
-GONE_S = 60.0  # in which the children of a killed program must end
+GONE_S = 240.0  # in which the children of a killed program must end, on a busy machine
 CHANGES = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir"}
 # Times, and the command, which names the folder.
 VARYING = {
@@ -294,7 +304,7 @@ def kill(name: str, kills: int, seed: int, folder: Path) -> Outcome:
 def _left(log: Path) -> list[str]:
     """Processes that a program has started and that do not end; they are killed then."""
     deadline = time.monotonic() + GONE_S
-    while (found := _descendants(log)) and time.monotonic() < deadline:
+    while (found := descendants(log)) and time.monotonic() < deadline:
         time.sleep(0.1)
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
@@ -302,7 +312,7 @@ def _left(log: Path) -> list[str]:
     return list(found.values())
 
 
-def _descendants(log: Path) -> dict[int, str]:
+def descendants(log: Path) -> dict[int, str]:
     """Processes that have inherited the environment or the output of a program."""
     mark = f"{TOKEN}={log}\0".encode()
     found = {}

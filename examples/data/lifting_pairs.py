@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from examples.data.cameras import Views
 from examples.data.files import number_array
+from examples.whole_files import save_npz
 from flowprior.keypoints import LEAST_CONF
 from flowprior.numpy_file import read_npz
 from flowprior.skeleton import H36M_17, Skeleton, mapping, shared_joints
-from flowprior.whole_file import whole_file
 
 __all__ = ["LiftingPairs", "LiftingStats", "fit_stats", "join_pairs", "read_stats"]
 
@@ -167,9 +167,7 @@ class LiftingStats:
 
     def save(self, path: Path | str) -> None:
         """Write a file as ProHMR's ``h36m_train_mean_stats.npz``: arrays ``mean`` and ``std``."""
-        # numpy would add .npz to another name.
-        with whole_file(path) as partial, partial.open("wb") as stream:
-            np.savez(stream, mean=self.mean, std=self.std)
+        save_npz(Path(path), {"mean": self.mean, "std": self.std})
 
 
 def fit_stats(keypoints_2d: NDArray[np.floating], skeleton: Skeleton) -> LiftingStats:

@@ -8,7 +8,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHARED = {"command_line", "data", "pictures", "training", "whole_files"}
 MAY_IMPORT = {
-    "data": {"data"},
+    "data": {"data", "whole_files"},
     "pictures": {"pictures", "whole_files"},
     "training": {"data", "training", "whole_files"},
     "lifting": {*SHARED, "lifting"},

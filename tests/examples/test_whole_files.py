@@ -36,7 +36,7 @@ WRITERS = {
     "figure.svg": lambda path: save_figure(path, Figure()),
     "bodies.glb": lambda path: write_glb(path, *TRIANGLE),
     "mixture.npz": MIXTURE.save,
-    "stats.npz": lambda path: LiftingStats(np.zeros((17, 2)), np.ones((17, 2))).save(path),
+    "stats.npz": LiftingStats(np.zeros((17, 2)), np.ones((17, 2))).save,
     "weights.safetensors": lambda path: save_weights(path, nn.Linear(2, 2)),
     "model.safetensors": lambda path: KeypointPrior(8, 8).save(path.parent),
     "best.ckpt": lambda path: WholeFiles().save_checkpoint({"x": 1}, path),
