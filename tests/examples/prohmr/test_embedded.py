@@ -7,7 +7,7 @@ import torch
 
 from examples.data import annotations, multiview
 from examples.data.mocap import read_motion
-from examples.prohmr.embedded import Studio, main, write_dataset, write_views
+from examples.prohmr.embedded import Studio, main, write_views
 from flowprior import rotations
 from flowprior.body import BodyModel
 from flowprior.metrics import pa_mpjpe
@@ -80,16 +80,14 @@ def test_2d_and_3d_are_of_one_camera(scenes):
         np.testing.assert_allclose(np.column_stack([x, y]), focal * plane + 63.5, atol=1e-6)
 
 
-def test_the_files_are_read_as_prohmrs(tmp_path):
-    counts = write_dataset(tmp_path, 60, size=64, seed=1)
-    assert counts == {"train": 54, "val": 2, "test": 4}
-    for name, count in counts.items():
-        rows, report = annotations.read(tmp_path / f"{name}.npz", tmp_path / "images")
+def test_the_files_are_read_as_prohmrs(painted):
+    for name, count in {"train": 54, "val": 2, "test": 4}.items():
+        rows, report = annotations.read(painted / f"{name}.npz", painted / "images")
         assert report.clean
         assert len(rows) == count
         assert rows.has_body_pose.all()
         assert rows.has_betas.all()
-    motions, report = read_motion(tmp_path / "mocap.npz")
+    motions, report = read_motion(painted / "mocap.npz")
     assert report.clean
     assert sum(map(len, motions)) == 20_000
 
@@ -113,7 +111,7 @@ def test_views_are_of_one_person(tmp_path):
 
 
 def test_boxes_of_views_are_those_of_images(tmp_path):
-    write_dataset(tmp_path, 50, groups=1, size=64)
+    write_views(tmp_path, 1, size=64)
     (views,), _ = multiview.read(tmp_path / "views.pkl")
     points = views.keypoints_2d[..., :2]
     side = (points.max(axis=1) - points.min(axis=1)).max(axis=1)
@@ -122,9 +120,12 @@ def test_boxes_of_views_are_those_of_images(tmp_path):
 
 def test_the_same_seed_paints_the_same(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        write_dataset(tmp_path / name, 50, size=48, seed=seed)
-    files = [(tmp_path / name / "images/train/000007.jpg").read_bytes() for name in "abc"]
-    assert files[0] == files[1] != files[2]
+        write_views(tmp_path / name, 1, views=2, size=48, seed=seed)
+    painted = [
+        [file.read_bytes() for file in sorted((tmp_path / name).rglob("*.jpg"))] for name in "abc"
+    ]
+    assert len(painted[0]) == 2
+    assert painted[0] == painted[1] != painted[2]
 
 
 def test_too_few_images_and_no_poses_are_named(tmp_path, capsys):
