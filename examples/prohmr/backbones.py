@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
+from flowprior.checkpoint import CheckpointError, uncompiled
 from flowprior.torch_file import read_torch_file
 
 __all__ = [
@@ -165,11 +166,15 @@ def load_weights(backbone: nn.Module, source: str) -> None:
         return
     content = read_torch_file(source)
     state = content.get("state_dict", content)
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{source} holds no weights")
+    state = uncompiled(
+        source, {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    )
     tensors = {
-        str(name).removeprefix("backbone."): value
+        name.removeprefix("backbone."): value
         for name, value in state.items()
-        if isinstance(value, Tensor)
-        and (str(name).startswith("backbone.") or not any(n.startswith("backbone.") for n in state))
+        if name.startswith("backbone.") or not any(n.startswith("backbone.") for n in state)
     }
     if "conv1.weight" in tensors:
         tensors = state_from_torchvision(tensors)

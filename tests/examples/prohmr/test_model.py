@@ -256,3 +256,13 @@ def test_a_pipe_is_no_model(tmp_path):
     os.mkfifo(tmp_path / "last.ckpt")
     with pytest.raises(CheckpointError, match="named pipe"):
         load_model(tmp_path / "last.ckpt")
+
+
+def test_weights_of_a_compiled_backbone(tmp_path):
+    backbone = make_backbone("resnet-small", 64)
+    state = {f"backbone._orig_mod.{name}": each for name, each in backbone.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    load_weights(make_backbone("resnet-small", 64), str(tmp_path / "a.ckpt"))
+    torch.save({"state_dict": 3}, tmp_path / "b.ckpt")
+    with pytest.raises(CheckpointError, match=r"b\.ckpt holds no weights"):
+        load_weights(backbone, str(tmp_path / "b.ckpt"))
