@@ -58,7 +58,7 @@ def test_no_python_escapes_the_tests(path):
 
 def test_the_front_pages_have_code():
     names = [name_of(path) for path in PAGES_WITH_CODE]
-    assert {"README.md", "docs/index.md", "docs/guide/start.md"} <= set(names)
+    assert {"README.md", "docs/index.md", "docs/quick-start.md"} <= set(names)
     assert {"examples/lifting/README.md", "CONTRIBUTING.md"} <= {name_of(path) for path in PAGES}
 
 

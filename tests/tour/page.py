@@ -1,4 +1,4 @@
-"""The page ``docs/guide/error-tour.md``, made of the messages as they are now.
+"""The page ``docs/how-to/troubleshooting.md``, written from the current messages.
 
 python -m tests.tour.page
 """
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.tour import library, programs
 
-PAGE = Path(__file__).parents[2] / "docs" / "guide" / "error-tour.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "troubleshooting.md"
 TOUR = library.MISTAKES | programs.MISTAKES
 INTRODUCTION = """\
 # What went wrong?

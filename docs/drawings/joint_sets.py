@@ -1,6 +1,6 @@
-"""Draw every joint set and write the tables of docs/guide/joint-sets.md.
+"""Draw every joint set and write the tables of docs/data/joint-sets.md.
 
-Run as ``python docs/joint_sets.py``.
+Run as ``python docs/drawings/joint_sets.py``.
 
 The places are a diagram's, not a body's: hands, feet and face are drawn large, so that numbers fit.
 The figure faces the reader, so its left is on the right.
@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from flowprior.skeleton import PROHMR_19, PROHMR_44, SKELETONS, Skeleton
 
-DOCS = Path(__file__).parent
-PAGE = DOCS / "guide" / "joint-sets.md"
+DOCS = Path(__file__).parents[1]
+PAGE = DOCS / "data" / "joint-sets.md"
 PICTURES = DOCS / "_static" / "joints"
 
 COLOURS = {"left": "#2a93a6", "right": "#c2613a", "middle": "#55555f"}

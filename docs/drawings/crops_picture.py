@@ -1,6 +1,6 @@
-"""Draw the picture of docs/guide/data-crops.md: one person, cropped and augmented.
+"""Draw the picture of docs/data/crops.md: one person, cropped and augmented.
 
-Run as ``python docs/crops_picture.py``.
+Run as ``python docs/drawings/crops_picture.py``.
 
 The person is the embedded body before a drawn wall, so nobody's photograph is needed.
 """
@@ -21,7 +21,7 @@ from examples.pictures.images import PixelCanvas
 from flowprior.body import BodyModel
 from flowprior.skeleton import BODY_25
 
-PICTURE = Path(__file__).parent / "_static" / "crops.png"
+PICTURE = Path(__file__).parents[1] / "_static" / "crops.png"
 
 SHRINK = 3  # the image is shown that many times smaller
 WIDTH, HEIGHT = SHRINK * 280, SHRINK * 224

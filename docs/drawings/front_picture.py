@@ -1,6 +1,6 @@
 """Draw the picture of the README and the front page: evidence, mode, samples.
 
-Run as ``python docs/front_picture.py``. It asks the small prior that comes with the library.
+Run as ``python docs/drawings/front_picture.py``. It queries the demo prior of the library.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from flowprior.body import BodyModel
 from flowprior.keypoints import example_keypoints, keypoint_context
 from flowprior.skeleton import COCO_17, SMPL_24
 
-FILE = Path(__file__).parent / "_static" / "front.png"
+FILE = Path(__file__).parents[1] / "_static" / "front.png"
 
 UPRIGHT = np.array([1.0, -1.0, -1.0])  # poses are seen by a camera whose y is down
 NUM_SAMPLES = 7

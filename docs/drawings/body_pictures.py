@@ -1,6 +1,6 @@
-"""Draw the pictures of docs/guide/pictures.md.
+"""Draw the pictures of docs/how-to/pictures.md.
 
-Run as ``python docs/body_pictures.py``.
+Run as ``python docs/drawings/body_pictures.py``.
 
 No model is trained here: the samples are one pose with an arm and a leg moved at random, as if an
 image had hidden them.
@@ -24,7 +24,7 @@ from examples.pictures import (
 from flowprior.body import BodyModel
 from flowprior.skeleton import SMPL_24
 
-FOLDER = Path(__file__).parent / "_static" / "pictures"
+FOLDER = Path(__file__).parents[1] / "_static" / "pictures"
 
 MODE, OTHER = 12, 23
 UNSEEN = {"left_shoulder": 0.3, "left_elbow": 0.35, "right_hip": 0.2, "right_knee": 0.3}

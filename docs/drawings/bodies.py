@@ -1,6 +1,6 @@
 """Draw the embedded body: at rest, in other shapes and in poses.
 
-Run as ``python docs/bodies.py``; writes ``docs/_static/body/*.png``.
+Run as ``python docs/drawings/bodies.py``; writes ``docs/_static/body/*.png``.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from examples.data.procedural import sample_angles, to_rotation_vectors
 from examples.pictures import MODE, SAMPLES, body_views, save_image, side_by_side
 from flowprior.body import BodyModel
 
-PICTURES = Path(__file__).parent / "_static" / "body"
+PICTURES = Path(__file__).parents[1] / "_static" / "body"
 HEIGHT = 280
 
 

@@ -1,4 +1,4 @@
-"""What sphinx-gallery is told by conf.py: the order of its pages, and where pictures are."""
+"""Settings of sphinx-gallery for conf.py: the order of the pages and an image scraper."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ from sphinx_gallery.scrapers import figure_rst
 
 ORDER = (
     "flow_in_pictures",
-    "mode_is_not",
+    "interpreting_the_mode",
     "lifting",
     "prohmr",
     "fitting",
@@ -17,7 +17,7 @@ ORDER = (
 
 
 class ReadingOrder:
-    """Key of a program of the gallery: where it stands in ORDER; a ValueError if nowhere."""
+    """Sort key of a gallery program: its position in ORDER; ValueError if it is not listed."""
 
     def __init__(self, src_dir):
         self.src_dir = src_dir
@@ -27,7 +27,7 @@ class ReadingOrder:
 
 
 def scrape(block, block_vars, gallery_conf):
-    """Move the PNG files that are beside the program now to its page."""
+    """Move the PNG files that the program wrote to its page."""
     targets = []
     for path in sorted(Path(block_vars["src_file"]).parent.glob("*.png")):
         targets.append(next(block_vars["image_path_iterator"]))
