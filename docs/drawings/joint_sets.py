@@ -2,8 +2,8 @@
 
 Run as ``python docs/drawings/joint_sets.py``.
 
-The places are a diagram's, not a body's: hands, feet and face are drawn large, so that numbers fit.
-The figure faces the reader, so its left is on the right.
+The positions are schematic: hands, feet and face are enlarged so that the numbers fit. The figure
+faces the reader, so its left is on the right.
 """
 
 import re
@@ -20,8 +20,8 @@ PICTURES = DOCS / "_static" / "joints"
 
 COLOURS = {"left": "#2a93a6", "right": "#c2613a", "middle": "#55555f"}
 
-# Middle and left half of the figure; the right is its mirror image. Names of one set that differ in
-# place from those of another come with the set's name in front.
+# Middle and left half of the figure; the right half mirrors the left. A joint whose position
+# differs between sets is prefixed with the name of the set.
 PLACES = {
     "pelvis": (0, 5.0),
     "hip": (0, 5.0),
@@ -122,7 +122,7 @@ def file_name(skeleton: Skeleton) -> str:
 
 
 def draw(skeleton: Skeleton, path: Path) -> None:
-    """The picture of one set; the two halves of ProHMR's 44 would hide one another."""
+    """Draw one set; the two halves of ProHMR's 44 overlap, so they get a panel each."""
     halves = [(skeleton, 0)]
     if skeleton is PROHMR_44:
         halves = [(SKELETONS["BODY-25"], 0), (PROHMR_19, 25)]
@@ -138,13 +138,13 @@ def draw(skeleton: Skeleton, path: Path) -> None:
 
 
 def table(skeleton: Skeleton) -> str:
-    """Index, name, parent and mirror image of every joint."""
-    lines = ["| joint | name | hangs on | mirror image |", "|---:|---|---|---|"]
+    """Index, name, parent and mirrored joint of every joint."""
+    lines = ["| joint | name | parent | mirrored joint |", "|---:|---|---|---|"]
     for joint, name in enumerate(skeleton.joint_names):
         parent, mirror = skeleton.parents[joint], skeleton.flip[joint]
-        hangs_on = f"{parent} {skeleton.joint_names[parent]}" if parent >= 0 else "(root)"
+        parent_name = f"{parent} {skeleton.joint_names[parent]}" if parent >= 0 else "(root)"
         other = f"{mirror} {skeleton.joint_names[mirror]}" if mirror != joint else "itself"
-        lines.append(f"| **{joint}** | {name} | {hangs_on} | {other} |")
+        lines.append(f"| **{joint}** | {name} | {parent_name} | {other} |")
     return "\n".join(lines)
 
 
