@@ -1,21 +1,20 @@
 """
-What the mode is not
-====================
+Interpreting the mode
+=====================
 
-``posterior.mode()`` is the point of highest density in the space that the flow models. That is
-exact, but it is less than it sounds. It is not the mean, not the most likely rotation, not the
-most likely body, and not a typical pose. Each of these is shown here, on the arm of two angles of
-:ref:`the flow in pictures <sphx_glr_auto_gallery_concepts_plot_flow_in_pictures.py>` and on a
-rotation in the plane.
+``posterior.mode()`` is the exact point of highest density in the space that the flow models. It
+is not the mean, not the most likely rotation, not the most likely body, and not a typical pose.
+This page shows each difference, for the arm with two angles of :ref:`the flow in pictures
+<sphx_glr_auto_gallery_concepts_plot_flow_in_pictures.py>` and for a rotation in the plane.
 """
 
 # %%
-# It is not the mean
-# ------------------
+# Mode and mean
+# -------------
 #
-# The posterior of the arm, given that its hand is seen 35 cm above the shoulder, computed on a
-# grid. Of 20,000 poses drawn from it we ask for one answer, and judge each by its distance from
-# all of them: the mean over elbow and hand, as MPJPE is.
+# This section computes the posterior of the arm on a grid, given a hand seen 35 cm above the
+# shoulder. It draws 20,000 poses from the posterior and compares several single answers by their
+# distance to all of them: the mean over elbow and hand, as in MPJPE.
 
 import math
 
@@ -92,18 +91,19 @@ right.legend(frameon=False, loc="lower right", fontsize=9)
 plt.show()
 
 # %%
-# The mean of the joints has the least squared error, as it must, and is no arm: its forearm is too
-# short. The mean of the angles is an arm, but its hand is not where the hand was seen. Whoever
-# wants a small MPJPE takes the mean or the median of many samples' joints; whoever wants one pose
-# that a body can take, the mode or the sample nearest to the others.
+# The mean of the joints has the lowest squared error, by definition, but it is not a valid arm: its
+# forearm is too short. The mean of the angles is an arm, but its hand is not where the hand was
+# seen. For a small MPJPE use the mean or the median of the joints of many samples; for a valid pose
+# use the mode or the sample nearest to the others.
 #
-# It is not the most likely body
-# ------------------------------
+# Dependence on coordinates
+# -------------------------
 #
-# The hand is hidden now. Left is the density over the two angles, right the density over the place
-# of the hand that follows from it: p(hand) = p(angles) / (0.3 · 0.26 · sin(elbow)), the angles'
-# density over how much area of the plane a small change of the angles covers. One and the same
-# belief, two modes. A density belongs to its coordinates; only probabilities and samples do not.
+# Now the hand is hidden. The left figure shows the density over the two angles, the right figure
+# the density over the position of the hand that follows from it: p(hand) = p(angles) / (0.3 · 0.26
+# · sin(elbow)), the density of the angles divided by the area that a small change of the angles
+# covers. The same distribution has two modes. A density depends on its coordinates; probabilities
+# and samples do not.
 
 density = posterior(mesh)
 in_angles = cells[density.argmax()]
@@ -115,28 +115,28 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained"
 left.contourf(shoulder, elbow, density, levels=12, cmap="Purples")
 left.set(xlabel="shoulder, rad", ylabel="elbow, rad", title="density over angles")
 right.contourf(hands[..., 0], hands[..., 1], of_hand, levels=12, cmap="Purples")
-right.set(xlabel="depth, m", ylabel="height, m", title="density over the place of the hand")
+right.set(xlabel="depth, m", ylabel="height, m", title="density over the position of the hand")
 right.set_aspect("equal")
 for theta, hue, name in (
     (in_angles, MODE, "most likely angles"),
-    (in_space, SAMPLES[1], "most likely place of the hand"),
+    (in_space, SAMPLES[1], "most likely position of the hand"),
 ):
     left.plot(*theta, "o", color=hue, markersize=9, markeredgecolor="white")
     right.plot(*joints(theta).T, color=hue, linewidth=3, marker="o", markersize=5, label=name)
 right.legend(frameon=False, loc="lower left", fontsize=9)
 plt.show()
 print(f"elbow at the mode over angles {math.degrees(in_angles[1]):.0f}°, "
-      f"over places of the hand {math.degrees(in_space[1]):.0f}°")  # fmt: skip
+      f"over positions of the hand {math.degrees(in_space[1]):.0f}°")  # fmt: skip
 
 # %%
-# It is not the most likely rotation
-# ----------------------------------
+# Mode of vectors and mode of rotations
+# -------------------------------------
 #
-# With ``space="rot6d"`` a flow models vectors, which Gram-Schmidt makes rotations of. In the plane
-# that is a point (a, b), of which only the direction counts. All points of one ray are one
-# rotation, and what the density of a rotation is depends on the whole ray. To make that plain, the
-# vectors of larger angles scatter in length here, as samples of a flow over 6D vectors do, only
-# more so. What scatters has a low density, though there is much of it.
+# With ``space="rot6d"`` a flow models vectors, which Gram-Schmidt converts to rotations. In the
+# plane a vector is a point (a, b), of which only the direction matters. All points on a ray are the
+# same rotation, and the density of a rotation depends on the whole ray. To make the effect visible,
+# the vectors of larger angles vary in length here, as samples of a flow over 6D vectors do, but
+# more strongly. Spreading out lowers their density, although their probability is high.
 
 angle = 2.6 * torch.distributions.Beta(2.5, 3.5).sample((4096,)) - 0.5
 length = 1 + (0.03 + 0.3 * torch.sigmoid(5 * (angle - 0.2))) * torch.randn(4096)
@@ -171,44 +171,44 @@ left.plot(circle.cos(), circle.sin(), color="#9a9aa3", linewidth=1)
 left.scatter(*samples[:3000].T, s=3, color=SAMPLES[0], linewidths=0, alpha=0.5)
 left.plot([0, 1.5 * to_angle(mode).cos()], [0, 1.5 * to_angle(mode).sin()], color=MODE)
 left.plot(*mode, "o", color=MODE, markersize=9, markeredgecolor="white")
-left.set(title="the flow's vectors", xlim=(-0.8, 1.9), ylim=(-0.8, 1.9))
+left.set(title="vectors", xlim=(-0.8, 1.9), ylim=(-0.8, 1.9))
 left.set_aspect("equal")
 right.stairs(share, edges, color=SAMPLES[0], fill=True, alpha=0.4)
 for value, hue, name in (
-    (to_angle(mode), MODE, "of the mode"),
-    (peak, SAMPLES[1], "likeliest"),
+    (to_angle(mode), MODE, "mode of the vectors"),
+    (peak, SAMPLES[1], "mode of the rotations"),
     (angles.mean(), REGRESSOR, "mean"),
 ):
     right.axvline(value, color=hue, linewidth=2.5, label=f"{name}: {math.degrees(value):.0f}°")
-right.set(title="the rotations they are", xlabel="angle, rad")
+right.set(title="rotations", xlabel="angle, rad")
 right.legend(frameon=False)
 plt.show()
 
 # %%
-# Where log-densities of rotations are compared, take ``space="so3"``: its density is one over
-# rotations.
+# To compare log-densities of rotations, use ``space="so3"``, which models a density over rotations.
 #
-# It is not a typical pose
+# Mode and typical samples
 # ------------------------
 #
-# Latents of SMPL's 144 numbers have a length of 12, give or take 0.7, and next to none lie near z
-# = 0, where the density is highest: there is so little room there. The mode is the smooth middle,
-# a sample is what poses look like.
+# Latents of SMPL's 144 numbers have a length of 12 ± 0.7, and almost none are near z = 0, where the
+# density is highest, because the volume there is small. The mode is a smooth average pose; samples
+# look like real poses.
 
 length = torch.randn(20_000, 144).norm(dim=-1)
 figure, ax = plt.subplots(figsize=(7, 2.2), layout="constrained")
 ax.hist(length.numpy(), bins=60, color=SAMPLES[0], alpha=0.6)
 ax.axvline(0, color=MODE, linewidth=3)
-ax.set(xlabel="‖z‖", ylabel="samples", xlim=(-0.5, 15), title="the mode at 0, samples at 12")
+ax.set(xlabel="‖z‖", ylabel="samples", xlim=(-0.5, 15), title="mode at 0, samples at about 12")
 plt.show()
 print(f"lengths of 20,000 latents: {length.min():.1f} to {length.max():.1f}")
 
 # %%
-# What to report
-# --------------
+# Recommendations
+# ---------------
 #
-# * One pose to show, or to start a fit from: the mode, free and exact.
-# * One pose with a small error: the mean of the joints of some hundred samples, or the sample
-#   nearest to it where bones must keep their length.
-# * How sure it is: the spread of samples, joint by joint, or ``entropy()``.
-# * Against published figures: what they took. ProHMR's are those of the mode.
+# * A single pose to show, or to start a fit: the mode, which is exact and needs no search.
+# * A single pose with a small error: the mean of the joints of about a hundred samples, or the
+#   sample nearest to it if bones must keep their length.
+# * Uncertainty: the spread of samples for each joint, or ``entropy()``.
+# * Comparison with published figures: the same estimator as in the publication. ProHMR's figures
+#   are those of the mode.
