@@ -2,7 +2,7 @@
 
 Run as ``python docs/drawings/crops_picture.py``.
 
-The person is the embedded body before a drawn wall, so nobody's photograph is needed.
+The person is the embedded body in front of a drawn wall, so no photograph is needed.
 """
 
 import math
@@ -32,7 +32,7 @@ MANNEQUIN = "#a9adb8"
 
 
 def room() -> np.ndarray:
-    """A wall with a window and a tiled floor (H, W, 3): what is turned or mirrored shows."""
+    """A wall with a window and a tiled floor (H, W, 3), which make rotations and flips visible."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(float)
     wall = np.stack([206 - 0.03 * x, 211 - 0.035 * x, 208 - 0.02 * x], axis=-1)
     depth = 1 / np.maximum(y - HORIZON, 1)
@@ -47,7 +47,7 @@ def room() -> np.ndarray:
 
 
 def scene() -> tuple[np.ndarray, Labels, torch.Tensor, torch.Tensor]:
-    """The image, what is known of the person in it, and the box: centre (1, 2), side (1,)."""
+    """The image, the labels of the person in it, and the box: centre (1, 2), side (1,)."""
     body = BodyModel()
     angles = sample_angles(40, np.random.default_rng(2))[POSE : POSE + 1]
     theta = to_rotation_vectors(angles, np.array([-25.0]))

@@ -1,4 +1,4 @@
-"""Draw the picture of the README and the front page: evidence, mode, samples.
+"""Draw the figure of the README and the home page: evidence, mode, samples.
 
 Run as ``python docs/drawings/front_picture.py``. It queries the demo prior of the library.
 """
@@ -19,7 +19,7 @@ from flowprior.skeleton import COCO_17, SMPL_24
 
 FILE = Path(__file__).parents[1] / "_static" / "front.png"
 
-UPRIGHT = np.array([1.0, -1.0, -1.0])  # poses are seen by a camera whose y is down
+UPRIGHT = np.array([1.0, -1.0, -1.0])  # the y axis of the camera points down
 NUM_SAMPLES = 7
 HIDDEN = ("left_elbow", "left_wrist")
 TITLES = ("2D keypoints", "the mode", "samples", "mode and samples from the side")
