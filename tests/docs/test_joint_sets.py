@@ -1,4 +1,4 @@
-"""The joint-set page is what its script writes from the tables."""
+"""The joint-set page matches the output of its script."""
 
 import importlib.util
 import xml.etree.ElementTree as ET

@@ -1,4 +1,4 @@
-"""The scripts that draw pictures for the documentation still do."""
+"""The scripts that draw the pictures of the documentation run."""
 
 import importlib.util
 from pathlib import Path
