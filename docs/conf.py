@@ -5,9 +5,9 @@ import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-# The pages of the gallery are programs that import the examples beside the library.
+# Gallery pages are programs that import the examples next to the library.
 DOCS = Path(__file__).parent
-sys.path[:0] = [str(DOCS.parent), str(DOCS)]
+sys.path[:0] = [str(DOCS.parent), str(DOCS / "drawings")]
 
 import flowprior  # noqa: E402
 

@@ -80,27 +80,27 @@ smpl = prior.smpl_params(samples)  # rotation matrices for a body model
 ```"""
 
 DESCRIPTION = """A demonstration: p(theta | c) over the 24 joint rotations of SMPL given COCO's 17
-keypoints of one person in one image. It has learnt poses made by a recipe, not poses of people: use
-it to try the library, to teach and to test, not to measure anybody.
+keypoints of one person in one image. It was trained on procedurally generated poses, not on
+recorded people: use it for demonstrations, teaching and tests, not for measurements.
 
-**Context**, 51 numbers: `flowprior.keypoints.keypoint_context` of keypoints (..., 17, 3), x and y
-in pixels (y down) and confidence, in COCO's order:
+**Context**, 51 numbers, computed by `flowprior.keypoints.keypoint_context` from keypoints
+(..., 17, 3), x and y in pixels (y down) and confidence, in COCO's order:
 {joints}.
-A keypoint of confidence above 0.1
+A keypoint with a confidence above 0.1
 becomes (x, y, 1), with x and y from -1 to 1 across the square around all such keypoints, 1.2 times
-as large as the tightest; any other becomes (0, 0, 0). Any of them may be missing, even all.
+as large as the tightest square; any other becomes (0, 0, 0). Any or all keypoints may be missing.
 
-**Theta**, (24, 6): 6D vectors in layout "columns", SMPL's order, seen from the camera: x to the
-right of the image, y down, z away. So the root of somebody upright is near half a turn about x.
+**Theta**, (24, 6): 6D vectors in layout "columns" and SMPL's order, in the camera frame: x right,
+y down, z forward. The root rotation of an upright person is therefore close to half a turn about x.
 
-**How good it is**: {views} views of people it was not trained on, keypoints with noise of about
-0.8 % of the person's box; errors over SMPL's 24 joints from the pelvis, on a body of average shape.
+**Accuracy** on {views} views of held-out subjects, with keypoint noise of about 0.8 % of the
+person's box; errors over SMPL's 24 joints relative to the pelvis, on a body of average shape.
 
 {table}
 
-Rotations are noisy by 1 degree about each axis, in training and in the NLL; in training 6D vectors
-also by {noise}. Trained in {steps} steps of {batch} views, seed {seed}, {minutes:.0f} minutes on
-one core of a busy machine: `python -m tools.demo_prior`."""
+Rotations have noise of 1 degree about each axis, in training and in the NLL; in training the 6D
+vectors have additional noise of {noise}. Trained for {steps} steps of {batch} views, seed {seed},
+in {minutes:.0f} minutes on one core of a shared machine: `python -m tools.demo_prior`."""
 
 
 @dataclass(frozen=True)
@@ -305,8 +305,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "description": card(found, seconds, args),
             "data": f"Procedural poses of `examples/data/procedural.py`: {source.source}; "
             f"{len(known)} poses of {len(source.subjects['train'])} people, half of them mirrored, "
-            f"seen on the embedded body. {len(source.subjects['val'])} other people set the "
-            f"temperature, {temperature:.2f}; {len(source.subjects['test'])} more are judged.",
+            f"on the embedded body. The temperature, {temperature:.2f}, was fitted on "
+            f"{len(source.subjects['val'])} other people; the metrics are measured on "
+            f"{len(source.subjects['test'])} more.",
             "metrics": {name: round(value, 2) for name, value in found["nothing"].items()},
             "usage": USAGE,
         },

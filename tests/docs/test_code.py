@@ -1,4 +1,4 @@
-"""The documentation: its code runs, its links lead somewhere, every public name has a page."""
+"""Documentation: code blocks run, links resolve, every public name has a page."""
 
 import ast
 import importlib
@@ -17,7 +17,7 @@ from tools.links import broken_links, external_links, pages
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / "docs" / "_build"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# Fences that the pattern above would miss, and Python that nobody would run.
+# Fences that the pattern above misses, and Python that no test would run.
 OTHER_FENCE = re.compile(
     r"^[ \t>]+`{3,}\s*python|^(`{4,}|~{3,})\s*python|code-block\}\s*py|>>> ", re.M
 )
@@ -58,7 +58,7 @@ def test_no_python_escapes_the_tests(path):
 
 def test_the_front_pages_have_code():
     names = [name_of(path) for path in PAGES_WITH_CODE]
-    assert {"README.md", "docs/index.md", "docs/guide/start.md"} <= set(names)
+    assert {"README.md", "docs/index.md", "docs/quick-start.md"} <= set(names)
     assert {"examples/lifting/README.md", "CONTRIBUTING.md"} <= {name_of(path) for path in PAGES}
 
 

@@ -1,4 +1,4 @@
-"""Every mistake of the tour is made once, and its row of the page is what it says."""
+"""Each mistake on the troubleshooting page produces the message that the page shows."""
 
 import pytest
 

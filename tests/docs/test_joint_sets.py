@@ -1,4 +1,4 @@
-"""The joint-set page is what its script writes from the tables."""
+"""The joint-set page matches the output of its script."""
 
 import importlib.util
 import xml.etree.ElementTree as ET
@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 @pytest.fixture(scope="module")
 def joint_sets():
     pytest.importorskip("matplotlib")
-    spec = importlib.util.spec_from_file_location("joint_sets", DOCS / "joint_sets.py")
+    spec = importlib.util.spec_from_file_location("joint_sets", DOCS / "drawings" / "joint_sets.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -22,7 +22,7 @@ def joint_sets():
 
 def test_the_tables_are_current(joint_sets):
     page = joint_sets.PAGE.read_text(encoding="utf-8")
-    assert joint_sets.with_tables(page) == page, "run `python docs/joint_sets.py`"
+    assert joint_sets.with_tables(page) == page, "run `python docs/drawings/joint_sets.py`"
     assert "| **39** | pelvis_mpii |" in page
 
 

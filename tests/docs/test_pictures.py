@@ -1,4 +1,4 @@
-"""The scripts that draw pictures for the documentation still do."""
+"""The scripts that draw the pictures of the documentation run."""
 
 import importlib.util
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:no OpenGL")
 
 def script(name):
     pytest.importorskip("smplx")
-    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, DOCS / "drawings" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -128,7 +128,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("pred", "ndarray", "torch.as_tensor"),
         ),
         Mistake(
-            "float64 into a float32 prior",
+            "float64 input to a float32 prior",
             lambda: small().log_prob(THETA.double(), CONTEXT),
             ValueError,
             ("float64", "float32", "theta.float()", "model.double()"),
@@ -164,7 +164,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("(4,)", "(5,)"),
         ),
         Mistake(
-            "a context of another width",
+            "a context with the wrong width",
             lambda: small()(torch.zeros(5, 2048)),
             ValueError,
             ("(..., 8)", "(5, 2048)"),
@@ -236,7 +236,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("quaternions", "roma.unitquat_to_rotmat"),
         ),
         Mistake(
-            "`valid` of another batch",
+            "`valid` with another batch shape",
             lambda: small().nll(THETA, CONTEXT, torch.ones(4)),
             ValueError,
             ("valid", "(4,)", "(5, 8)"),
@@ -262,13 +262,13 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("context", "infinity", "40 of 40"),
         ),
         Mistake(
-            "6D vectors of another layout",
+            "6D vectors in another layout",
             lambda: small().log_prob(six("interleaved"), CONTEXT),
             UserWarning,
             ("'interleaved'", "'columns'", "layout='interleaved'", "rot6d_to_matrix"),
         ),
         Mistake(
-            "degrees for radians",
+            "degrees instead of radians",
             lambda: small().log_prob(torch.rad2deg(poses(5)), CONTEXT),
             UserWarning,
             ("radians", "four whole turns", "torch.deg2rad"),
@@ -332,19 +332,19 @@ MISTAKES: dict[str, list[Mistake]] = {
     ],
     "Files": [
         Mistake(
-            "an SMPL file that is not there",
+            "a missing SMPL file",
             lambda: BodyModel("SMPL_NEUTRAL.pkl"),
             FileNotFoundError,
             ("SMPL_NEUTRAL.pkl", "smpl.is.tue.mpg.de", "BodyModel()"),
         ),
         Mistake(
-            "the login page, saved as SMPL",
+            "a login page saved as an SMPL file",
             lambda: BodyModel(written("SMPL_NEUTRAL.pkl", HTML)),
             ValueError,
             ("SMPL_NEUTRAL.pkl", "web page", "log in"),
         ),
         Mistake(
-            "a pointer of Git LFS",
+            "a Git LFS pointer instead of the file",
             lambda: BodyModel(written("SMPL_NEUTRAL.npz", LFS)),
             ValueError,
             ("Git LFS", "git lfs pull"),
@@ -356,7 +356,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("is empty", "download"),
         ),
         Mistake(
-            "SMPL's download, still packed",
+            "SMPL's zip archive",
             lambda: BodyModel(written("SMPL_python_v.1.1.0.zip", b"PK")),
             ValueError,
             (".pkl or .npz", "SMPL_python_v.1.1.0.zip"),
@@ -368,7 +368,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("24 joints", "55 joints (SMPL-X?)"),
         ),
         Mistake(
-            "a regressor as SMPL",
+            "a regressor file as SMPL",
             lambda: BodyModel(written("SMPL_to_J19.pkl", pickle.dumps({"J19": 1}))),
             ValueError,
             ("no body model", "v_template", "missing", "found J19"),
@@ -380,7 +380,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("PyTorch checkpoint", "ConditionalPosePrior.from_prohmr"),
         ),
         Mistake(
-            "`from_prohmr` of another network",
+            "`from_prohmr` of another model",
             lambda: ConditionalPosePrior.from_prohmr(lightning_file()),
             CheckpointError,
             ("last.ckpt", "0 flows of ProHMR", "encoder.weight"),
@@ -392,14 +392,14 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("model.safetensors", "not a flowprior model"),
         ),
         Mistake(
-            "`load` of half a download",
+            "`load` of a truncated file",
             lambda: ConditionalPosePrior.load(cut_in_half()),
             CheckpointError,
             ("prior.safetensors", "truncated"),
             foreign=r"(?<=\().*(?=\))",
         ),
         Mistake(
-            "a disk without room, while saving",
+            "saving to a full disk",
             save_on_a_full_disk,
             OSError,
             ("prior.safetensors",),

@@ -1,4 +1,4 @@
-"""A mistake that is made on purpose, and what it is told."""
+"""A deliberate mistake and the message it produces."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""The page ``docs/guide/error-tour.md``, made of the messages as they are now.
+"""The page ``docs/how-to/troubleshooting.md``, written from the current messages.
 
 python -m tests.tour.page
 """
@@ -7,24 +7,27 @@ from pathlib import Path
 
 from tests.tour import library, programs
 
-PAGE = Path(__file__).parents[2] / "docs" / "guide" / "error-tour.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "troubleshooting.md"
 TOUR = library.MISTAKES | programs.MISTAKES
 INTRODUCTION = """\
-# What went wrong?
+# Troubleshooting
 
-Mistakes that everybody makes once, and what flowprior says to each. The messages are those of the
-present version: a test makes every mistake and compares. `prior` has `context_features=8`, SMPL's
-24 joints and layout `"columns"`; `context` is `(5, 8)`, `theta` `(5, 24, 6)`.
+This page lists common mistakes and the message that flowprior gives for each. A test makes every
+mistake and compares the message with this page. In the tables, `prior` has `context_features=8`,
+SMPL's 24 joints and layout `"columns"`; `context` has shape `(5, 8)` and `theta` `(5, 24, 6)`.
 
-Shapes, dtypes, devices and names are looked at in every call. Values are looked at on the CPU
-alone: a GPU would have to be waited for. Units and layouts, which no shape tells, are looked at in
-the first few calls and give a warning, never an error; those of 2D keypoints are checked in every
-call, on every device, and raise.
+Every call checks shapes, dtypes, devices and names. Values are checked on the CPU only, because the
+check would synchronise a GPU. Units and layouts cannot be inferred from shapes; the first few calls
+check them and give a warning, never an error. Those of 2D keypoints are checked in every call, on
+every device, and raise ValueError.
 
-Three mistakes nobody can see. Layout `"rows"` for `"columns"`, or the reverse: what one reads as a
-rotation is the inverse of it to the other, which is a rotation as well. A body file of the wrong
-gender. A posterior older than the weights: make a new one, `prior(context)`, after every step of an
-optimiser.
+Three mistakes cannot be detected:
+
+* Layout `"rows"` instead of `"columns"`, or the reverse: read with the wrong one, every rotation
+  becomes its inverse, which is also a rotation.
+* A body file of the wrong gender.
+* A posterior that is older than the weights: create a new one, `prior(context)`, after every
+  optimiser step.
 """
 
 
@@ -33,7 +36,7 @@ def page() -> str:
     parts = [INTRODUCTION]
     for group, mistakes in TOUR.items():
         rows = "\n".join(each.row(each.message()) for each in mistakes)
-        head = "| what you did | what comes | message |\n|---|---|---|"
+        head = "| mistake | error | message |\n|---|---|---|"
         parts.append(f"## {group}\n\n{head}\n{rows}\n")
     return "\n".join(parts)
 

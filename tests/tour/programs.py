@@ -112,7 +112,7 @@ def unfinished() -> Path:
 MISTAKES: dict[str, list[Mistake]] = {
     "Programs": [
         Mistake(
-            "`examples.lifting.train` with a folder without data",
+            "`examples.lifting.train` with an empty folder",
             lambda: training("--data", str(image_folder())),
             2,
             ("photos", "AMASS"),
@@ -124,7 +124,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("poses.npz", "joints17", "joints"),
         ),
         Mistake(
-            "`examples.data check` of a file of another program",
+            "`examples.data check` of an unknown format",
             lambda: data_main(["check", str(archive("boxes.npz", boxes=np.zeros((9, 4))))]),
             2,
             ("boxes.npz", "boxes"),
@@ -136,7 +136,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("keypoints", "nobody to fit"),
         ),
         Mistake(
-            "`examples.fitting.fit` before there is a prior",
+            "`examples.fitting.fit` without trained priors",
             lambda: fit.main(["--device", "cpu"]),
             2,
             ("no folder of priors", "python -m examples.fitting.train_prior"),
@@ -176,7 +176,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             )
         ),
         Mistake(
-            "`examples.prohmr.demo --checkpoint` of another program",
+            "`examples.prohmr.demo --checkpoint` of another model",
             lambda: prohmr_demo.main(
                 [str(photo().parent), "--checkpoint", str(lightning_file()), "--device", "cpu"]
             ),
@@ -184,7 +184,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("last.ckpt", "ProHMR"),
         ),
         Mistake(
-            "`examples.lifting.evaluate` of a training that is not finished",
+            "`examples.lifting.evaluate` of an unfinished training",
             lambda: evaluate.main(["--model", str(unfinished()), "--device", "cpu"]),
             2,
             ("run", "not finished", "lifter.safetensors"),
@@ -209,7 +209,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("interrupted", "the same command continues"),
         ),
         Mistake(
-            "a disk without room, in training",
+            "a full disk during training",
             training_on_a_full_disk,
             1,
             ("last.ckpt", "written before is whole", "the same command continues"),

@@ -2,17 +2,17 @@
 The flow in pictures
 ====================
 
-A pose of SMPL has 144 numbers, which nobody can draw. Here is a body with two: an arm in a plane,
-which turns at the shoulder and bends at the elbow. The flow is the one that models SMPL's poses,
-only smaller. Everything below is drawn from it after some seconds of training.
+A pose of SMPL has 144 numbers and cannot be drawn. This page uses a body with two: an arm in a
+plane, with a shoulder angle and an elbow angle. The flow is a small version of the one that
+models SMPL's poses. All figures show this flow after a few seconds of training.
 """
 
 # %%
-# A pose and what is known of it
-# ------------------------------
+# Pose and context
+# ----------------
 #
-# The arm is seen along the plane it moves in, so that the image has heights but no depth. The
-# context is the height of the hand, with a little error, or nothing where the hand is hidden: two
+# The camera looks along the plane of the arm, so the image contains heights but no depth. The
+# context is the height of the hand, with a small error, or nothing if the hand is hidden: two
 # numbers, (height, 1) or (0, 0).
 
 import math
@@ -30,11 +30,11 @@ plt.rcParams.update({**STYLE, "figure.dpi": 110})
 BLUE, ORANGE = SAMPLES
 
 UPPER, LOWER = 0.3, 0.26  # metres
-ERROR = 0.02  # of the height that is seen, metres
+ERROR = 0.02  # of the observed height, metres
 
 
 def poses(count):
-    """Shoulder and elbow (count, 2), radians, as this arm takes them."""
+    """Sample shoulder and elbow angles (count, 2), radians."""
     shoulder = 0.1 + 0.75 * torch.randn(count)
     elbow = 2.4 * torch.sigmoid(1.2 * torch.randn(count) - 0.4)
     return torch.stack([shoulder, elbow], dim=-1)
@@ -49,14 +49,14 @@ def joints(theta):
 
 
 def look(theta):
-    """What is seen of poses (count, 2): (count, 2); a third of the hands are hidden."""
+    """Contexts (count, 2) of poses (count, 2); a third of the hands are hidden."""
     height = joints(theta)[:, 2, 1] + ERROR * torch.randn(len(theta))
     seen = (torch.rand(len(theta)) > 1 / 3).float()
     return torch.stack([height * seen, seen], dim=-1)
 
 
 def seen_at(height):
-    """The context (1, 2) of a hand that is seen at a height; None for a hidden one."""
+    """The context (1, 2) of a hand at a height; None for a hidden hand."""
     return torch.tensor([[0.0, 0.0] if height is None else [height, 1.0]])
 
 
@@ -78,14 +78,13 @@ print(f"NLL {loss:.2f} nats after {steps} steps of 256 poses")
 # From noise to poses
 # -------------------
 #
-# A sample starts as noise, a point z of a standard normal density, and goes through the steps of
-# the flow, one after the other. Colour is the direction in which a point lay at first, so that one
-# can follow it; the rings hold 39 % and 86 % of the points. The hand is seen 20 cm above the
-# shoulder.
+# A sample starts as noise, a point z from a standard normal density, and passes through the steps
+# of the flow. The colour encodes the initial direction of a point, so that it can be followed; the
+# rings contain 39 % and 86 % of the points. The hand is seen 20 cm above the shoulder.
 
 
 def undo(step, x, context):
-    """One step from latent to data, and what its three parts make of x one by one."""
+    """One step from latent to data: x after each of its three parts."""
     hidden, norm = context
     x1, _ = step.coupling.inverse(x, hidden)
     x2 = step.linear.inverse(x1)
@@ -123,19 +122,19 @@ axes[-1].set_xlabel("shoulder, rad", fontsize=8)
 plt.show()
 
 # %%
-# Six simple steps bend a disc into the curved band of poses that have the hand at this height.
-# Nothing is lost and nothing is folded: each picture can be taken back to the one before, which is
-# what ``encode`` does.
+# Six simple steps bend a disc into the curved band of poses whose hand is at this height. No
+# information is lost and nothing folds: each picture can be mapped back to the previous one, which
+# is what ``encode`` does.
 #
-# What a step does
-# ----------------
+# The parts of a step
+# -------------------
 #
-# A step has three parts. Here they act on a grid, in the step that comes third from the noise:
+# A step has three parts. Here they act on a grid, in the third step from the noise:
 #
-# * the **coupling** shifts one coordinate by an amount that a network makes of the other
-#   coordinate and the context. This is the only part that bends. A shift changes no area.
-# * **LULinear** turns, stretches and shears everything, by one matrix.
-# * **ActNorm** scales and moves each coordinate; the context has a say in how much.
+# * the **coupling** shifts one coordinate by an amount that a network computes from the other
+#   coordinate and the context. Only this part bends. A shift does not change areas.
+# * **LULinear** rotates, stretches and shears everything with one matrix.
+# * **ActNorm** scales and shifts each coordinate, by amounts that also depend on the context.
 
 spots = torch.linspace(-2, 2, 9)
 fine = torch.linspace(-2, 2, 60)
@@ -158,13 +157,13 @@ for ax, lines, title in zip(
 plt.show()
 
 # %%
-# What the context does
-# ---------------------
+# The effect of the context
+# -------------------------
 #
-# The same noise, decoded for three contexts. The context changes the shifts of every coupling and
-# the scales of every ActNorm, and so the shape of the density and its size. Below, the arms: pink
-# is the mode, which is the decoded z = 0; the dashed line is the height at which the hand was
-# seen.
+# The same noise is decoded for three contexts. The context changes the shifts of every coupling and
+# the scales of every ActNorm, and thereby the shape and the size of the density. The lower row
+# shows the arms: the mode, which is the decoded z = 0, is pink; the dashed line is the observed
+# height of the hand.
 
 contexts = {"hand seen low": -0.2, "hand seen high": 0.35, "hand hidden": None}
 entropy = {name: flow.entropy(seen_at(height)).item() for name, height in contexts.items()}
@@ -187,12 +186,12 @@ for (above, below), (name, height) in zip(axes.T, contexts.items(), strict=True)
 plt.show()
 
 # %%
-# Is that the right density?
-# --------------------------
+# Comparison with the exact density
+# ---------------------------------
 #
-# With two angles the posterior can be computed on a grid, by Bayes' rule, without any flow: the
-# density of the poses times the likelihood of the height. Left is that, right the flow, for a hand
-# seen 20 cm above the shoulder.
+# With two angles the posterior can be computed on a grid by Bayes' rule: the density of the poses
+# times the likelihood of the height. The exact density is on the left, the flow on the right, for a
+# hand seen 20 cm above the shoulder.
 
 shoulder = torch.linspace(-2.5, 2.8, 240)
 elbow = torch.linspace(0.02, 2.38, 200)

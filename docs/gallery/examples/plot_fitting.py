@@ -2,21 +2,21 @@
 Fitting a body to keypoints
 ===========================
 
-A detector gives 2D keypoints; which body shows them? The fit minimises the distance in the image
-plus what the prior asks for. Here it is done with two priors, one that knows the keypoints and
-none at all.
+A fit finds the body that matches 2D keypoints from a detector. It minimises the reprojection
+error plus the negative log-density of the prior. This page compares a fit with a prior
+conditioned on the keypoints and a fit without a prior.
 
-**Size**: twelve people of embedded poses before virtual cameras, the small prior that comes with
-the library. Five priors compared on motion capture, several views, failures and large sets are on
-the page :doc:`Fitting </examples/fitting>`.
+**Size**: twelve people in embedded poses in front of virtual cameras, the demo prior of the
+library. The page :doc:`Fitting </examples/fitting>` covers five priors on motion capture, several
+views, failure cases and large data sets.
 """
 
 # %%
-# People and what a detector sees of them
-# ---------------------------------------
+# People and detections
+# ---------------------
 #
-# COCO's 17 keypoints, with a detector's noise; a third of them are lost. The people are not those
-# that the prior was trained on.
+# COCO's 17 keypoints, with detector noise; a third of them are missing. The prior was not trained
+# on these people.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,15 +54,15 @@ held_out = torch.from_numpy(load_poses().rotvecs("test"))
 people = photograph_bodies(held_out[:: len(held_out) // 12][:12], body, generator)
 exact = people.keypoints[:, list(mapping(BODY_25, COCO_17))]  # (12, 17, 3)
 lost = torch.rand(12, 17, generator=generator) < 1 / 3
-keypoints = detect(exact, lost, generator)  # pixels and confidence, which is 0 for lost ones
+keypoints = detect(exact, lost, generator)  # pixels and confidence, 0 for missing ones
 
 # %%
 # Two fits
 # --------
 #
-# What is varied is the latent z of the flow, with ‖z‖² as the penalty, or the joints' angles, with
-# none. Shape and place of the body are varied in both. All people are fitted at once, each as if
-# alone.
+# The first fit optimises the joint angles without a penalty, the second the latent z of the flow
+# with the penalty ‖z‖². Both also optimise shape and position. All people are fitted at once, each
+# as an independent problem.
 
 posterior = prior.freeze()(keypoint_context(keypoints))
 low, high = exact[..., :2].amin(dim=1), exact[..., :2].amax(dim=1)
@@ -87,12 +87,12 @@ for name, fit in fits.items():
     print(f"{name}: {fit.solution.counts()}")
 
 # %%
-# What comes out
-# --------------
+# Fitted bodies
+# -------------
 #
-# Keypoints; the body over them, without and with the prior; both from the side, pink, with the
-# truth in grey. In the image all look alike. From the side, where no keypoint says anything, they
-# do not.
+# The columns show the keypoints, the body over them without and with the prior, and both from the
+# side in pink, with the ground truth in grey. All fits look alike in the image. They differ from
+# the side, where the keypoints contain no information.
 
 
 def cut(image, person, margin=40):
@@ -103,7 +103,7 @@ def cut(image, person, margin=40):
 
 
 def posed(theta, betas):
-    """Vertices seen from the pelvis, y up."""
+    """Vertices relative to the pelvis, y up."""
     out = body(theta[None], betas[None])
     return (out.vertices[0] - out.joints[0, :1]).numpy() * np.array([1.0, -1.0, -1.0])
 
@@ -143,7 +143,8 @@ plt.show()
 # Errors
 # ------
 #
-# MPJPE of 24 joints, seen from the pelvis, over twelve people: too few to tell small differences.
+# MPJPE of 24 joints relative to the pelvis, over twelve people: too few to resolve small
+# differences.
 
 
 def error(theta, betas=None):
@@ -151,7 +152,7 @@ def error(theta, betas=None):
     return 1000 * mpjpe(joints - joints[:, :1], people.joints - people.joints[:, :1]).mean()
 
 
-print(f"the prior's mode, not fitted: {error(posterior.mode()):.0f} mm")
+print(f"mode of the prior, without a fit: {error(posterior.mode()):.0f} mm")
 for name, fit in fits.items():
     print(
         f"{name}: {error(fit.theta, fit.betas):.0f} mm, {fit.error_px.mean():.1f} px in the image"

@@ -2,19 +2,19 @@
 Latent interpolation
 ====================
 
-A flow has a latent for every pose. A line between two latents is a path from one pose to another
-on which every pose is likely, and one can keep what is known of the person all along.
+A flow has a latent for every pose. A line between two latents is a path of likely poses from one
+pose to the other, and the context holds along the whole path.
 
-**Size**: the small prior that comes with the library; nothing is trained here.
+**Size**: the demo prior of the library; this page trains nothing.
 """
 
 # %%
-# Two samples of one posterior, and the way between
-# -------------------------------------------------
+# Interpolation between two samples
+# ---------------------------------
 #
-# The context is the 2D keypoints of somebody whose arms and legs are hidden. Latents of samples
-# have a length of about 12, and a straight line between two of them passes nearer to 0, where
-# poses are smoother than any sample is. Interpolation along the sphere keeps the length.
+# The context contains the 2D keypoints of a person whose arms and legs are hidden. Latents of
+# samples have a length of about 12. A straight line between two of them passes closer to 0, where
+# poses are smoother than any sample. Interpolation along the sphere preserves the length.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -48,7 +48,7 @@ round_ = (torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * en
 
 
 def upright(theta):
-    """Vertices with y up; the poses are seen by a camera whose y is down."""
+    """Vertices with y up; the y axis of the camera points down."""
     return body(theta).vertices.numpy() * np.array([1.0, -1.0, -1.0])
 
 
@@ -64,7 +64,7 @@ for ax, name, latents in zip(
     lengths = latents.norm(dim=-1)
     ax.imshow(strip(posterior.decode(latents)))
     ax.set_title(
-        f"{name}: ‖z‖ from {lengths[0]:.1f} to {lengths[-1]:.1f}, least {lengths.min():.1f}"
+        f"{name}: ‖z‖ from {lengths[0]:.1f} to {lengths[-1]:.1f}, minimum {lengths.min():.1f}"
     )
     ax.axis("off")
 plt.show()
@@ -73,8 +73,8 @@ plt.show()
 # From the mode outwards
 # ----------------------
 #
-# z = 0 is the mode. Along any direction the density falls as exp(−‖z‖² / 2) and the pose becomes
-# one of the samples' kind at a length of 12, and unlikely beyond.
+# z = 0 is the mode. In any direction the density decreases as exp(−‖z‖² / 2). At a length of 12 the
+# pose resembles a typical sample, and beyond it becomes unlikely.
 
 outwards = torch.linspace(0, 18, 7)[:, None] * start / start.norm()
 plt.figure(figsize=(11, 2.8), layout="constrained")
@@ -84,17 +84,17 @@ plt.axis("off")
 plt.show()
 
 # %%
-# The same latent, other contexts
-# -------------------------------
+# One latent, several contexts
+# ----------------------------
 #
-# A latent says how a pose differs from what is expected, the context what is expected. One z, half
-# as long as those of samples, decoded with more and more of the keypoints seen: the pose comes
-# nearer to the image, whose left arm is stretched out and whose right leg is bent.
+# The context determines the expected pose, the latent the deviation from it. This section decodes
+# one z, half as long as those of samples, while more keypoints become visible: the pose approaches
+# the image, in which the left arm is extended and the right leg bent.
 
 parts = [
     ("face, shoulders, hips", ("elbow", "wrist", "knee", "ankle")),
-    ("legs, too", ("elbow", "wrist")),
-    ("elbows, too", ("wrist",)),
+    ("and legs", ("elbow", "wrist")),
+    ("and elbows", ("wrist",)),
     ("all", ()),
 ]
 contexts = []
@@ -115,11 +115,11 @@ for ax, body_vertices, (name, _) in zip(axes, vertices, parts, strict=True):
 plt.show()
 
 # %%
-# How steep is the way?
-# ---------------------
+# Rotation along the path
+# -----------------------
 #
-# Steps of equal length in the latent are not steps of equal angle in the joints. Where joints turn
-# far at once, two kinds of pose meet.
+# Steps of equal length in the latent space are not steps of equal angle in the joints. Where joints
+# rotate quickly, the path passes from one kind of pose to another.
 
 fine = torch.linspace(0, 1, 101)[:, None]
 path = (torch.sin((1 - fine) * angle) * start + torch.sin(fine * angle) * end) / angle.sin()
@@ -128,6 +128,6 @@ turned = torch.rad2deg(rotations.geodesic_distance(matrices[1:], matrices[:-1]))
 figure, ax = plt.subplots(figsize=(8, 3), layout="constrained")
 for name, colour in (("left_shoulder", SAMPLES[0]), ("right_hip", SAMPLES[1]), ("pelvis", MODE)):
     ax.plot(fine[1:, 0], turned[:, SMPL_24.index(name)], color=colour, label=name)
-ax.set(xlabel="share of the way", ylabel="degrees per hundredth")
+ax.set(xlabel="position on the path", ylabel="degrees per hundredth")
 ax.legend(frameon=False)
 plt.show()

@@ -2,19 +2,19 @@
 2D-to-3D lifting
 ================
 
-From 2D keypoints to 3D poses, with as many answers as the keypoints leave open. A network reads
-the keypoints, a flow over 16 joints gives the poses.
+This page trains p(3D pose | 2D keypoints). A network reads the keypoints, and a flow over 16
+joints models the poses.
 
-**Size**: 500 steps on embedded, procedural poses. The measured study, on motion capture and with
-every other distribution beside it, is :doc:`2D-to-3D lifting </examples/lifting>`.
+**Size**: 500 steps on embedded, procedural poses. The study on motion capture, with a comparison
+to other distributions, is :doc:`2D-to-3D lifting </examples/lifting>`.
 """
 
 # %%
-# Poses, seen by virtual cameras
-# ------------------------------
+# Poses in front of virtual cameras
+# ---------------------------------
 #
-# Every batch sees random poses from new cameras. Half of the views lose joints: an edge, a box or
-# a limb. People that are tested are not trained on.
+# Every batch consists of random poses seen by new cameras. Half of the views lack some joints:
+# beyond an edge, behind a box, or a whole limb. Test subjects are not used for training.
 
 from pathlib import Path
 
@@ -33,19 +33,19 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 plt.rcParams.update(STYLE)
 
-poses = load_poses()  # load_poses("amass_folder") for real ones
+poses = load_poses()  # load_poses("amass_folder") for real poses
 options = ViewOptions(occlusion="mixed")
 train = PoseViews(torch.from_numpy(poses.train), options)
 views = PoseViews(torch.from_numpy(poses.test), options).held_out(
     400, torch.Generator().manual_seed(0)
 )
-print(f"{len(train)} poses to train on; {len(views)} views of other people to judge")
+print(f"{len(train)} training poses; {len(views)} views of held-out people")
 
 # %%
 # Training
 # --------
 #
-# The loss is the negative log-likelihood, nothing else.
+# The loss is the negative log-likelihood alone.
 
 model = LiftingModel(width=128, hidden_features=64)
 steps = 500
@@ -67,7 +67,7 @@ model.eval().requires_grad_(False)
 # Two people
 # ----------
 #
-# The one whose joints are all seen, and the one with the most hidden. Pink is the mode; samples
+# One person has all joints visible, the other has the most hidden joints. The mode is pink; samples
 # are purple and yellow.
 
 posterior = model(views.keypoints, views.visible)
@@ -88,8 +88,8 @@ for name, person in (("clear", int(hidden.argmin())), ("hidden", int(hidden.argm
 # Errors
 # ------
 #
-# MPJPE over 17 joints of people who were not trained on. The best of n needs the truth to pick the
-# sample, so it says what the samples cover, not what an application gets.
+# MPJPE over 17 joints of held-out subjects. Selecting the best of n requires the truth, so the
+# curve shows what the samples cover, not the accuracy in an application.
 
 errors = error_mm(samples, views.relative[:, None])
 of_mode = error_mm(mode, views.relative)

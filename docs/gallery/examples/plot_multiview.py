@@ -2,20 +2,20 @@
 Several views
 =============
 
-Cameras stand anywhere, and nobody knows where. The rotations of the body are the same in all
-views; only the root differs. So one fit of all views, each with its own root, sees what any single
-view hides.
+This page fits one person in several uncalibrated views. The rotations of the body are the same in
+all views; only the root differs. One fit of all views, each with its own root, recovers what a
+single view hides.
 
-**Size**: six people of embedded poses, three views each, the small prior that comes with the
-library. Figures on motion capture are on the page :doc:`Fitting </examples/fitting>`.
+**Size**: six people in embedded poses, three views each, the demo prior of the library. The page
+:doc:`Fitting </examples/fitting>` has figures on motion capture.
 """
 
 # %%
 # Three views of each person
 # --------------------------
 #
-# Cameras are drawn at random around each person; every view loses a limb, a border or some
-# keypoints.
+# The cameras are placed at random around each person; every view lacks a limb, a border region or
+# some keypoints.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -49,12 +49,12 @@ people, keypoints = embedded_views(
 groups = torch.arange(count * views).reshape(count, views).tolist()
 
 # %%
-# Together
-# --------
+# Joint fit
+# ---------
 #
-# Varied are the latents of each view, one shape, and where each camera stands. The objective has
-# the keypoints of every view, the length of its latents, and how far the views' body rotations are
-# apart.
+# The variables are the latents of each view, one shape, and the position of each camera. The
+# objective contains the keypoints of every view, the norm of its latents, and the deviation between
+# the body rotations of the views.
 
 posterior = prior.freeze()(keypoint_context(keypoints[:, list(mapping(BODY_25, COCO_17))]))
 centre, side = keypoint_squares(keypoints)
@@ -71,17 +71,17 @@ refined = refine(
 print(refined.solution.counts())
 
 # %%
-# What each view says alone, and what they say together
-# -----------------------------------------------------
+# Single views and the joint result
+# ---------------------------------
 #
-# Two people in three views each. Pink is the prior's mode for that view alone, green the pose of
-# all views, grey the truth.
+# Two people in three views each. The mode of the prior for a single view is pink, the joint result
+# green, the ground truth grey.
 
 faces = body.faces.numpy()
 
 
 def posed(theta):
-    """Vertices seen from the pelvis, y up."""
+    """Vertices relative to the pelvis, y up."""
     out = body(theta[None])
     return (out.vertices[0] - out.joints[0, :1]).detach().numpy() * np.array([1.0, -1.0, -1.0])
 

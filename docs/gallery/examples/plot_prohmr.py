@@ -1,19 +1,20 @@
 """
-ProHMR: from images
-===================
+ProHMR: pose from images
+========================
 
-p(θ | image) over SMPL's 24 rotations: an image network gives the context, a flow gives the poses.
+This page trains p(θ | image) over SMPL's 24 rotations: an image network computes the context, a
+flow models the poses.
 
-**Size**: 1500 painted images, crops of 40 pixels, 300 steps, and only two of the nine terms of the
-objective. The whole program is :doc:`ProHMR </examples/prohmr>`.
+**Size**: 1500 synthetic images, crops of 40 pixels, 300 steps, and only two of the nine terms of
+the objective. The complete program is :doc:`ProHMR </examples/prohmr>`.
 """
 
 # %%
-# Painted people
-# --------------
+# Synthetic images
+# ----------------
 #
-# The embedded body in procedural poses, with clothes, light, background, things in front, and
-# borders that cut. The truth about every pose is known.
+# The embedded body in procedural poses, with clothes, lighting, backgrounds, occluders and
+# truncation. The ground truth of every pose is known.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,13 +38,13 @@ studio = Studio(size=72)
 
 
 def paint(split, count):
-    """Scenes of some poses of one part of the people."""
+    """Render scenes of random poses from one split."""
     rotvecs = poses.rotvecs(split)
     return studio.paint(rotvecs[rng.choice(len(rotvecs), count, replace=False)], rng)
 
 
 def tensors(scenes):
-    """Crops (N, 3, 40, 40) about zero, and rotations (N, 24, 3, 3) seen from the camera."""
+    """Crops (N, 3, 40, 40) about zero, and rotations (N, 24, 3, 3) in the camera frame."""
     pixels = torch.from_numpy(np.stack([scene.painting.image for scene in scenes]))
     images = pixels.permute(0, 3, 1, 2).float() / 128 - 1
     box = torch.zeros(len(scenes), 2, 3)  # from the crop to the image, both -1 to 1
@@ -57,7 +58,7 @@ def tensors(scenes):
 
 
 def mirrored(images, theta):
-    """The same people as in a mirror: left limbs are right ones."""
+    """Mirror the people: left and right limbs are exchanged."""
     sides = torch.tensor([-1.0, 1.0, 1.0])
     return images.flip(-1), (sides[:, None] * theta * sides)[:, list(SMPL_24.flip)]
 
@@ -69,11 +70,11 @@ plt.axis("off")
 plt.show()
 
 # %%
-# The model
-# ---------
+# Model and training
+# ------------------
 #
-# Four convolutions stand for ResNet-50; the rest is as in the paper. The loss is the negative
-# log-likelihood and the error of the mode's rotations.
+# Four convolutions replace ResNet-50; the rest follows the paper. The loss is the negative
+# log-likelihood plus the error of the mode's rotations.
 
 encoder = torch.nn.Sequential(
     *(
@@ -115,7 +116,7 @@ prior.eval().requires_grad_(False)
 # Held-out people
 # ---------------
 #
-# The image, the mode, samples from the camera, mode and samples from the side.
+# Each panel shows the image, the mode, samples from the camera, and mode and samples from the side.
 
 body = BodyModel()
 faces = body.faces.numpy()
@@ -125,7 +126,7 @@ mode, samples = posterior.mode(), posterior.sample(4)
 
 
 def upright(theta):
-    """Vertices with y up; the poses are seen by a camera whose y is down."""
+    """Vertices with y up; the y axis of the camera points down."""
     return body(theta).vertices.numpy() * np.array([1.0, -1.0, -1.0])
 
 
@@ -152,9 +153,9 @@ plt.show()
 # Errors
 # ------
 #
-# MPJPE of 24 joints, seen from the pelvis, on 120 images of people who were not trained on. So
-# little training puts the mode only just below the mean pose, and samples are as wide as they
-# should be then.
+# MPJPE of 24 joints relative to the pelvis, on 120 images of held-out people. After so little
+# training the mode is only slightly better than the mean pose, and the samples are accordingly
+# wide.
 
 joints = body(truth).joints
 

@@ -1,0 +1,35 @@
+"""Settings of sphinx-gallery for conf.py: the order of the pages and an image scraper."""
+
+import shutil
+from pathlib import Path
+
+from sphinx_gallery.scrapers import figure_rst
+
+ORDER = (
+    "flow_in_pictures",
+    "interpreting_the_mode",
+    "lifting",
+    "prohmr",
+    "fitting",
+    "multiview",
+    "latent_interpolation",
+)
+
+
+class ReadingOrder:
+    """Sort key of a gallery program: its position in ORDER; ValueError if it is not listed."""
+
+    def __init__(self, src_dir):
+        self.src_dir = src_dir
+
+    def __call__(self, filename):
+        return ORDER.index(filename.removeprefix("plot_").removesuffix(".py"))
+
+
+def scrape(block, block_vars, gallery_conf):
+    """Move the PNG files that the program wrote to its page."""
+    targets = []
+    for path in sorted(Path(block_vars["src_file"]).parent.glob("*.png")):
+        targets.append(next(block_vars["image_path_iterator"]))
+        shutil.move(path, targets[-1])
+    return figure_rst(targets, gallery_conf["src_dir"])
