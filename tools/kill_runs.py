@@ -37,6 +37,8 @@ from flowprior import checkpoint
 from flowprior.keypoints import example_keypoints
 
 __all__ = [
+    "GONE_S",
+    "PATIENCE_S",
     "PROGRAMS",
     "Outcome",
     "Program",

@@ -1,5 +1,6 @@
 """Batches by number: the k-th is a function of the seed and k, whatever interrupts training."""
 
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -104,7 +105,16 @@ class NumberedBatches:
 
     def __iter__(self) -> Iterator[tuple[int, ImageBatch]]:
         start, self.next = self.next, 0
-        options: dict[str, Any] = {"prefetch_factor": 4} if self.workers else {}
+        options: dict[str, Any] = {}
+        if self.workers:
+            # Children of this process, so that they notice when it is killed: of a fork server,
+            # Python's default from 3.14 on, they would go on for ever. The driver of a GPU must not
+            # be forked.
+            forks = sys.platform == "linux" and not torch.cuda.is_available()
+            options = {
+                "prefetch_factor": 4,
+                "multiprocessing_context": "fork" if forks else "spawn",
+            }
         loader = DataLoader(
             self.mixture.dataset,
             batch_sampler=_Rows(self.sampler, self.batch_size, start, self.total),
@@ -112,8 +122,6 @@ class NumberedBatches:
             collate_fn=collate,
             worker_init_fn=init_worker,
             pin_memory=self.pin,
-            # Where there is a GPU its driver must not be forked.
-            multiprocessing_context="spawn" if self.workers and torch.cuda.is_available() else None,
             **options,
         )
         asked = time.perf_counter()
