@@ -7,7 +7,7 @@
 Both minimise the same objective over the same numbers, to the same tolerance, with as many
 iterations at most. The loop takes one person at a time through ``torch.optim.LBFGS`` with its
 strong-Wolfe search and a history of 100, as ProHMR does, with the flow as it was trained; the other
-takes all of them through `examples.fitting.solver` with the frozen flow. Rounds alternate between
+takes all of them through `flowprior.fitting.solver` with the frozen flow. Rounds alternate between
 the two; times are medians.
 """
 
@@ -23,19 +23,19 @@ import torch
 from torch import Tensor
 
 from examples.data.poses import load_poses
-from examples.fitting.cameras import Cameras
 from examples.fitting.compare import corrupt
-from examples.fitting.keypoint_fit import first_translation, pose_kicks
-from examples.fitting.objective import KeypointObjective, KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, photograph_bodies
-from examples.fitting.pose_variables import LatentPose
 from examples.fitting.priors import KeypointPrior
-from examples.fitting.restarts import minimize_again
-from examples.fitting.solver import Solution, minimize
 from examples.fitting.train_prior import CONDITIONAL
 from flowprior.body import BodyModel
+from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.objective import KeypointObjective, KeypointWeights
+from flowprior.fitting.people import first_translation, pose_kicks
+from flowprior.fitting.pose_variables import LatentPose
+from flowprior.fitting.restarts import minimize_again
+from flowprior.fitting.solver import Solution, minimize
 from flowprior.keypoints import keypoint_squares
-from flowprior.posterior import PosePrior
+from flowprior.prior.posterior import PosePrior
 from flowprior.skeleton import BODY_25
 
 TOLERANCE_GRADIENT = 1e-5

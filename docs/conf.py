@@ -67,7 +67,7 @@ linkcheck_anchors = False  # pages that are made by scripts have theirs only in 
 
 # Every reference inside the library must resolve; those that leave it have no inventory here.
 nitpicky = True
-nitpick_ignore = [("py:class", "flowprior.sharing.Model")]  # the class itself
+nitpick_ignore = [("py:class", "flowprior.files.model_folder.Model")]  # the class itself
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|os|collections|contextlib|types|abc|typing|pathlib|pickle)\..*"),
     (r"py:.*", r"(bool|int|float|str|object|type|dict|list|tuple|None|optional)"),

@@ -8,7 +8,7 @@ from typing import ParamSpec
 
 import torch
 
-from flowprior.console import escape_unencodable
+from flowprior._console import escape_unencodable
 
 __all__ = [
     "DEVICES",

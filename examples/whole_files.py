@@ -1,4 +1,4 @@
-"""Atomic writes of what programs produce: text, JSON, arrays. See `flowprior.whole_file`."""
+"""Atomic writes of what programs produce: text, JSON, arrays. See `flowprior.files.whole_file`."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowprior.whole_file import remove_partials, whole_file
+from flowprior.files.whole_file import remove_partials, whole_file
 
 __all__ = [
     "prepare_folder",

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from flowprior import rotations
-from flowprior.checkpoint import CheckpointError
+from flowprior.files.model_file import CheckpointError
 from flowprior.flow import ConditionalFlow
 from flowprior.prior import ConditionalPosePrior, PosePosterior
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flowprior import CheckpointError, ConditionalPosePrior, __version__
-from flowprior.console import escape_unencodable
+from flowprior._console import escape_unencodable
 from flowprior.flow import LU_FORWARDS
-from flowprior.prohmr import SPACES
-from flowprior.spaces import RotationSpace
+from flowprior.prior.spaces import RotationSpace
+from flowprior.prohmr.weights import SPACES
 
 POSES = {"rot6d": "joints in 6D", "so3": "joints on SO(3)", "points": "keypoints"}
 """What a prior models, by the name of its pose space."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from flowprior.flow.checks import require_tensor
+from flowprior._checks import require_tensor
 
 __all__ = [
     "ENLARGE",

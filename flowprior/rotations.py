@@ -31,8 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowprior.flow.checks import require_tensor
-from flowprior.flow.precision import at_least_float32, in_full_precision, without_autocast
+from flowprior._checks import require_tensor
+from flowprior._precision import at_least_float32, in_full_precision, without_autocast
 
 # roma is imported where it is used: it loads torch's compiler, which takes a second.
 

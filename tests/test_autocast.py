@@ -5,9 +5,11 @@ import inspect
 import pytest
 import torch
 
-from flowprior import calibration, evaluation, metrics, rotations
-from flowprior.context_encoder import ContextEncoder
-from flowprior.spaces import SPACES, make_space
+from flowprior import metrics, rotations
+from flowprior.metrics import calibration
+from flowprior.metrics import protocols as evaluation
+from flowprior.prior.encoder import ContextEncoder
+from flowprior.prior.spaces import SPACES, make_space
 
 MATRIX = rotations.rotvec_to_matrix(torch.linspace(-2, 2, 36).view(4, 3, 3))
 ROT6D = rotations.matrix_to_rot6d(MATRIX)

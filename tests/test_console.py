@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from flowprior.console import escape_unencodable
+from flowprior._console import escape_unencodable
 
 NAME = "\u65e5\u672c.safetensors"
 

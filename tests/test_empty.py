@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from flowprior import ConditionalPosePrior, evaluation, metrics, rotations
-from flowprior.export import VERBS, export_program
-from flowprior.spaces import make_space
+from flowprior import ConditionalPosePrior, metrics, rotations
+from flowprior.metrics import protocols as evaluation
+from flowprior.prior.export import VERBS, export_program
+from flowprior.prior.spaces import make_space
 
 J, C = 3, 4
 SIZES = [(0, 3), (2, 0), (0, 0)]

@@ -8,7 +8,7 @@ from flowprior import ConditionalPosePrior
 from flowprior.__main__ import main
 from tests import oracle
 from tests.processes import run
-from tests.test_prohmr import save, tensors
+from tests.prohmr.test_weights import save, tensors
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import sys
 import pytest
 import torch
 
+from flowprior._optional import import_optional
 from flowprior.body import BodyModel
-from flowprior.body_file import surface_vertices
+from flowprior.body.arrays import surface_vertices
 from flowprior.metrics import quantise
-from flowprior.optional import import_optional
 
 
 @pytest.fixture

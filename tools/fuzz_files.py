@@ -45,7 +45,7 @@ from examples.fitting.shards import chunks_of, read_chunk
 from examples.lifting.config import CONFIGS, read_config
 from examples.prohmr.demo import find_people
 from flowprior import ConditionalPosePrior
-from flowprior.body_file import read_body, read_regressor
+from flowprior.body.arrays import read_body, read_regressor
 from flowprior.skeleton import H36M_17, SMPL_24
 
 __all__ = ["SOURCES", "Source", "attempt", "main", "make_sources", "mutant"]

@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 import torch
 
 from examples.data.procedural import sample_person, sample_poses
-from flowprior import checkpoint
+from flowprior.files import model_file
 from flowprior.keypoints import example_keypoints
 
 __all__ = [
@@ -357,7 +357,7 @@ def _content(path: Path) -> Any:
         ".json": lambda path: json.loads(path.read_text()),
         ".npz": lambda path: dict(np.load(path)),
         ".parquet": lambda path: pq.read_table(path).to_pydict(),
-        ".safetensors": lambda path: vars(checkpoint.load(path)),
+        ".safetensors": lambda path: vars(model_file.load(path)),
     }
     return readers.get(path.suffix, Path.read_bytes)(path)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from examples.data.registry import READERS, survey
-from flowprior.console import escape_unencodable
+from flowprior._console import escape_unencodable
 
 __all__ = ["main"]
 

@@ -25,7 +25,7 @@ from examples.data.motion import (
 )
 from examples.data.pose_forms import read_rotations, to_rotvecs
 from examples.data.report import Report
-from flowprior.numpy_file import read_npz
+from flowprior.files.numpy_file import read_npz
 from flowprior.skeleton import SMPL_24
 
 __all__ = ["holds_clips", "read_amass"]

@@ -18,8 +18,8 @@ from examples.data.files import npz_keys
 from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.motion import LARGEST_ANGLE
 from examples.data.report import Report
+from flowprior.files.numpy_file import read_npz
 from flowprior.keypoints import LEAST_CONF
-from flowprior.numpy_file import read_npz
 from flowprior.skeleton import BODY_25, PROHMR_19, PROHMR_44, SMPL_24
 
 __all__ = [

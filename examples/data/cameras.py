@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowprior.flow.precision import without_autocast
+from flowprior._precision import without_autocast
 from flowprior.skeleton import H36M_17
 
 __all__ = ["FOCAL_PX", "IMAGE_PX", "Views", "crop", "occlude", "photograph", "project"]

@@ -29,7 +29,7 @@ from examples.data.keypoints import (
 )
 from examples.data.limb_lengths import limb_disproportion
 from examples.data.report import Report
-from flowprior.file_limits import Refusal, parse_json, read_limited
+from flowprior.files.limits import Refusal, parse_json, read_limited
 from flowprior.keypoints import ENLARGE, FARTHEST_PX, LEAST_CONF
 from flowprior.skeleton import BODY_25, BODY_25B, COCO_17, Skeleton
 

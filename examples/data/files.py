@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprior.file_limits import require_regular
+from flowprior.files.limits import require_regular
 
 __all__ = ["files_of_type", "npz_keys", "number_array", "numbered", "require_path"]
 

@@ -24,8 +24,8 @@ from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.lifting_pairs import LiftingPairs, join_pairs
 from examples.data.motion import FARTHEST_M, frames_at_rate
 from examples.data.report import Report
+from flowprior.files.numpy_file import read_npz
 from flowprior.keypoints import LEAST_CONF
-from flowprior.numpy_file import read_npz
 from flowprior.skeleton import COCO_17, H36M_17, H36M_32, MPII_16, Skeleton, mapping
 
 __all__ = [

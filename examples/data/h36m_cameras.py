@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from examples.data.files import require_path
-from examples.data.focal_lengths import check_focal
+from flowprior.fitting.focal_lengths import check_focal
 
 __all__ = ["CAMERAS", "METADATA_FILE", "SUBJECTS", "H36mCamera", "read_h36m_cameras"]
 

@@ -26,8 +26,8 @@ from torch.utils.data import Dataset
 
 from examples.data.annotations import Annotations, image_root
 from examples.data.crops import Labels, Regions
-from flowprior.file_kind import not_the_file
-from flowprior.file_limits import Refusal, require_pixels, require_regular
+from flowprior.files.file_kind import not_the_file
+from flowprior.files.limits import Refusal, require_pixels, require_regular
 
 __all__ = [
     "REGION_PX",
@@ -354,7 +354,7 @@ def decode(path: Path, *, oriented: bool = False) -> Pixels:
     Raises:
         OSError: The file cannot be read.
         ValueError: It is no image, damaged, cut short, or larger than
-            `flowprior.file_limits.MAX_PIXELS`.
+            `flowprior.files.limits.MAX_PIXELS`.
     """
     _check_size(path)
     # From memory OpenCV refuses a JPEG file that was cut short. From disk it fills in grey.

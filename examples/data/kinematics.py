@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowprior import rotations
-from flowprior.flow.precision import without_autocast
+from flowprior._precision import without_autocast
 from flowprior.skeleton import H36M_17, SMPL_24
 
 __all__ = ["REST_OFFSETS", "joints17_from_rotations"]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from examples.data.cameras import Views
 from examples.data.files import number_array
 from examples.whole_files import save_npz
+from flowprior.files.numpy_file import read_npz
 from flowprior.keypoints import LEAST_CONF
-from flowprior.numpy_file import read_npz
 from flowprior.skeleton import H36M_17, Skeleton, mapping, shared_joints
 
 __all__ = ["LiftingPairs", "LiftingStats", "fit_stats", "join_pairs", "read_stats"]

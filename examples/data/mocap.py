@@ -24,7 +24,7 @@ from examples.data.motion import (
 )
 from examples.data.pose_forms import read_rotations, to_rotvecs
 from examples.data.report import Report
-from flowprior.numpy_file import read_npz
+from flowprior.files.numpy_file import read_npz
 from flowprior.skeleton import H36M_17, SMPL_24
 
 __all__ = [

@@ -13,8 +13,8 @@ from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.lifting_pairs import LiftingPairs
 from examples.data.motion import FARTHEST_M
 from examples.data.report import Report
+from flowprior.files.numpy_file import read_npz
 from flowprior.keypoints import LEAST_CONF
-from flowprior.numpy_file import read_npz
 from flowprior.skeleton import PROHMR_19, PROHMR_LIFTING_2D, mapping
 
 __all__ = ["inspect", "matches", "read_prohmr_lifting"]

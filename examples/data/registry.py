@@ -30,9 +30,9 @@ from examples.data import (
 from examples.data.datasets import DATASETS, DatasetInfo
 from examples.data.files import npz_keys
 from examples.data.report import Report
-from flowprior.file_kind import not_the_file
-from flowprior.file_limits import require_regular
-from flowprior.numpy_file import read_npz, read_pickle
+from flowprior.files.file_kind import not_the_file
+from flowprior.files.limits import require_regular
+from flowprior.files.numpy_file import read_npz, read_pickle
 
 __all__ = ["READERS", "Reader", "Survey", "find_reader", "survey"]
 

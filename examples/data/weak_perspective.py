@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from flowprior.flow.precision import at_least_float32
+from flowprior._precision import at_least_float32
 
 __all__ = [
     "FOCAL_PX",

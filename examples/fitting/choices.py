@@ -9,19 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from examples.data.focal_lengths import check_focal
+from flowprior.fitting.focal_lengths import check_focal
 from examples.data.image_names import match_people
 from examples.data.keypoints import to_prohmr_44
-from examples.fitting.cameras import CROP_PX, FOCAL_PX, Cameras
-from examples.fitting.pose_variables import AnglePose, DensityPose, LatentPose, PoseVariables
-from examples.fitting.priors import KeypointPrior, PoseMixture
-from examples.fitting.solver import with_spare
+from examples.fitting.priors import KeypointPrior
 from examples.fitting.train_prior import CONDITIONAL, MIXTURE, UNCONDITIONAL
 from examples.training.encoded import MODEL_FILE
 from flowprior import ConditionalPosePrior
+from flowprior.files.numpy_file import read_npz
+from flowprior.fitting.cameras import CROP_PX, FOCAL_PX, Cameras
+from flowprior.fitting.mixture import PoseMixture
+from flowprior.fitting.pose_variables import AnglePose, DensityPose, LatentPose, PoseVariables
+from flowprior.fitting.solver import with_spare
 from flowprior.keypoints import keypoint_squares, seen_keypoints
-from flowprior.numpy_file import read_npz
-from flowprior.posterior import PosePrior
+from flowprior.prior.posterior import PosePrior
 from flowprior.skeleton import BODY_25, Skeleton
 
 __all__ = [

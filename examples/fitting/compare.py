@@ -19,15 +19,15 @@ from torch import Tensor
 
 from examples.command_line import interruptible, positive
 from examples.data.poses import load_poses
-from examples.fitting.cameras import Cameras
 from examples.fitting.choices import KINDS, PriorFolder
-from examples.fitting.keypoint_fit import Fits, fit_people
-from examples.fitting.objective import KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, photograph_bodies
 from examples.pictures import MODE, REGRESSOR, SAMPLES, TRUTH, body_views, gallery_picture
 from examples.pictures.style import Image
 from examples.whole_files import prepare_folder, write_json
 from flowprior.body import BodyModel
+from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.objective import KeypointWeights
+from flowprior.fitting.people import Fits, fit_people
 from flowprior.keypoints import keypoint_squares
 from flowprior.metrics import mpjpe, pa_mpjpe
 from flowprior.skeleton import BODY_25, SMPL_24

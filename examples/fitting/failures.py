@@ -19,14 +19,14 @@ from examples.command_line import interruptible
 from examples.data.poses import load_poses
 from examples.fitting.choices import POSE_WEIGHTS, PriorFolder, cameras_for
 from examples.fitting.compare import errors_mm
-from examples.fitting.keypoint_fit import fit_people
-from examples.fitting.objective import KeypointWeights
 from examples.fitting.outputs import fit_picture
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, UPRIGHT, detect, photograph_bodies
 from examples.pictures import TRUTH, body_views, gallery_picture, side_by_side
 from examples.pictures.style import Image
 from examples.whole_files import prepare_folder, write_json
 from flowprior.body import BodyModel
+from flowprior.fitting.objective import KeypointWeights
+from flowprior.fitting.people import fit_people
 from flowprior.skeleton import BODY_25
 
 __all__ = ["CASES", "main", "spoil"]

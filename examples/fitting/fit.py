@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
 from examples.data.detections import read_detections
-from examples.data.focal_lengths import check_focal
+from flowprior.fitting.focal_lengths import check_focal
 from examples.data.image_names import file_label
 from examples.data.images import decode
 from examples.data.keypoints import Detections
@@ -35,8 +35,6 @@ from examples.fitting.choices import (
     given_context,
     to_body_25,
 )
-from examples.fitting.keypoint_fit import ONE_STAGE, SMPLIFY_STAGES, fit_people
-from examples.fitting.objective import KeypointWeights
 from examples.fitting.outputs import fit_picture, fits_to_arrays, write_bodies, write_fits
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, detect, hide, photograph_bodies
 from examples.fitting.settings import overridden
@@ -44,6 +42,8 @@ from examples.pictures import save_image
 from examples.pictures.style import Image
 from examples.whole_files import prepare_folder
 from flowprior.body import BodyModel
+from flowprior.fitting.objective import KeypointWeights
+from flowprior.fitting.people import ONE_STAGE, SMPLIFY_STAGES, fit_people
 from flowprior.skeleton import BODY_25
 
 __all__ = ["image_of", "main"]

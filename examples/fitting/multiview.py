@@ -24,8 +24,6 @@ from examples.command_line import fail, interruptible, positive
 from examples.data.detections import read_detections
 from examples.data.poses import load_poses
 from examples.fitting.choices import PriorFolder, cameras_for, given_context, to_body_25
-from examples.fitting.multiview_fit import Refined, refine
-from examples.fitting.multiview_objective import MultiviewWeights
 from examples.fitting.people import (
     FOCAL_PX,
     IMAGE_PX,
@@ -40,6 +38,8 @@ from examples.pictures import MODE, body_views, gallery_picture, write_glb
 from examples.pictures.style import Image
 from examples.whole_files import prepare_folder, save_npz, write_json
 from flowprior.body import BodyModel
+from flowprior.fitting.multiview import Refined, refine
+from flowprior.fitting.multiview_objective import MultiviewWeights
 from flowprior.metrics import mpjpe, pa_mpjpe
 
 __all__ = ["REFINED", "main"]

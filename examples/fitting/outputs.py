@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from examples.fitting.keypoint_fit import Fits
 from examples.pictures import MODE, Camera, body_views, overlay_bodies, side_by_side, write_glb
 from examples.pictures.style import Image
 from examples.whole_files import save_npz, write_json
 from flowprior.body import BodyModel
+from flowprior.fitting.people import Fits
 from flowprior.keypoints import LEAST_CONF
 
 __all__ = [

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from flowprior import rotations
+from flowprior._precision import without_autocast
 from flowprior.body import BodyModel
-from flowprior.flow.precision import without_autocast
 from flowprior.skeleton import BODY_25
 
 __all__ = [

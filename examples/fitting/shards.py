@@ -29,9 +29,9 @@ from examples.data.files import npz_keys
 from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.report import Report
 from examples.fitting.choices import to_body_25
-from flowprior.file_limits import require_regular
+from flowprior.files.limits import require_regular
+from flowprior.files.numpy_file import read_npz
 from flowprior.keypoints import LEAST_CONF
-from flowprior.numpy_file import read_npz
 from flowprior.skeleton import BODY_25, COCO_17, COCO_18
 
 __all__ = ["Chunk", "People", "chunks_of", "read_chunk"]

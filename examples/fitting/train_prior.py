@@ -22,10 +22,11 @@ from examples.command_line import interruptible, positive
 from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
 from examples.fitting.people import detect, hide, photograph_bodies
-from examples.fitting.priors import KeypointPrior, PoseMixture
+from examples.fitting.priors import KeypointPrior
 from examples.whole_files import prepare_folder, write_json
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
+from flowprior.fitting.mixture import PoseMixture
 
 __all__ = [
     "CONDITIONAL",

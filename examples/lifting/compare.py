@@ -42,7 +42,7 @@ from examples.lifting.views import PoseViews, ViewOptions, evenly_spaced
 from examples.pictures import reliability_picture
 from examples.training.checkpoints import load_weights, save_weights
 from examples.whole_files import prepare_folder, write_text
-from flowprior.file_limits import read_json
+from flowprior.files.limits import read_json
 
 __all__ = ["METHODS", "SETTINGS", "Method", "main"]
 

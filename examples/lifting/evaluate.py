@@ -35,7 +35,7 @@ from examples.pictures import reliability_picture
 from examples.training.checkpoints import load_weights
 from examples.training.folder import CONFIG_FILE
 from examples.whole_files import prepare_folder, write_text
-from flowprior.checkpoint import CheckpointError
+from flowprior.files.model_file import CheckpointError
 from flowprior.metrics import Tally
 
 __all__ = ["load_lifter", "main", "training_poses"]

@@ -30,7 +30,7 @@ from examples.training.folder import checkpoint_of, claim_folder
 from examples.training.resuming import Checkpoints
 from examples.training.seeds import seed_of
 from examples.whole_files import write_json
-from flowprior.console import escape_unencodable
+from flowprior._console import escape_unencodable
 
 __all__ = ["main"]
 

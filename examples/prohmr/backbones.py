@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
-from flowprior.checkpoint import CheckpointError, uncompiled
-from flowprior.torch_file import read_torch_file
+from flowprior.files.model_file import CheckpointError, uncompiled
+from flowprior.files.torch_file import read_torch_file
 
 __all__ = [
     "BACKBONES",

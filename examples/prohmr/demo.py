@@ -38,7 +38,6 @@ from examples.data.image_names import (
 from examples.data.images import ImageDataset, collate, decode
 from examples.data.report import Report
 from examples.fitting.choices import to_body_25
-from examples.fitting.keypoint_fit import Fits
 from examples.fitting.outputs import fits_to_arrays, person_report
 from examples.pictures.images import save_image, side_by_side
 from examples.pictures.meshes import body_views, uncertainty_colours, write_glb
@@ -52,7 +51,8 @@ from examples.prohmr.train import load_body
 from examples.whole_files import prepare_folder, write_text
 from flowprior import rotations
 from flowprior.body import BodyModel
-from flowprior.posterior import PosePosterior
+from flowprior.fitting.people import Fits
+from flowprior.prior.posterior import PosePosterior
 from flowprior.skeleton import SMPL_24
 
 __all__ = ["Uncertainty", "find_people", "main", "measure_uncertainty"]

@@ -29,7 +29,7 @@ from examples.pictures import save_image
 from examples.prohmr.painting import Painting, backdrop, dress, paint_body, paint_occluder
 from examples.whole_files import remove_partials, save_npz, whole_file, write_json
 from flowprior.body import BodyModel
-from flowprior.body_file import read_body
+from flowprior.body.arrays import read_body
 from flowprior.skeleton import BODY_25, PROHMR_44
 
 __all__ = ["FILES", "Scene", "Studio", "is_complete", "main", "write_dataset", "write_views"]

@@ -49,8 +49,8 @@ from examples.prohmr.tables import (
 from examples.prohmr.train import load_body
 from examples.whole_files import prepare_folder, write_text
 from flowprior.body import BodyModel
-from flowprior.evaluation import PROTOCOLS, Protocol
 from flowprior.metrics import Tally
+from flowprior.metrics.protocols import PROTOCOLS, Protocol
 from flowprior.skeleton import PROHMR_44, PROHMR_EVAL_14
 
 __all__ = ["evaluate", "main", "mean_pose_errors"]

@@ -3,10 +3,10 @@
 import argparse
 
 from examples.fitting.choices import FRAMES
-from examples.fitting.multiview_objective import MultiviewWeights
-from examples.fitting.objective import KeypointWeights
 from examples.fitting.settings import overridden
 from examples.prohmr.fits import FitOptions
+from flowprior.fitting.multiview_objective import MultiviewWeights
+from flowprior.fitting.objective import KeypointWeights
 
 __all__ = ["add_fit_arguments", "fit_options"]
 

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from examples.data.images import ImageBatch
 from examples.data.weak_perspective import FOCAL_PX, crop_translation, full_frame_translation
-from examples.fitting.cameras import Cameras
 from examples.fitting.choices import FRAMES, cameras_for, flow_pose
-from examples.fitting.keypoint_fit import Fits, first_translation, fit_people
-from examples.fitting.multiview_fit import Refined, refine
-from examples.fitting.multiview_objective import MultiviewWeights
-from examples.fitting.objective import IGNORED, KeypointWeights
-from examples.fitting.pose_variables import PoseVariables
 from examples.prohmr.judging import crop_batch, supervise
 from examples.prohmr.model import Prediction, ProHMR
 from flowprior.body import BodyModel
-from flowprior.evaluation import Protocol
+from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.multiview import Refined, refine
+from flowprior.fitting.multiview_objective import MultiviewWeights
+from flowprior.fitting.objective import IGNORED, KeypointWeights
+from flowprior.fitting.people import Fits, first_translation, fit_people
+from flowprior.fitting.pose_variables import PoseVariables
 from flowprior.keypoints import LEAST_CONF
+from flowprior.metrics.protocols import Protocol
 from flowprior.skeleton import PROHMR_44
 
 __all__ = ["FEWEST_KEYPOINTS", "FitOptions", "ImageFitter", "Seen", "judge_fits", "judge_views"]

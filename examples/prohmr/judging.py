@@ -12,8 +12,8 @@ from examples.data.images import ImageBatch, ImageDataset, collate, init_worker
 from examples.prohmr.model import ProHMR
 from examples.prohmr.objective import Supervision
 from flowprior.body import BodyModel
-from flowprior.evaluation import Protocol, evaluate_samples
 from flowprior.keypoints import LEAST_CONF
+from flowprior.metrics.protocols import Protocol, evaluate_samples
 from flowprior.skeleton import PROHMR_44
 
 __all__ = [
@@ -145,7 +145,7 @@ def judge_batch(
         body: On the same device.
         batch: The images, on the same device.
         protocol: Which joints are judged.
-        counts: As in `flowprior.evaluation.evaluate_samples`.
+        counts: As in `flowprior.metrics.protocols.evaluate_samples`.
         quantised: Likewise.
         block: Likewise.
         generator: Source of the samples.

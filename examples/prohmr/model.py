@@ -16,23 +16,23 @@ from examples.prohmr.backbones import (
     width_of,
 )
 from examples.prohmr.discriminator import Discriminator
-from flowprior import checkpoint
-from flowprior.checkpoint import (
+from flowprior._modes import lasting
+from flowprior.files import model_file
+from flowprior.files.limits import require_regular
+from flowprior.files.model_file import (
     CheckpointError,
     ModelFile,
     require_plausible,
     require_same_tensors,
     uncompiled,
 )
-from flowprior.file_limits import require_regular
-from flowprior.flow.modes import lasting
-from flowprior.numpy_file import read_npz
-from flowprior.posterior import PosePosterior
+from flowprior.files.numpy_file import read_npz
+from flowprior.files.torch_file import read_torch_file
 from flowprior.prior import ConditionalPosePrior
+from flowprior.prior.posterior import PosePosterior
+from flowprior.prior.spaces import RotationSpace
 from flowprior.prohmr import read_prohmr
 from flowprior.skeleton import SMPL_24
-from flowprior.spaces import RotationSpace
-from flowprior.torch_file import read_torch_file
 
 __all__ = ["MODEL_CONFIG", "Prediction", "ProHMR", "ShapeCameraHead", "load_model", "load_original"]
 
@@ -197,7 +197,7 @@ class ProHMR(nn.Module):
         Raises:
             OSError: It cannot be written.
         """
-        checkpoint.save(path, ModelFile(self.state_dict(), {"class": "ProHMR", **self.config}))
+        model_file.save(path, ModelFile(self.state_dict(), {"class": "ProHMR", **self.config}))
 
 
 @lasting()
@@ -241,7 +241,7 @@ def load_model(
         model = _made(path, found[MODEL_CONFIG], state, own_backbone)
         _fill(path, model, state)
         return model.eval().to(device)
-    content = checkpoint.load(path)
+    content = model_file.load(path)
     config = dict(content.config)
     if config.pop("class", None) != "ProHMR":
         raise CheckpointError(f"{path} is a model file, but of no ProHMR")

@@ -36,8 +36,8 @@ from examples.prohmr.sources import Sources
 from examples.training.batches import NumberedBatches
 from examples.training.seeds import seed_of
 from flowprior.body import BodyModel
-from flowprior.evaluation import PROTOCOLS
 from flowprior.metrics import Tally
+from flowprior.metrics.protocols import PROTOCOLS
 
 __all__ = ["ProHMRModule"]
 

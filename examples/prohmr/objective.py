@@ -28,8 +28,8 @@ from examples.data.weak_perspective import crop_translation, project_to_crop
 from examples.prohmr.model import Prediction
 from flowprior import rotations
 from flowprior.body import BodyModel
+from flowprior.prior.spaces import RotationSpace
 from flowprior.skeleton import PROHMR_44, PROHMR_PELVIS
-from flowprior.spaces import RotationSpace
 
 __all__ = [
     "LossWeights",

@@ -12,7 +12,6 @@ from torch import Tensor
 from examples.data.crops import MEAN, STD
 from examples.data.images import ImageBatch
 from examples.data.weak_perspective import FOCAL_PX, crop_translation
-from examples.fitting.keypoint_fit import Fits
 from examples.fitting.outputs import mark
 from examples.pictures.images import save_image, side_by_side
 from examples.pictures.meshes import body_views
@@ -22,6 +21,7 @@ from examples.prohmr.fits import FEWEST_KEYPOINTS, ImageFitter, Seen
 from examples.prohmr.judging import crop_batch
 from examples.prohmr.model import Prediction, ProHMR
 from flowprior.body import BodyModel
+from flowprior.fitting.people import Fits
 from flowprior.keypoints import LEAST_CONF
 
 __all__ = [

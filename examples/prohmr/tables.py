@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from examples.data.report import Report
 from examples.prohmr.published import published
-from flowprior.evaluation import Protocol
 from flowprior.metrics import Tally
+from flowprior.metrics.protocols import Protocol
 
 __all__ = ["GROUPS", "Evaluation", "fitting_table", "regression_table", "views_table"]
 

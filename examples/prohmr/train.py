@@ -37,8 +37,8 @@ from examples.training.folder import checkpoint_of, claim_folder
 from examples.training.resuming import Checkpoints
 from examples.training.seeds import seed_of
 from examples.whole_files import write_json
+from flowprior._console import escape_unencodable
 from flowprior.body import BodyModel
-from flowprior.console import escape_unencodable
 
 __all__ = ["load_body", "main"]
 

@@ -11,8 +11,8 @@ from lightning.fabric.plugins import CheckpointIO
 from torch import nn
 
 from examples.whole_files import whole_file
-from flowprior import checkpoint
-from flowprior.checkpoint import CheckpointError, ModelFile, require_same_tensors
+from flowprior.files import model_file
+from flowprior.files.model_file import CheckpointError, ModelFile, require_same_tensors
 
 __all__ = [
     "BEST_FILE",
@@ -36,7 +36,7 @@ def not_written(error: OSError) -> str:
 
 def save_weights(path: Path, module: nn.Module) -> None:
     """Write weights and buffers as safetensors, atomically."""
-    checkpoint.save(path, ModelFile(module.state_dict(), {"class": type(module).__name__}))
+    model_file.save(path, ModelFile(module.state_dict(), {"class": type(module).__name__}))
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
@@ -46,7 +46,7 @@ def load_weights(path: Path, module: nn.Module) -> None:
         FileNotFoundError: There is no such file.
         CheckpointError: It is damaged or of another module.
     """
-    content = checkpoint.load(path)
+    content = model_file.load(path)
     require_same_tensors(path, content.tensors, module.state_dict())
     with torch.no_grad():
         module.load_state_dict(dict(content.tensors))

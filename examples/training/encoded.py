@@ -7,14 +7,15 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from flowprior import ConditionalPosePrior, checkpoint
-from flowprior.checkpoint import (
+from flowprior import ConditionalPosePrior
+from flowprior._modes import lasting
+from flowprior.files import model_file
+from flowprior.files.model_file import (
     CheckpointError,
     ModelFile,
     require_plausible,
     require_same_tensors,
 )
-from flowprior.flow.modes import lasting
 
 __all__ = ["MODEL_FILE", "load_encoded", "save_encoded"]
 
@@ -52,7 +53,7 @@ def save_encoded(model: Encoded, folder: Path) -> None:
         OSError: It cannot be written.
     """
     config = {"class": type(model).__name__, **model.config}
-    checkpoint.save(folder / MODEL_FILE, ModelFile(model.state_dict(), config))
+    model_file.save(folder / MODEL_FILE, ModelFile(model.state_dict(), config))
 
 
 @lasting()
@@ -71,7 +72,7 @@ def load_encoded(
         CheckpointError: The file is damaged, or holds a model of another class.
     """
     path = folder / MODEL_FILE
-    content = checkpoint.load(path)
+    content = model_file.load(path)
     config = dict(content.config)
     found, wanted = config.pop("class", None), getattr(make, "__name__", str(make))
     if found != wanted:

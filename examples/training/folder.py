@@ -9,7 +9,7 @@ from examples.training.checkpoints import LAST_FILE, PREVIOUS_FILE, WholeFiles
 from examples.training.resuming import SETTINGS
 from examples.training.settings import Settings, as_yaml, differences, settings_from_text
 from examples.whole_files import remove_partials, write_text
-from flowprior.checkpoint import CheckpointError
+from flowprior.files.model_file import CheckpointError
 
 __all__ = ["CONFIG_FILE", "checkpoint_of", "claim_folder"]
 

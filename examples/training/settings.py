@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Protocol, TypeVar, get_origin, get_type_hints
 
 import yaml
 
-from flowprior import file_limits
-from flowprior.file_limits import Refusal, read_limited
+from flowprior.files import limits
+from flowprior.files.limits import Refusal, read_limited
 
 __all__ = ["AnySettings", "as_yaml", "differences", "read_settings", "settings_from_text"]
 
@@ -113,11 +113,11 @@ def _parsed(text: str) -> Any:  # noqa: ANN401
     # PyYAML takes quadratic time over open brackets.
     for bracket in re.findall(r"[][{}]", text):
         depth += 1 if bracket in "[{" else -1
-        if depth > file_limits.MAX_DEPTH:
-            raise Refusal(f"it is nested more than {file_limits.MAX_DEPTH} levels deep")
+        if depth > limits.MAX_DEPTH:
+            raise Refusal(f"it is nested more than {limits.MAX_DEPTH} levels deep")
     try:
         root = yaml.compose(text, yaml.SafeLoader)
-        if root is not None and _count(root, file_limits.MAX_DEPTH, {}) > 16 * MAX_BYTES:
+        if root is not None and _count(root, limits.MAX_DEPTH, {}) > 16 * MAX_BYTES:
             raise Refusal("its aliases make it grow beyond measure")
         return yaml.safe_load(text)
     except Refusal:
@@ -130,7 +130,7 @@ def _parsed(text: str) -> Any:  # noqa: ANN401
 def _count(node: yaml.Node, depth: int, known: dict[int, int]) -> int:
     """Count the values below a node, those of aliases each time."""
     if depth < 0:
-        raise Refusal(f"it is nested more than {file_limits.MAX_DEPTH} levels deep")
+        raise Refusal(f"it is nested more than {limits.MAX_DEPTH} levels deep")
     if id(node) not in known:
         entries = node.value if isinstance(node.value, list) else []
         if isinstance(node, yaml.MappingNode):

@@ -7,13 +7,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from flowprior._checks import require_count
+from flowprior._modes import lasting
 from flowprior.flow.actnorm import ActNorm
-from flowprior.flow.checks import require_count
 from flowprior.flow.conditioner_dtype import faster_conditioner_dtype
 from flowprior.flow.coupling import COUPLINGS, Coupling
 from flowprior.flow.frozen import FrozenFlow, FrozenStep
 from flowprior.flow.lu_linear import LULinear
-from flowprior.flow.modes import lasting
 from flowprior.flow.stack import FlowStack, ProjectedContext, StepContext
 
 __all__ = ["LU_FORWARDS", "PRESETS", "ConditionalFlow"]

@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from flowprior.flow.checks import require_count, require_like, require_tensor, require_width
-from flowprior.flow.precision import without_autocast
+from flowprior._checks import require_count, require_like, require_tensor, require_width
+from flowprior._precision import without_autocast
 
 __all__ = [
     "FlowStack",

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from examples.data.lifting_pairs import LiftingStats
-from examples.fitting.priors import KeypointPrior, PoseMixture
+from examples.fitting.priors import KeypointPrior
 from examples.pictures import save_image, write_glb
 from examples.pictures.saving import save_figure
 from examples.training.checkpoints import WholeFiles, save_weights
@@ -21,6 +21,7 @@ from examples.whole_files import (
     write_json,
     write_text,
 )
+from flowprior.fitting.mixture import PoseMixture
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 TRIANGLE = np.eye(3)[None], np.arange(3)[None]

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowprior._checks import require_tensor
 from flowprior.flow import ConditionalFlow, LULinear, stack
-from flowprior.flow.checks import require_tensor
 from tests import oracle
 from tests.flow.helpers import assert_close, draw, load_oracle, random_flow
 

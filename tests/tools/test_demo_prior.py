@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from examples.data.procedural import sample_person, sample_poses
-from flowprior import ConditionalPosePrior, sharing
+from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
+from flowprior.files import model_folder
 from flowprior.keypoints import example_keypoints, keypoint_context
 from flowprior.skeleton import COCO_17, SMPL_24
 from tests.processes import run_python
 from tools import demo_prior
 from tools.demo_prior import HIDDEN, Poses, figures, photograph, train
 
-FOLDER = sharing.BUNDLED["flowprior/demo"]
+FOLDER = model_folder.BUNDLED["flowprior/demo"]
 ARM = [COCO_17.index("left_elbow"), COCO_17.index("left_wrist")]
 
 

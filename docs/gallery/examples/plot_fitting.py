@@ -23,11 +23,7 @@ import numpy as np
 import torch
 
 from examples.data.poses import load_poses
-from examples.fitting.cameras import Cameras
-from examples.fitting.keypoint_fit import fit_people
-from examples.fitting.objective import KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, detect, photograph_bodies
-from examples.fitting.pose_variables import AnglePose, LatentPose
 from examples.pictures import (
     MODE,
     TRUTH,
@@ -39,6 +35,10 @@ from examples.pictures import (
 from examples.pictures.style import STYLE
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
+from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.objective import KeypointWeights
+from flowprior.fitting.people import fit_people
+from flowprior.fitting.pose_variables import AnglePose, LatentPose
 from flowprior.keypoints import keypoint_context
 from flowprior.metrics import mpjpe
 from flowprior.skeleton import BODY_25, COCO_17, mapping

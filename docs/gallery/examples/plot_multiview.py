@@ -22,15 +22,15 @@ import numpy as np
 import torch
 
 from examples.data.poses import load_poses
-from examples.fitting.cameras import Cameras
 from examples.fitting.multiview import REFINED, embedded_views, refine, view_errors
-from examples.fitting.multiview_objective import MultiviewWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX
-from examples.fitting.pose_variables import LatentPose
 from examples.pictures import MODE, TRUTH, body_views
 from examples.pictures.style import STYLE
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
+from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.multiview_objective import MultiviewWeights
+from flowprior.fitting.pose_variables import LatentPose
 from flowprior.keypoints import keypoint_context, keypoint_squares
 from flowprior.skeleton import BODY_25, COCO_17, mapping
 

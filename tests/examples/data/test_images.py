@@ -14,7 +14,7 @@ from examples.data import images
 from examples.data.annotations import Annotations, Columns, prohmr_rows, sift
 from examples.data.images import REGION_PX, GroupDataset, ImageDataset, collate, decode
 from examples.data.report import Report
-from flowprior import file_limits
+from flowprior.files import limits
 from tests.examples.data.made import picture, prohmr_columns, write_images
 
 
@@ -104,9 +104,9 @@ class TestDecode:
     def test_the_limit_is_that_of_the_library(self, tmp_path, suffix, monkeypatch):
         path = tmp_path / f"a.{suffix}"
         cv2.imwrite(str(path), picture())
-        monkeypatch.setattr(file_limits, "MAX_PIXELS", 320 * 280)
+        monkeypatch.setattr(limits, "MAX_PIXELS", 320 * 280)
         assert decode(path).shape == (280, 320, 3)
-        monkeypatch.setattr(file_limits, "MAX_PIXELS", 320 * 280 - 1)
+        monkeypatch.setattr(limits, "MAX_PIXELS", 320 * 280 - 1)
         with pytest.raises(ValueError, match=rf"a\.{suffix} is an image of 320 x 280 pixels"):
             decode(path)
 

@@ -5,7 +5,7 @@ import torch
 
 from examples.fitting.choices import PriorFolder
 from examples.fitting.people import photograph_bodies
-from examples.fitting.priors import KeypointPrior, PoseMixture
+from examples.fitting.priors import KeypointPrior
 from examples.fitting.train_prior import (
     CONDITIONAL,
     MIXTURE,
@@ -15,6 +15,7 @@ from examples.fitting.train_prior import (
 )
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
+from flowprior.fitting.mixture import PoseMixture
 
 
 @pytest.fixture(scope="session")

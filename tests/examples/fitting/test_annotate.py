@@ -10,9 +10,9 @@ import torch
 
 from examples.fitting import annotate
 from examples.fitting.annotate import Annotator, pending, summarise
-from examples.fitting.objective import KeypointWeights
 from examples.fitting.people import detect
 from examples.fitting.shards import chunks_of, read_chunk
+from flowprior.fitting.objective import KeypointWeights
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples.fitting.cameras import CROP_PX, Cameras
 from examples.fitting.choices import cameras_for
+from flowprior.fitting.cameras import CROP_PX, Cameras
 
 CENTRE = torch.tensor([[300.0, 400.0], [1200.0, 100.0]])
 SIDE = torch.tensor([250.0, 700.0])

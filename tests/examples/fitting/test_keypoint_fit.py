@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from examples.fitting.cameras import Cameras
 from examples.fitting.choices import cameras_for
-from examples.fitting.keypoint_fit import SMPLIFY_STAGES, Stage, fit_people
-from examples.fitting.objective import KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, hide
+from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.objective import KeypointWeights
+from flowprior.fitting.people import SMPLIFY_STAGES, Stage, fit_people
 from flowprior.keypoints import keypoint_squares
 from flowprior.skeleton import BODY_25, COCO_17, mapping
 

@@ -4,15 +4,15 @@ import pytest
 import roma
 import torch
 
-from examples.fitting.cameras import Cameras
-from examples.fitting.multiview_fit import refine
-from examples.fitting.multiview_objective import (
+from flowprior import rotations
+from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.multiview import refine
+from flowprior.fitting.multiview_objective import (
     MultiviewObjective,
     MultiviewWeights,
     mean_rotation,
 )
-from examples.fitting.objective import KeypointObjective
-from flowprior import rotations
+from flowprior.fitting.objective import KeypointObjective
 from flowprior.keypoints import keypoint_squares
 from flowprior.skeleton import BODY_25
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from examples.fitting.cameras import Cameras
-from examples.fitting.objective import IGNORED, KeypointObjective, KeypointWeights
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, project
+from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.objective import IGNORED, KeypointObjective, KeypointWeights
 from flowprior.keypoints import LEAST_CONF, keypoint_squares
 from flowprior.skeleton import BODY_25, COCO_17, PROHMR_44, PROHMR_FITTING_IGNORES
 

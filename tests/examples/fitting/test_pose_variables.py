@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from examples.fitting.choices import KINDS
-from examples.fitting.pose_variables import AnglePose, DensityPose, LatentPose, facing
 from flowprior import ConditionalPosePrior, rotations
+from flowprior.fitting.pose_variables import AnglePose, DensityPose, LatentPose, facing
 from flowprior.skeleton import SMPL_24
 
 

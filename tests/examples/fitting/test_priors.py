@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from examples.fitting.choices import PRIOR_FILE, PriorFolder
-from examples.fitting.priors import KeypointPrior, PoseMixture
+from examples.fitting.priors import KeypointPrior
 from examples.fitting.train_prior import CONDITIONAL
 from flowprior import ConditionalPosePrior
-from flowprior.checkpoint import CheckpointError
+from flowprior.files.model_file import CheckpointError
+from flowprior.fitting.mixture import PoseMixture
 
 
 def test_keypoint_prior_is_read_as_it_was_written(priors, people, tmp_path):

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from examples.fitting import annotate, compare, failures, fit, multiview, train_prior
-from examples.fitting.keypoint_fit import Stage
-from examples.fitting.objective import KeypointWeights
 from examples.fitting.settings import overridden
 from examples.pictures import save_image
+from flowprior.fitting.objective import KeypointWeights
+from flowprior.fitting.people import Stage
 from flowprior.skeleton import BODY_25, COCO_17
 
 COCO = [BODY_25.index(name) for name in COCO_17.joint_names]

@@ -12,8 +12,9 @@ from examples.lifting.model import (
     MartinezEncoder,
     keypoint_features,
 )
-from flowprior import CheckpointError, checkpoint
-from flowprior.checkpoint import ModelFile
+from flowprior import CheckpointError
+from flowprior.files import model_file
+from flowprior.files.model_file import ModelFile
 
 SMALL = {"width": 16, "num_blocks": 1, "hidden_features": 8, "num_steps": 2}
 
@@ -98,7 +99,7 @@ class TestModel:
         path = tmp_path / "model.safetensors"
         for change, words in (({"depth": 3}, "depth"), ({"width": 24}, "instead of")):
             config = {"class": "LiftingModel", **small.config, **change}
-            checkpoint.save(path, ModelFile(small.state_dict(), config))
+            model_file.save(path, ModelFile(small.state_dict(), config))
             with pytest.raises(CheckpointError, match=words):
                 LiftingModel.load(tmp_path)
 
@@ -114,9 +115,9 @@ class TestModel:
     def test_a_configuration_that_the_tensors_cannot_fill(self, small, tmp_path, changes):
         small.save(tmp_path)
         path = tmp_path / "model.safetensors"
-        content = checkpoint.load(path)
+        content = model_file.load(path)
         config = {**content.config, **changes}
-        checkpoint.save(path, checkpoint.ModelFile(content.tensors, config))
+        model_file.save(path, model_file.ModelFile(content.tensors, config))
         with pytest.raises(CheckpointError, match=r"model\.safetensors does not fit its model"):
             LiftingModel.load(tmp_path)
 

@@ -10,7 +10,7 @@ from examples.lifting import train
 from examples.lifting.config import read_config
 from examples.lifting.methods import FlowLifter
 from examples.lifting.model import LiftingModel
-from flowprior import checkpoint
+from flowprior.files import model_file
 from tests.examples.torchrun import together
 
 TINY = (
@@ -26,7 +26,7 @@ TINY = (
 
 
 def weights(out):
-    return dict(checkpoint.load(out / "lifter.safetensors").tensors)
+    return dict(model_file.load(out / "lifter.safetensors").tensors)
 
 
 def run(*argv):

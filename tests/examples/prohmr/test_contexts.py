@@ -11,10 +11,10 @@ import torch
 from examples.fitting import fit
 from examples.fitting.annotate import Annotator
 from examples.fitting.choices import given_context
-from examples.fitting.objective import KeypointWeights
 from examples.fitting.shards import chunks_of, read_chunk
 from examples.prohmr import contexts
 from examples.prohmr.model import ProHMR, load_model
+from flowprior.fitting.objective import KeypointWeights
 
 SMALL = {"hidden_features": 16, "num_steps": 2, "context_norm": True}
 

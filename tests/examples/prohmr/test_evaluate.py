@@ -11,7 +11,7 @@ from examples.data import annotations
 from examples.prohmr import evaluate as program
 from examples.prohmr.model import ProHMR
 from examples.prohmr.published import FIGURES, published
-from flowprior.evaluation import PROTOCOLS
+from flowprior.metrics.protocols import PROTOCOLS
 
 SMALL = {"hidden_features": 16, "num_steps": 2, "context_norm": True}
 

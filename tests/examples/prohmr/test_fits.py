@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from examples.data.images import ImageBatch, ImageDataset, collate
-from examples.fitting.multiview_objective import MultiviewWeights
-from examples.fitting.objective import KeypointWeights
 from examples.prohmr.embedded import write_views
 from examples.prohmr.evaluate import open_dataset, protocol_of
 from examples.prohmr.fits import FitOptions, ImageFitter, Seen, judge_fits, judge_views
 from examples.prohmr.judging import crop_batch, judge_batch
 from examples.prohmr.model import ProHMR
 from flowprior.body import BodyModel
+from flowprior.fitting.multiview_objective import MultiviewWeights
+from flowprior.fitting.objective import KeypointWeights
 
 SMALL = {"hidden_features": 16, "num_steps": 2, "context_norm": True}
 PROTOCOL = protocol_of("views")

@@ -9,7 +9,7 @@ from examples.prohmr.judging import LIMBS, batches_of, judge_batch, limbs_hidden
 from examples.prohmr.model import ProHMR
 from examples.prohmr.sources import read_dataset
 from flowprior.body import BodyModel
-from flowprior.evaluation import PROTOCOLS
+from flowprior.metrics.protocols import PROTOCOLS
 
 
 def labels(points):

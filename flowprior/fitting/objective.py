@@ -1,0 +1,327 @@
+r"""The objective of a fit to 2D keypoints: SMPLify's, with a learned prior.
+
+For each person
+
+.. math:: w \sum_{j,xy} c_j^2\, \rho(u_{jxy} - \hat u_{jxy}) + 16\, E(\theta) + 36\, \|\beta\|^2,
+    \quad \rho(e) = \sigma^2 e^2 / (\sigma^2 + e^2)
+
+with the data's weight w and image points u in the units of `cameras`, confidences c, and the
+penalty E of the pose variables, which is ||z||^2 for latents of a flow.
+
+References:
+    Bogo et al., *Keep it SMPL*, 2016. Kolotouros et al., *Probabilistic Modeling for Human Mesh
+    Recovery*, 2021, section 3.6, and its code for the weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from flowprior._precision import without_autocast
+from flowprior.body import BodyModel
+from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.pose_variables import PoseVariables
+from flowprior.keypoints import seen_keypoints
+from flowprior.skeleton import (
+    BODY_25,
+    COCO_17,
+    COCO_18,
+    PROHMR_44,
+    PROHMR_FITTING_IGNORES,
+    Skeleton,
+)
+
+__all__ = ["IGNORED", "KeypointObjective", "KeypointWeights", "Parts"]
+
+NUM_BETAS = 10
+
+IGNORED: dict[str, tuple[int, ...]] = {
+    PROHMR_44.name: PROHMR_FITTING_IGNORES,
+    BODY_25.name: tuple(joint for joint in PROHMR_FITTING_IGNORES if joint < BODY_25.num_joints),
+    COCO_17.name: (COCO_17.index("left_hip"), COCO_17.index("right_hip")),
+    COCO_18.name: (COCO_18.index("left_hip"), COCO_18.index("right_hip")),
+}
+"""Hips, by joint set: detectors and SMPL mean other places by them."""
+
+
+@dataclass(frozen=True)
+class KeypointWeights:
+    """What counts how much.
+
+    Args:
+        pose: Of the penalty of the pose variables.
+        shape: Of ||betas||^2.
+        focal: Of the squared relative change of the focal length, where that is free.
+        sigma: Errors far beyond count alike, units.
+        use_hips: Whether hips count.
+    """
+
+    pose: float = 16.0
+    shape: float = 36.0
+    focal: float = 1000.0
+    sigma: float = 100.0
+    use_hips: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("pose", "shape", "focal"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"weight {name} must be at least 0, got {getattr(self, name)}")
+        if not self.sigma > 0:
+            raise ValueError(f"sigma must be positive, got {self.sigma}")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the numbers of a fit stand for.
+
+    Args:
+        theta: (P, 24, 6) in layout "columns".
+        betas: (P, 10).
+        transl: (P, 3) metres, camera frame.
+        focal: (P,) units.
+    """
+
+    theta: Tensor
+    betas: Tensor
+    transl: Tensor
+    focal: Tensor
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What belongs to the people, row by row."""
+
+    pose: PoseVariables
+    cameras: Cameras
+    keypoints: Tensor
+    weight: Tensor
+    transl: Tensor
+    betas: Tensor
+
+    def select(self, rows: Tensor) -> "_Data":
+        return _Data(
+            self.pose.select(rows),
+            self.cameras[rows],
+            self.keypoints[rows],
+            self.weight[rows],
+            self.transl[rows],
+            self.betas[rows],
+        )
+
+
+class KeypointObjective:
+    """The objective of P people over (P, D) numbers: pose, betas, camera translation, focal length.
+
+    The translation is varied as (u, v, w) in ``(1 + w / 2)^2 (t + (u, v, 0))`` around the start t:
+    depth and place in the image then are of the same order, and do not move each other. A focal
+    length varies together with the depth, so that the size in the image stays.
+
+    It is what `flowprior.fitting.solver.minimize` takes.
+
+    Args:
+        body: The body, in layout "columns".
+        keypoints: (P, K, 3) pixels of the image and confidence; those that do not count as seen,
+            see `flowprior.keypoints.LEAST_CONF`, are not read.
+        skeleton: Their joint set, which the body must have.
+        cameras: Of the P people.
+        pose: Their pose variables.
+        transl: (P, 3) metres, where to start.
+        betas: (P, 10) shape to start from; the mean body if None.
+        weights: What counts how much.
+        free_focal: Whether focal lengths are fitted too.
+
+    Raises:
+        ValueError: Shapes do not fit, the body has no such keypoints, or they are in other units
+            than pixels and probabilities.
+    """
+
+    def __init__(
+        self,
+        body: BodyModel,
+        keypoints: Tensor,
+        skeleton: Skeleton,
+        cameras: Cameras,
+        pose: PoseVariables,
+        transl: Tensor,
+        betas: Tensor | None = None,
+        weights: KeypointWeights | None = None,
+        *,
+        free_focal: bool = False,
+    ) -> None:
+        people = len(keypoints)
+        if keypoints.shape != (people, skeleton.num_joints, 3):
+            raise ValueError(
+                f"expected keypoints of shape (P, {skeleton.num_joints}, 3) for {skeleton.name}, "
+                f"got {tuple(keypoints.shape)}"
+            )
+        if len(cameras) != people or transl.shape != (people, 3):
+            raise ValueError(
+                f"expected a camera and a translation for each of {people} people, got "
+                f"{len(cameras)} and {tuple(transl.shape)}"
+            )
+        if betas is None:
+            betas = keypoints.new_zeros(people, NUM_BETAS)
+        if betas.shape != (people, NUM_BETAS):
+            raise ValueError(f"expected betas ({people}, {NUM_BETAS}), got {tuple(betas.shape)}")
+        keypoints = seen_keypoints(keypoints)
+        self.body = body
+        self.skeleton = skeleton
+        self.weights = weights or KeypointWeights()
+        self.free_focal = free_focal
+        conf = keypoints[..., 2].clone()
+        if not self.weights.use_hips:
+            conf[:, list(IGNORED.get(skeleton.name, ()))] = 0
+        # Keypoints that nobody has seen cost nothing.
+        seen = (conf > 0).any(dim=0).nonzero()[:, 0].tolist()
+        self.used = _spared(body, skeleton, seen)
+        joints = [skeleton.index(name) for name in self.used.joint_names]
+        self._data = _Data(
+            pose,
+            cameras,
+            cameras.to_units(keypoints[..., :2])[:, joints],
+            conf[:, joints].square() * cameras.data_weight[:, None],
+            transl,
+            betas,
+        )
+        self._rows: Tensor | None = None
+        self._few = self._data
+        self.frozen: tuple[slice, ...] = ()
+        self._start: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self._data.keypoints)
+
+    @property
+    def pose(self) -> PoseVariables:
+        """The pose variables of all people."""
+        return self._data.pose
+
+    @property
+    def size(self) -> int:
+        """D, numbers of one person."""
+        return self.slices["camera"].stop
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Which of a person's numbers are what: "root" (if free), "body", "betas", "camera"."""
+        pose = self.pose.size
+        root = 6 * self.pose.free_root
+        end = pose + NUM_BETAS
+        return {
+            "root": slice(0, root),
+            "body": slice(root, pose),
+            "betas": slice(pose, end),
+            "camera": slice(end, end + 3 + self.free_focal),
+        }
+
+    def start(self) -> Tensor:
+        """(P, D) numbers of the start."""
+        pose = self.pose.start(len(self))
+        return torch.cat(
+            [pose, self._data.betas, pose.new_zeros(len(pose), 3 + self.free_focal)], dim=-1
+        )
+
+    def only(self, x: Tensor, free: Sequence[str], weights: KeypointWeights) -> "KeypointObjective":
+        """The same fit with other weights, in which only some of the `slices` may change.
+
+        Args:
+            x: (P, D) numbers whose other slices stay.
+            free: Names of slices.
+            weights: What counts how much.
+        """
+        unknown = set(free) - set(self.slices)
+        if unknown:
+            raise ValueError(
+                f"there is no {', '.join(unknown)}; there are {', '.join(self.slices)}"
+            )
+        other = object.__new__(KeypointObjective)
+        other.__dict__.update(self.__dict__)
+        other.weights = replace(weights, use_hips=self.weights.use_hips)
+        other.frozen = tuple(place for name, place in self.slices.items() if name not in free)
+        other._start = x.detach()
+        return other
+
+    def parts(self, x: Tensor, rows: Tensor | None = None) -> Parts:
+        """What numbers (n, D) of some people stand for; of all if ``rows`` is None."""
+        return self._parts(x, self._data if rows is None else self._selected(rows))
+
+    def keypoints(self, parts: Parts, skeleton: Skeleton | None = None) -> Tensor:
+        """(P, K, 3) keypoints of the body, metres, camera frame."""
+        points = self.body.keypoints(parts.theta, skeleton or self.skeleton, parts.betas)
+        # As a product: the gradient of a broadcast sums up over points in an order that depends on
+        # how many people there are.
+        with without_autocast(points.device):
+            return points + points.new_ones(*points.shape[:2], 1) @ parts.transl[:, None]
+
+    def penalty(self, x: Tensor, rows: Tensor) -> Tensor:
+        """(n,) what the prior asks for the poses of numbers (n, D)."""
+        return self._selected(rows).pose.penalty(x[:, : self.pose.size])
+
+    def image_term(self, parts: Parts, rows: Tensor) -> Tensor:
+        """(n,) weighted robust distances in the image of people ``rows`` (n,)."""
+        few = self._selected(rows)
+        seen = few.cameras.project(self.keypoints(parts, self.used), parts.focal)
+        square = (seen - few.keypoints).square()
+        variance = self.weights.sigma**2
+        loss = (variance * square / (variance + square)).sum(dim=-1)
+        return (few.weight * loss).sum(dim=-1)
+
+    def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Numbers (n, D) of the people ``rows`` (n,) -> objective (n,)."""
+        x = self._with_frozen(x, rows)
+        parts = self.parts(x, rows)
+        total = self.image_term(parts, rows) + self.weights.pose * self.penalty(x, rows)
+        total = total + self.weights.shape * parts.betas.square().sum(dim=-1)
+        if self.free_focal:
+            total = total + self.weights.focal * x[:, -1].square()
+        return total
+
+    def _with_frozen(self, x: Tensor, rows: Tensor) -> Tensor:
+        if self._start is None or not self.frozen:
+            return x
+        # Read from the start, they have no gradient.
+        kept = self._start[rows]
+        x = x.clone()
+        for place in self.frozen:
+            x[:, place] = kept[:, place]
+        return x
+
+    def _parts(self, x: Tensor, few: _Data) -> Parts:
+        size = self.pose.size
+        theta = few.pose.theta(x[:, :size])
+        betas = x[:, size : size + NUM_BETAS]
+        moved = x[:, size + NUM_BETAS :]
+        across = torch.cat([moved[:, :2], x.new_zeros(len(x), 1)], dim=-1)
+        transl = _factor(moved[:, 2:3]) * (few.transl + across)
+        if not self.free_focal:
+            return Parts(theta, betas, transl, few.cameras.focal)
+        longer = _factor(moved[:, 3])
+        transl = torch.cat([transl[:, :2], transl[:, 2:] * longer[:, None]], dim=-1)
+        return Parts(theta, betas, transl, few.cameras.focal * longer)
+
+    def _selected(self, rows: Tensor) -> _Data:
+        if rows is not self._rows:
+            self._rows, self._few = rows, self._data.select(rows)
+        return self._few
+
+
+def _factor(number: Tensor) -> Tensor:
+    """Positive, and about 1 + number.
+
+    An exponential would be rounded differently at the end of a batch, where other instructions
+    compute it.
+    """
+    return (1 + number / 2).square()
+
+
+def _spared(body: BodyModel, skeleton: Skeleton, seen: Sequence[int]) -> Skeleton:
+    """The joint set without those that nobody sees, if the body has it.
+
+    The body knows joint sets by name, and the parts of OpenPose's among them; of the 44, the 19
+    extra ones need most of the surface.
+    """
+    if skeleton is PROHMR_44 and all(joint < BODY_25.num_joints for joint in seen):
+        return BODY_25
+    return skeleton

@@ -1,0 +1,324 @@
+"""Calibration of a pose posterior: can its probabilities be believed, and how sharp is it?
+
+The best of n samples says nothing of this and can get better as calibration gets worse. Report a
+calibration error next to it, and ``sample_spread`` next to that: a model that ignores its context
+can be perfectly calibrated.
+
+Sums run in float64 whatever the dtype of the input, on its device. Samples are taken in pieces: a
+thousand poses with 4096 samples each need hardly more memory than the samples themselves.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowprior._checks import require_tensor
+
+__all__ = [
+    "JointCalibration",
+    "calibration_error",
+    "coverage",
+    "energy_score",
+    "expected_calibration_error",
+    "latent_pit",
+    "sample_spread",
+]
+
+# Entries in the largest temporary: 32 MiB of float64.
+_BLOCK = 2**22
+
+
+def latent_pit(z: Tensor) -> Tensor:
+    r"""Probability integral transform of the squared latent norm under its chi-square law.
+
+    Were the density right, z would be standard normal and this value uniform on [0, 1]. It is the
+    mass of the latent ball that has z on its edge: many values near 1 are truths further out than
+    the model holds possible (overconfident), many near 0 the opposite.
+
+    The decoded ball is the highest-density region of that mass where the log-determinant does not
+    depend on theta (additive couplings, with or without ``context_norm``); with affine or spline
+    couplings it is a region of that mass, no longer the smallest. Only the norm is looked at: a
+    latent of the right length and the wrong direction passes.
+
+    Args:
+        z: (..., D), latents of true poses, from ``PosePosterior.encode``.
+
+    Returns:
+        (...) in float64, in [0, 1].
+
+    Raises:
+        ValueError: ``z`` has no latent axis, is not of floating point, or holds NaN or infinity.
+
+    References:
+        Rosenblatt, *Remarks on a Multivariate Transformation*, 1952, for the transform; the
+        chi-square distribution function is the regularised incomplete gamma P(D / 2, ||z||^2 / 2).
+    """
+    _require_finite("z", z)
+    if z.ndim == 0 or z.shape[-1] == 0:
+        raise ValueError(f"expected z of shape (..., D) with D at least 1, got {tuple(z.shape)}")
+    half_square = z.double().square().sum(dim=-1) / 2
+    shape = torch.full_like(half_square, z.shape[-1] / 2)
+    pit: Tensor = torch.special.gammainc(shape, half_square)
+    return pit
+
+
+def coverage(pit: Tensor, levels: Tensor | Sequence[float] | None = None) -> Tensor:
+    """Fraction of poses inside the region that should hold a given share of them.
+
+    A calibrated model gives back the levels; an overconfident one stays below them.
+
+    Args:
+        pit: Any shape, at least one value: what ``latent_pit`` gives for true poses.
+        levels: (L,) masses q in [0, 1]; 0, 0.05, ..., 1 if left out.
+
+    Returns:
+        (L,) in float64: the share of ``pit`` that is at most q.
+
+    Raises:
+        ValueError: There are no values, or values or levels are not within [0, 1].
+    """
+    _require_finite("pit", pit)
+    _require_unit_interval("pit", pit)
+    q = _levels(levels, pit.device)
+    below = torch.searchsorted(pit.double().flatten().sort().values, q, right=True)
+    return below / torch.full_like(q, pit.numel())
+
+
+def calibration_error(coverage: Tensor, levels: Tensor | Sequence[float] | None = None) -> Tensor:
+    """Mean distance of a coverage curve from the diagonal.
+
+    0 is perfect, 0.5 the worst. Chance alone gives a perfect model about 0.3 / sqrt(N) on N
+    independent poses.
+
+    Args:
+        coverage: (..., L), from ``coverage`` or ``JointCalibration``.
+        levels: (L,), those ``coverage`` was taken at; 0, 0.05, ..., 1 if left out.
+
+    Returns:
+        (...) in float64: the mean over the levels of abs(coverage - level).
+
+    Raises:
+        ValueError: Coverage or levels are not within [0, 1], or they do not match.
+    """
+    _require_finite("coverage", coverage)
+    _require_unit_interval("coverage", coverage)
+    q = _levels(levels, coverage.device)
+    if coverage.ndim == 0 or coverage.shape[-1] != len(q):
+        raise ValueError(
+            f"expected coverage of shape (..., {len(q)}), one value per level, "
+            f"got {tuple(coverage.shape)}"
+        )
+    return (coverage.double() - q).abs().mean(dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class JointCalibration:
+    """How often each joint lies as near the centre of its samples as they say.
+
+    Attributes:
+        levels: (L,) quantiles q.
+        coverage: (J, L), the fraction of poses in which joint j is nearer the centre than the
+            q-quantile of its samples. Below q: overconfident.
+        num_poses: Number of poses it was measured on.
+    """
+
+    levels: Tensor
+    coverage: Tensor
+    num_poses: int
+
+    @property
+    def median_coverage(self) -> Tensor:
+        """(L,), the median over the joints: the published curve."""
+        return self.coverage.quantile(0.5, dim=0)
+
+    @property
+    def ece(self) -> float:
+        """Calibration error of the median curve: the published figure."""
+        return calibration_error(self.median_coverage, self.levels).item()
+
+    @property
+    def joint_errors(self) -> Tensor:
+        """(J,), the calibration error of each joint: a median over joints hides bad ones."""
+        return calibration_error(self.coverage, self.levels)
+
+
+def expected_calibration_error(
+    samples: Tensor, target: Tensor, levels: Tensor | Sequence[float] | None = None
+) -> JointCalibration:
+    """Expected calibration error of 3D joints, as published.
+
+    For each joint the centre is the coordinate-wise median of its samples. Coverage at q is how
+    often the q-quantile of the samples' distances to the centre is strictly greater than the
+    distance of the truth. The figure is the distance of the median curve over the joints from the
+    diagonal.
+
+    Leave out a joint that is fixed at the origin: the truth is never strictly nearer than its
+    samples, so it scores 0.5. Compare only figures from like numbers of samples: the truth of a
+    perfect model lies beyond its furthest sample in one pose of n + 1, and the median leans towards
+    the samples, so that for a normal
+    distribution it scores 0.09 with 9 samples, 0.018 with 50 and 0.004 with 200.
+
+    Args:
+        samples: (*batch, n, J, 3), n at least 2, in any unit; the published figures have n = 200.
+        target: (*batch, J, 3), in the same unit and root.
+        levels: (L,) quantiles in [0, 1]; 0, 0.05, ..., 1 if left out, as published.
+
+    Returns:
+        The published figure, and the curve and error of each joint.
+
+    Raises:
+        ValueError: Shapes are not as above, do not match or hold no poses; values are NaN or
+            infinite; levels are not within [0, 1].
+
+    References:
+        Pierzchlewicz et al., *Multi-Hypothesis 3D Human Pose Estimation Metrics Favor Miscalibrated
+        Distributions*, 2022, arXiv 2210.11179. Details as in their code
+        (github.com/sinzlab/cGNF): of an even number of samples the median is the lower middle one,
+        quantiles interpolate linearly.
+    """
+    x, y = _flat_rows(samples, target)
+    q = _levels(levels, samples.device)
+    rows, n, joints, _ = x.shape
+    if rows == 0:
+        raise ValueError(f"target of shape {tuple(target.shape)} holds no poses to average over")
+    position = q * (n - 1)
+    lower = position.floor().long()
+    upper = (lower + 1).clamp(max=n - 1)
+    weight = (position - lower)[:, None]
+    inside = torch.zeros(len(q), joints, dtype=torch.float64, device=samples.device)
+    step = max(1, _BLOCK // (joints * max(3 * n, len(q))))
+    for drawn, truth in zip(x.split(step), y.split(step), strict=True):
+        drawn = drawn.double()
+        # Sorting, not torch.median: that one has no deterministic form on CUDA.
+        centre = drawn.sort(dim=1).values[:, (n - 1) // 2]
+        spread = torch.linalg.vector_norm(drawn - centre[:, None], dim=-1).sort(dim=1).values
+        error = torch.linalg.vector_norm(truth.double() - centre, dim=-1)
+        quantiles = torch.lerp(spread[:, lower], spread[:, upper], weight)
+        inside += (quantiles > error[:, None]).sum(dim=0)
+    return JointCalibration(levels=q, coverage=(inside / rows).mT.contiguous(), num_poses=rows)
+
+
+def energy_score(samples: Tensor, target: Tensor) -> Tensor:
+    """Energy score of whole poses: mean distance to the truth less half the mean distance apart.
+
+    A strictly proper scoring rule, lower is better: over many poses nothing scores better than the
+    true distribution, so calibration and sharpness, joint by joint and between joints, are judged
+    in one number. Distances are Euclidean in all 3 J coordinates. The estimate is the fair one,
+    over pairs of distinct samples: its mean does not depend on n, and one pose may score below 0.
+    Differentiable, though under autograd the distances of all pairs are kept.
+
+    Args:
+        samples: (*batch, n, J, 3), n at least 2, in metres.
+        target: (*batch, J, 3), in metres.
+
+    Returns:
+        (*batch), in metres, in the wider dtype of the two.
+
+    Raises:
+        ValueError: Shapes are not as above or do not match, or values are NaN or infinite.
+
+    References:
+        Gneiting and Raftery, *Strictly Proper Scoring Rules, Prediction, and Estimation*, 2007,
+        section 4.3, with the sign turned; Ferro, *Fair scores for ensemble forecasts*, 2014.
+    """
+    x, y = _flat_rows(samples, target)
+    n = x.shape[1]
+    step = max(1, _BLOCK // (n * max(n, x.shape[-2] * 3)))
+    scores = []
+    for drawn, truth in zip(x.flatten(2).split(step), y.flatten(1).split(step), strict=True):
+        drawn, truth = drawn.double(), truth.double()[:, None]
+        to_truth = torch.linalg.vector_norm(drawn - truth, dim=-1).mean(dim=1)
+        # cdist cancels badly far from the origin.
+        drawn = drawn - drawn.mean(dim=1, keepdim=True)
+        apart = torch.zeros_like(to_truth)
+        size = max(1, _BLOCK // (n * step))
+        for start in range(0, n, size):
+            distance = torch.cdist(drawn[:, start : start + size], drawn)
+            # What cdist gives for a sample and itself is rounding.
+            itself = distance.diagonal(offset=start, dim1=1, dim2=2)
+            apart = apart + distance.sum(dim=(1, 2)) - itself.sum(dim=1)
+        scores.append(to_truth - apart / (2 * n * (n - 1)))
+    dtype = torch.promote_types(samples.dtype, target.dtype)
+    return torch.cat(scores).reshape(target.shape[:-2]).to(dtype)
+
+
+def sample_spread(samples: Tensor) -> Tensor:
+    """Sharpness: the mean distance of a joint's samples to their mean.
+
+    Args:
+        samples: (*batch, n, J, 3), n at least 2, in metres.
+
+    Returns:
+        (*batch, J), in metres. The mean is that of the samples, so few of them understate it, by a
+        factor of about sqrt(1 - 1 / n).
+
+    Raises:
+        ValueError: The shape is not as above, or values are NaN or infinite.
+    """
+    x = _flat_samples(samples)
+    n, joints = x.shape[1:3]
+    spreads = []
+    for drawn in x.split(max(1, _BLOCK // (3 * n * joints))):
+        drawn = drawn.double()
+        distance = torch.linalg.vector_norm(drawn - drawn.mean(dim=1, keepdim=True), dim=-1)
+        spreads.append(distance.mean(dim=1))
+    batch = samples.shape[:-3]
+    return torch.cat(spreads).reshape(*batch, joints).to(samples.dtype)
+
+
+def _flat_samples(samples: Tensor) -> Tensor:
+    """Samples with one batch axis, or a ValueError."""
+    _require_finite("samples", samples)
+    shape = tuple(samples.shape)
+    if samples.ndim < 3 or shape[-1] != 3 or shape[-2] == 0:
+        raise ValueError(
+            f"expected samples of shape (..., n, J, 3) with at least one joint, got {shape}"
+        )
+    if shape[-3] < 2:
+        raise ValueError(f"expected at least 2 samples per pose, got samples of shape {shape}")
+    return samples.reshape(math.prod(shape[:-3]), *shape[-3:])
+
+
+def _flat_rows(samples: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples and target with one batch axis, or a ValueError."""
+    x = _flat_samples(samples)
+    _require_finite("target", target)
+    if target.shape != samples.shape[:-3] + samples.shape[-2:]:
+        raise ValueError(
+            "expected samples (..., n, J, 3) and target (..., J, 3) that match, "
+            f"got {tuple(samples.shape)} and {tuple(target.shape)}"
+        )
+    return x, target.reshape(len(x), *target.shape[-2:])
+
+
+def _levels(levels: Tensor | Sequence[float] | None, device: torch.device) -> Tensor:
+    if levels is None:
+        return torch.linspace(0, 1, 21, dtype=torch.float64, device=device)
+    q = torch.as_tensor(levels, dtype=torch.float64, device=device)
+    if q.ndim != 1:
+        raise ValueError(f"expected levels of shape (L,), got {tuple(q.shape)}")
+    _require_unit_interval("levels", q)
+    return q
+
+
+def _require_unit_interval(name: str, value: Tensor) -> None:
+    if value.numel() == 0:
+        raise ValueError(f"{name} is empty")
+    low, high = value.min().item(), value.max().item()
+    if not (low >= 0 and high <= 1):  # NaN fails both
+        raise ValueError(f"{name} must be within [0, 1], got values from {low:g} to {high:g}")
+
+
+def _require_finite(name: str, value: Tensor) -> None:
+    require_tensor(name, value)
+    if not value.is_floating_point():
+        raise ValueError(f"expected {name} of a floating-point dtype, got {value.dtype}")
+    if value.numel() == 0:
+        return
+    # NaN passes through to the extremes, and they need no mask as large as the samples.
+    if not all(extreme.isfinite() for extreme in value.detach().aminmax()):
+        bad = int((~value.isfinite()).sum())
+        raise ValueError(f"{name} holds NaN or infinity in {bad} of {value.numel()} entries")

@@ -1,0 +1,45 @@
+"""Pose priors: densities over poses given a context."""
+
+from flowprior.prior.conditional import (
+    ConditionalPosePrior,
+    LatentCalibration,
+)
+from flowprior.prior.distribution import (
+    PoseDistribution,
+)
+from flowprior.prior.export import (
+    VERBS,
+    export_onnx,
+    export_program,
+)
+from flowprior.prior.posterior import (
+    PosePosterior,
+    PosePrior,
+)
+from flowprior.prior.spaces import (
+    SPACES,
+    PointSpace,
+    PoseSpace,
+    Rot6dSpace,
+    RotationSpace,
+    So3Space,
+    make_space,
+)
+
+__all__ = [
+    "SPACES",
+    "VERBS",
+    "ConditionalPosePrior",
+    "LatentCalibration",
+    "PointSpace",
+    "PoseDistribution",
+    "PosePosterior",
+    "PosePrior",
+    "PoseSpace",
+    "Rot6dSpace",
+    "RotationSpace",
+    "So3Space",
+    "export_onnx",
+    "export_program",
+    "make_space",
+]

@@ -1,0 +1,54 @@
+"""A learned network that reads the context before the flow does."""
+
+import torch
+from torch import Tensor, nn
+
+from flowprior._checks import require_count, require_like, require_width
+from flowprior._precision import without_autocast
+from flowprior.flow.conditioner import ResidualBlock
+
+__all__ = ["ContextEncoder"]
+
+
+class ContextEncoder(nn.Module):
+    """A small residual network from raw contexts, such as keypoints, to what a flow conditions on.
+
+    The flow reads its context by one linear layer for each conditioner and each ActNorm. A context
+    that comes from a network of your own suits that; raw measurements do not.
+
+    Args:
+        context_features: Width C of the raw context, at least 1.
+        features: Width E of the network and of what it gives, at least 1.
+        num_blocks: Residual blocks, two linear layers each.
+
+    Raises:
+        ValueError: For sizes out of range.
+    """
+
+    def __init__(self, context_features: int, features: int, num_blocks: int) -> None:
+        super().__init__()
+        require_count("context_features", context_features, 1)
+        require_count("encoder_features", features, 1)
+        require_count("encoder_blocks", num_blocks, 0)
+        self.context_features = context_features
+        self.input = nn.Linear(context_features, features)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(features, batch_norm=False, dropout=0.0) for _ in range(num_blocks)
+        )
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Encode contexts (..., C) -> (..., E), in float32 or better, also under autocast.
+
+        Raises:
+            ValueError: If the context has another width, dtype or device than the network.
+        """
+        require_width("context", context, self.context_features)
+        weight = self.input.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        context = require_like("context", context, dtype, weight.device)
+        with without_autocast(weight.device):
+            hidden = self.input(context.to(weight.dtype))
+            rows = hidden.reshape(-1, hidden.shape[-1])
+            for block in self.blocks:
+                rows = block(rows)
+        return rows.reshape(hidden.shape).to(dtype)
