@@ -29,7 +29,6 @@ import torch
 from tqdm import tqdm
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
-from flowprior.fitting.focal_lengths import check_focal
 from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder, cameras_for
 from examples.fitting.outputs import fits_to_arrays
 from examples.fitting.settings import overridden
@@ -37,6 +36,7 @@ from examples.fitting.shards import Chunk, People, chunks_of, read_chunk
 from examples.whole_files import prepare_folder, whole_file, write_json, write_text
 from flowprior.body import BodyModel
 from flowprior.fitting.cameras import CROP_PX
+from flowprior.fitting.focal_lengths import check_focal
 from flowprior.fitting.objective import KeypointWeights
 from flowprior.fitting.people import fit_people
 from flowprior.skeleton import BODY_25

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowprior.fitting.focal_lengths import check_focal
 from examples.data.image_names import match_people
 from examples.data.keypoints import to_prohmr_44
 from examples.fitting.priors import KeypointPrior
@@ -18,6 +17,7 @@ from examples.training.encoded import MODEL_FILE
 from flowprior import ConditionalPosePrior
 from flowprior.files.numpy_file import read_npz
 from flowprior.fitting.cameras import CROP_PX, FOCAL_PX, Cameras
+from flowprior.fitting.focal_lengths import check_focal
 from flowprior.fitting.mixture import PoseMixture
 from flowprior.fitting.pose_variables import AnglePose, DensityPose, LatentPose, PoseVariables
 from flowprior.fitting.solver import with_spare

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
 from examples.data.detections import read_detections
-from flowprior.fitting.focal_lengths import check_focal
 from examples.data.image_names import file_label
 from examples.data.images import decode
 from examples.data.keypoints import Detections
@@ -42,6 +41,7 @@ from examples.pictures import save_image
 from examples.pictures.style import Image
 from examples.whole_files import prepare_folder
 from flowprior.body import BodyModel
+from flowprior.fitting.focal_lengths import check_focal
 from flowprior.fitting.objective import KeypointWeights
 from flowprior.fitting.people import ONE_STAGE, SMPLIFY_STAGES, fit_people
 from flowprior.skeleton import BODY_25

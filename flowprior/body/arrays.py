@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowprior._optional import import_optional
 from flowprior.files.numpy_file import read_npy, read_npz, read_pickle
 from flowprior.skeleton import SKELETONS, SMPL_24
 
 __all__ = [
     "REGRESSOR_PREFIX",
     "RegressorSource",
+    "check_arrays",
     "read_body",
     "read_regressor",
     "surface_vertices",
@@ -31,12 +31,20 @@ SMPL_VERTICES = 6890
 REGRESSOR_PREFIX = "regressor "
 """What stands before the name of a joint set where a body file has a regressor of its own."""
 
-# The vertices of SMPL's surface that smplx appends to the joints, by the names it gives them.
+# Vertices of SMPL's surface that stand for points of the face, feet and hands, in the order of
+# `flowprior.skeleton.SMPL_45` behind the 24 joints. The numbers are facts about SMPL's mesh; smplx
+# has the same in ``smplx.vertex_ids``, by the names below.
 SMPLX_NAMES = (
     *("nose", "reye", "leye", "rear", "lear"),
     *("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
     *("lthumb", "lindex", "lmiddle", "lring", "lpinky"),
     *("rthumb", "rindex", "rmiddle", "rring", "rpinky"),
+)
+SMPL_SURFACE = (
+    *(332, 6260, 2800, 4071, 583),
+    *(3216, 3226, 3387, 6617, 6624, 6787),
+    *(2746, 2319, 2445, 2556, 2673),
+    *(6191, 5782, 5905, 6016, 6133),
 )
 
 
@@ -87,11 +95,20 @@ def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
         ):
             kinds = "iu" if name in INDICES else "fiu"
             arrays[name] = _numbers(value, kinds, f"{source}: {name}")
-    _check_arrays(arrays, source)
+    check_arrays(arrays, source)
     return arrays
 
 
-def _check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
+def check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
+    """Check that the arrays of a body fit each other and have SMPL's joints.
+
+    Args:
+        arrays: By the names of SMPL's files.
+        source: Where they are from, for error messages.
+
+    Raises:
+        ValueError: If an array has another shape, or the body has other joints.
+    """
     tree = arrays["kintree_table"]
     # The root's parent is -1, as an unsigned number in the official files.
     fits = tree.ndim == 2 and tree.size > 0
@@ -160,11 +177,7 @@ def surface_vertices(arrays: Mapping[str, NDArray[Any]], count: int) -> NDArray[
         return arrays["vertex_ids"].astype(np.int64)
     if count != SMPL_VERTICES:
         return None
-    module = import_optional(
-        "smplx.vertex_ids", purpose="a body of SMPL's surface", package="smplx", extra="body"
-    )
-    numbers = module.vertex_ids["smplh"]
-    return np.array([numbers[name] for name in SMPLX_NAMES], np.int64)
+    return np.array(SMPL_SURFACE, np.int64)
 
 
 def read_regressor(name: str, source: RegressorSource, count: int) -> Array:

@@ -1,28 +1,25 @@
-"""BodyModel: theta -> joints, vertices and keypoints of a body with SMPL's joints.
+"""BodyModel: joints, vertices and keypoints of a body with SMPL's 24 joints.
 
-Without a file it is the embedded body, which anyone may use and pass on. With the user's own file
-it is SMPL, read without ``chumpy`` and without running anything of the file. The arithmetic is that
-of the package ``smplx``, which comes with ``pip install flowprior[body]``.
+Without a file, `BodyModel` is the embedded body, which anyone may use and redistribute. With the
+user's own SMPL file it is SMPL; the file is read without ``chumpy`` and none of its code runs.
 
-Rest pose: a T-pose, y up, facing +z, the left side at +x, metres. Keypoint sets are those of
+Rest pose: a T-pose, y up, facing +z, the left side at +x, in metres. Keypoint sets are those of
 `flowprior.skeleton`.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flowprior._checks import require_count, require_like, require_tensor
 from flowprior._modes import lasting
-from flowprior._optional import import_optional
 from flowprior._precision import without_autocast
 from flowprior.body.arrays import (
     REGRESSOR_PREFIX,
@@ -31,6 +28,8 @@ from flowprior.body.arrays import (
     read_regressor,
     surface_vertices,
 )
+from flowprior.body.other import arrays_of_smplx
+from flowprior.body.skinning import JointTree, Surface
 from flowprior.prior.spaces import Rot6dSpace
 from flowprior.skeleton import (
     BODY_25,
@@ -88,7 +87,6 @@ class BodyModel(nn.Module):
         name: What was loaded.
 
     Raises:
-        ImportError: If the package ``smplx`` is missing.
         FileNotFoundError: If there is no such file.
         ValueError: If the file is no body with SMPL's joints, refers to code, or an array has
             another shape than it must have.
@@ -109,16 +107,67 @@ class BodyModel(nn.Module):
         regressors: Mapping[str, RegressorSource] | None = None,
     ) -> None:
         super().__init__()
-        _skinning()  # says at once if it is missing
-        require_count("num_betas", num_betas, least=1)
         self.name = "embedded body" if path is None else Path(path).name
-        arrays = read_body(path)
+        self._build(read_body(path), layout, num_betas, regressors)
+
+    @classmethod
+    def from_smplx(
+        cls,
+        module: nn.Module,
+        *,
+        layout: str = "columns",
+        regressors: Mapping[str, RegressorSource] | None = None,
+    ) -> "BodyModel":
+        """Create the body of a ``smplx`` model that the user has loaded.
+
+        Args:
+            module: A ``smplx.SMPL`` or ``smplx.SMPLLayer``. Its arrays are copied; its pose, shape
+                and translation parameters are not used.
+            layout: As for `BodyModel`.
+            regressors: As for `BodyModel`.
+
+        Returns:
+            The body on the CPU in float32, with the module's number of shape coefficients. Joints
+            and vertices equal those of the module up to rounding.
+
+        Raises:
+            TypeError: If the module is not a ``smplx`` body model.
+            ValueError: If it does not have SMPL's 24 joints.
+        """
+        arrays = arrays_of_smplx(module)
+        body = cls.__new__(cls)
+        nn.Module.__init__(body)
+        body.name = type(module).__name__
+        body._build(arrays, layout, arrays["shapedirs"].shape[-1], regressors)
+        return body
+
+    def _build(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        layout: str,
+        num_betas: int,
+        regressors: Mapping[str, RegressorSource] | None,
+    ) -> None:
+        require_count("num_betas", num_betas, least=1)
+        available = arrays["shapedirs"].shape[-1]
+        if available < num_betas:
+            raise ValueError(
+                f"{self.name} has {available} shape directions, got num_betas={num_betas}"
+            )
         self.num_betas = num_betas
         self.num_vertices = len(arrays["v_template"])
-        self._available_betas = arrays["shapedirs"].shape[-1]
+        self._available_betas = available
         self._space = Rot6dSpace(SMPL_24.num_joints, layout)
+        template, shape = _float(arrays["v_template"]), _float(arrays["shapedirs"][..., :num_betas])
         with lasting():
-            self._surface = _Surface.from_arrays(arrays, self.name, num_betas)
+            self._tree = _joint_tree(template, shape, _float(arrays["J_regressor"]))
+            self._surface = Surface(
+                template,
+                shape,
+                # The embedded body has no pose correctives.
+                _float(arrays["posedirs"]) if np.any(arrays["posedirs"]) else None,
+                _float(arrays["weights"]),
+            )
             faces = torch.from_numpy(arrays["f"].astype(np.int64))
         self.register_buffer("faces", faces, persistent=False)
         self._vertex_ids = surface_vertices(arrays, self.num_vertices)
@@ -129,7 +178,7 @@ class BodyModel(nn.Module):
         }
         for name, source in (regressors or {}).items():
             self._regressors[name] = read_regressor(name, source, self.num_vertices)
-        # Filled on demand: by joint set, the part of the surface that its keypoints need.
+        # Created on demand: for each joint set, the vertices that its keypoints depend on.
         self._parts = nn.ModuleDict()
 
     def extra_repr(self) -> str:
@@ -200,8 +249,8 @@ class BodyModel(nn.Module):
                 the message says what they would need.
         """
         part = self._part(skeleton)
-        points, _ = self._pose(part.surface, theta, betas, transl)
-        return part(points)
+        vertices, joints = self._pose(part.surface, theta, betas, transl)
+        return part(torch.cat([joints, vertices], dim=-2))
 
     def regress(self, output: BodyOutput, skeleton: Skeleton | None = None) -> Tensor:
         """Compute keypoints of a body that is already posed.
@@ -223,7 +272,7 @@ class BodyModel(nn.Module):
         return part(torch.cat([joints, vertices[..., part.vertices, :]], dim=-2))
 
     def _pose(
-        self, surface: "_Surface", theta: Tensor, betas: Tensor | None, transl: Tensor | None
+        self, surface: Surface, theta: Tensor, betas: Tensor | None, transl: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         like = surface.v_template
         require_tensor("theta", theta)
@@ -236,10 +285,9 @@ class BodyModel(nn.Module):
             self._require_betas(betas)
             betas = _spread("betas", betas, shape, self.num_betas)
             betas = betas.reshape(shape.numel(), self.num_betas)
-            vertices, joints = surface(
-                rotation.reshape(shape.numel(), SMPL_24.num_joints, 3, 3), betas
-            )
-            vertices = vertices.reshape(*shape, len(surface.v_template), 3)
+            rotation = rotation.reshape(shape.numel(), SMPL_24.num_joints, 3, 3)
+            joints, motion = self._tree(rotation, betas)
+            vertices = surface(rotation, betas, motion).reshape(*shape, len(surface), 3)
             joints = joints.reshape(*shape, SMPL_24.num_joints, 3)
             if transl is not None:
                 moved = _spread("transl", _as_model("transl", transl, like), shape, 3)
@@ -328,106 +376,18 @@ class BodyModel(nn.Module):
         )
 
 
-class _Surface(nn.Module):
-    """The arrays of linear blend skinning, as ``smplx.lbs.lbs`` takes them.
-
-    Attributes:
-        v_template: (V, 3).
-        shapedirs: (V, 3, num_betas).
-        posedirs: (207, 3 V).
-        J_regressor: (24, V).
-        weights: (V, 24).
-        parents: (24,).
-    """
-
-    v_template: Tensor
-    shapedirs: Tensor
-    posedirs: Tensor
-    J_regressor: Tensor
-    weights: Tensor
-    parents: Tensor
-
-    def __init__(self, **arrays: Tensor) -> None:
-        super().__init__()
-        for name, array in arrays.items():
-            self.register_buffer(name, array, persistent=False)
-        parents = torch.tensor(SMPL_24.parents, device=arrays["v_template"].device)
-        self.register_buffer("parents", parents, persistent=False)
-
-    @classmethod
-    def from_arrays(
-        cls, arrays: Mapping[str, NDArray[Any]], name: str, num_betas: int
-    ) -> "_Surface":
-        """The surface of a file, its arrays checked before."""
-        available = arrays["shapedirs"].shape[-1]
-        if available < num_betas:
-            raise ValueError(f"{name} has {available} shape directions, got num_betas={num_betas}")
-        posedirs = arrays["posedirs"].reshape(-1, arrays["posedirs"].shape[-1]).T
-        return cls(
-            v_template=_float(arrays["v_template"]),
-            shapedirs=_float(arrays["shapedirs"][..., :num_betas]),
-            posedirs=_float(posedirs),
-            J_regressor=_float(arrays["J_regressor"]),
-            weights=_float(arrays["weights"]),
-        )
-
-    def forward(self, rotation: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotations (N, 24, 3, 3) and betas (N, num_betas) -> vertices (N, V, 3), joints."""
-        if not len(rotation):
-            empty = rotation.new_zeros(0, 1, 3)
-            return (
-                empty.expand(0, len(self.v_template), 3),
-                empty.expand(0, SMPL_24.num_joints, 3),
-            )
-        # Of other widths, BLAS sums up the gradient of a row by where it stands in the batch.
-        missing = -betas.shape[-1] % 16
-        vertices, joints = _skinning()(
-            F.pad(betas, (0, missing)),
-            rotation,
-            self.v_template,
-            F.pad(self.shapedirs, (0, missing)),
-            self.posedirs,
-            self.J_regressor,
-            self.parents,
-            self.weights,
-            pose2rot=False,
-        )
-        return vertices, joints
-
-    def part(self, vertices: Tensor) -> "_Surface":
-        """A surface of 24 points that lie on the joints and of some vertices.
-
-        Args:
-            vertices: (U,) indices.
-
-        Returns:
-            A surface of 24 + U vertices whose joints are those of this one.
-        """
-        exact = self.J_regressor.double()
-        dtype = self.v_template.dtype
-        joints = (exact @ self.v_template.double()).to(dtype)
-        directions = torch.einsum("jv,vck->jck", exact, self.shapedirs.double()).to(dtype)
-        identity = torch.eye(len(joints), dtype=dtype, device=joints.device)
-        posedirs = self.posedirs.unflatten(1, (-1, 3))[:, vertices]
-        still = posedirs.new_zeros(len(posedirs), len(joints), 3)
-        return _Surface(
-            v_template=torch.cat([joints, self.v_template[vertices]]),
-            shapedirs=torch.cat([directions, self.shapedirs[vertices]]),
-            posedirs=torch.cat([still, posedirs], dim=1).flatten(1),
-            J_regressor=torch.cat(
-                [identity, identity.new_zeros(len(joints), len(vertices))], dim=1
-            ),
-            weights=torch.cat([identity, self.weights[vertices]]),
-        )
-
-
 class _Part(nn.Module):
-    """The part of a surface that some keypoints need, and the keypoints as functions of it."""
+    """The vertices that a joint set depends on, and its keypoints as functions of them.
+
+    Args:
+        surface: The whole surface.
+        rows: (K, 24 + V) keypoints as linear functions of joints and vertices.
+    """
 
     vertices: Tensor
     matrix: Tensor
 
-    def __init__(self, surface: _Surface, rows: Array) -> None:
+    def __init__(self, surface: Surface, rows: Array) -> None:
         super().__init__()
         joints = SMPL_24.num_joints
         used = np.flatnonzero(np.any(rows[:, joints:] != 0, axis=0))
@@ -436,18 +396,20 @@ class _Part(nn.Module):
         matrix = torch.from_numpy(np.concatenate([rows[:, :joints], rows[:, joints + used]], 1))
         self.register_buffer("vertices", vertices, persistent=False)
         self.register_buffer("matrix", matrix.to(like), persistent=False)
-        self.surface = surface.part(vertices)
+        self.surface = surface.select(vertices)
 
     def forward(self, points: Tensor) -> Tensor:
-        """Points (..., 24 + U, 3) of the surface -> keypoints (..., K, 3)."""
+        """Joints and vertices (..., 24 + U, 3) -> keypoints (..., K, 3)."""
         with without_autocast(points.device):
             return torch.einsum("kp,...pc->...kc", self.matrix, points)
 
 
-def _skinning() -> Callable[..., tuple[Tensor, Tensor]]:
-    module = import_optional("smplx.lbs", purpose="BodyModel", package="smplx", extra="body")
-    skin: Callable[..., tuple[Tensor, Tensor]] = module.lbs
-    return skin
+def _joint_tree(template: Tensor, shapedirs: Tensor, regressor: Tensor) -> JointTree:
+    """The tree of SMPL's joints, which are linear functions of the rest vertices."""
+    exact = regressor.double()
+    joints = exact @ template.double()
+    directions = torch.einsum("jv,vcb->jcb", exact, shapedirs.double())
+    return JointTree(joints.numpy(), directions.numpy(), SMPL_24.parents)
 
 
 def _float(array: NDArray[Any]) -> Tensor:

@@ -2,8 +2,8 @@
 
 A few bytes can ask for any amount of memory or time: by nesting, by naming one part many times, by
 compression, by sizes that are only announced. Every reader of this library and of its examples
-checks these limits first and raises ``ValueError`` (:class:`~flowprior.files.model_file.CheckpointError`
-for model files) with the file's name.
+checks these limits first. It raises ``ValueError``, for model files
+:class:`~flowprior.files.model_file.CheckpointError`, with the file's name.
 
 The limits admit the largest files of the field. To read a larger one of your own, raise the
 constant before reading::

@@ -84,8 +84,8 @@ class SharedModel(nn.Module):
             save_directory: The folder, created if it does not exist.
             repo_id: ``"user/name"`` on the hub; the folder's name if None.
             push_to_hub: Whether to upload it too.
-            model_card_kwargs: Arguments of :class:`flowprior.files.model_card.ModelCard`: ``license``,
-                ``description``, ``data``, ``metrics``, ...
+            model_card_kwargs: Arguments of :class:`flowprior.files.model_card.ModelCard`:
+                ``license``, ``description``, ``data``, ``metrics``, ...
             **push_to_hub_kwargs: Further arguments of :meth:`push_to_hub`.
 
         Returns:

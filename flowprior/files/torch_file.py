@@ -42,8 +42,8 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[Any, Any]:
     Returns:
         The dictionary in the file. Tensors are on the CPU, whatever device they came from, need no
         gradient and share memory where they did when saved. Objects of other classes are
-        :class:`~flowprior.files.sealed_pickle.Inert`, references to classes and functions subclasses of
-        it.
+        :class:`~flowprior.files.sealed_pickle.Inert`, references to classes and functions are
+        subclasses of it.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -236,8 +236,8 @@ class ConditionalFlow(FlowStack):
             "the scale and shift of ActNorm have changed, but were never set from a batch of data. "
             "Usually these weights are a running average (EMA) that was started before the first "
             "training batch, and their densities are far off: start it after the first call of nll "
-            "in training mode, see docs/how-to/train-your-own.md. Training with batches of a single "
-            "row has the same effect",
+            "in training mode, see docs/how-to/train-your-own.md. Training with batches of one row "
+            "has the same effect",
             stacklevel=2,
         )
 

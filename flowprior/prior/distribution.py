@@ -13,8 +13,8 @@ __all__ = ["PoseDistribution"]
 class PoseDistribution(Distribution):
     r"""The density p(theta | context) of one batch of contexts.
 
-    From :meth:`flowprior.prior.posterior.PosePosterior.distribution`. Numbers are the posterior's, axes
-    are torch's: samples are (\*sample, \*batch, J, k), while a posterior has them after the batch.
+    From :meth:`flowprior.prior.posterior.PosePosterior.distribution`. Values are the posterior's,
+    axes are torch's: samples are (\*sample, \*batch, J, k), while a posterior has them after the batch.
     Values are given as the prior returns them, (..., J, k); the posterior's own ``log_prob`` takes
     other forms of theta. Like all of ``torch.distributions`` it draws from the global generator.
 

@@ -117,11 +117,10 @@ def test_the_embedded_body_is_what_it_claims(embedded):
     assert 1.6 < stature < 1.8
     mirrored = out.joints[list(SMPL_24.flip)] * torch.tensor([-1.0, 1.0, 1.0])
     torch.testing.assert_close(out.joints, mirrored, rtol=0, atol=2e-3)
-    surface = embedded._surface
-    torch.testing.assert_close(surface.weights.sum(dim=1), torch.ones(1229))
-    torch.testing.assert_close(surface.J_regressor.sum(dim=1), torch.ones(24))
-    assert surface.weights.min() >= 0
-    assert surface.J_regressor.min() >= 0
+    arrays = read_body(None)
+    for name, rows in (("weights", 1229), ("J_regressor", 24)):
+        np.testing.assert_allclose(arrays[name].sum(axis=1), np.ones(rows), atol=1e-6)
+        assert arrays[name].min() >= 0
 
 
 def test_betas_of_the_embedded_body_are_people(embedded):
@@ -697,3 +696,52 @@ def test_under_real_motion_capture(mocap_file, embedded):
             bone = joints[f"{side}_{end}"] - joints[f"{side}_{start}"]
             true = truth[f"{side}_{last}"] - truth[f"{side}_{first}"]
             assert torch.cosine_similarity(bone, true, dim=-1).min() > np.cos(np.radians(3.0))
+
+
+@pytest.mark.parametrize("which", ["embedded", "SMPL"])
+def test_a_body_from_smplx(which, embedded, smpl_file):
+    if which == "embedded":
+        arrays = {
+            name: array for name, array in read_body(None).items() if "regressor " not in name
+        }
+        theirs = reference(arrays, torch.float32, vertex_ids=smplx_names(embedded))
+    else:
+        theirs = reference(dict(np.load(smpl_file)), torch.float32)
+    model = BodyModel.from_smplx(theirs)
+    matrix = rotations.rotvec_to_matrix(torch.randn(5, 24, 3))
+    betas = torch.randn(5, 10)
+    expected = theirs(betas=betas, body_pose=matrix[:, 1:], global_orient=matrix[:, :1])
+    scale = expected.vertices.abs().max()
+    out = model(matrix, betas)
+    torch.testing.assert_close(out.vertices, expected.vertices, rtol=0, atol=1e-6 * scale)
+    points = model.keypoints(matrix, SMPL_45, betas=betas)
+    torch.testing.assert_close(points, expected.joints, rtol=0, atol=2e-6 * scale)
+    assert model.faces.tolist() == theirs.faces.tolist()
+    assert type(theirs).__name__ in repr(model)
+
+
+def test_gradients_are_those_of_smplx(smpl_file):
+    arrays = {
+        k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in np.load(smpl_file).items()
+    }
+    model, theirs = BodyModel(smpl_file).double(), reference(arrays, torch.float64)
+    weight = torch.randn(2, 6890, 3, dtype=torch.float64)
+    found = []
+    for call in (
+        lambda r, b: model(r, b).vertices,
+        lambda r, b: theirs(betas=b, body_pose=r[:, 1:], global_orient=r[:, :1]).vertices,
+    ):
+        torch.manual_seed(0)
+        rotvec = torch.randn(2, 24, 3).double().requires_grad_()
+        betas = torch.randn(2, 10).double().requires_grad_()
+        vertices = call(rotations.rotvec_to_matrix(rotvec), betas)
+        found.append(torch.autograd.grad((weight * vertices).sum(), (rotvec, betas)))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12 * expected.abs().max())
+
+
+def test_another_module_is_no_smplx_body():
+    with pytest.raises(
+        TypeError, match="expected a smplx body model, but Linear has no v_template"
+    ):
+        BodyModel.from_smplx(torch.nn.Linear(2, 2))
