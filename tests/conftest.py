@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, reproducible examples, folders made once, real data."""
 
+import locale
 import os
 import tempfile
 from collections.abc import Callable
@@ -22,6 +23,13 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a busy machine
 )
 hypothesis.settings.load_profile("flowprior")
+
+if locale.getpreferredencoding(False).lower() not in ("utf-8", "utf8"):
+
+    def _skip(*_: object, **__: object) -> None:
+        pytest.skip("torch.compile reads files of torch in the locale's encoding, not in UTF-8")
+
+    torch.compile = _skip
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
