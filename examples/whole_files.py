@@ -1,4 +1,4 @@
-"""Atomic writes of what programs produce: text, JSON, arrays. See `flowprior.files.whole_file`."""
+"""Atomic writes of a program's results: text, JSON, arrays. See `flowprior.files.whole_file`."""
 
 import json
 from collections.abc import Mapping
@@ -11,16 +11,14 @@ from flowprior.files.whole_file import remove_partials, whole_file
 
 __all__ = [
     "prepare_folder",
-    "remove_partials",
     "save_npz",
-    "whole_file",
     "write_json",
     "write_text",
 ]
 
 
 def prepare_folder(folder: Path) -> None:
-    """Create the folder of a program's results; delete what killed runs of it left unfinished.
+    """Create the folder of a program's results and delete the partial files of killed runs.
 
     Raises:
         OSError: The folder cannot be created.

@@ -1,10 +1,14 @@
-"""Programs that tests start: a generous time limit, and nothing that goes on running."""
+"""Child processes of tests: programs with a generous time limit, and forked children.
+
+Every program is killed at the end of its test, with everything that it started.
+"""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,14 +20,14 @@ TIME_LIMIT_S = 600.0
 
 @contextmanager
 def running(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Start a program, and at the end kill it and all that it started.
+    """Start a program; at the end, kill it and every process that it started.
 
     Args:
         command: The program and its arguments.
         **options: Those of ``subprocess.Popen``.
 
     Yields:
-        The process, the leader of a process group of its own.
+        The process, which leads its own process group.
     """
     with subprocess.Popen(command, start_new_session=True, text=True, **options) as process:
         try:
@@ -41,7 +45,7 @@ def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[s
         **options: Those of ``subprocess.Popen``.
 
     Returns:
-        Its exit code and what it wrote.
+        Its exit code and its output.
 
     Raises:
         subprocess.TimeoutExpired: It takes longer than the limit.
@@ -53,15 +57,15 @@ def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[s
 
 
 def run_python(code: str, *arguments: str, **options: Any) -> str:
-    """Run Python code in a new process, which has to succeed.
+    """Run Python code in a new process that must succeed.
 
     Args:
-        code: What ``python -c`` takes.
+        code: The argument of ``python -c``.
         *arguments: Its ``sys.argv[1:]``.
         **options: Those of ``subprocess.Popen``.
 
     Returns:
-        What it printed.
+        Its standard output.
 
     Raises:
         AssertionError: It fails.
@@ -72,10 +76,10 @@ def run_python(code: str, *arguments: str, **options: Any) -> str:
 
 
 def wait_until(condition: Callable[[], bool], interval: float = 0.01) -> None:
-    """Wait until something is true.
+    """Wait until a condition is true.
 
     Args:
-        condition: Called again and again.
+        condition: Called repeatedly.
         interval: Seconds between two calls.
 
     Raises:
@@ -86,3 +90,24 @@ def wait_until(condition: Callable[[], bool], interval: float = 0.01) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{condition} is not true after {TIME_LIMIT_S:.0f} s")
         time.sleep(interval)
+
+
+def in_child(function: Callable[[], object]) -> int:
+    """Call a function in a forked child, which it may kill, and return its exit code.
+
+    Returns:
+        0 if the function returned, 1 if it raised, -n if signal n killed the child, or the
+        code that it passed to ``os._exit``.
+    """
+    with warnings.catch_warnings():
+        # Threads of libraries are not copied; the child does not need them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        code = 1
+        try:
+            function()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

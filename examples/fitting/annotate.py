@@ -33,8 +33,9 @@ from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder, cameras_f
 from examples.fitting.outputs import fits_to_arrays
 from examples.fitting.settings import overridden
 from examples.fitting.shards import Chunk, People, chunks_of, read_chunk
-from examples.whole_files import prepare_folder, whole_file, write_json, write_text
+from examples.whole_files import prepare_folder, write_json, write_text
 from flowprior.body import BodyModel
+from flowprior.files.whole_file import whole_file
 from flowprior.fitting.cameras import CROP_PX
 from flowprior.fitting.focal_lengths import check_focal
 from flowprior.fitting.objective import KeypointWeights

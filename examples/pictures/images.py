@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from examples.pictures.saving import save_figure
 from examples.pictures.style import STYLE, UNCERTAINTY, Image
-from examples.whole_files import whole_file
+from flowprior.files.whole_file import whole_file
 
 __all__ = [
     "PixelCanvas",

@@ -23,7 +23,7 @@ from examples.pictures.rendering import (
 )
 from examples.pictures.skeletons import VIEWS, view_rotation
 from examples.pictures.style import MODE, SAMPLES, UNCERTAINTY, Array, Image
-from examples.whole_files import whole_file
+from flowprior.files.whole_file import whole_file
 
 __all__ = [
     "body_views",

@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from examples.whole_files import whole_file
+from flowprior.files.whole_file import whole_file
 
 __all__ = ["save_figure"]
 

@@ -27,9 +27,10 @@ from examples.command_line import interruptible
 from examples.data.poses import SPLITS, load_poses
 from examples.pictures import save_image
 from examples.prohmr.painting import Painting, backdrop, dress, paint_body, paint_occluder
-from examples.whole_files import remove_partials, save_npz, whole_file, write_json
+from examples.whole_files import save_npz, write_json
 from flowprior.body import BodyModel
 from flowprior.body.arrays import read_body
+from flowprior.files.whole_file import remove_partials, whole_file
 from flowprior.skeleton import BODY_25, PROHMR_44
 
 __all__ = ["FILES", "Scene", "Studio", "is_complete", "main", "write_dataset", "write_views"]

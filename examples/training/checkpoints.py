@@ -10,9 +10,9 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import nn
 
-from examples.whole_files import whole_file
 from flowprior.files import model_file
 from flowprior.files.model_file import CheckpointError, ModelFile, require_same_tensors
+from flowprior.files.whole_file import whole_file
 
 __all__ = [
     "BEST_FILE",

@@ -8,8 +8,9 @@ from typing import Any
 from examples.training.checkpoints import LAST_FILE, PREVIOUS_FILE, WholeFiles
 from examples.training.resuming import SETTINGS
 from examples.training.settings import Settings, as_yaml, differences, settings_from_text
-from examples.whole_files import remove_partials, write_text
+from examples.whole_files import write_text
 from flowprior.files.model_file import CheckpointError
+from flowprior.files.whole_file import remove_partials
 
 __all__ = ["CONFIG_FILE", "checkpoint_of", "claim_folder"]
 

@@ -13,14 +13,8 @@ from examples.fitting.priors import KeypointPrior
 from examples.pictures import save_image, write_glb
 from examples.pictures.saving import save_figure
 from examples.training.checkpoints import WholeFiles, save_weights
-from examples.whole_files import (
-    prepare_folder,
-    remove_partials,
-    save_npz,
-    whole_file,
-    write_json,
-    write_text,
-)
+from examples.whole_files import prepare_folder, save_npz, write_json, write_text
+from flowprior.files.whole_file import remove_partials, whole_file
 from flowprior.fitting.mixture import PoseMixture
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)

@@ -9,7 +9,7 @@ import torch
 from flowprior import CheckpointError, ConditionalPosePrior
 from flowprior.files import model_file
 from flowprior.flow import PRESETS
-from tests.forked import in_child
+from tests.processes import in_child
 
 
 @pytest.fixture

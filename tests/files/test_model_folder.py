@@ -16,8 +16,7 @@ import torch
 from flowprior import CheckpointError, ConditionalPosePrior
 from flowprior.files import model_file, model_folder
 from flowprior.files.model_card import ModelCard
-from tests.forked import in_child
-from tests.processes import run_python
+from tests.processes import in_child, run_python
 
 hub = pytest.importorskip("huggingface_hub")
 yaml = pytest.importorskip("yaml")

@@ -8,7 +8,7 @@ import pytest
 
 from flowprior.files import whole_file as module
 from flowprior.files.whole_file import remove_partials, whole_file, write_whole
-from tests.forked import in_child
+from tests.processes import in_child
 
 
 def names(folder):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from examples.training.checkpoints import WholeFiles, load_weights, save_weights
-from examples.whole_files import remove_partials
 from flowprior import CheckpointError
+from flowprior.files.whole_file import remove_partials
 from tools.kill_runs import preloaded
 
 
