@@ -8,6 +8,7 @@ does not crash. Each mutant follows from its number alone; ``--only N`` repeats 
 """
 
 import argparse
+import functools
 import io
 import json
 import os
@@ -42,8 +43,9 @@ from examples.data.detections import read_detections
 from examples.data.images import decode
 from examples.data.mocap import read_motion
 from examples.fitting.shards import chunks_of, read_chunk
-from examples.lifting.config import CONFIGS, read_config
+from examples.lifting.config import CONFIGS, Config
 from examples.prohmr.demo import find_people
+from examples.training.settings import read_settings
 from flowprior import ConditionalPosePrior
 from flowprior.body.arrays import read_body, read_regressor
 from flowprior.skeleton import H36M_17, SMPL_24
@@ -306,7 +308,10 @@ SOURCES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
     "coco.json": (lambda _: _coco(), _found(read_detections)),
     "a_keypoints.json": (lambda _: _openpose(), _found(read_detections)),
     "mediapipe.json": (lambda _: _mediapipe(), _found(read_detections)),
-    "default.yaml": (lambda _: (CONFIGS / "default.yaml").read_bytes(), read_config),
+    "default.yaml": (
+        lambda _: (CONFIGS / "default.yaml").read_bytes(),
+        functools.partial(read_settings, Config),
+    ),
     "image.png": (lambda _: _image(".png"), decode),
     "image.jpg": (lambda _: _image(".jpg"), decode),
     "boxes.csv": (

@@ -1,6 +1,5 @@
 """Every setting of training in one readable file, any of them overridden as ``key=value``."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from examples.lifting.methods import FlowLifter, Regressor, TrainedLifter
 from examples.lifting.model import LiftingModel
 from examples.lifting.sources import Recording
 from examples.lifting.views import ViewOptions
-from examples.training.settings import read_settings
 
-__all__ = ["CONFIGS", "Config", "read_config"]
+__all__ = ["CONFIGS", "Config"]
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -139,22 +137,3 @@ class Config:
             target_noise=self.target_noise,
         )
         return FlowLifter(model, self.nll_weight, self.mode_weight)
-
-
-def read_config(path: Path, overrides: Sequence[str] = (), **given: object) -> Config:
-    """Read a file of settings.
-
-    Args:
-        path: A YAML file with every setting.
-        overrides: Texts ``key=value``, the value as it would stand in the file.
-        given: Settings that replace those of the file; None leaves a setting as it is.
-
-    Returns:
-        The settings.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no YAML, a setting is missing, unknown, of another type or out of
-            range, or an override is not ``key=value``. The message names it.
-    """
-    return read_settings(Config, path, overrides, **given)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from examples.command_line import DEVICES, device_of, fail, interruptible
-from examples.lifting.config import Config, read_config
+from examples.lifting.config import Config
 from examples.lifting.figures import figure_4
 from examples.lifting.judging import COUNTS, Judgement, Plan, judge
 from examples.lifting.methods import (
@@ -34,6 +34,7 @@ from examples.lifting.views import RecordedViews, ViewSource
 from examples.pictures import reliability_picture
 from examples.training.checkpoints import load_weights
 from examples.training.folder import CONFIG_FILE
+from examples.training.settings import read_settings
 from examples.whole_files import prepare_folder, write_text
 from flowprior.files.model_file import CheckpointError
 from flowprior.metrics import Tally
@@ -63,7 +64,7 @@ def load_lifter(folder: Path, device: torch.device | str = "cpu") -> tuple[Train
         raise FileNotFoundError(f"{folder} is not the folder of a training: no {CONFIG_FILE}")
     if not (folder / WEIGHTS_FILE).is_file():
         raise FileNotFoundError(f"the training in {folder} is not finished: no {WEIGHTS_FILE}")
-    config = read_config(folder / CONFIG_FILE)
+    config = read_settings(Config, folder / CONFIG_FILE)
     lifter = config.make()
     load_weights(folder / WEIGHTS_FILE, lifter)
     return lifter.eval().to(device), config

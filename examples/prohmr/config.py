@@ -1,6 +1,5 @@
 """The settings of a training, as the files in ``configs/`` explain them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 from examples.data.crop_augmentation import AugmentationSettings
 from examples.prohmr.model import ProHMR
 from examples.prohmr.objective import LossWeights
-from examples.training.settings import read_settings
 
-__all__ = ["CONFIGS", "Config", "config_path", "read_config"]
+__all__ = ["CONFIGS", "Config"]
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -131,17 +129,3 @@ _MAY_BE_0 = {
     *("dropout", "target_noise", "weight_decay", "clip", "workers", "seed", "flow_blocks"),
     *("discriminator_rate", "val_images"),
 }
-
-
-def config_path(name: str) -> Path:
-    """The file of a name: small, paper, or the path of a file."""
-    return CONFIGS / f"{name}.yaml" if name in ("small", "paper") else Path(name)
-
-
-def read_config(path: Path, overrides: Sequence[str] = (), **given: object) -> Config:
-    """Read a file of settings, see `examples.training.settings.read_settings`.
-
-    A mapping is given whole, in braces: ``"loss={nll: 0.1}"``; losses that it leaves out have their
-    published weights.
-    """
-    return read_settings(Config, path, overrides, **given)

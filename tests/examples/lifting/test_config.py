@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 
 from examples.lifting.baselines import FactorisedLifter, MixtureLifter, MultiHeadLifter
-from examples.lifting.config import CONFIGS, Config, read_config
+from examples.lifting.config import CONFIGS, Config
 from examples.lifting.methods import FlowLifter, Regressor
 from examples.lifting.sources import Recording
-from examples.training.settings import as_yaml, differences
+from examples.training.settings import as_yaml, differences, read_settings
 
 DEFAULT = CONFIGS / "default.yaml"
 PAPER = CONFIGS / "paper.yaml"
@@ -15,7 +15,7 @@ PAPER = CONFIGS / "paper.yaml"
 class TestFiles:
     @pytest.mark.parametrize("path", [DEFAULT, PAPER], ids=lambda path: path.stem)
     def test_a_file_has_every_setting_and_says_what_it_is(self, path):
-        config = read_config(path)
+        config = read_settings(Config, path)
         text = path.read_text()
         assert text.startswith("# ")
         assert all(f"\n{field.name}: " in text for field in dataclasses.fields(Config))
@@ -25,7 +25,7 @@ class TestFiles:
         assert (config.width, config.num_blocks, config.hidden_features) == (1024, 2, 1024)
 
     def test_the_paper_s_is_the_original_network(self):
-        lifter = read_config(PAPER).make()
+        lifter = read_settings(Config, PAPER).make()
         assert isinstance(lifter, FlowLifter)
         assert lifter.model.reader.features == 34
         assert lifter.model.prior.space.features == 48
@@ -33,9 +33,9 @@ class TestFiles:
         assert flow == 21_231_264
 
     def test_round_trip(self, tmp_path):
-        config = read_config(PAPER, ["seed=7", "dropout=0.1"])
+        config = read_settings(Config, PAPER, ["seed=7", "dropout=0.1"])
         (tmp_path / "c.yaml").write_text(as_yaml(config))
-        assert read_config(tmp_path / "c.yaml") == config
+        assert read_settings(Config, tmp_path / "c.yaml") == config
 
 
 class TestOverrides:
@@ -52,12 +52,12 @@ class TestOverrides:
         ],
     )  # fmt: skip
     def test_key_equals_value(self, text, name, value):
-        read = getattr(read_config(DEFAULT, [text]), name)
+        read = getattr(read_settings(Config, DEFAULT, [text]), name)
         assert read == value
         assert type(read) is type(value)
 
     def test_given_settings_come_last(self):
-        config = read_config(DEFAULT, ["steps=5"], steps=6, seed=None)
+        config = read_settings(Config, DEFAULT, ["steps=5"], steps=6, seed=None)
         assert (config.steps, config.seed) == (6, 0)
 
     @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ class TestOverrides:
     )
     def test_bad_ones(self, text, words):
         with pytest.raises(ValueError, match=words):
-            read_config(DEFAULT, [text])
+            read_settings(Config, DEFAULT, [text])
 
     @pytest.mark.parametrize(
         ("content", "words"),
@@ -89,9 +89,9 @@ class TestOverrides:
         path = tmp_path / "c.yaml"
         path.write_text(content)
         with pytest.raises(ValueError, match=words):
-            read_config(path)
+            read_settings(Config, path)
         with pytest.raises(FileNotFoundError):
-            read_config(tmp_path / "none.yaml")
+            read_settings(Config, tmp_path / "none.yaml")
 
 
 class TestMade:
@@ -106,20 +106,23 @@ class TestMade:
     )
     def test_methods(self, method, kind):
         small = ["width=8", "hidden_features=8", f"method={method}", "inputs=standardised"]
-        lifter = read_config(DEFAULT, small).make()
+        lifter = read_settings(Config, DEFAULT, small).make()
         assert isinstance(lifter, kind)
         assert lifter.keypoint_reader.features == 34
 
     def test_bad_networks_are_refused(self):
         with pytest.raises(ValueError, match="inputs"):
-            read_config(DEFAULT, ["inputs=pixels", "width=8"]).make()
+            read_settings(Config, DEFAULT, ["inputs=pixels", "width=8"]).make()
 
     def test_cameras_of_human36m(self):
-        assert read_config(DEFAULT, ["cameras=virtual"]).recording is None
-        config = read_config(DEFAULT, ["val_subjects=S8, S7", "every=2"])
+        assert read_settings(Config, DEFAULT, ["cameras=virtual"]).recording is None
+        config = read_settings(Config, DEFAULT, ["val_subjects=S8, S7", "every=2"])
         assert config.recording == Recording("", ("S8", "S7"), 2)
 
 
 def test_differences_are_named():
-    first, second = read_config(DEFAULT), read_config(DEFAULT, ["dropout=0.3", "seed=1"])
+    first, second = (
+        read_settings(Config, DEFAULT),
+        read_settings(Config, DEFAULT, ["dropout=0.3", "seed=1"]),
+    )
     assert differences(first, second, ignore=["seed"]) == {"dropout": "0.1 -> 0.3"}

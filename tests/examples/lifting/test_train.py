@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from examples.lifting import train
-from examples.lifting.config import read_config
+from examples.lifting.config import Config
 from examples.lifting.methods import FlowLifter
 from examples.lifting.model import LiftingModel
+from examples.training.settings import read_settings
 from flowprior.files import model_file
 from tests.examples.torchrun import together
 
@@ -45,7 +46,7 @@ class TestTrain:
             "model.safetensors",
             "results.json",
         ]
-        config = read_config(out / "config.yaml")
+        config = read_settings(Config, out / "config.yaml")
         assert (config.steps, config.seed, config.width) == (6, 4, 8)
         results = json.loads((out / "results.json").read_text())
         assert results["steps"] == 6

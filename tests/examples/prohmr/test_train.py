@@ -13,9 +13,11 @@ import torch
 
 from examples.prohmr import module as module_file
 from examples.prohmr import train
-from examples.prohmr.config import read_config
+from examples.prohmr.config import CONFIGS, Config
 from examples.prohmr.model import load_model
 from examples.prohmr.precision import ScaledHalf
+from examples.training.settings import read_settings
+from examples.training.trainer import config_path
 from examples.whole_files import write_text
 from flowprior.files import model_file
 from tests.examples.prohmr.test_objective import by_hand
@@ -89,7 +91,7 @@ def test_what_it_writes(data, tmp_path, capsys):
     assert not model.training
     halfway = load_model(tmp_path / "out/checkpoints/last.ckpt").state_dict()
     assert all(torch.equal(value, halfway[name]) for name, value in model.state_dict().items())
-    assert read_config(tmp_path / "out/config.yaml").steps == 4
+    assert read_settings(Config, tmp_path / "out/config.yaml").steps == 4
     # Other settings are refused there.
     assert run(data, tmp_path / "out", "--steps", "4", "clip=1") == 2
     assert "clip 5.0 -> 1.0" in capsys.readouterr().err
@@ -419,8 +421,8 @@ def test_help_and_the_files_of_settings(capsys):
         train.main(["--help"])
     assert done.value.code == 0
     assert "torchrun" in capsys.readouterr().out
-    paper = read_config(train.config_path("paper"))
+    paper = read_settings(Config, config_path(CONFIGS, "paper"))
     assert (paper.steps, paper.batch_size, paper.learning_rate) == (500_000, 64, 1e-4)
     assert paper.loss_weights == type(paper.loss_weights)()
     assert paper.make is not None
-    assert read_config(train.config_path("small")).context_norm
+    assert read_settings(Config, config_path(CONFIGS, "small")).context_norm

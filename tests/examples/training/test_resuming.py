@@ -81,7 +81,7 @@ def stop_finish(patch):
     def stopped(*_):
         raise Stopped
 
-    patch.setattr(train, "finish", stopped)
+    patch.setattr(train, "save", stopped)
 
 
 MOMENTS = {
