@@ -31,8 +31,8 @@ from tqdm import tqdm
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
 from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder, cameras_for
 from examples.fitting.outputs import fits_to_arrays
-from examples.fitting.settings import overridden
 from examples.fitting.shards import Chunk, People, chunks_of, read_chunk
+from examples.training.settings import with_overrides
 from examples.whole_files import prepare_folder, write_json, write_text
 from flowprior.body import BodyModel
 from flowprior.files.whole_file import whole_file
@@ -243,7 +243,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.focal is not None:
         check_focal(args.focal, CROP_PX, source="--focal")
     cuda = device_of(args.device).type == "cuda"
-    weights = overridden(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
+    weights = with_overrides(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
     chunks = chunks_of(args.input, args.chunk)
     PriorFolder(args.prior, torch.device("cpu"))  # says at once if it is missing
     prepare_folder(args.output)

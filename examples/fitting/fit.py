@@ -36,9 +36,9 @@ from examples.fitting.choices import (
 )
 from examples.fitting.outputs import fit_picture, fits_to_arrays, write_bodies, write_fits
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, detect, hide, photograph_bodies
-from examples.fitting.settings import overridden
 from examples.pictures import save_image
 from examples.pictures.style import Image
+from examples.training.settings import with_overrides
 from examples.whole_files import prepare_folder
 from flowprior.body import BodyModel
 from flowprior.fitting.focal_lengths import check_focal
@@ -167,7 +167,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         )
     seen = to_body_25(people.keypoints_2d, people.skeleton)
     keypoints = torch.from_numpy(seen).to(device)
-    weights = overridden(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
+    weights = with_overrides(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
     folder = PriorFolder(args.prior, device)
     pose = folder.variables(args.kind, keypoints, theta=args.theta, context=context)
     frame = args.frame or ("crop" if sizes is None else "full")

@@ -33,9 +33,9 @@ from examples.fitting.people import (
     hide,
     photograph_bodies,
 )
-from examples.fitting.settings import overridden
 from examples.pictures import MODE, body_views, gallery_picture, write_glb
 from examples.pictures.style import Image
+from examples.training.settings import with_overrides
 from examples.whole_files import prepare_folder, save_npz, write_json
 from flowprior.body import BodyModel
 from flowprior.fitting.multiview import Refined, refine
@@ -125,7 +125,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Read, refine and write everything."""
-    weights = overridden(MultiviewWeights(), args.settings)
+    weights = with_overrides(MultiviewWeights(), args.settings)
     body = BodyModel(args.body)
     priors = PriorFolder(args.prior, torch.device("cpu"))
     people: People | None = None

@@ -3,8 +3,8 @@
 import argparse
 
 from examples.fitting.choices import FRAMES
-from examples.fitting.settings import overridden
 from examples.prohmr.fits import FitOptions
+from examples.training.settings import with_overrides
 from flowprior.fitting.multiview_objective import MultiviewWeights
 from flowprior.fitting.objective import KeypointWeights
 
@@ -45,8 +45,8 @@ def fit_options(args: argparse.Namespace, *, use_hips: bool) -> FitOptions:
     for word in args.settings:
         apart[word.startswith(VIEWS_PREFIX)].append(word.removeprefix(VIEWS_PREFIX))
     return FitOptions(
-        keypoints=overridden(KeypointWeights(use_hips=use_hips), apart[False]),
-        views=overridden(MultiviewWeights(), apart[True]),
+        keypoints=with_overrides(KeypointWeights(use_hips=use_hips), apart[False]),
+        views=with_overrides(MultiviewWeights(), apart[True]),
         frame=args.frame,
         theta=args.theta,
         max_iterations=args.steps,

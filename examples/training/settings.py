@@ -1,4 +1,4 @@
-"""Every setting of a training in one readable file, any of them overridden as ``key=value``."""
+"""Settings of the programs: YAML files with every setting, and ``key=value`` on a command line."""
 
 import re
 import reprlib
@@ -12,7 +12,14 @@ import yaml
 from flowprior.files import limits
 from flowprior.files.limits import Refusal, read_limited
 
-__all__ = ["AnySettings", "as_yaml", "differences", "read_settings", "settings_from_text"]
+__all__ = [
+    "AnySettings",
+    "as_yaml",
+    "differences",
+    "read_settings",
+    "settings_from_text",
+    "with_overrides",
+]
 
 
 class AnySettings(Protocol):
@@ -22,7 +29,9 @@ class AnySettings(Protocol):
 
 
 MAX_BYTES = 2**16
-"""Size of a file of settings; what its aliases repeat may have 16 times as many values."""
+"""Greatest size of a file of settings; aliases may expand it to at most 16 times as many values."""
+
+TYPES = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
 
 Settings = TypeVar("Settings", bound=AnySettings)
 
@@ -35,16 +44,17 @@ def read_settings(
     Args:
         kind: A dataclass, whose fields are the settings: numbers, texts, booleans or mappings.
         path: A YAML file with every setting.
-        overrides: Texts ``key=value``, the value as it would stand in the file.
+        overrides: Texts ``key=value``, the value in YAML, as in the file. A mapping is replaced
+            as a whole: ``loss={nll: 0.1}``.
         given: Settings that replace those of the file; None leaves a setting as it is.
 
     Returns:
         The settings.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no YAML, is larger than `MAX_BYTES` or nested too deeply, a setting
-            is missing, unknown, of another type or out of range, or an override is not
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not YAML, is larger than `MAX_BYTES` or nested too deeply; a
+            setting is missing, unknown, of another type or out of range; or an override is not
             ``key=value``. The message names it.
     """
     try:
@@ -57,17 +67,17 @@ def read_settings(
 def settings_from_text(
     kind: type[Settings], text: str, source: str, overrides: Sequence[str] = (), **given: object
 ) -> Settings:
-    """Settings of a text, as `read_settings` reads them from a file.
+    """Read settings from a text, as `read_settings` does from a file.
 
     Args:
-        kind: As there.
+        kind: As in `read_settings`.
         text: YAML.
-        source: What error messages call the text.
-        overrides: As there.
-        given: As there.
+        source: Name of the text in error messages.
+        overrides: As in `read_settings`.
+        given: As in `read_settings`.
 
     Raises:
-        ValueError: As there.
+        ValueError: As in `read_settings`.
     """
     try:
         values = _parsed(text)
@@ -75,11 +85,32 @@ def settings_from_text(
         raise ValueError(f"{source} is not a YAML file: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{source}: expected lines 'key: value', got {type(values).__name__}")
-    hints = get_type_hints(kind)
-    kinds = {field: hints[field] for field in kind.__dataclass_fields__}
-    missing = [name for name in kinds if name not in values]
+    missing = [name for name in kind.__dataclass_fields__ if name not in values]
     if missing:
         raise ValueError(f"{source}: missing {', '.join(missing)}")
+    values |= _key_values(overrides)
+    values |= {name: value for name, value in given.items() if value is not None}
+    return _made(kind, values, f" (settings of {source})")
+
+
+def with_overrides(settings: Settings, overrides: Sequence[str]) -> Settings:
+    """Replace some settings.
+
+    Args:
+        settings: A dataclass whose fields are the settings.
+        overrides: Texts ``key=value``, the value in YAML.
+
+    Returns:
+        New settings.
+
+    Raises:
+        ValueError: A key is unknown, or a value has another type or is out of range.
+    """
+    return _made(type(settings), _as_dict(settings) | _key_values(overrides), "")
+
+
+def _key_values(overrides: Sequence[str]) -> dict[str, Any]:
+    values = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -87,27 +118,32 @@ def settings_from_text(
         try:
             values[key] = _parsed(value)
         except Refusal as error:
-            raise ValueError(f"{override!r}: {value!r} is no YAML value") from error
-    values |= {name: value for name, value in given.items() if value is not None}
+            raise ValueError(f"{override!r}: {value!r} is not a YAML value") from error
+    return values
+
+
+def _made(kind: type[Settings], values: Mapping[str, object], source: str) -> Settings:
+    """Check names and types of all settings; ``source`` ends the error messages."""
+    hints = get_type_hints(kind)
+    kinds = {field: hints[field] for field in kind.__dataclass_fields__}
     unknown = [str(name) for name in values if name not in kinds]
     if unknown:
         close = [match for name in unknown for match in get_close_matches(name, kinds, 1, 0.5)]
         meant = f" (did you mean {', '.join(close)}?)" if close else ""
         raise ValueError(
-            f"unknown setting {', '.join(unknown)}{meant}; settings are {', '.join(kinds)} "
-            f"(settings of {source})"
+            f"unknown setting {', '.join(unknown)}{meant}; settings are {', '.join(kinds)}{source}"
         )
     try:
         return kind(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"{error} (settings of {source})") from error
+        raise ValueError(f"{error}{source}") from error
 
 
 def _parsed(text: str) -> Any:  # noqa: ANN401
-    """Parse YAML whose aliases do not make it grow beyond measure.
+    """Parse YAML of limited depth and size, aliases expanded.
 
     Raises:
-        Refusal: It is nested too deeply, grows too large, or is no YAML.
+        Refusal: It is nested too deeply, grows too large, or is not YAML.
     """
     depth = 0
     # PyYAML takes quadratic time over open brackets.
@@ -128,7 +164,7 @@ def _parsed(text: str) -> Any:  # noqa: ANN401
 
 
 def _count(node: yaml.Node, depth: int, known: dict[int, int]) -> int:
-    """Count the values below a node, those of aliases each time."""
+    """Count the values below a node; an alias counts each time."""
     if depth < 0:
         raise Refusal(f"it is nested more than {limits.MAX_DEPTH} levels deep")
     if id(node) not in known:
@@ -140,14 +176,14 @@ def _count(node: yaml.Node, depth: int, known: dict[int, int]) -> int:
 
 
 def as_yaml(settings: AnySettings) -> str:
-    """Settings as the text of a file that `read_settings` takes."""
+    """The settings as YAML, which `read_settings` reads."""
     return str(yaml.safe_dump(_as_dict(settings), sort_keys=False))
 
 
 def differences(
     first: AnySettings, second: AnySettings, ignore: Sequence[str] = ()
 ) -> Mapping[str, str]:
-    """Settings that differ: name to "first -> second"."""
+    """Names of the settings that differ, each with the text "first -> second"."""
     before, after = _as_dict(first), _as_dict(second)
     return {
         name: f"{before[name]} -> {after[name]}"
@@ -161,7 +197,7 @@ def _as_dict(settings: AnySettings) -> dict[str, Any]:
 
 
 def _typed(name: str, value: object, kind: Any) -> Any:  # noqa: ANN401
-    """The value in the type of its setting; whole numbers pass where others are asked for."""
+    """The value in the type of its setting; whole numbers are converted to float or str."""
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if kind is float and isinstance(value, str):
@@ -176,5 +212,5 @@ def _typed(name: str, value: object, kind: Any) -> Any:  # noqa: ANN401
         return {str(key): _typed(f"{name}.{key}", v, kind.__args__[1]) for key, v in value.items()}
     if type(value) is kind:
         return value
-    wanted = getattr(kind, "__name__", str(kind))
-    raise ValueError(f"{name} must be of type {wanted}, got {reprlib.repr(value)}")
+    wanted = "a mapping" if get_origin(kind) is dict else TYPES.get(kind, str(kind))
+    raise ValueError(f"{name} must be {wanted}, got {reprlib.repr(value)}")

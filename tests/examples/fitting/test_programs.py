@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from examples.fitting import annotate, compare, failures, fit, multiview, train_prior
-from examples.fitting.settings import overridden
 from examples.pictures import save_image
+from examples.training.settings import with_overrides
 from flowprior.fitting.objective import KeypointWeights
 from flowprior.fitting.people import Stage
 from flowprior.skeleton import BODY_25, COCO_17
@@ -210,7 +210,7 @@ def test_fit_has_people_of_its_own(prior_dir, tmp_path):
     [
         (["--data", "missing.json"], "missing.json"),
         (["--prior", "nowhere"], "python -m examples.fitting.train_prior"),
-        (["weight=3"], "key of pose"),
+        (["weight=3"], "unknown setting weight; settings are pose"),
         (["pose=much"], "pose must be a number, got 'much'"),
         (["use_hips=1"], "use_hips must be true or false"),
     ],
@@ -343,6 +343,6 @@ def test_training_leaves_all_priors(small_poses, tmp_path, monkeypatch):
 
 
 def test_settings_keep_what_is_not_named():
-    weights = overridden(KeypointWeights(), ["sigma=50", "use_hips=true"])
+    weights = with_overrides(KeypointWeights(), ["sigma=50", "use_hips=true"])
     assert weights == KeypointWeights(sigma=50.0, use_hips=True)
-    assert overridden(Stage(), []) == Stage()
+    assert with_overrides(Stage(), []) == Stage()

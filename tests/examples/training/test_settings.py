@@ -1,4 +1,4 @@
-"""Settings from files: every one needed, each of its type, any of them overridden."""
+"""Settings from files: all of them required, each type checked, any of them overridden."""
 
 import os
 import re
@@ -50,11 +50,11 @@ def test_overrides_win(file):
     [
         (["steps"], "expected key=value, got 'steps'"),
         (["step=1"], "unknown setting step (did you mean steps?); settings are name, rate"),
-        (["steps=1.5"], "steps must be of type int, got 1.5"),
-        (["quick=1"], "quick must be of type bool, got 1"),
-        (["shares={a: x}"], "shares.a must be of type float, got 'x'"),
-        (["shares=[1]"], "shares must be of type dict"),
-        (["rate=["], "no YAML value"),
+        (["steps=1.5"], "steps must be a whole number, got 1.5"),
+        (["quick=1"], "quick must be true or false, got 1"),
+        (["shares={a: x}"], "shares.a must be a number, got 'x'"),
+        (["shares=[1]"], "shares must be a mapping"),
+        (["rate=["], "not a YAML value"),
     ],
 )
 def test_what_cannot_be_is_named(file, overrides, words):
@@ -116,12 +116,14 @@ def test_honest_aliases(file):
 @pytest.mark.parametrize("value", ["-1", "1e400", ".nan", "[1]", "9" * 4000])
 def test_the_file_of_a_wrong_value_is_named(file, value):
     file.write_text(TEXT.replace("steps: 3", f"steps: [{value}]"))
-    with pytest.raises(ValueError, match=r"steps must be of type int, .*settings of .*some\.yaml"):
+    with pytest.raises(
+        ValueError, match=r"steps must be a whole number, .*settings of .*some\.yaml"
+    ):
         read_settings(Some, file)
 
 
 def test_an_override_that_exhausts(file):
-    with pytest.raises(ValueError, match="no YAML value"):
+    with pytest.raises(ValueError, match="not a YAML value"):
         read_settings(Some, file, ["rate=" + "[" * 10_000])
 
 
