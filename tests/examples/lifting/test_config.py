@@ -74,7 +74,7 @@ class TestOverrides:
             ("occlusion=fog", "occlusion must be one of"),
             ("precision=8", "precision"),
             ("devices=none", "devices"),
-            ("nose=[", "no YAML"),
+            ("nose=[", "not a YAML value"),
         ],
     )
     def test_bad_ones(self, text, words):
