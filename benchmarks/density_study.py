@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from examples.data.augment import mirror, mirror_rotvecs, vary_bones
-from examples.data.cameras import Views, occlude, photograph
 from examples.data.kinematics import joints17_from_rotations
+from examples.data.virtual_views import Views, occlude, photograph
 from examples.lifting.model import MartinezEncoder, keypoint_features
 from examples.pictures import comparison_picture, reliability_picture
+from examples.pinhole import flip_yz_rotations
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.metrics import (
     best_of_n,
@@ -90,7 +91,7 @@ class Poses:
         turn, _ = roma.rigid_points_registration(joints, seen.joints)
         matrix = rotations.rotvec_to_matrix(rotvecs)
         # Turned by pi about x, so that people stand upright and half-turns are rare.
-        upright = matrix.new_tensor([1.0, -1.0, -1.0])[:, None] * (turn @ matrix[:, 0])
+        upright = flip_yz_rotations(turn @ matrix[:, 0])
         matrix = torch.cat((upright[:, None], matrix[:, 1:]), dim=1)
         jitter = ROTATION_NOISE * torch.randn(rotvecs.shape, generator=generator)
         return occlude(seen, generator), matrix @ rotations.rotvec_to_matrix(jitter)

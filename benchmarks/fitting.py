@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from examples.data.poses import load_poses
-from examples.fitting.compare import corrupt
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, photograph_bodies
 from examples.fitting.priors import KeypointPrior
 from examples.fitting.train_prior import CONDITIONAL
+from examples.studies.fitting_priors import corrupt
 from flowprior.body import BodyModel
 from flowprior.fitting.cameras import Cameras
 from flowprior.fitting.objective import KeypointObjective, KeypointWeights

@@ -17,7 +17,7 @@ from examples.data.crop_augmentation import Augmentation, draw_augmentation
 from examples.data.crops import CROP_PX, MEAN, STD, Labels, Regions, make_crops, to_pixels
 from examples.data.procedural import sample_angles, to_rotation_vectors
 from examples.pictures import Camera, gallery_picture, lay_over, overlay_bodies, overlay_keypoints
-from examples.pictures.images import PixelCanvas
+from examples.pictures.canvas import PixelCanvas
 from flowprior.body import BodyModel
 from flowprior.skeleton import BODY_25
 

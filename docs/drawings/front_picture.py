@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from examples.pictures import MODE, SAMPLES, TRUTH, body_views, overlay_keypoints
 from examples.pictures.style import STYLE
+from examples.pinhole import flip_yz
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
 from flowprior.keypoints import example_keypoints, keypoint_context
@@ -19,7 +20,6 @@ from flowprior.skeleton import COCO_17, SMPL_24
 
 FILE = Path(__file__).parents[1] / "_static" / "front.png"
 
-UPRIGHT = np.array([1.0, -1.0, -1.0])  # the y axis of the camera points down
 NUM_SAMPLES = 7
 HIDDEN = ("left_elbow", "left_wrist")
 TITLES = ("2D keypoints", "the mode", "samples", "mode and samples from the side")
@@ -47,7 +47,7 @@ def main(path: Path = FILE) -> None:
             posterior = prior(keypoint_context(keypoints))
             theta = torch.cat([posterior.mode()[None], posterior.sample(NUM_SAMPLES)])
             out = body(theta)
-            vertices = (out.vertices - out.joints[:, :1]).numpy() * UPRIGHT
+            vertices = flip_yz((out.vertices - out.joints[:, :1]).numpy())
             around = np.concatenate([vertices.reshape(-1, 3), _centred_box(1.0)])
             look = {"height": 380, "around": around}
             paper = np.full((480, 340, 3), 245, np.uint8)

@@ -2,7 +2,7 @@
 
 From ``prohmr/configs/datasets.yaml`` and ``prohmr.yaml`` of ``nkolot/ProHMR``; AH36M, which the
 supplement evaluates on, has no entry there, so its file name is ours. The files are not ours to
-give away; `examples.data.annotations` and `examples.data.multiview` read them, and
+give away; `examples.data.annotations` and `examples.data.view_groups` read them, and
 `examples.data.ambiguous` cuts limbs off any.
 """
 

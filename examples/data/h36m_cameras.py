@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from examples.data.files import require_path
+from examples.pinhole import project
 from flowprior.fitting.focal_lengths import check_focal
 
 __all__ = ["CAMERAS", "METADATA_FILE", "SUBJECTS", "H36mCamera", "read_h36m_cameras"]
@@ -86,7 +87,7 @@ class H36mCamera:
         Returns:
             (..., 2). The tangential term is that of the data set's own code, half of OpenCV's.
         """
-        flat = points[..., :2] / points[..., 2:]
+        flat = project(points)
         r2 = (flat**2).sum(axis=-1, keepdims=True)
         radial = 1 + (self.radial * np.concatenate([r2, r2**2, r2**3], axis=-1)).sum(-1)[..., None]
         across = (self.tangential * flat).sum(axis=-1, keepdims=True)

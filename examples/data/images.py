@@ -259,7 +259,7 @@ class GroupDataset(Dataset[ImageBatch]):
     """Groups of views, each a batch of its own; ``batch_size=None`` for the data loader.
 
     Args:
-        groups: The views of each, as from `examples.data.multiview`.
+        groups: The views of each, as from `examples.data.view_groups`.
         images: As in `ImageDataset`, like all keywords.
         oriented: Likewise.
         region: Likewise.

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from examples.data.cameras import Views
 from examples.data.files import number_array
+from examples.data.virtual_views import Views
 from examples.whole_files import save_npz
 from flowprior.files.numpy_file import read_npz
 from flowprior.keypoints import LEAST_CONF

@@ -23,9 +23,9 @@ from examples.data import (
     detections,
     h36m,
     mocap,
-    multiview,
     prohmr_lifting,
     threedpw,
+    view_groups,
 )
 from examples.data.datasets import DATASETS, DatasetInfo
 from examples.data.files import npz_keys
@@ -73,7 +73,9 @@ READERS: list[Reader] = [
         detections.inspect,
     ),
     Reader("3DPW sequences (.pkl)", threedpw.matches, threedpw.inspect, threedpw.inspect),
-    Reader("ProHMR multi-view (.pkl)", multiview.matches, multiview.inspect, multiview.inspect),
+    Reader(
+        "ProHMR multi-view (.pkl)", view_groups.matches, view_groups.inspect, view_groups.inspect
+    ),
 ]
 """Every format there is a reader for."""
 

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from examples.pinhole import project
 from flowprior._precision import at_least_float32
 
 __all__ = [
@@ -126,8 +127,7 @@ def project_to_image(
 
 def _on_plane(points: Tensor, transl: Tensor) -> Tensor:
     points, transl = at_least_float32(points), at_least_float32(transl)
-    seen = points + transl[..., None, :]
-    return seen[..., :2] / seen[..., 2:]
+    return project(points + transl[..., None, :])
 
 
 def _precise(camera: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from examples.data.cameras import Views
+from examples.data.virtual_views import Views
 from examples.lifting.methods import EVENT, FEATURES, HeadLifter
 
 __all__ = ["FactorisedLifter", "MixtureLifter", "MultiHeadLifter"]

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
-from examples.data.cameras import Views
 from examples.data.poses import PoseSet, load_poses
+from examples.data.virtual_views import Views
 from examples.lifting.figures import upright
 from examples.lifting.judging import Judgement, Plan, judge
 from examples.lifting.loop import Schedule, fit, single_thread

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
-from examples.data.cameras import Views
+from examples.data.virtual_views import Views
 from examples.lifting.judging import with_pelvis
 from examples.lifting.methods import Lifter
 from examples.pictures import (
@@ -29,6 +29,7 @@ from examples.pictures import (
 from examples.pictures.saving import save_figure
 from examples.pictures.skeletons import flatten, stage
 from examples.pictures.style import DASHES, INK, STYLE
+from examples.pinhole import flip_yz
 
 __all__ = ["figure_4", "upright", "why_a_flow"]
 
@@ -53,10 +54,8 @@ NAMES = {
 
 def upright(theta: Tensor) -> NDArray[np.float32]:
     """Theta (..., 16, 3) in the camera frame -> (..., 17, 3) with y up, z towards the viewer."""
-    joints: NDArray[np.float32] = with_pelvis(theta).cpu().numpy() * np.array(
-        [1, -1, -1], np.float32
-    )
-    return joints
+    joints: NDArray[np.float32] = with_pelvis(theta).cpu().numpy()
+    return flip_yz(joints)
 
 
 def figure_4(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from examples.data.cameras import Views
+from examples.data.virtual_views import Views
 from examples.lifting.methods import Lifter
 from examples.lifting.views import evenly_spaced
 from flowprior.metrics import (

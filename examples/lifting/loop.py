@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
-from examples.data.cameras import Views
+from examples.data.virtual_views import Views
 from examples.lifting.methods import TrainedLifter
 from examples.lifting.views import ViewSource
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from examples.data.cameras import Views
+from examples.data.virtual_views import Views
 from examples.lifting.model import KeypointReader, LiftingModel, MartinezEncoder
 from flowprior.metrics import mpjpe
 from flowprior.skeleton import H36M_17

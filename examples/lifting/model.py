@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from examples.data.cameras import IMAGE_PX
+from examples.data.virtual_views import IMAGE_PX
 from examples.training.encoded import load_encoded, save_encoded
 from flowprior import ConditionalPosePrior, PosePosterior
 from flowprior.skeleton import H36M_17

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from examples.data.cameras import Views
+from examples.data.virtual_views import Views
 from examples.lifting.config import Config
 from examples.lifting.judging import error_mm
 from examples.lifting.methods import TrainedLifter

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from examples.data import h36m
-from examples.data.cameras import Views
 from examples.data.poses import load_poses
 from examples.data.report import Report
+from examples.data.virtual_views import Views
 from examples.lifting.views import PoseViews, RecordedViews, ViewOptions, ViewSource
 
 __all__ = ["Recording", "Sources", "load_sources"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from examples.data.augment import mirror, vary_bones
-from examples.data.cameras import Views, crop, occlude, photograph
+from examples.data.virtual_views import Views, crop, occlude, photograph
 from flowprior.skeleton import H36M_17
 
 __all__ = [

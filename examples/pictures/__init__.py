@@ -5,17 +5,17 @@
 pages of them and of errors. No picture needs a display.
 """
 
+from examples.pictures.canvas import (
+    gallery_picture,
+    lay_over,
+    save_image,
+    side_by_side,
+)
 from examples.pictures.figures import (
     best_of_n_picture,
     comparison_picture,
     lifting_picture,
     reliability_picture,
-)
-from examples.pictures.images import (
-    gallery_picture,
-    lay_over,
-    save_image,
-    side_by_side,
 )
 from examples.pictures.meshes import (
     body_views,

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from numpy.typing import ArrayLike
 
-from examples.pictures.images import lay_over, side_by_side
+from examples.pictures.canvas import lay_over, side_by_side
 from examples.pictures.rendering import (
     Backend,
     Camera,

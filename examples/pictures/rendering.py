@@ -18,8 +18,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from numpy.typing import ArrayLike, NDArray
 
-from examples.pictures.images import PixelCanvas, check_image, lay_over
+from examples.pictures.canvas import PixelCanvas, check_image, lay_over
 from examples.pictures.style import MODE, Array, Image
+from examples.pinhole import flip_yz, project
 
 if TYPE_CHECKING:
     import pyrender
@@ -81,8 +82,8 @@ class Camera:
 
     def project(self, points: Array) -> Array:
         """Points (..., 3) in metres to pixels (..., 2)."""
-        seen = np.asarray(points) + np.asarray(self.translation)
-        return seen[..., :2] / seen[..., 2:] * self.focals + np.asarray(self.principal_point)
+        seen: Array = np.asarray(points) + np.asarray(self.translation)
+        return project(seen) * self.focals + np.asarray(self.principal_point)
 
 
 def check_bodies(vertices: ArrayLike, faces: ArrayLike) -> tuple[Array, NDArray[np.int64]]:
@@ -171,12 +172,12 @@ def _draw_gl(
     renderer = _gl_renderer()
     import pyrender
 
-    opengl = np.array([1.0, -1.0, -1.0])  # y up, looking along -z
+    flipped = flip_yz(vertices)  # OpenGL's axes: y up, looking along -z
     depth_range = vertices[:, 2].min(), vertices[:, 2].max()
     scene = pyrender.Scene(bg_color=(0.0, 0.0, 0.0, 0.0), ambient_light=(AMBIENT,) * 3)
     body = pyrender.Primitive(
-        positions=vertices * opengl,
-        normals=_vertex_normals(vertices * opengl, faces),
+        positions=flipped,
+        normals=_vertex_normals(flipped, faces),
         color_0=np.concatenate([rgb**GAMMA, np.ones_like(rgb[:, :1])], axis=1),
         indices=faces,
         material=pyrender.MetallicRoughnessMaterial(metallicFactor=0.0, roughnessFactor=0.9),
@@ -193,7 +194,7 @@ def _draw_gl(
     )
     for direction, strength in LIGHTS:
         # A light shines along the -z of its pose.
-        towards = np.array(direction) * opengl / np.linalg.norm(direction)
+        towards = flip_yz(np.array(direction)) / np.linalg.norm(direction)
         pose = np.eye(4)
         pose[:3, 2] = towards
         pose[:3, 0] = np.cross([0.0, 1.0, 0.0], towards)

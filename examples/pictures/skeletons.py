@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Ellipse
 from numpy.typing import NDArray
 
-from examples.pictures.images import PixelCanvas, check_image, lay_over
+from examples.pictures.canvas import PixelCanvas, check_image, lay_over
 from examples.pictures.saving import save_figure
 from examples.pictures.style import (
     FLOOR,

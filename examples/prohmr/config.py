@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from examples.data.crop_augmentation import AugmentationSettings
+from examples.prohmr.losses import LossWeights
 from examples.prohmr.model import ProHMR
-from examples.prohmr.objective import LossWeights
 
 __all__ = ["CONFIGS", "Config"]
 

@@ -39,9 +39,10 @@ from examples.data.images import ImageDataset, collate, decode
 from examples.data.report import Report
 from examples.fitting.choices import to_body_25
 from examples.fitting.outputs import fits_to_arrays, person_report
-from examples.pictures.images import save_image, side_by_side
+from examples.pictures.canvas import save_image, side_by_side
 from examples.pictures.meshes import body_views, uncertainty_colours, write_glb
 from examples.pictures.style import MODE, SAMPLES
+from examples.pinhole import flip_yz
 from examples.prohmr.fit_arguments import add_fit_arguments, fit_options
 from examples.prohmr.fits import FEWEST_KEYPOINTS, ImageFitter, Seen
 from examples.prohmr.judging import crop_batch
@@ -282,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sure = measure_uncertainty(
             out.posterior, out.betas, body, samples=args.samples, generator=generator
         )
-        upright = posed.vertices.double().cpu().numpy() * np.array([1.0, -1.0, -1.0])
+        upright = flip_yz(posed.vertices.double().cpu().numpy())
         faces = body.faces.cpu().numpy()
         colours = uncertainty_colours(sure.vertices.double().cpu().numpy(), LEAST_M, MOST_M)
         coloured = body_views(
@@ -303,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             save_image(args.out / f"{name}_fit.png", drawn)
             with torch.no_grad():
                 body_of_fit = body(fits.theta, fits.betas).vertices.double().cpu().numpy()
-            upright = np.concatenate([upright, body_of_fit * np.array([1.0, -1.0, -1.0])])
+            upright = np.concatenate([upright, flip_yz(body_of_fit)])
             shown["fit"] = FITTED
         write_glb(
             args.out / f"{name}.glb",

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from examples.command_line import interruptible
 from examples.data.poses import SPLITS, load_poses
 from examples.pictures import save_image
+from examples.pinhole import flip_yz_rotations, project
 from examples.prohmr.painting import Painting, backdrop, dress, paint_body, paint_occluder
 from examples.whole_files import save_npz, write_json
 from flowprior.body import BodyModel
@@ -44,7 +45,6 @@ GROUP_SHARE = 0.01  # people seen from several sides, of the images
 CHUNK = 64
 MOCAP_POSES = 20_000
 BOX_FACTOR = 1.2
-UPRIGHT = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +172,9 @@ class Studio:
         moved = np.array([aside[0], aside[1], depth]) - middle
         vertices, keypoints = vertices + moved, keypoints + moved
 
-        def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            plane: NDArray[np.float64] = points[:, :2] / points[:, 2:]
-            return focal * plane + (size - 1) / 2
-
-        pixels, points = project(vertices), project(keypoints)
+        middle_px = (size - 1) / 2
+        pixels = focal * project(vertices) + middle_px
+        points = focal * project(keypoints) + middle_px
         if colours is None:
             colours = dress(self.template, self.weights, rng)
         behind = backdrop(size, rng)
@@ -215,7 +213,7 @@ def _turned_to(root: Tensor, turn: NDArray[np.float64], rng: np.random.Generator
     pitch = rng.uniform(np.radians(-10), np.radians(25), len(root))
     yaw = _about((0.0, 1.0, 0.0), torch.from_numpy(turn) - heading)
     tilt = _about((1.0, 0.0, 0.0), torch.from_numpy(pitch))
-    return roma.rotmat_to_rotvec(UPRIGHT @ tilt @ yaw @ matrix)
+    return roma.rotmat_to_rotvec(flip_yz_rotations(tilt @ yaw @ matrix))
 
 
 def _about(axis: tuple[float, float, float], angle: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
-from examples.data import annotations, multiview
+from examples.data import annotations, view_groups
 from examples.data.ambiguous import cut_limbs
 from examples.data.annotations import Annotations
 from examples.data.datasets import DATASETS, dataset_info
@@ -102,7 +102,7 @@ def open_dataset(folder: Path, name: str, *, cut: bool = False) -> Opened:
     """
     file, images = locate(folder, name)
     if file.suffix == ".pkl":
-        views, report = multiview.read(file)
+        views, report = view_groups.read(file)
         ends = [0, *accumulate(map(len, views))]
         groups = [range(start, stop) for start, stop in pairwise(ends)]
         people = Annotations.concatenate(views)

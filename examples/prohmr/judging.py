@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from examples.data.crops import Crops, Labels, Regions, make_crops
 from examples.data.images import ImageBatch, ImageDataset, collate, init_worker
+from examples.prohmr.losses import Supervision
 from examples.prohmr.model import ProHMR
-from examples.prohmr.objective import Supervision
 from flowprior.body import BodyModel
 from flowprior.keypoints import LEAST_CONF
 from flowprior.metrics.protocols import Protocol, evaluate_samples

@@ -22,14 +22,14 @@ from examples.data.images import ImageBatch
 from examples.prohmr.config import Config
 from examples.prohmr.discriminator import Discriminator
 from examples.prohmr.judging import batches_of, judge_batch, regions_and_labels, supervise
-from examples.prohmr.model import MODEL_CONFIG, Prediction, ProHMR
-from examples.prohmr.objective import (
+from examples.prohmr.losses import (
     Supervision,
     discriminator_loss,
     draw_samples,
     objective,
     total,
 )
+from examples.prohmr.model import MODEL_CONFIG, Prediction, ProHMR
 from examples.prohmr.pictures import sheet_of_predictions
 from examples.prohmr.precision import ScaledHalf
 from examples.prohmr.sources import Sources

@@ -13,10 +13,11 @@ from examples.data.crops import MEAN, STD
 from examples.data.images import ImageBatch
 from examples.data.weak_perspective import FOCAL_PX, crop_translation
 from examples.fitting.outputs import mark
-from examples.pictures.images import save_image, side_by_side
+from examples.pictures.canvas import save_image, side_by_side
 from examples.pictures.meshes import body_views
 from examples.pictures.rendering import Camera, overlay_bodies
 from examples.pictures.style import MODE, SAMPLES
+from examples.pinhole import flip_yz
 from examples.prohmr.fits import FEWEST_KEYPOINTS, ImageFitter, Seen
 from examples.prohmr.judging import crop_batch
 from examples.prohmr.model import Prediction, ProHMR
@@ -90,7 +91,7 @@ def person_picture(
     faces = body.faces.cpu().numpy()
     camera = crop_camera(prediction.camera[row])
     colours = [SAMPLES[index % len(SAMPLES)] for index in range(samples)]
-    upright = vertices * np.array([1.0, -1.0, -1.0])
+    upright = flip_yz(vertices)
     behind = body_views(
         upright[1:], faces, views=("side",), colours=colours, alphas=0.35, height=SIDE_PX,
         around=upright,
@@ -217,7 +218,7 @@ def _overlay(
 
 
 def _from_the_side(vertices: NDArray[np.float64], body: BodyModel, colour: str) -> Picture:
-    upright = vertices * np.array([1.0, -1.0, -1.0])
+    upright = flip_yz(vertices)
     faces = body.faces.cpu().numpy()
     picture = body_views(upright, faces, views=("side",), colours=colour, height=SIDE_PX)
     return _widened(picture, SIDE_PX)

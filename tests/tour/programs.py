@@ -96,7 +96,7 @@ def image_folder() -> Path:
 
 
 def photo() -> Path:
-    from examples.pictures.images import save_image
+    from examples.pictures.canvas import save_image
 
     path = image_folder() / "a.png"
     save_image(path, np.zeros((64, 64, 3), np.uint8))

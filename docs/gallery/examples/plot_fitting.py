@@ -33,6 +33,7 @@ from examples.pictures import (
     overlay_keypoints,
 )
 from examples.pictures.style import STYLE
+from examples.pinhole import flip_yz
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
 from flowprior.fitting.cameras import Cameras
@@ -105,7 +106,7 @@ def cut(image, person, margin=40):
 def posed(theta, betas):
     """Vertices relative to the pelvis, y up."""
     out = body(theta[None], betas[None])
-    return (out.vertices[0] - out.joints[0, :1]).numpy() * np.array([1.0, -1.0, -1.0])
+    return flip_yz((out.vertices[0] - out.joints[0, :1]).numpy())
 
 
 faces = body.faces.numpy()

@@ -17,11 +17,11 @@ pose to the other, and the context holds along the whole path.
 # poses are smoother than any sample. Interpolation along the sphere preserves the length.
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
 from examples.pictures import body_views, interpolation_strip
 from examples.pictures.style import MODE, SAMPLES, STYLE
+from examples.pinhole import flip_yz
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
 from flowprior.keypoints import example_keypoints, keypoint_context
@@ -49,7 +49,7 @@ round_ = (torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * en
 
 def upright(theta):
     """Vertices with y up; the y axis of the camera points down."""
-    return body(theta).vertices.numpy() * np.array([1.0, -1.0, -1.0])
+    return flip_yz(body(theta).vertices.numpy())
 
 
 def strip(theta, **options):

@@ -26,6 +26,7 @@ from examples.fitting.multiview import REFINED, embedded_views, refine, view_err
 from examples.fitting.people import FOCAL_PX, IMAGE_PX
 from examples.pictures import MODE, TRUTH, body_views
 from examples.pictures.style import STYLE
+from examples.pinhole import flip_yz
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
 from flowprior.fitting.cameras import Cameras
@@ -83,7 +84,7 @@ faces = body.faces.numpy()
 def posed(theta):
     """Vertices relative to the pelvis, y up."""
     out = body(theta[None])
-    return (out.vertices[0] - out.joints[0, :1]).detach().numpy() * np.array([1.0, -1.0, -1.0])
+    return flip_yz((out.vertices[0] - out.joints[0, :1]).detach().numpy())
 
 
 figure, axes = plt.subplots(2, 2 * views, figsize=(12, 5.6), dpi=110, layout="constrained")

@@ -23,7 +23,8 @@ from torch.nn import functional
 
 from examples.data.poses import load_poses
 from examples.pictures import MODE, SAMPLES, body_views
-from examples.pictures.images import side_by_side
+from examples.pictures.canvas import side_by_side
+from examples.pinhole import flip_yz
 from examples.prohmr.embedded import Studio, sheet
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
@@ -127,7 +128,7 @@ mode, samples = posterior.mode(), posterior.sample(4)
 
 def upright(theta):
     """Vertices with y up; the y axis of the camera points down."""
-    return body(theta).vertices.numpy() * np.array([1.0, -1.0, -1.0])
+    return flip_yz(body(theta).vertices.numpy())
 
 
 figure, axes = plt.subplots(3, 2, figsize=(10, 5.6), dpi=110, layout="constrained")

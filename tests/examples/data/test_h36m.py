@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from examples.data.cameras import project
 from examples.data.h36m import (
     ACTIONS,
     TEST_SUBJECTS,
@@ -14,6 +13,8 @@ from examples.data.h36m import (
 )
 from examples.data.h36m_cameras import CAMERAS
 from examples.data.poses import load_poses
+from examples.data.virtual_views import FOCAL_PX, IMAGE_PX
+from examples.pinhole import project
 from flowprior.skeleton import COCO_17, H36M_17, MPII_16
 from tests.examples.data.lifting_files import (
     COCO_SIDES,
@@ -92,7 +93,7 @@ class TestViews:
     def test_the_camera_frame_is_that_of_the_virtual_cameras(self, folder):
         views = read_h36m(folder, subjects=("S1",))[0].views()
         # The same axes and almost the same lens.
-        error = (project(views.joints) - views.keypoints).norm(dim=-1)
+        error = (project(views.joints, FOCAL_PX, IMAGE_PX / 2) - views.keypoints).norm(dim=-1)
         assert error.median() < 40
         assert views.visible.all()
         assert (views.joints[..., 2] > 1).all()

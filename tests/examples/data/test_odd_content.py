@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from examples.data import annotations, multiview, threedpw
-from tests.examples.data.made import prohmr_columns, spin_columns
 from tests.examples.data.test_multiview import groups
+
+from examples.data import annotations, threedpw, view_groups
+from tests.examples.data.made import prohmr_columns, spin_columns
 from tests.examples.data.test_threedpw import sequence
 
 ODD = (
@@ -84,12 +84,12 @@ def test_groups(tmp_path_factory, data):
     content[1][key] = data.draw(st.sampled_from(ODD))
     path = tmp_path_factory.mktemp("odd") / "a.pkl"
     path.write_bytes(pickle.dumps(content))
-    reads_or_says(multiview.read, path)
-    multiview.matches(path)
+    reads_or_says(view_groups.read, path)
+    view_groups.matches(path)
 
 
 @pytest.mark.parametrize("odd", [*ODD, (), (1, 2), {1: 2, "a": 3}])
-@pytest.mark.parametrize("reader", [threedpw, multiview])
+@pytest.mark.parametrize("reader", [threedpw, view_groups])
 def test_pickles_of_something_else(tmp_path, reader, odd):
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps(odd))

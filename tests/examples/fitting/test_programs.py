@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from examples.fitting import annotate, compare, failures, fit, multiview, train_prior
+from examples.fitting import annotate, fit, multiview, train_prior
 from examples.pictures import save_image
+from examples.studies import fitting_failures, fitting_priors
 from examples.training.settings import with_overrides
 from flowprior.fitting.objective import KeypointWeights
 from flowprior.fitting.people import Stage
@@ -278,22 +279,24 @@ def test_several_views_are_judged_on_poses(small_poses, prior_dir, tmp_path):
 
 
 def test_compare_tries_as_many_weights_for_every_prior():
-    tried = {kind: len(weights) for kind, weights in compare.WEIGHTS.items() if kind != "none"}
+    tried = {
+        kind: len(weights) for kind, weights in fitting_priors.WEIGHTS.items() if kind != "none"
+    }
     assert len(set(tried.values())) == 1
-    for weights in compare.WEIGHTS.values():
+    for weights in fitting_priors.WEIGHTS.values():
         assert list(weights) == sorted(weights)
 
 
 @pytest.mark.slow
 def test_compare_leaves_a_table_and_pictures(small_poses, prior_dir, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compare, "WEIGHTS", dict.fromkeys(compare.WEIGHTS, (10.0,)))
+    monkeypatch.setattr(fitting_priors, "WEIGHTS", dict.fromkeys(fitting_priors.WEIGHTS, (10.0,)))
     arguments = ["--data", str(small_poses), "--prior", str(prior_dir), "--steps", "3"]
     sizes = ["--people", "5", "--choose", "3", "--out", str(tmp_path / "out")]
-    assert compare.main([*arguments, *sizes]) == 0
+    assert fitting_priors.main([*arguments, *sizes]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["people"] == 5
-    for kind in (*compare.TITLES, "mode, not fitted"):
-        assert set(results["results"][kind]) == set(compare.CONDITIONS)
+    for kind in (*fitting_priors.TITLES, "mode, not fitted"):
+        assert set(results["results"][kind]) == set(fitting_priors.CONDITIONS)
     assert "| conditional flow |" in capsys.readouterr().out
     assert (tmp_path / "out" / "priors_missing.png").exists()
 
@@ -301,8 +304,8 @@ def test_compare_leaves_a_table_and_pictures(small_poses, prior_dir, tmp_path, m
 def test_corrupted_keypoints_are_what_they_are_called(people):
     generator = torch.Generator().manual_seed(0)
     share = {
-        name: (compare.corrupt(people, name, generator)[..., 2] == 0).double().mean(dim=0)
-        for name in compare.CONDITIONS
+        name: (fitting_priors.corrupt(people, name, generator)[..., 2] == 0).double().mean(dim=0)
+        for name in fitting_priors.CONDITIONS
     }
     assert (share["noisy"] == 0).all()
     assert 0.25 < share["missing"].mean() < 0.35
@@ -315,14 +318,14 @@ def test_corrupted_keypoints_are_what_they_are_called(people):
 def test_failures_spoil_what_they_say(people, small_poses, prior_dir, tmp_path):
     seen = people.keypoints[:2]
     knee, other = BODY_25.index("left_knee"), BODY_25.index("right_knee")
-    swapped = failures.spoil(seen, "swapped")
+    swapped = fitting_failures.spoil(seen, "swapped")
     assert torch.equal(swapped[:, knee, :2], seen[:, other, :2])
-    assert (failures.spoil(seen, "few")[..., 2] > 0).sum(dim=1).tolist() == [4, 4]
+    assert (fitting_failures.spoil(seen, "few")[..., 2] > 0).sum(dim=1).tolist() == [4, 4]
     wrist = BODY_25.index("left_wrist")
-    assert (failures.spoil(seen, "elsewhere")[:, wrist] != seen[:, wrist]).any()
-    assert torch.equal(failures.spoil(seen, "right"), seen)
+    assert (fitting_failures.spoil(seen, "elsewhere")[:, wrist] != seen[:, wrist]).any()
+    assert torch.equal(fitting_failures.spoil(seen, "right"), seen)
     arguments = ["--data", str(small_poses), "--prior", str(prior_dir), "--people", "2"]
-    assert failures.main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert fitting_failures.main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "failures.png").exists()
 
 

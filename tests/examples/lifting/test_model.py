@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from examples.data.cameras import occlude, photograph
 from examples.data.poses import load_poses
+from examples.data.virtual_views import occlude, photograph
 from examples.fitting.priors import KeypointPrior
 from examples.lifting.methods import FlowLifter
 from examples.lifting.model import (

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from examples.data.cameras import Views
+from examples.data.virtual_views import Views
 from examples.lifting.views import PoseViews, RecordedViews, ViewOptions, evenly_spaced
 from flowprior.skeleton import H36M_17
 

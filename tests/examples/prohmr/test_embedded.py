@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from examples.data import annotations, multiview
+from examples.data import annotations, view_groups
 from examples.data.mocap import read_motion
 from examples.prohmr.embedded import Studio, main, write_views
 from flowprior import rotations
@@ -94,7 +94,7 @@ def test_the_files_are_read_as_prohmrs(painted):
 
 def test_views_are_of_one_person(tmp_path):
     write_views(tmp_path, 2, views=3, size=64, seed=1)
-    groups, report = multiview.read(tmp_path / "views.pkl", tmp_path / "images")
+    groups, report = view_groups.read(tmp_path / "views.pkl", tmp_path / "images")
     assert report.clean
     assert [len(group) for group in groups] == [3, 3]
     for views in groups:
@@ -112,7 +112,7 @@ def test_views_are_of_one_person(tmp_path):
 
 def test_boxes_of_views_are_those_of_images(tmp_path):
     write_views(tmp_path, 1, size=64)
-    (views,), _ = multiview.read(tmp_path / "views.pkl")
+    (views,), _ = view_groups.read(tmp_path / "views.pkl")
     points = views.keypoints_2d[..., :2]
     side = (points.max(axis=1) - points.min(axis=1)).max(axis=1)
     assert ((views.box_size > 1.15 * side) & (views.box_size < 1.6 * side)).all()

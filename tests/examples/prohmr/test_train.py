@@ -20,7 +20,7 @@ from examples.training.settings import read_settings
 from examples.training.trainer import config_path
 from examples.whole_files import write_text
 from flowprior.files import model_file
-from tests.examples.prohmr.test_objective import by_hand
+from tests.examples.prohmr.test_losses import by_hand
 from tests.examples.torchrun import together
 from tools.kill_runs import GONE_S, descendants, differences, start
 
@@ -203,7 +203,7 @@ def test_stopped_it_ends_with_the_files_of_an_unbroken_run(own_data, tmp_path, m
         if where == "in the validation":
             patch.setattr(module_file.ProHMRModule, "validation_step", stopped)
         else:
-            patch.setattr(train, "finish", stopped_at_once)
+            patch.setattr(train, "save", stopped_at_once)
         with pytest.raises(Stopped):
             run(own_data, tmp_path / "broken", *extra)
     (tmp_path / "broken" / "pictures" / ".step.png.01234567.partial").touch()

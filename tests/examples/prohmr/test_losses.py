@@ -9,8 +9,7 @@ import torch
 
 from examples.data.crops import Labels
 from examples.prohmr.discriminator import Discriminator
-from examples.prohmr.model import ProHMR
-from examples.prohmr.objective import (
+from examples.prohmr.losses import (
     LossWeights,
     Samples,
     Supervision,
@@ -19,6 +18,7 @@ from examples.prohmr.objective import (
     objective,
     total,
 )
+from examples.prohmr.model import ProHMR
 from flowprior import rotations
 from flowprior.body import BodyModel
 from flowprior.skeleton import PROHMR_44

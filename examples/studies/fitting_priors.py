@@ -1,6 +1,6 @@
 """Which prior helps a fit to keypoints, on real poses of people that no prior has seen?
 
-    python -m examples.fitting.compare --data cmu_mocap.npz --prior outputs/fitting/priors
+    python -m examples.studies.fitting_priors --data cmu_mocap.npz --prior outputs/fitting/priors
 
 Everybody is seen by a virtual camera; the keypoints are noisy, and 30 % of them are missing, or the
 image ends at the hips. The weight of every prior is the best of the same number of weights on the
@@ -23,6 +23,7 @@ from examples.fitting.choices import KINDS, PriorFolder
 from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, photograph_bodies
 from examples.pictures import MODE, REGRESSOR, SAMPLES, TRUTH, body_views, gallery_picture
 from examples.pictures.style import Image
+from examples.pinhole import flip_yz
 from examples.whole_files import prepare_folder, write_json
 from flowprior.body import BodyModel
 from flowprior.fitting.cameras import Cameras
@@ -57,7 +58,6 @@ COLOURS = {
     "unconditional": SAMPLES[1],
     "conditional": MODE,
 }
-UPRIGHT = np.array([1.0, -1.0, -1.0])
 
 
 def corrupt(people: People, condition: str, generator: torch.Generator) -> Tensor:
@@ -182,7 +182,7 @@ def draw(bench: Bench, fits: dict[str, Fits], condition: str, out: Path, count: 
 
     def views(theta: Tensor, betas: Tensor, colour: str) -> Image:
         posed = bench.body(theta[None], betas[None])
-        vertices = (posed.vertices[0] - posed.joints[0, :1]).numpy() * UPRIGHT
+        vertices = flip_yz((posed.vertices[0] - posed.joints[0, :1]).numpy())
         drawn = body_views(vertices, faces, views=("front", "side"), colours=colour, height=240)
         # Wide enough for the caption.
         missing = max(0, 190 - drawn.shape[1])
@@ -207,7 +207,7 @@ def draw(bench: Bench, fits: dict[str, Fits], condition: str, out: Path, count: 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m examples.fitting.compare", description=__doc__.splitlines()[0]
+        prog="python -m examples.studies.fitting_priors", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--data", type=Path, metavar="PATH", help="poses; embedded if left out")
     parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")

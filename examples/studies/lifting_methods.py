@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from examples.command_line import interruptible
-from examples.data.cameras import Views
 from examples.data.poses import PoseSet, load_poses
+from examples.data.virtual_views import Views
 from examples.lifting.baselines import FactorisedLifter, MixtureLifter, MultiHeadLifter
 from examples.lifting.evaluate import SIGMAS_CM, VAL_VIEWS, training_poses
 from examples.lifting.figures import figure_4, why_a_flow
@@ -173,7 +173,7 @@ def collect(out: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m examples.lifting.compare",
+        prog="python -m examples.studies.lifting_methods",
         description=__doc__,
         epilog="Written to --out: a JSON file and the weights of every run, results.json, "
         "table.md and pictures. Exit code: 0 done, 2 bad arguments or data, 130 interrupted.",

@@ -5,32 +5,33 @@ import numpy as np
 import pytest
 import torch
 
-from examples.lifting import compare, evaluate, judging
+from examples.lifting import evaluate, judging
 from examples.lifting.methods import FlowLifter, ModeRegressor, Regressor
 from examples.lifting.model import LiftingModel
 from examples.lifting.tables import best_of_n_table, cell, comparison_table, sigma_table
+from examples.studies import lifting_methods
 
 
 @pytest.fixture
 def small(monkeypatch, poses):
     """The comparison of small networks with few samples."""
     counts = (1, 5, 10, 25, 200, 210)
-    monkeypatch.setattr(compare, "COUNTS", counts)
+    monkeypatch.setattr(lifting_methods, "COUNTS", counts)
     monkeypatch.setattr(
-        compare,
+        lifting_methods,
         "Plan",
         lambda **given: judging.Plan(
             counts, **{**given, "quantised_from": 60, "quantised_views": 3}
         ),
     )
     model = functools.partial(LiftingModel, width=8, num_blocks=1, hidden_features=8)
-    monkeypatch.setattr(compare, "small_model", model)
-    monkeypatch.setattr(compare, "WIDTH", 8)
-    monkeypatch.setattr(compare, "VAL_VIEWS", 100)
+    monkeypatch.setattr(lifting_methods, "small_model", model)
+    monkeypatch.setattr(lifting_methods, "WIDTH", 8)
+    monkeypatch.setattr(lifting_methods, "VAL_VIEWS", 100)
     monkeypatch.setattr(evaluate, "TRAINING_DRAWS", 10_000)
-    monkeypatch.setattr(compare, "load_poses", lambda path: poses)
+    monkeypatch.setattr(lifting_methods, "load_poses", lambda path: poses)
     few = ["--steps", "3", "--views", "6", "--sigma-views", "4", "--seeds", "0"]
-    return lambda out, *argv: compare.main(["--out", str(out), *few, *argv])
+    return lambda out, *argv: lifting_methods.main(["--out", str(out), *few, *argv])
 
 
 class TestCompare:
@@ -39,7 +40,12 @@ class TestCompare:
         results = json.loads((tmp_path / "results.json").read_text())
         assert set(results) == {"clear", "ambiguous"}
         for judged in results.values():
-            assert set(judged) >= {*compare.METHODS, "gaussian", "training poses", "sigma 5 cm"}
+            assert set(judged) >= {
+                *lifting_methods.METHODS,
+                "gaussian",
+                "training poses",
+                "sigma 5 cm",
+            }
             for runs in judged.values():
                 (figures,) = runs
                 plain = [value for key, value in figures.items() if key != "coverage"]
@@ -55,7 +61,7 @@ class TestCompare:
             "why_a_flow.png",
         }
         table = (tmp_path / "table.md").read_text()
-        assert all(f"| {name} |" in table for name in compare.METHODS)
+        assert all(f"| {name} |" in table for name in lifting_methods.METHODS)
         assert table.strip() in capsys.readouterr().out
 
     def test_finished_runs_are_not_repeated(self, small, tmp_path, monkeypatch):
@@ -63,12 +69,12 @@ class TestCompare:
         assert small(tmp_path, *argv) == 0
         file = tmp_path / "clear-regressor-0.json"
         before = file.read_text()
-        monkeypatch.setattr(compare, "fit", None)
+        monkeypatch.setattr(lifting_methods, "fit", None)
         assert small(tmp_path, *argv) == 0
         assert file.read_text() == before
 
     def test_interrupted_between_runs_it_goes_on(self, small, tmp_path, monkeypatch, capsys):
-        fit, calls = compare.fit, []
+        fit, calls = lifting_methods.fit, []
 
         def interrupted(*args):
             calls.append(args)
@@ -77,31 +83,31 @@ class TestCompare:
             return fit(*args)
 
         argv = ("--methods", "regressor", "mixture", "--settings", "clear")
-        monkeypatch.setattr(compare, "fit", interrupted)
+        monkeypatch.setattr(lifting_methods, "fit", interrupted)
         assert small(tmp_path, *argv) == 130
         assert "continues" in capsys.readouterr().err
         assert small(tmp_path, *argv) == 0
         assert len(calls) == 3
 
     def test_all_methods_see_the_same_views(self, small, tmp_path, monkeypatch):
-        judge, seen = compare.judge, []
+        judge, seen = lifting_methods.judge, []
 
         def watched(lifter, views, plan):
             seen.append(views.keypoints)
             return judge(lifter, views, plan)
 
-        monkeypatch.setattr(compare, "judge", watched)
+        monkeypatch.setattr(lifting_methods, "judge", watched)
         argv = ("--methods", "regressor", "mixture", "--settings", "ambiguous")
         assert small(tmp_path, *argv) == 0
         assert all(torch.equal(each, seen[0]) for each in seen)
 
     def test_bad_data(self, tmp_path, capsys):
         argv = ["--data", str(tmp_path / "none.npz"), "--out", str(tmp_path / "out")]
-        assert compare.main(argv) == 2
+        assert lifting_methods.main(argv) == 2
         assert "none.npz" in capsys.readouterr().err
 
     def test_the_methods_have_one_encoder(self):
-        made = {name: method.make() for name, method in compare.METHODS.items()}
+        made = {name: method.make() for name, method in lifting_methods.METHODS.items()}
         encoders = {
             name: (lifter.model.encoder if isinstance(lifter, (FlowLifter, ModeRegressor))
                    else lifter.encoder)

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from examples.data import annotations, multiview
+from examples.data import annotations, view_groups
 from examples.data.annotations import Annotations
 from tests.examples.data.made import prohmr_columns, write_images
 
@@ -33,7 +33,7 @@ def findings(found):
 class TestPickle:
     def test_a_clean_file_comes_back_with_larger_boxes(self, written):
         content = groups()
-        found, report = multiview.read(written(content))
+        found, report = view_groups.read(written(content))
         assert report.clean
         assert (report.unit, report.rows, report.kept) == ("group", 3, 3)
         assert report.facts["views"] == "9, 9 usable"
@@ -51,7 +51,7 @@ class TestPickle:
 
     def test_boxes_alone_are_enough(self, written):
         content = [{key: columns[key] for key in annotations.BOX_KEYS} for columns in groups()]
-        found, report = multiview.read(written(content))
+        found, report = view_groups.read(written(content))
         assert report.clean
         assert not found[0].keypoints_3d.any()
         assert not found[0].has_body_pose.any()
@@ -60,7 +60,7 @@ class TestPickle:
         content = groups()
         for columns in content:
             del columns["body_keypoints_3d"]
-        found, _ = multiview.read(written(content))
+        found, _ = view_groups.read(written(content))
         assert found[0].keypoints_3d[:, 25:].all()
 
     def test_views_that_cannot_be_used_leave_their_group(self, written):
@@ -70,7 +70,7 @@ class TestPickle:
         content[2]["center"][2] = np.inf
         content[2]["has_body_pose"][0] = 3
         content[2]["extra_keypoints_3d"][1, 2, 0] = np.nan
-        found, report = multiview.read(written([*content, 7, {"imgname": []}]))
+        found, report = view_groups.read(written([*content, 7, {"imgname": []}]))
         assert [views.imgname.tolist() for views in found] == [
             ["0/0.jpg", "0/2.jpg", "0/3.jpg"],
             ["2/0.jpg", "2/1.jpg"],
@@ -94,7 +94,7 @@ class TestPickle:
     def test_missing_images(self, written, tmp_path):
         content = groups()
         write_images(tmp_path, content[0]["imgname"])
-        found, report = multiview.read(written(content), images=tmp_path)
+        found, report = view_groups.read(written(content), images=tmp_path)
         assert [len(views) for views in found] == [4]
         assert findings(report.ignored) == {"view with image missing": (5, "view 0 of group 1")}
         assert report.facts["images"] == str(tmp_path)
@@ -110,22 +110,22 @@ class TestPickle:
     )
     def test_something_else(self, written, content, found):
         path = written(content)
-        assert not multiview.matches(path)
+        assert not view_groups.matches(path)
         with pytest.raises(ValueError, match=f"imgname, center, scale, found {found}"):
-            multiview.read(path)
+            view_groups.read(path)
 
     def test_a_wrong_shape_is_named(self, written):
         content = groups()
         content[1]["betas"] = np.zeros((2, 16))
         with pytest.raises(ValueError, match=r"group 1: expected betas of shape \(N, 10\)"):
-            multiview.read(written(content))
+            view_groups.read(written(content))
 
     def test_matches(self, written, tmp_path):
-        assert multiview.matches(written(groups()))
-        assert multiview.inspect(tmp_path / "groups.pkl").kept == 3
+        assert view_groups.matches(written(groups()))
+        assert view_groups.inspect(tmp_path / "groups.pkl").kept == 3
         (tmp_path / "noise.pkl").write_bytes(b"noise")
-        assert not multiview.matches(tmp_path / "noise.pkl")
-        assert not multiview.matches(tmp_path / "groups.npz")
+        assert not view_groups.matches(tmp_path / "noise.pkl")
+        assert not view_groups.matches(tmp_path / "groups.npz")
 
 
 def named(names):
@@ -146,7 +146,7 @@ class TestGroup:
         names = [
             f"images/S9_Posing_1.{camera}_{frame:06d}.jpg" for camera in CAMERAS for frame in (1, 6)
         ]
-        found, report = multiview.group(named(names))
+        found, report = view_groups.group(named(names))
         assert report.clean
         assert [views.imgname.tolist() for views in found] == [names[0::2], names[1::2]]
 
@@ -154,18 +154,18 @@ class TestGroup:
         names = [
             f"S1/Seq{seq}/imageFrames/video_{v}/frame_000011.jpg" for v in (0, 8) for seq in (1, 2)
         ]
-        found, _ = multiview.group(named(names))
+        found, _ = view_groups.group(named(names))
         assert [views.imgname.tolist() for views in found] == [names[0::2], names[1::2]]
 
     def test_groups_and_single_rows_hold_everything_once(self):
         names = [f"{letter}{number}" for letter in "abc" for number in range(4)]
-        found, report = multiview.group(named(names), key=lambda name: name[1], fewest=1)
+        found, report = view_groups.group(named(names), key=lambda name: name[1], fewest=1)
         assert report.clean
         assert sorted(Annotations.concatenate(found).imgname.tolist()) == sorted(names)
 
     def test_what_is_left_out(self):
         names = ["a.1", "a.2", "b.1", "c.1", "c.2", "c.1"]
-        found, report = multiview.group(named(names), key=lambda name: name[0])
+        found, report = view_groups.group(named(names), key=lambda name: name[0])
         assert [views.imgname.tolist() for views in found] == [["a.1", "a.2"]]
         assert (report.rows, report.kept) == (3, 1)
         assert findings(report.left_out) == {
@@ -175,4 +175,4 @@ class TestGroup:
 
     def test_a_name_without_a_camera(self):
         with pytest.raises(ValueError, match=r"camera in it, .* got 'train2014/COCO_1\.jpg'"):
-            multiview.group(named(["train2014/COCO_1.jpg"]))
+            view_groups.group(named(["train2014/COCO_1.jpg"]))

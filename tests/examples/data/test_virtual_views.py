@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from examples.data.cameras import FOCAL_PX, crop, occlude, photograph, project
 from examples.data.poses import load_poses
+from examples.data.virtual_views import FOCAL_PX, IMAGE_PX, crop, occlude, photograph
+from examples.pinhole import project
 from flowprior.skeleton import H36M_17
 
 
@@ -18,7 +19,7 @@ def generator(seed=0):
 def test_projection_of_known_points():
     points = torch.tensor([[0.0, 0.0, 3.0], [1.0, 0.0, 5.0], [0.0, -0.5, 2.0]])
     expected = torch.tensor([[500.0, 500.0], [729.0, 500.0], [500.0, 213.75]])
-    torch.testing.assert_close(project(points), expected)
+    torch.testing.assert_close(project(points, FOCAL_PX, IMAGE_PX / 2), expected)
 
 
 def test_a_camera_moves_people_rigidly_and_without_mirroring(poses):
@@ -31,7 +32,7 @@ def test_a_camera_moves_people_rigidly_and_without_mirroring(poses):
 
 def test_keypoints_are_the_projection_and_rays_go_through_the_joints(poses):
     views = photograph(poses, generator())
-    torch.testing.assert_close(views.keypoints, project(views.joints))
+    torch.testing.assert_close(views.keypoints, project(views.joints, FOCAL_PX, IMAGE_PX / 2))
     rays = torch.cat([(views.keypoints - 500) / FOCAL_PX, torch.ones(len(poses), 17, 1)], dim=-1)
     torch.testing.assert_close(rays * views.joints[..., 2:], views.joints)
     torch.testing.assert_close(views.relative, views.joints[:, 1:] - views.joints[:, :1])

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from examples.pinhole import project
 from flowprior._precision import without_autocast
 from flowprior.skeleton import H36M_17
 
-__all__ = ["FOCAL_PX", "IMAGE_PX", "Views", "crop", "occlude", "photograph", "project"]
+__all__ = ["FOCAL_PX", "IMAGE_PX", "Views", "crop", "occlude", "photograph"]
 
 FOCAL_PX = 1145.0
 IMAGE_PX = 1000.0
@@ -61,11 +62,6 @@ class Views:
         return Views(self.joints[rows], self.keypoints[rows], self.visible[rows])
 
 
-def project(joints: Tensor) -> Tensor:
-    """Pinhole projection of camera-frame joints (..., 3) in metres to pixels (..., 2)."""
-    return FOCAL_PX * joints[..., :2] / joints[..., 2:] + IMAGE_PX / 2
-
-
 def photograph(joints: Tensor, generator: torch.Generator | None = None) -> Views:
     """Put one virtual camera in front of each person.
 
@@ -106,7 +102,7 @@ def photograph(joints: Tensor, generator: torch.Generator | None = None) -> View
     with without_autocast(joints.device):
         seen = (joints - position[:, None]) @ rotation.mT
     visible = torch.ones(seen.shape[:-1], dtype=torch.bool, device=seen.device)
-    return Views(seen, project(seen), visible)
+    return Views(seen, project(seen, FOCAL_PX, IMAGE_PX / 2), visible)
 
 
 def occlude(

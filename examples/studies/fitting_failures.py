@@ -1,6 +1,6 @@
 """How a fit fails: wrong keypoints that the detector is sure of, and too few of them.
 
-    python -m examples.fitting.failures --data cmu_mocap.npz --prior outputs/fitting/priors
+    python -m examples.studies.fitting_failures --data cmu_mocap.npz --prior outputs/fitting/priors
 
 The paper's figure 7. Confidence is all that tells a fit which keypoints to believe: it goes where
 confident ones are, wherever that may be; and where there are none, it shows what the prior thinks.
@@ -11,18 +11,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from examples.command_line import interruptible
 from examples.data.poses import load_poses
 from examples.fitting.choices import POSE_WEIGHTS, PriorFolder, cameras_for
-from examples.fitting.compare import errors_mm
 from examples.fitting.outputs import fit_picture
-from examples.fitting.people import FOCAL_PX, IMAGE_PX, UPRIGHT, detect, photograph_bodies
+from examples.fitting.people import FOCAL_PX, IMAGE_PX, detect, photograph_bodies
 from examples.pictures import TRUTH, body_views, gallery_picture, side_by_side
 from examples.pictures.style import Image
+from examples.pinhole import flip_yz
+from examples.studies.fitting_priors import errors_mm
 from examples.whole_files import prepare_folder, write_json
 from flowprior.body import BodyModel
 from flowprior.fitting.objective import KeypointWeights
@@ -82,7 +82,7 @@ def draw(path: Path, truth: Image, panels: dict[str, Image]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Fit a person with every kind of bad keypoints; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m examples.fitting.failures", description=__doc__.splitlines()[0]
+        prog="python -m examples.studies.fitting_failures", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--data", type=Path, metavar="PATH", help="poses; embedded if left out")
     parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with torch.no_grad():
         one = slice(args.drawn, args.drawn + 1)
         posed = body(people.theta[one], people.betas[one])
-        vertices = (posed.vertices[0] - posed.joints[0, :1]).numpy() * np.array(UPRIGHT)
+        vertices = flip_yz((posed.vertices[0] - posed.joints[0, :1]).numpy())
     faces = body.faces.numpy()
     truth = body_views(vertices, faces, views=("front", "side"), colours=TRUTH, height=240)
     draw(args.out / "failures.png", truth, panels)
