@@ -76,8 +76,7 @@ def pa_mpjpe(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> Tenso
 
     References:
         Umeyama, *Least-Squares Estimation of Transformation Parameters Between Two Point
-        Patterns*, 1991; solved by ``roma.rigid_vectors_registration``
-        after centring.
+        Patterns*, 1991; solved by ``roma.rigid_vectors_registration`` after centring.
     """
     import roma
 
@@ -85,24 +84,25 @@ def pa_mpjpe(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> Tenso
     shape = torch.broadcast_shapes(pred.shape, target.shape)
     if math.prod(shape) == 0:
         return mpjpe(pred, target).to(dtype)
-    share = weight / weight.sum(dim=-1, keepdim=True).clamp(min=1)
     x, y = (each.expand(shape) for each in (pred, target))
-    share = share.expand(shape[:-1])[..., None]
-    x = share.sqrt() * (x - (share * x).sum(dim=-2, keepdim=True))
-    y = share.sqrt() * (y - (share * y).sum(dim=-2, keepdim=True))
-    # Joints that coincide differ by rounding only. Anything may stand in for them below: their
-    # place in the result is the mean of the target, and no gradient meets 0 / 0.
-    spread = x.square().sum(dim=(-2, -1), keepdim=True)
+    weight = weight.expand(shape[:-1])
+    # roma divides by the sum of the weights; a row without a joint that counts becomes NaN below.
+    weights = torch.where(weight.sum(dim=-1, keepdim=True) > 0, weight, 1)
+    share = (weights / weights.sum(dim=-1, keepdim=True))[..., None]
+    x = x - (share * x).sum(dim=-2, keepdim=True)
+    y = y - (share * y).sum(dim=-2, keepdim=True)
+    # Centred here, not by roma.rigid_points_registration: if all joints of pred coincide, its scale
+    # is 0 / 0, and so is every gradient. Ones stand in for such joints below, whose aligned
+    # position is the mean of the target. Coinciding joints differ by rounding only.
+    spread = (share * x.square()).sum(dim=(-2, -1), keepdim=True)
     size = (share * pred.square()).sum(dim=(-2, -1), keepdim=True)
     coincide = spread <= 1e-24 * size
     x = torch.where(coincide, torch.ones_like(x), x)
     with outside_inference_mode():
-        rotation, scale = roma.rigid_vectors_registration(x, y, compute_scaling=True)
+        rotation, scale = roma.rigid_vectors_registration(x, y, weights, compute_scaling=True)
     aligned = scale[..., None, None] * x @ rotation.mT
     aligned = torch.where(coincide, torch.zeros_like(x), aligned)
-    # The square roots of the weights, taken back.
-    root = torch.where(share > 0, share, 1).sqrt()
-    return mpjpe(aligned / root, y / root, weight > 0).to(dtype)
+    return mpjpe(aligned, y, weight > 0).to(dtype)
 
 
 def pve(pred: Tensor, target: Tensor) -> Tensor:
