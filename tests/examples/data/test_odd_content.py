@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.examples.data.test_multiview import groups
 
 from examples.data import annotations, threedpw, view_groups
 from tests.examples.data.made import prohmr_columns, spin_columns
 from tests.examples.data.test_threedpw import sequence
+from tests.examples.data.test_view_groups import groups
 
 ODD = (
     None,
