@@ -26,23 +26,23 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def device_of(choice: str) -> torch.device:
-    """The device that a command line asks for.
+    """Select the device of a command line.
 
     Args:
-        choice: One of `DEVICES`; "auto" takes a GPU where there is one.
+        choice: One of `DEVICES`; "auto" selects a GPU if one is available.
 
     Raises:
-        ValueError: There is no GPU, or no such choice.
+        ValueError: No GPU is available, or the choice is unknown.
     """
     if choice not in DEVICES:
         raise ValueError(f"--device must be one of {', '.join(DEVICES)}, got {choice!r}")
     if choice == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: this PyTorch finds no GPU")
+        raise ValueError("--device cuda: PyTorch finds no GPU")
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def fail(error: Exception | str) -> int:
-    """Say what is wrong; returns the exit code of bad arguments or data."""
+    """Print an error message; returns the exit code for bad arguments or data."""
     print(f"error: {error}", file=sys.stderr)
     return 2
 
@@ -55,7 +55,7 @@ def interruptible(
     Its output escapes characters that the console or pipe cannot encode.
 
     Args:
-        what: What an interruption leaves behind, for the message.
+        what: The state after an interruption, for the message.
     """
 
     def wrap(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
@@ -74,12 +74,12 @@ def interruptible(
 
 
 def natural(text: str) -> int:
-    """A whole number of 0 or more that a random generator takes for a seed."""
+    """Parse a whole number of at least 0, such as the seed of a random generator."""
     return _at_least(0, text)
 
 
 def positive(text: str) -> int:
-    """A whole number of 1 or more."""
+    """Parse a whole number of at least 1."""
     return _at_least(1, text)
 
 

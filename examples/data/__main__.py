@@ -1,4 +1,4 @@
-"""What data files hold: ``python -m examples.data check PATH``."""
+"""Check data files: ``python -m examples.data check PATH``."""
 
 import argparse
 import json
@@ -42,12 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     formats = "\n".join(f"  {reader.name}" for reader in READERS)
     check = commands.add_parser(
         "check",
-        help="say what a file or folder holds and what is wrong with it",
-        description="Say what a file or folder holds and what is wrong with it.",
+        help="report the content and the faults of a file or folder",
+        description="Report the content and the faults of a file or folder.",
         epilog=(
-            f"known formats, told apart by content:\n{formats}\n\n"
-            "exit code: 0 nothing wrong; 1 some rows or values cannot be used; 2 something cannot\n"
-            "be read or is of no known format"
+            f"known formats, identified by content:\n{formats}\n\n"
+            "exit code: 0 no faults; 1 some rows or values cannot be used; 2 something cannot\n"
+            "be read or has no known format"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -30,7 +30,7 @@ from flowprior.skeleton import SMPL_24
 
 __all__ = ["holds_clips", "read_amass"]
 
-BODY_JOINTS = 22  # what SMPL, SMPL-H and SMPL-X have in common
+BODY_JOINTS = 22  # joints that SMPL, SMPL-H and SMPL-X share
 KEYS = {
     "poses", "root_orient", "pose_body", "trans", "betas", "gender",
     "mocap_framerate", "mocap_frame_rate", "mocap_time_length", "surface_model_type",
@@ -38,9 +38,9 @@ KEYS = {
 
 
 def holds_clips(path: Path) -> bool:
-    """Whether a file is a clip, or the archives in and below a folder are clips and nothing else.
+    """Whether a file is a clip, or all archives in and below a folder are clips.
 
-    Looks at names of arrays only. Damaged files and those of shapes are no objection to a folder.
+    Reads names of arrays only. A folder may also contain damaged files and files of shapes.
     """
     if not path.is_dir():
         return _is_clip(path, npz_keys(path))
@@ -71,18 +71,18 @@ def read_amass(
 
     Args:
         path: A clip; or a folder with clips anywhere below it, one folder per subject. In a folder,
-            files of shapes (``shape.npz``, ``*_stagei.npz``) are passed over, and a clip that
+            files of shapes (``shape.npz``, ``*_stagei.npz``) are skipped, and a clip that
             cannot be read is left out as one row.
-        rate_hz: Keep the frames nearest to this many per second; all if None. A clip that does not
-            say how fast it was recorded is left out then.
+        rate_hz: Subsample to this frame rate; None keeps all frames. Clips without a recorded
+            frame rate are then left out.
         pelvis: (3,) of the body model at rest, metres, for an exact ``transl``; see `z_up_to_y_up`.
 
     Returns:
-        One motion per clip that has a usable frame, in the order of the names; and what was found,
+        One motion per clip that has a usable frame, in the order of the names; and the report,
         of the frames that were looked at.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``, or no ``.npz`` file below it.
+        FileNotFoundError: ``path`` does not exist or contains no ``.npz`` file.
         ValueError: The file is not a clip, or no file below the folder is; the message says what
             it holds.
     """
@@ -105,7 +105,7 @@ def read_amass(
     report = Report(str(path), "AMASS clips", unit="frame")
     motions: list[Motion] = []
     rates: Counter[str] = Counter()
-    # Nothing is drawn where the output is no terminal.
+    # No progress bar unless the output is a terminal.
     for file in tqdm(clips, desc="reading clips", unit="clip", disable=None, ncols=88):
         name = file.relative_to(path).as_posix()
         try:
@@ -133,13 +133,13 @@ def read_amass(
 
 
 def _has_no_motion(path: Path) -> bool:
-    """Whether a file has a person's shape only, or is none of AMASS; not if it is damaged."""
+    """Whether an intact file contains a person's shape only, or is not an AMASS file."""
     keys = npz_keys(path)
     return _names_a_shape(path) or (bool(keys) and not _has_poses(keys))
 
 
 def _names_a_shape(path: Path) -> bool:
-    """Whether a file is called as those that have a person's shape and no motion."""
+    """Whether the name of a file is that of a shape without motion."""
     return path.name.lower() == "shape.npz" or path.stem.lower().endswith("stagei")
 
 
@@ -207,7 +207,7 @@ def _clip_poses(path: Path, content: Mapping[str, object]) -> NDArray[np.floatin
 
 
 def _frame_rate(content: Mapping[str, object], num_frames: int, report: Report) -> float | None:
-    """Frames per second, by either spelling, or from the duration."""
+    """Frames per second, from either spelling of the key or from the duration."""
     rate = None
     for key in ("mocap_framerate", "mocap_frame_rate"):
         if key in content:
@@ -229,7 +229,7 @@ def _frame_rate(content: Mapping[str, object], num_frames: int, report: Report) 
 def _wanted(
     num_frames: int, rate: float | None, rate_hz: float | None, report: Report
 ) -> NDArray[np.int64]:
-    """Numbers of the frames to look at."""
+    """Indices of the frames to read."""
     frames = np.arange(num_frames)
     if rate_hz is not None and rate is not None:
         frames = frames_at_rate(num_frames, rate, rate_hz)

@@ -1,7 +1,7 @@
-"""People with limbs cut off, of any annotations: boxes about a part of the body.
+"""Ambiguous views: boxes that cut limbs off, for any annotations.
 
-Biggs et al. evaluate on an ambiguous Human3.6M (AH36M) whose crops leave limbs out. Where that is
-not at hand, `cut_limbs` makes such a set of any other, in the way of ProHMR's augmentation.
+Biggs et al. evaluate on an ambiguous Human3.6M (AH36M) whose crops leave limbs out.
+`cut_limbs` derives such a set from any other data set, as ProHMR's augmentation does.
 """
 
 import dataclasses
@@ -16,18 +16,18 @@ __all__ = ["cut_limbs"]
 
 
 def cut_limbs(people: Annotations, seed: int = 0) -> Annotations:
-    """The same people in boxes that cut them at the hips, the shoulders or the neck.
+    """Shrink the boxes of people so that they cut at the hips, the shoulders or the neck.
 
-    The network sees the box alone, and nobody the 2D keypoints outside of it: they lose their
-    confidence. 3D keypoints, poses and shapes stay as they are, for they are to be judged.
+    2D keypoints outside the new box lose their confidence. 3D keypoints, poses and shapes stay
+    unchanged as the ground truth.
 
     Args:
-        people: The people. Those of whom limbs are hidden already keep their box, see
+        people: The people. Those with hidden limbs keep their box, see
             `examples.data.crop_augmentation.augment_boxes`.
-        seed: Of where each is cut.
+        seed: Seed of the cuts.
 
     Returns:
-        As many people.
+        The same number of people.
 
     References:
         Biggs et al., *3D Multi-bodies*, 2020, for the idea; shares of the cuts as in

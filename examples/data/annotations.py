@@ -1,8 +1,8 @@
-"""Annotated people in images, and the ``.npz`` files of ProHMR and SPIN that hold them.
+"""Annotated people in images, from the ``.npz`` files of ProHMR and SPIN.
 
 Both formats end up as `Annotations`: boxes in pixels, poses as rotation vectors in radians, the 44
-keypoints of `flowprior.skeleton.PROHMR_44` in pixels and in metres. What the files look like was
-read off ``prohmr/datasets/image_dataset.py`` of ``nkolot/ProHMR`` and ``datasets/base_dataset.py``
+keypoints of `flowprior.skeleton.PROHMR_44` in pixels and in metres. The formats follow
+``prohmr/datasets/image_dataset.py`` of ``nkolot/ProHMR`` and ``datasets/base_dataset.py``
 of ``nkolot/SPIN``.
 """
 
@@ -126,7 +126,7 @@ class Annotations:
 
     @staticmethod
     def concatenate(parts: Iterable["Annotations"]) -> "Annotations":
-        """The rows of several, one after the other; of none, no rows."""
+        """Concatenate the rows of several; an empty sequence gives no rows."""
         parts = [Annotations.empty(), *parts]
         return Annotations(
             **{
@@ -144,27 +144,27 @@ class Annotations:
 def read(
     path: Path | str, images: Path | None = None, keep_body_3d: bool = False
 ) -> tuple[Annotations, Report]:
-    """Read an ``.npz`` annotation file of ProHMR or SPIN; its keys say which.
+    """Read an ``.npz`` annotation file of ProHMR or SPIN, identified by its keys.
 
     ProHMR's has boxes in pixels and keypoints in two parts. SPIN's has boxes in units of 200
     pixels; the first 19 of the 24 joints of ``part`` and ``S`` are ProHMR's extra keypoints, the
     other 5, of the face, are taken where OpenPose saw none of its own.
 
-    Rows without a usable box, and those whose image is missing, are left out. Keypoints, poses and
-    betas that cannot be are marked as not annotated.
+    Rows without a usable box and rows whose image is missing are left out. Unusable keypoints,
+    poses and betas are marked as not annotated.
 
     Args:
         path: The file.
-        images: The folder that ``imgname`` is relative to; images are not looked for if None.
+        images: The folder that ``imgname`` is relative to; None does not check for images.
         keep_body_3d: Keep the confidences of ``body_keypoints_3d`` at neck, limbs and hips (joints
             1 to 14). By default they are 0, as in ProHMR: there these joints and the extra ones of
             the data sets lie in different places.
 
     Returns:
-        The rows that can be used, and what was found.
+        The rows that can be used, and the report.
 
     Raises:
-        FileNotFoundError: There is no such file, or no folder ``images``.
+        FileNotFoundError: The file or the folder ``images`` does not exist.
         ValueError: It is no ``.npz`` file, neither of the formats, or a column has a wrong shape.
     """
     path = Path(path)
@@ -190,7 +190,7 @@ def matches(path: Path) -> bool:
 
 
 def inspect(path: Path, images: Path | None = None) -> Report:
-    """What `read` finds in a file."""
+    """The report of `read` on a file."""
     return read(path, images)[1]
 
 
@@ -214,11 +214,11 @@ def _format(path: Path, keys: frozenset[str]) -> str:
 
 
 def prohmr_rows(columns: Columns, report: Report, enlarge: float = 1.0) -> Annotations:
-    """What columns of ProHMR's names hold, unchecked but for their shapes.
+    """Convert columns with ProHMR's names; checks their shapes only.
 
     Args:
         columns: The columns; missing ones become zeros, or "not annotated".
-        report: Told of flags that are neither 0 nor 1, and of poses and betas without flags.
+        report: Receives flags that are neither 0 nor 1, and of poses and betas without flags.
         enlarge: Factor of the boxes.
 
     Raises:
@@ -227,7 +227,7 @@ def prohmr_rows(columns: Columns, report: Report, enlarge: float = 1.0) -> Annot
     pose = columns.numbers("body_pose", 72)
     for key in ("body_pose", "betas"):
         if key in columns and f"has_{key}" not in columns:
-            # As ProHMR does, which says nothing.
+            # As ProHMR does, silently.
             report.ignore(f"{key} without has_{key}", map(columns.place, range(len(columns))))
     return Annotations(
         imgname=columns.text("imgname"),
@@ -297,19 +297,19 @@ def sift(
     images: Path | None = None,
     place: Callable[[int], str] = "row {}".format,
 ) -> tuple[Annotations, BoolArray]:
-    """Leave out the rows that cannot be used and mark values that cannot be as not annotated.
+    """Leave out unusable rows, and mark unusable values as not annotated.
 
     Args:
-        rows: What a file holds, of any values.
-        report: Told of everything that is not used, of how many rows are, and of what they have.
-        images: The folder with the images, if they are to be looked for.
-        place: What the report calls a row, by its index.
+        rows: The rows of a file, unchecked.
+        report: Receives everything that is not used, of how many rows are, and of what they have.
+        images: The folder with the images; None does not check for them.
+        place: Name of a row in the report, by its index.
 
     Returns:
-        The usable rows, and which of all they are, (N,) bool.
+        The usable rows, and the mask (N,) of them among all rows.
 
     Raises:
-        FileNotFoundError: There is no folder ``images``.
+        FileNotFoundError: The folder ``images`` does not exist.
     """
     keep = np.ones(len(rows), np.bool_)
 
@@ -382,7 +382,7 @@ def sift(
 
 
 def _finite(values: FloatArray) -> BoolArray:
-    """Which vectors (..., k) have neither NaN nor infinity, (...)."""
+    """Whether each vector (..., k) is finite, (...)."""
     return np.asarray(np.isfinite(values).all(axis=-1))
 
 
@@ -390,11 +390,11 @@ def image_root(images: Path, imgname: TextArray) -> Path:
     """The folder that names of images are relative to.
 
     ProHMR's preparation of Human3.6M names ``images/S9_...jpg`` and its configuration a folder that
-    ends in ``images`` too. So where some images that are tried are not in the folder, but in the
-    folder above, it is that.
+    ends in ``images`` too. So if images are not in the folder, but in its parent, the parent is
+    the root.
 
     Args:
-        images: The folder that was given.
+        images: The folder that the user passed.
         imgname: (N,) names.
 
     Raises:

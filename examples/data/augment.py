@@ -1,4 +1,4 @@
-"""More people than were recorded: mirror images and other proportions."""
+"""Augmentation of poses: mirror images and varied proportions."""
 
 import torch
 from torch import Tensor
@@ -25,10 +25,10 @@ def vary_bones(
     stature: float = 0.03,
     proportions: float = 0.03,
 ) -> Tensor:
-    """Give the people of some poses another stature and other proportions.
+    """Vary the stature and the proportions of people.
 
-    Every bone keeps its direction. Its length changes by a factor of its own, shared with the bone
-    on the other side of the body, and one of the whole person.
+    Every bone keeps its direction. Its length is multiplied by a factor of the bone, which the
+    opposite bone shares, and by a factor of the whole person.
 
     Args:
         joints: (B, 17, 3) in H36M-17 order, metres, the root at the origin.
@@ -42,7 +42,7 @@ def vary_bones(
     noise = torch.randn(
         joints.shape[:2], generator=generator, device=joints.device, dtype=joints.dtype
     )
-    # One draw for both sides: that of the lower joint number. The root's is the person's own.
+    # Both sides use the draw of the lower joint number. The root's is the person's.
     shared = [min(pair) for pair in enumerate(H36M_17.flip)]
     factor = (stature * noise[:, :1] + proportions * noise[:, shared]).exp()[..., None]
     placed = [joints[:, 0]]

@@ -1,4 +1,4 @@
-"""Read tables of boxes: one person a line, as spreadsheets and detectors write them."""
+"""Tables of boxes, one person per line, as spreadsheets and detectors write them."""
 
 import codecs
 import contextlib
@@ -28,7 +28,7 @@ SPELLINGS = {
     "h": "height",
 }
 DELIMITERS = ",;\t|"
-BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark is the beginning of its own
+BYTE_ORDER_MARKS = (  # UTF-32 first: its mark starts with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -36,7 +36,7 @@ BYTE_ORDER_MARKS = (  # UTF-32 before UTF-16, whose mark is the beginning of its
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 WITHOUT_MARK = ("utf-8", "cp1252")
-SAMPLE = 100  # lines that tell the delimiter
+SAMPLE = 100  # lines to detect the delimiter from
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,11 @@ def read_boxes(path: Path | str) -> tuple[list[Box], Report]:
             header names these columns, in any order and among others.
 
     Returns:
-        The boxes in the order of the file; and what was found, with the numbers of the lines that
-        are left out.
+        The boxes in the order of the file; and the report, which names the lines left out.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no text, its header has other columns, or no line is a box.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not text, its header lacks a column, or no line is a box.
     """
     path = require_path(path)
     lines = [
@@ -121,7 +120,7 @@ def _text(path: Path) -> str:
 
 
 def _dialect(lines: Sequence[str], delimiter: str | None) -> csv.Dialect | type[csv.Dialect]:
-    """The dialect in which most lines are boxes: the sniffer's, or the usual one by delimiter."""
+    """The dialect in which most lines are boxes: the sniffer's, or the usual one of a delimiter."""
 
     def usual(mark: str) -> type[csv.Dialect]:
         return type("Usual", (csv.excel,), {"delimiter": mark})
@@ -141,7 +140,7 @@ def _dialect(lines: Sequence[str], delimiter: str | None) -> csv.Dialect | type[
 
 
 def _fields(line: str, dialect: csv.Dialect | type[csv.Dialect]) -> list[str]:
-    """The fields of one line; none if it is no line of a table."""
+    """The fields of one line; empty if it is not a line of a table."""
     # Line by line: a quote that is never closed costs its own line, not the rest of the file.
     try:
         return [field.strip() for field in next(csv.reader([line], dialect), [])]
@@ -162,7 +161,7 @@ def _is_header(fields: Sequence[str]) -> bool:
 
 
 def _named(fields: Sequence[str], path: Path) -> list[str]:
-    """What the columns of a header are in `COLUMNS`; names of others stay."""
+    """Map the columns of a header to `COLUMNS`; other names stay."""
     lower = [field.lstrip("#").strip().lower() for field in fields]
     columns = [SPELLINGS.get(field, field) for field in lower]
     if any(columns.count(name) != 1 for name in COLUMNS):
@@ -176,7 +175,7 @@ def _named(fields: Sequence[str], path: Path) -> list[str]:
 def _box(
     fields: Sequence[str], columns: Sequence[str], dialect: csv.Dialect | type[csv.Dialect]
 ) -> Box | str:
-    """The box of a line, or why it is none."""
+    """The box of a line, or the reason why the line is not a box."""
     if len(fields) != len(columns):
         return f"line that is not {','.join(columns)}"[:200]
     row = dict(zip(columns, fields, strict=True))

@@ -1,4 +1,4 @@
-"""Columns of a file, each checked when it is read: numbers of one shape, flags, text."""
+"""Columns of a file, checked on access: numbers of one shape, flags, text."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -16,16 +16,16 @@ TextArray: TypeAlias = NDArray[np.str_]
 
 
 class Columns:
-    """Arrays of one length by name, as files hold them: some there, some not.
+    """Arrays of one length by name; any of them may be missing.
 
     Args:
         content: The columns.
-        source: Where they come from, for messages.
-        place: What a report calls a row, by its index.
-        length_of: The column that says how many rows there are.
+        source: Name of the source in messages.
+        place: Name of a row in reports, by its index.
+        length_of: The column that determines the number of rows.
 
     Raises:
-        ValueError: That column is not there or has no length.
+        ValueError: That column is missing or has no length.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Columns:
 
     @property
     def unread(self) -> list[str]:
-        """Names of the columns that nobody asked for, sorted."""
+        """Names of the columns that were not read, sorted."""
         return sorted(map(str, self._content.keys() - self._read))
 
     def numbers(self, key: str, *shape: int) -> FloatArray:
@@ -63,11 +63,11 @@ class Columns:
 
         Args:
             key: Its name.
-            shape: What each row should be; -1 stands for any length.
+            shape: Expected shape of a row; -1 accepts any length.
 
         Returns:
-            (N, *shape) float32, infinity where a number does not fit; zeros, of length 1 for -1,
-            if there is no such column.
+            (N, *shape) float32, infinity where a number overflows; zeros, of length 1 for -1,
+            if the column is missing.
 
         Raises:
             ValueError: The column has another shape or does not hold numbers.
@@ -107,11 +107,11 @@ class Columns:
         return self.numbers(key)
 
     def flags(self, key: str, report: Report) -> BoolArray:
-        """A column of 0 and 1; all False if there is none.
+        """A column of 0 and 1; all False if it is missing.
 
         Args:
             key: Its name.
-            report: Told of entries that are neither; those are taken as 0.
+            report: Receives other entries, which count as 0.
 
         Returns:
             (N,) bool.
@@ -125,11 +125,11 @@ class Columns:
         return column == 1
 
     def text(self, key: str, missing: str = "") -> TextArray:
-        """A column of text, also of bytes as Python 2 wrote it.
+        """A column of text, including bytes written by Python 2.
 
         Args:
             key: Its name.
-            missing: What every row holds if there is no such column.
+            missing: Text of every row if the column is missing.
 
         Returns:
             (N,) str; "" where the file has neither text nor bytes.
@@ -155,7 +155,7 @@ class Columns:
 
 
 def num_entries(value: object) -> int | None:
-    """Length of a list or array; None of anything else."""
+    """Length of a list or array; None for anything else."""
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
         return len(value)
     return None
@@ -165,7 +165,7 @@ def as_array(value: object, key: str, source: str) -> NDArray[Any]:
     """An entry of a file as an array.
 
     Raises:
-        ValueError: Its rows are of different shapes.
+        ValueError: Its rows have different shapes.
     """
     try:
         return np.asarray(value)

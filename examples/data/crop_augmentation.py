@@ -1,10 +1,10 @@
-"""ProHMR's augmentation: what is drawn for each person, and what it does to boxes and labels.
+"""ProHMR's augmentation: random parameters per person, and their effect on boxes and labels.
 
 Angles turn from the x axis of the image (right) to its y axis (down). The crop looks at the image
 through a box turned by the angle, so what it shows, keypoints and the body included, turns by the
 opposite angle about the axis of the camera. A mirrored crop is mirrored before it is turned.
 
-Facts are those of ``prohmr/datasets/utils.py`` (Kolotouros et al., 2021).
+The parameters follow ``prohmr/datasets/utils.py`` (Kolotouros et al., 2021).
 """
 
 import math
@@ -32,7 +32,7 @@ __all__ = [
 
 BODY_JOINTS = 23
 
-# What the three extreme crops leave out: the legs, all below the shoulders, all but the head.
+# Joints that the three extreme crops remove: the legs, all below the shoulders, all but the head.
 _LEGS = ("knee", "ankle", "toe", "heel")
 _TRUNK = ("elbow", "wrist", "hip", "pelvis", "thorax", "spine")
 _LEFT_OUT = (
@@ -49,7 +49,7 @@ _FEWEST_UPPER = 2
 
 
 def _joints(parts: Sequence[str]) -> list[int]:
-    """The joints of ProHMR's 44 whose name holds one of some words."""
+    """The joints of ProHMR's 44 whose name contains one of some words."""
     names = PROHMR_44.joint_names
     return [joint for joint, name in enumerate(names) if any(part in name for part in parts)]
 
@@ -66,16 +66,16 @@ _UPPER = _joints(("nose", "neck", "eye", "ear", "shoulder_lsp", "head", "jaw"))
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """How much is augmented; left as it is, as in ProHMR.
+    """Strength of the augmentation; the defaults are ProHMR's.
 
     Args:
         scale: The box side changes by this factor times a normal number within one.
         rotation: Radians; times a normal number within two.
-        rotation_probability: How often a crop is turned at all.
-        flip_probability: How often it is mirrored.
+        rotation_probability: Probability that a crop is rotated.
+        flip_probability: Probability that it is mirrored.
         colour: Each channel is multiplied by a number within this of 1.
         translation: In sides of the box; times a normal number within one, along x and y.
-        extreme_crop_probability: How often the box is drawn about a part of the body.
+        extreme_crop_probability: Probability that the box covers a part of the body only.
     """
 
     scale: float = 0.3
@@ -88,23 +88,23 @@ class AugmentationSettings:
 
     @property
     def reach(self) -> float:
-        """How far from its centre a crop can see, in sides of its box, if it is no extreme crop."""
+        """Greatest distance from the centre that an ordinary crop shows, in sides of its box."""
         turned = math.sqrt(0.5) if self.rotation and self.rotation_probability else 0.5
         return (1 + self.scale) * turned + self.translation * math.sqrt(2)
 
 
 @dataclass(frozen=True, eq=False)
 class Augmentation:
-    """What is done to the crops of B people.
+    """Augmentation of the crops of B people.
 
     Args:
-        scale: (B,), the box gets this many times as large.
-        rotation: (B,) radians, by which the box is turned.
+        scale: (B,), factor of the box side.
+        rotation: (B,) rotation of the box, radians.
         flip: (B,) bool, whether the crop is mirrored.
-        colour: (B, 3), what red, green and blue are multiplied by.
-        translation: (B, 2), what is added to the centre of the box, in sides of the box.
-        extreme: (B,) bool, whether to cut off a part of the body where the keypoints allow it.
-        extreme_choice: (B,) in [0, 1), which part.
+        colour: (B, 3), factors of red, green and blue.
+        translation: (B, 2), shift of the centre of the box, in sides of the box.
+        extreme: (B,) bool, whether to cut off a part of the body if the keypoints allow it.
+        extreme_choice: (B,) in [0, 1), selects the part.
     """
 
     scale: Tensor
@@ -128,16 +128,16 @@ class Augmentation:
         return len(self.scale)
 
     def __getitem__(self, rows: Tensor | slice) -> "Augmentation":
-        """That of some of the people, selected as in a tensor."""
+        """The augmentation of some people, selected as in a tensor."""
         return Augmentation(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def to(self, device: torch.device | str) -> "Augmentation":
-        """The same on another device."""
+        """The augmentation on another device."""
         return Augmentation(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     @classmethod
     def none(cls, batch: int, *, device: torch.device | None = None) -> "Augmentation":
-        """The augmentation that changes nothing, of ``batch`` people."""
+        """The identity augmentation of ``batch`` people."""
         one = torch.ones(batch, device=device)
         no = torch.zeros(batch, dtype=torch.bool, device=device)
         return cls(
@@ -160,15 +160,15 @@ def draw_augmentation(
 
     Args:
         batch: Number B of people.
-        generator: Source of randomness, or one for each person: then what a person gets does not
-            depend on who else is in the batch.
-        settings: How much; ProHMR's if left out.
+        generator: Random generator, or one per person, so that the augmentation of a person does
+            not depend on the rest of the batch.
+        settings: Strength of the augmentation; ProHMR's by default.
 
     Returns:
-        The augmentation of each.
+        The augmentation of each person.
 
     Raises:
-        ValueError: There is not one generator for each person.
+        ValueError: The number of generators differs from the number of people.
     """
     settings = settings or AugmentationSettings()
     if isinstance(generator, torch.Generator):
@@ -194,7 +194,7 @@ def draw_augmentation(
 
 
 def without_unseen(keypoints: Tensor) -> Tensor:
-    """Clear what has no confidence, so that no NaN there reaches a sum weighted by confidence.
+    """Set keypoints without confidence to zero, so that their NaN does not reach a weighted sum.
 
     Args:
         keypoints: (..., K, d + 1), d coordinates and confidence.
@@ -208,22 +208,22 @@ def without_unseen(keypoints: Tensor) -> Tensor:
 def augment_boxes(
     center: Tensor, box_size: Tensor, keypoints_2d: Tensor, augmentation: Augmentation
 ) -> tuple[Tensor, Tensor]:
-    """The boxes of extreme crops: about a part of the body, as if the rest were out of the image.
+    """The boxes of extreme crops, which cover a part of the body.
 
-    Of a whole body (every shoulder, elbow, wrist, knee and ankle is seen) 70 % are cut at the hips,
-    20 % at the shoulders and 10 % at the neck; of an upper body (no knee or ankle is seen, but two
-    joints above the chest) 90 % at the shoulders and 10 % at the neck. The new box is that of the
-    keypoints that are left, larger by 1.2 and by 1.1, 1.2 or 1.3. A box stays as it is where the
-    confidences left do not exceed 1, or all that is left is in one place.
+    Whole bodies (every shoulder, elbow, wrist, knee and ankle visible) are cut at the hips (70 %),
+    the shoulders (20 %) or the neck (10 %); upper bodies (no knee or ankle, but two joints above
+    the chest visible) at the shoulders (90 %) or the neck (10 %). The new box surrounds the
+    remaining keypoints, enlarged by 1.2 and by 1.1, 1.2 or 1.3. A box stays unchanged if the
+    remaining confidences do not exceed 1, or the remaining keypoints coincide.
 
     Args:
         center: (B, 2) centres of the boxes, in pixels.
         box_size: (B,) their sides, in pixels.
         keypoints_2d: (B, 44, 3), x, y in the same pixels and confidence, in PROHMR-44 order.
-        augmentation: Of the B people.
+        augmentation: The augmentation of the B people.
 
     Returns:
-        The centres (B, 2) and the sides (B,), neither scaled nor moved yet.
+        The centres (B, 2) and the sides (B,), before scale and translation.
 
     References:
         Joo et al., *Exemplar Fine-Tuning for 3D Human Model Fitting Towards In-the-Wild 3D Human
@@ -257,17 +257,17 @@ def augment_boxes(
 
 
 def augment_keypoints_3d(keypoints_3d: Tensor, augmentation: Augmentation) -> Tensor:
-    """Mirror and turn 3D keypoints with their crops.
+    """Mirror and rotate 3D keypoints with their crops.
 
     Args:
         keypoints_3d: (B, 44, 4) in the camera frame, metres and confidence, PROHMR-44 order.
-        augmentation: Of the B people.
+        augmentation: The augmentation of the B people.
 
     Returns:
-        (B, 44, 4); zero where the confidence is.
+        (B, 44, 4); zero where the confidence is zero.
 
     Raises:
-        ValueError: The shape is another.
+        ValueError: A shape is wrong.
     """
     check_shape("keypoints_3d", keypoints_3d, (len(augmentation), PROHMR_44.num_joints, 4))
     keypoints = without_unseen(keypoints_3d)
@@ -282,19 +282,19 @@ def augment_keypoints_3d(keypoints_3d: Tensor, augmentation: Augmentation) -> Te
 def augment_pose(
     global_orient: Tensor, body_pose: Tensor, augmentation: Augmentation
 ) -> tuple[Tensor, Tensor]:
-    """Mirror and turn the poses of bodies with their crops.
+    """Mirror and rotate the poses of bodies with their crops.
 
     Args:
         global_orient: (B, 3) rotation vectors of the root in the camera frame, radians.
         body_pose: (B, 69) rotation vectors of the 23 other joints of SMPL, radians.
-        augmentation: Of the B people.
+        augmentation: The augmentation of the B people.
 
     Returns:
-        ``global_orient`` (B, 3) and ``body_pose`` (B, 69). What is not turned keeps its rotation
-        vectors as they are, also those longer than pi.
+        ``global_orient`` (B, 3) and ``body_pose`` (B, 69). Rotation vectors that do
+        not rotate stay unchanged, even those longer than pi.
 
     Raises:
-        ValueError: A shape is another.
+        ValueError: A shape is wrong.
     """
     batch = len(augmentation)
     check_shape("global_orient", global_orient, (batch, 3))

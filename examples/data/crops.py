@@ -1,4 +1,4 @@
-"""Square crops of people, as ProHMR's network reads them, and the labels that go with them.
+"""Square crops of people for ProHMR's network, and their labels.
 
 Pixel coordinates are those of OpenCV: the *centre* of the upper left pixel is (0, 0). Affine maps
 are (B, 2, 3) and called ``to_from_from``: ``crop_from_image`` takes pixels of the image to those of
@@ -41,12 +41,12 @@ CROP_PX = 224
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue, in [0, 1]."""
+"""Mean of ImageNet's red, green and blue, in [0, 1]."""
 
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """The part of each image that holds one of B people, all parts resampled to one size.
+    """The image regions of B people, resampled to one size.
 
     Args:
         images: (B, 3, H, W) red, green and blue from 0 to 255, uint8 or floating point.
@@ -56,8 +56,8 @@ class Regions:
         img_size: (B, 2) width and height of the images, in pixels.
 
     Raises:
-        ValueError: A shape is another, or, on the CPU, a box has no size. Elsewhere that is not
-            looked at, because the host would have to wait.
+        ValueError: A shape is wrong, or a box has no size. Boxes are checked on the CPU only:
+            on another device the host would have to wait.
     """
 
     images: Tensor
@@ -88,7 +88,7 @@ class Regions:
 
     @classmethod
     def whole(cls, images: Tensor, center: Tensor, box_size: Tensor) -> "Regions":
-        """The regions of images that are at hand whole, in one size.
+        """Regions that are whole images of one size.
 
         Args:
             images: (B, 3, H, W), as above.
@@ -96,7 +96,7 @@ class Regions:
             box_size: (B,), as above.
 
         Returns:
-            Regions whose pixels are those of the images.
+            The regions.
         """
         batch = len(images)
         identity = torch.eye(2, 3, dtype=center.dtype, device=center.device)
@@ -106,7 +106,7 @@ class Regions:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What is known of B people. What is not known may hold anything, at confidence 0.
+    """Labels of B people. Entries with confidence 0 may hold any value.
 
     Args:
         keypoints_2d: (B, 44, 3) in PROHMR-44 order: x, y and confidence. Of an image in its
@@ -117,7 +117,7 @@ class Labels:
         betas: (B, 10) shape coefficients.
 
     Raises:
-        ValueError: A shape is another.
+        ValueError: A shape is wrong.
     """
 
     keypoints_2d: Tensor
@@ -144,11 +144,11 @@ class Labels:
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """What the network reads, and what it is to learn.
+    """Input and labels of the network.
 
     Args:
         images: (B, 3, size, size), less ImageNet's mean and divided by its standard deviation.
-        labels: Of the crops.
+        labels: The labels of the crops.
         crop_from_image: (B, 2, 3), from pixels of the image to those of the crop.
     """
 
@@ -165,14 +165,14 @@ def make_crops(
     size: int = CROP_PX,
     antialias: bool = False,
 ) -> Crops:
-    """Crop people out of images, and take their labels along.
+    """Crop people out of images, and transform their labels.
 
-    What a person gets depends on nobody else in the batch.
+    The result of a person does not depend on the rest of the batch.
 
     Args:
         regions: B people in images.
-        labels: What is known of them.
-        augmentation: What is to be done to each, on any device; nothing if left out.
+        labels: Their labels.
+        augmentation: Augmentation of each, on any device; none by default.
         size: Side of the crops, in pixels.
         antialias: As in `crop_images`.
 
@@ -180,7 +180,7 @@ def make_crops(
         The crops, on the device of the images.
 
     Raises:
-        ValueError: There are not as many regions as labels or rows of the augmentation.
+        ValueError: Regions, labels and augmentation differ in number.
     """
     if augmentation is None:
         augmentation = Augmentation.none(len(regions))
@@ -222,7 +222,7 @@ def box_affine(
     Args:
         center: (B, 2) centres of the boxes, in pixels of the image.
         box_size: (B,) their sides, in pixels of the image.
-        augmentation: By what to scale, turn, move and mirror them; nothing if left out.
+        augmentation: Scale, rotation, shift and mirroring of each; none by default.
         size: Side of the crops, in pixels.
 
     Returns:
@@ -247,7 +247,7 @@ def augment_keypoints_2d(
     *,
     size: int = CROP_PX,
 ) -> Tensor:
-    """Take 2D keypoints to a crop; in a mirrored one left and right change their names too.
+    """Transform 2D keypoints to a crop; mirrored crops also swap left and right joints.
 
     Args:
         keypoints_2d: (B, 44, 3), x, y in pixels of the image and confidence, PROHMR-44 order.
@@ -256,8 +256,8 @@ def augment_keypoints_2d(
         size: Side of the crops, in pixels.
 
     Returns:
-        (B, 44, 3), x and y in sides of the crop from its middle. Those outside of it keep their
-        confidence; those without any are 0.
+        (B, 44, 3), x and y in sides of the crop from its centre. Keypoints outside the crop keep
+        their confidence; keypoints without confidence are 0.
     """
     keypoints = torch.where(
         augmentation.flip[:, None, None], keypoints_2d[:, list(PROHMR_44.flip)], keypoints_2d
@@ -267,7 +267,7 @@ def augment_keypoints_2d(
 
 
 def to_pixels(keypoints_2d: Tensor, crop_from_image: Tensor, *, size: int = CROP_PX) -> Tensor:
-    """Take points of a crop back to the image, the inverse of what the labels went through.
+    """Transform points of a crop back to the image.
 
     Args:
         keypoints_2d: (B, ..., 2) or (B, ..., 3), x, y in sides of the crop from its middle, and
@@ -276,7 +276,7 @@ def to_pixels(keypoints_2d: Tensor, crop_from_image: Tensor, *, size: int = CROP
         size: Side of the crops, in pixels.
 
     Returns:
-        As given, x and y in pixels of the image.
+        Same shape, x and y in pixels of the image.
     """
     batch, last = len(keypoints_2d), keypoints_2d.shape[-1]
     flat = keypoints_2d.reshape(batch, -1, last)
@@ -294,17 +294,17 @@ def crop_images(
 ) -> Tensor:
     """Cut the crops out and normalise them.
 
-    Interpolation is linear and what lies outside of the image is black, as in ``cv2.warpAffine``.
+    Interpolation is linear and the outside of the image is black, as in ``cv2.warpAffine``.
 
     Args:
         regions: B people in images.
-        crop_from_image: (B, 2, 3), such as `box_affine` gives.
-        colour: (B, 3), what red, green and blue are multiplied by before they are clipped to
+        crop_from_image: (B, 2, 3), as from `box_affine`.
+        colour: (B, 3), factors of red, green and blue, applied before clipping to
             [0, 255].
         size: Side of the crops, in pixels.
-        antialias: Average over what a pixel of the crop covers. The original does not: where it
-            shrinks a person by more than two, it leaves out pixels. Nothing changes where nothing
-            shrinks.
+        antialias: Average over the image pixels that a pixel of the crop covers. The original
+            does not: it skips pixels when it shrinks a person by more than two. Crops that do not
+            shrink are unaffected.
 
     Returns:
         (B, 3, size, size), normalised, in float32, or float64 if the images are.
@@ -330,9 +330,9 @@ def _sample(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _sample_smoothly(images: Tensor, x: Tensor, y: Tensor, region_from_crop: Tensor) -> Tensor:
-    """The same, where a crop's pixel is that of the image, or of it halved once, twice, ...
+    """Sample from an image pyramid, at the level that matches the scale of the crop.
 
-    Between two halvings both are blended. A row's result depends on no other.
+    Blends the two nearest levels. Rows are independent.
     """
     shrinks = torch.linalg.det(region_from_crop[..., :2]).abs().sqrt()
     deepest = math.floor(math.log2(min(images.shape[-2:])))
@@ -340,12 +340,12 @@ def _sample_smoothly(images: Tensor, x: Tensor, y: Tensor, region_from_crop: Ten
     sampled = images.new_zeros(*images.shape[:2], *x.shape[1:])
     for halvings in range(math.ceil(level.max().item()) + 1 if len(level) else 0):
         if halvings:
-            # As if the black around the image went on.
+            # Continue the black around the image.
             images = F.pad(images, (0, images.shape[-1] % 2, 0, images.shape[-2] % 2))
             images = F.avg_pool2d(images, 2)
         share = (1 - (level - halvings).abs()).clamp(min=0)
         rows = share.nonzero().squeeze(-1)
-        # A pixel of the halved image lies in the middle of those it stands for.
+        # A pixel of the halved image lies in the centre of the four that it averages.
         scale = 2**halvings
         there = ((each[rows] - (scale - 1) / 2) / scale for each in (x, y))
         weight = share[rows, None, None, None].to(images)
@@ -353,7 +353,7 @@ def _sample_smoothly(images: Tensor, x: Tensor, y: Tensor, region_from_crop: Ten
     return sampled
 
 
-# Autocast would do matrix products of pixel coordinates in half precision; these are none.
+# Autocast would compute matrix products of pixel coordinates in half precision; avoid them.
 
 
 def _apply(affine: Tensor, points: Tensor) -> Tensor:
@@ -363,7 +363,7 @@ def _apply(affine: Tensor, points: Tensor) -> Tensor:
 
 
 def _grid(affine: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Where (B, 2, 3) takes each pixel of a square: x and y, (B, size, size) each."""
+    """Images of the pixels of a square under maps (B, 2, 3): x and y, (B, size, size) each."""
     axis = torch.arange(size, dtype=affine.dtype, device=affine.device)
     along, down, offset = affine.unbind(dim=-1)
     x, y = (
@@ -375,13 +375,13 @@ def _grid(affine: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _compose(second: Tensor, first: Tensor) -> Tensor:
-    """The map (B, 2, 3) that does one after the other."""
+    """The composition (B, 2, 3) of two maps."""
     linear = (second[..., :2, None] * first[:, None]).sum(dim=-2)
     return torch.cat([linear[..., :2], linear[..., 2:] + second[..., 2:]], dim=-1)
 
 
 def _inverse(affine: Tensor) -> Tensor:
-    """Of each map; one that has none spoils its own row only."""
+    """The inverse of each map; a singular one affects its row only."""
     linear = torch.linalg.inv_ex(affine[..., :2]).inverse
     offset = -(linear * affine[:, None, :, 2]).sum(dim=-1, keepdim=True)
     return torch.cat([linear, offset], dim=-1)

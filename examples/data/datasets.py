@@ -1,9 +1,9 @@
-"""The data sets of ProHMR by name: where their files are, and how figures on them are taken.
+"""The data sets of ProHMR by name: their files and their evaluation protocols.
 
 From ``prohmr/configs/datasets.yaml`` and ``prohmr.yaml`` of ``nkolot/ProHMR``; AH36M, which the
-supplement evaluates on, has no entry there, so its file name is ours. The files are not ours to
-give away; `examples.data.annotations` and `examples.data.view_groups` read them, and
-`examples.data.ambiguous` cuts limbs off any.
+supplement evaluates on, has no entry there, so its file name is ours. We may not
+redistribute the files; `examples.data.annotations` and `examples.data.view_groups` read them, and
+`examples.data.ambiguous` cuts limbs off in any of them.
 """
 
 from collections.abc import Mapping
@@ -30,16 +30,16 @@ class DatasetInfo:
     """One data set.
 
     Args:
-        name: What it is called.
+        name: Its name.
         file: Name of its file of annotations.
         images: The folder that its image names are relative to, beside that file; None if it has
             no images.
-        protocol: Which people and frames it has, for people to read.
-        joints: Indices into `flowprior.skeleton.PROHMR_44` that 3D errors are taken over; None if
+        protocol: Its people and frames, for display.
+        joints: Indices into `flowprior.skeleton.PROHMR_44` that 3D errors are averaged over; None if
             it is not evaluated in 3D.
-        pelvis: Index of the joint that is subtracted before.
+        pelvis: Index of the joint that is subtracted first.
         fits_hips: Whether fitting uses the 2D hips, which agree with SMPL's only if they are
-            ground truth; None if nothing is fitted to it.
+            ground truth; None without fitting.
         multiview: Whether a row is a group of views.
     """
 
@@ -154,23 +154,23 @@ TRAIN_WEIGHTS: Mapping[str, float] = {
     "COCO-TRAIN-2014": 0.4,
     "MPI-INF-TRAIN": 0.2,
 }
-"""How often ProHMR draws from each while training."""
+"""Sampling weights of ProHMR's training."""
 
 VAL_WEIGHTS: Mapping[str, float] = {"H36M-VAL-P2": 0.5, "COCO-VAL": 0.5}
-"""How often ProHMR draws from each while validating."""
+"""Sampling weights of ProHMR's validation."""
 
 _ALIASES = {"MPII": "MPII-TRAIN", "COCO": "COCO-TRAIN-2014", "MPI-INF": "MPI-INF-TRAIN"}
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """What is known of a data set.
+    """Look up a data set.
 
     Args:
         name: One of `DATASETS`, in any case, with dashes or underscores: ProHMR's configuration
             spells one ``MPI-INF_TEST``.
 
     Raises:
-        ValueError: There is none of that name; the message has those there are.
+        ValueError: The name is unknown; the message lists the known names.
     """
     spelled = name.upper().replace("_", "-")
     spelled = _ALIASES.get(spelled, spelled)

@@ -1,4 +1,4 @@
-"""Files of 2D keypoints: OpenPose's JSON, one per image, and COCO's, one for all.
+"""Files of 2D keypoints: OpenPose's JSON, one per image, and COCO's, one for all images.
 
 Formats: the JSON output of ``CMU-Perceptual-Computing-Lab/openpose`` and of programs that write the
 same, and COCO's "keypoint detection" (cocodataset.org), both its annotations and its results, which
@@ -47,20 +47,20 @@ OPENPOSE_SUFFIX = "_keypoints.json"
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 DATA_SUFFIXES = {".npz", ".npy", ".pkl", ".pt", ".csv"}
 MOST_KEYS = 8
-# Of people of the embedded poses in the right order, seen in part, 0.5 % exceed the first; 2 % fit
-# the other of OpenPose's orders that much better (0.3 % of those seen whole).
+# Of partly visible embedded poses in the right order, 0.5 % exceed the first; 2 % fit the other of
+# OpenPose's orders that much better (0.3 % of fully visible ones).
 MOST_DISPROPORTION = 5.0
 BETTER_FIT = 1.3
 IMAGE_KEYS = ("image_id", "image_name", "file_name", "imgname", "image")
 
 
 def matches(path: Path) -> bool:
-    """Whether a file holds keypoints in JSON, or a folder has OpenPose's files in it."""
+    """Whether a file contains keypoints in JSON, or a folder contains OpenPose's files."""
     if path.is_dir():
         files = sorted(path.glob(f"*{OPENPOSE_SUFFIX}"))
-        if files:  # one damaged file does not make it another folder
+        if files:  # one damaged file does not change the format of the folder
             return any(_readable(file, _is_openpose) for file in files[:5])
-        # Other names are OpenPose's only if nothing else is in the folder.
+        # Files with other names count as OpenPose's only if the folder contains nothing else.
         children = sorted(path.iterdir())
         if any(child.suffix in DATA_SUFFIXES for child in children):
             return False
@@ -71,18 +71,18 @@ def matches(path: Path) -> bool:
 
 
 def inspect(path: Path, images: Path | None = None) -> Report:
-    """Read all of it and say what is there.
+    """Read a whole source and report its content and faults.
 
     Args:
         path: As for `read_detections`.
-        images: As there.
+        images: As for `read_detections`.
 
     Returns:
         The report.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``, or no folder ``images``.
-        ValueError: It is of neither format.
+        FileNotFoundError: ``path`` or the folder ``images`` does not exist.
+        ValueError: It has neither format.
     """
     return read_detections(path, images)[1]
 
@@ -93,21 +93,20 @@ def read_detections(
     min_conf: float = LEAST_CONF,
     skeleton: Skeleton | str | None = None,
 ) -> tuple[Detections, Report]:
-    """Read people of either format.
+    """Read people from a file or folder in either format.
 
     Args:
-        path: As for `read_openpose` or `read_coco`; which, the file says.
-        images: As there.
-        min_conf: As there.
-        skeleton: As there.
+        path: As for `read_openpose` or `read_coco`; the content decides which.
+        images: As for these.
+        min_conf: As for these.
+        skeleton: As for these.
 
     Returns:
-        The usable people; and what was found.
+        The usable people; and the report.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``, or no folder ``images``.
-        ValueError: It is of neither format, or the keypoints are in other units than pixels and
-            probabilities.
+        FileNotFoundError: ``path`` or the folder ``images`` does not exist.
+        ValueError: It has neither format, or the units are not pixels and probabilities.
     """
     path = require_path(path)
     known = joint_set_named(skeleton)
@@ -125,13 +124,13 @@ def read_openpose(
     """Read OpenPose's detections.
 
     Args:
-        path: A JSON file, by OpenPose named ``<stem>_keypoints.json``; or a folder of them, or one
-            with them in ``keypoints``. If no name ends like that, all JSON files of the folder are
-            read. In a folder, a file that cannot be read is left out as one person.
-        images: The folder with ``<stem>.jpg`` or the like; if None, they are looked for beside the
-            files and in a folder ``images`` there or one above. Where images are found, people of
-            those that are missing are left out.
-        min_conf: Boxes are around keypoints of more than this confidence; a person needs two.
+        path: A JSON file, which OpenPose names ``<stem>_keypoints.json``; or a folder with such
+            files, in it or in ``keypoints`` below it. If no name has this ending, all JSON files
+            of the folder are read. An unreadable file in a folder is left out as one person.
+        images: The folder with ``<stem>.jpg`` or similar; None searches beside the files and in a
+            folder ``images`` there or one level above. If images are found, people whose image
+            is missing are left out.
+        min_conf: Boxes surround keypoints above this confidence; a person needs two.
         skeleton: The joint set, or its name; by default the number of keypoints decides: 25 are
             BODY-25, 18 COCO-18, the first 17 of 17, 26, 133 and 136 COCO-17. The 25 of OpenPose's
             BODY_25B are in another order: give "BODY-25B".
@@ -143,8 +142,8 @@ def read_openpose(
     Raises:
         FileNotFoundError: There is nothing at ``path``, no such file in the folder, or no folder
             ``images``.
-        ValueError: The file is none of OpenPose's, or no file in the folder is; there is no such
-            joint set; or the keypoints are in other units than pixels and probabilities.
+        ValueError: No file is OpenPose's, the joint set is unknown, or the units are not pixels
+            and probabilities.
     """
     path = require_path(path)
     files = openpose_files(path) if path.is_dir() else [path]
@@ -195,29 +194,29 @@ def read_coco(
 ) -> tuple[Detections, Report]:
     """Read COCO's keypoints, annotated or detected.
 
-    Annotations have a visibility, 0 for a keypoint that is not labelled, 1 for one that is hidden,
-    2 for one that is seen; of the last two the confidence is 1. Results have scores. Keypoints of
+    Annotations have a visibility: 0 not labelled, 1 hidden, 2 visible; the confidence of the last
+    two is 1. Results have scores. Keypoints of
     other joint sets are mapped to COCO's by the names in ``categories``.
 
     Args:
         path: A JSON file: an object with ``images`` and ``annotations``, or a list of results; also
             the predictions of mmpose and Ultralytics, which name no image.
-        images: The folder of the images; if given, people of those that are missing are left out.
-        min_conf: Boxes are around keypoints of more than this confidence; a person needs two.
-        boxes: ``"keypoints"``, or ``"bbox"`` for the boxes of the file, made square and as much
-            larger.
+        images: The folder of the images; if given, people whose image is missing are left out.
+        min_conf: Boxes surround keypoints above this confidence; a person needs two.
+        boxes: ``"keypoints"``, or ``"bbox"`` for the boxes of the file, made square and enlarged by
+            the same factor.
         skeleton: As for `read_openpose`; by default the names of the keypoints in the file decide,
             else their number.
 
     Returns:
-        The usable people in the order of the file; and what was found. Images of results are named
-        as COCO names them, ``000000000139.jpg``, unless they have names instead of numbers; those
-        of files that name none as the file itself.
+        The usable people in the order of the file; and the report. Images of results have
+        COCO's names, ``000000000139.jpg``, unless the file has names instead of numbers. If a file
+        names no image, the image has the name of the file.
 
     Raises:
-        FileNotFoundError: There is no such file, or no folder ``images``.
-        ValueError: It is of another form, ``boxes`` is neither, there is no such joint set, or the
-            keypoints are in other units than pixels and probabilities.
+        FileNotFoundError: The file or the folder ``images`` does not exist.
+        ValueError: The format, ``boxes`` or the joint set is unknown, or the units are not pixels
+            and probabilities.
     """
     path = require_path(path)
     if boxes not in ("keypoints", "bbox"):
@@ -227,12 +226,12 @@ def read_coco(
 
 @dataclass
 class _People:
-    """People as they are found, one after the other.
+    """Collects the people of a source.
 
     Args:
-        report: Lists those left out.
-        given: The joint set that the user gave.
-        skeleton: The joint set of the first.
+        report: Receives the people left out.
+        given: The joint set that the user passed.
+        skeleton: The joint set of the first person.
     """
 
     report: Report
@@ -245,7 +244,7 @@ class _People:
     places: list[str] = field(default_factory=list)
 
     def leave_out(self, reason: str, place: str) -> None:
-        """Count someone who cannot be used."""
+        """Count an unusable person."""
         self.report.rows += 1
         self.report.leave_out(reason, [place])
 
@@ -258,13 +257,13 @@ class _People:
         names: object = None,
         visibility: bool = False,
     ) -> None:
-        """Add a person of a file, unless the keypoints cannot be read or are of another set.
+        """Add a person of a file, unless the keypoints are unreadable or of another joint set.
 
         Args:
             image: Name of the image.
-            number: The person's among those of the image.
+            number: Number of the person in the image.
             entry: The person's object in the file.
-            place: What the report calls the person.
+            place: Name of the person in the report.
             names: Names of the keypoints, if the file has them.
             visibility: Whether the third number is COCO's visibility.
         """
@@ -293,7 +292,7 @@ class _People:
     def detections(
         self, default: Skeleton, image_dir: Path | None, min_conf: float, boxes: str = "keypoints"
     ) -> tuple[Detections, Report]:
-        """Those who have a box."""
+        """The people who have a box."""
         skeleton = self.skeleton or default
         stacked = np.array(self.keypoints).reshape(-1, skeleton.num_joints, 3)
         keypoints = clean_keypoints(stacked, joint_places(self.places, skeleton), self.report)
@@ -320,7 +319,7 @@ class _People:
         return everybody[usable], self.report
 
     def _warn_of_limbs(self, keypoints: NDArray[np.float32], skeleton: Skeleton) -> None:
-        """Warn if most people are hardly in the order of their joint set."""
+        """Warn if the joint order of most people is implausible."""
         reason = f"limbs implausible for {skeleton.name}: are the keypoints in another order?"
         found = limb_disproportion(keypoints, skeleton)
         wrong = found > MOST_DISPROPORTION
@@ -342,7 +341,7 @@ def _load(path: Path) -> object:
 
 
 def _described(content: object) -> str:
-    """What the content of a JSON file is, for error messages."""
+    """Describe the content of a JSON file, for error messages."""
     if isinstance(content, dict):
         return f"an object with {_named(content)}"
     if isinstance(content, list):
@@ -353,7 +352,7 @@ def _described(content: object) -> str:
 
 
 def _named(content: dict[str, object]) -> str:
-    """The keys of an object, those of them that fit on a line."""
+    """The keys of an object, as many as fit on a line."""
     keys = [f"{key:.40}" for key in sorted(content)]
     more = ", ..." if len(keys) > MOST_KEYS else ""
     return (", ".join(keys[:MOST_KEYS]) or "nothing") + more
@@ -372,7 +371,7 @@ def _is_openpose(content: object) -> bool:
 
 
 def _openpose_entries(content: object) -> list[object] | None:
-    """The people of a file of OpenPose, or of its predecessor rtpose; None if it is neither."""
+    """The people of a file of OpenPose or its predecessor rtpose; None for other files."""
     if not isinstance(content, dict):
         return None
     for key in ("people", "bodies"):
@@ -389,7 +388,7 @@ def openpose_files(folder: Path) -> list[Path]:
         folder: The folder.
 
     Returns:
-        The files ``*_keypoints.json``, or all JSON files where no name ends like that, sorted.
+        The files ``*_keypoints.json``, or all JSON files if no name has this ending, sorted.
     """
     places = (folder, folder / "keypoints")
     found = (
@@ -446,7 +445,7 @@ def _is_coco(content: object) -> bool:
 
 
 def _coco_kind(content: object) -> str | None:
-    """What `_coco` reads a file as, for people; None if it is no such file."""
+    """Name of the format that `_coco` would read; None for other files."""
     if isinstance(content, dict):
         if isinstance(content.get("instance_info"), list):
             return "mmpose predictions"
@@ -462,7 +461,7 @@ def _coco_kind(content: object) -> str | None:
 
 
 def _with_keypoints(entries: object) -> bool:
-    # An empty list says nothing; the first entry may be damaged.
+    # An empty list is ambiguous; the first entry may be damaged.
     return isinstance(entries, list) and any(
         isinstance(entry, dict) and "keypoints" in entry for entry in entries[:100]
     )
@@ -513,13 +512,13 @@ def _coco(
 
 
 def _coco_entries(content: object, stem: str) -> Iterator[tuple[str, str | None, object]]:
-    """Place, image where the entry has none, and entry of each person of a file."""
+    """Place, fallback image name and entry of each person of a file."""
     if isinstance(content, dict):
         entries = content.get("instance_info", content.get("annotations"))
     else:
         entries = content
     assert isinstance(entries, list)
-    # A file that names no image at all is of one image or video, whose name it has.
+    # A file without image names belongs to one image or video of the same name.
     named = any(
         isinstance(entry, dict) and any(key in entry for key in IMAGE_KEYS) for entry in entries
     )
@@ -553,7 +552,7 @@ def _coco_names(images: list[object]) -> dict[str, str]:
 def _coco_image(
     entry: object, listed: dict[str, str], annotated: bool, default: str | None
 ) -> str | None:
-    """Name of the image that an entry is in; None if that is unknown."""
+    """Name of the image of an entry; None if unknown."""
     if not isinstance(entry, dict):
         return None
     image = next((entry[key] for key in IMAGE_KEYS if entry.get(key) is not None), default)
@@ -567,7 +566,7 @@ def _coco_image(
 def _coco_file(
     image: str, entry: dict[str, object], folder: Path, by_stem: dict[str, str]
 ) -> str | None:
-    """Name of the file of an image in a folder: as listed, or one of that stem."""
+    """File name of an image in a folder: as listed, or a file with the same stem."""
     if (folder / image).is_file():
         return image
     number = entry.get("image_id")
@@ -579,10 +578,10 @@ class _Categories:
     """The categories of a file.
 
     Args:
-        listed: By number, where the file lists them.
-        person: The number of people where it does not: 1 as in COCO, 0 where some entry has it, as
-            YOLO counts.
-        names: Names of the keypoints of all.
+        listed: The categories by number, if the file lists them.
+        person: The number of the category "person" otherwise: 1 as in COCO; 0, as in YOLO, if
+            an entry has it.
+        names: Keypoint names of all categories.
     """
 
     listed: dict[str, dict[str, object]]
@@ -605,7 +604,7 @@ class _Categories:
         return _Categories(listed, 0 if zero else 1, names)
 
     def fault(self, entry: dict[str, object]) -> str | None:
-        """Why an entry is not a person; None if it is."""
+        """The reason why an entry is not a person; None for a person."""
         number = _category(entry)
         if number is None:
             return None
@@ -617,7 +616,7 @@ class _Categories:
         return None if is_person(category) else f"not a person but {category['name']!s:.40}"
 
     def joint_names(self, entry: dict[str, object]) -> object:
-        """Names of the keypoints of an entry, as the file has them."""
+        """Names of the keypoints of an entry, as in the file."""
         number = _category(entry)
         if number is None and len(self.listed) == 1:
             (category,) = self.listed.values()
@@ -639,7 +638,7 @@ def _coco_fault(entry: dict[str, object]) -> str | None:
 
 
 def _square(boxes: list[object]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Centres and enlarged sides of COCO's boxes (x, y, width, height); zero where it is none."""
+    """Centres and enlarged sides of COCO's boxes (x, y, width, height); zero for an invalid box."""
     corners = np.zeros((len(boxes), 4))
     for row, box in enumerate(boxes):
         values = number_list(box)

@@ -1,4 +1,4 @@
-"""What the readers of this folder share: a look into archives, arrays checked, rows named."""
+"""Helpers of the readers in this folder: archive keys, checked arrays, names of rows."""
 
 import os
 import zipfile
@@ -15,7 +15,7 @@ __all__ = ["files_of_type", "npz_keys", "number_array", "numbered", "require_pat
 
 
 def npz_keys(path: Path) -> frozenset[str]:
-    """Names of the arrays of an ``.npz`` file, without reading them; none if it is no such file."""
+    """Names of the arrays of an ``.npz`` file, without reading them; empty for other files."""
     try:
         require_regular(path)
         with zipfile.ZipFile(path) as archive:
@@ -29,9 +29,9 @@ def files_of_type(folder: Path, suffix: str, *, below: bool = False) -> list[Pat
     """List the files of a folder that have a suffix, in lower or upper case, by name.
 
     Args:
-        folder: The folder; nothing is found if it is none.
+        folder: The folder; the result is empty if it is not a folder.
         suffix: In lower case, with its dot.
-        below: Whether folders in it are searched too, at any depth.
+        below: Whether to search subfolders, at any depth.
 
     Returns:
         Their paths, sorted.
@@ -41,13 +41,13 @@ def files_of_type(folder: Path, suffix: str, *, below: bool = False) -> list[Pat
 
 
 def require_path(path: Path | str) -> Path:
-    """The path, if something is there.
+    """Return the path if it exists.
 
     Args:
         path: A file or folder.
 
     Raises:
-        FileNotFoundError: There is nothing.
+        FileNotFoundError: The path does not exist.
     """
     path = Path(path)
     if not path.exists():
@@ -61,19 +61,19 @@ def number_array(
     shape: tuple[int | None, ...],
     source: str | os.PathLike[str],
 ) -> NDArray[Any]:
-    """An entry of a file as an array of numbers of an expected shape.
+    """Read an entry of a file as an array of numbers with an expected shape.
 
     Args:
         content: The file.
         key: The entry.
-        shape: Expected size of each axis; None where any will do.
-        source: What the message calls the file.
+        shape: Expected size of each axis; None accepts any size.
+        source: Name of the file in the message.
 
     Returns:
         The array, of an integer or floating-point dtype.
 
     Raises:
-        ValueError: It is missing, no array of real numbers, or of another shape.
+        ValueError: The entry is missing, is not an array of real numbers, or has another shape.
     """
     if key not in content:
         raise ValueError(f"{source}: expected the key {key}, found {_listed(content)}")
@@ -93,10 +93,10 @@ def number_array(
 
 
 def numbered(unit: str, rows: Iterable[int] | NDArray[Any]) -> list[str]:
-    """Places for a report: "frame 3", "frame 8".
+    """Names of rows for a report: "frame 3", "frame 8".
 
     Args:
-        unit: What a row is called.
+        unit: The word for a row.
         rows: Indices, or a mask (N,) of bool.
     """
     if isinstance(rows, np.ndarray) and rows.dtype == bool:

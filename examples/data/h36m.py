@@ -1,9 +1,9 @@
-"""Human3.6M as ``facebookresearch/VideoPose3D`` packs it, the files most lifting papers read.
+"""Human3.6M in the archives of ``facebookresearch/VideoPose3D``, which most lifting papers use.
 
 ``data_3d_h36m.npz`` has the joints of every recording in the world, ``data_2d_h36m_*.npz`` the
 keypoints of a detector in each of the four cameras. Both are dictionaries in an array, pickled;
-they are read without running anything of them. To see the joints from the cameras, the calibration
-is needed: ``metadata.xml`` of the data set's release, beside them.
+reading them executes no code from the file. Views of the joints need the calibration of the
+cameras: ``metadata.xml`` of the data set's release, in the same folder.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ RENAMED = {
 }
 CORRUPT = ("S11", "Directions")
 FILE_3D = "data_3d_h36m.npz"
-"""What VideoPose3D calls its archive of joints."""
+"""File name of VideoPose3D's archive of joints."""
 
 Float64 = NDArray[np.float64]
 
@@ -70,14 +70,14 @@ def canonical_action(sequence: str) -> str | None:
         sequence: The name, with or without the number of the trial.
 
     Returns:
-        The action; None if it is none of the 15.
+        The action; None for others.
     """
     name = _canonical_sequence(sequence).partition(" ")[0]
     return name if name in ACTIONS else None
 
 
 def _canonical_sequence(sequence: str) -> str:
-    """The name of a recording as VideoPose3D spells it."""
+    """The name of a recording in VideoPose3D's spelling."""
     name, space, trial = sequence.replace("_", " ").partition(" ")
     return RENAMED.get(name, name) + space + trial
 
@@ -89,20 +89,20 @@ def matches(path: Path) -> bool:
 
 
 def inspect(path: Path) -> Report:
-    """Read all of it and say what is there.
+    """Read a whole source and report its content and faults.
 
     Args:
-        path: As for `read_h36m`; or a file of detections, which is read with ``data_3d_h36m.npz``
-            beside it.
+        path: As for `read_h36m`; or a file of detections, which needs ``data_3d_h36m.npz`` in
+            the same folder.
 
     Returns:
-        The report, of every view of every subject; of every frame, where ``metadata.xml`` is not
-        beside an archive of joints.
+        The report on every view of every subject; on every frame, if the folder of an archive of
+        joints has no ``metadata.xml``.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``, or no 3D file or no ``metadata.xml`` beside
-            the detections.
-        ValueError: It is not of that form.
+        FileNotFoundError: ``path`` does not exist, or the folder of the detections has no 3D file
+            or no ``metadata.xml``.
+        ValueError: The file does not have this format.
     """
     path = require_path(path)
     if "positions_2d" in npz_keys(path):
@@ -130,21 +130,20 @@ def read_h36m(
         keypoints: ``data_2d_h36m_cpn_ft_h36m_dbb.npz`` or another file of detections, of H36M-17,
             COCO-17 or the hourglass's MPII-16. None projects the joints with the lens's distortion,
             which is what ``data_2d_h36m_gt.npz`` holds.
-        subjects: Whose recordings; `TRAIN_SUBJECTS` or `TEST_SUBJECTS` by the usual protocol, all
-            there are if None.
+        subjects: Subjects to read, in the usual protocol `TRAIN_SUBJECTS` or `TEST_SUBJECTS`; None
+            for all in the file.
         cameras: Names of the cameras.
         every: Take every k-th frame of each recording, from its first.
-        metadata: The calibration, ``metadata.xml`` of the data set's release; beside the 3D file if
-            None.
+        metadata: The calibration, ``metadata.xml`` of the data set's release; None for the one
+            beside the 3D file.
 
     Returns:
-        The views, in the order of the file; and what was found. Detections beyond the end of the
-        motion capture are cut off, as everywhere. S11's first "Directions" is corrupt and left out.
+        The views, in the order of the file; and the report. Detections beyond the end of the
+        motion capture are cut off, as usual. S11's first "Directions" is corrupt and left out.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path`` or ``keypoints``, or no calibration.
-        ValueError: A file is not of that form, a subject is not in it, or an argument is none of
-            those possible.
+        FileNotFoundError: ``path``, ``keypoints`` or the calibration does not exist.
+        ValueError: A file has another format or lacks a subject, or an argument is invalid.
     """
     if every < 1:
         raise ValueError(f"expected every to be 1 or more, got {every}")
@@ -193,19 +192,19 @@ def read_h36m(
 def read_h36m_world(
     path: Path | str, rate_hz: float = FRAME_RATE
 ) -> tuple[dict[str, NDArray[np.float32]], Report]:
-    """Read the poses alone, seen from no camera.
+    """Read the poses in the world frame.
 
     Args:
         path: ``data_3d_h36m.npz``, or the folder with it.
-        rate_hz: Keep the frames nearest to this many per second, of 50.
+        rate_hz: Subsample from 50 Hz to this frame rate.
 
     Returns:
         By subject, (N, 17, 3) joints in H36M-17 order, metres, y up, the root at the origin; and
         what was found.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``.
-        ValueError: The file is not of that form.
+        FileNotFoundError: ``path`` does not exist.
+        ValueError: The file does not have this format.
     """
     path = _file_3d(path)
     report = Report(str(path), "Human3.6M, VideoPose3D's archive", unit="frame")
@@ -236,7 +235,7 @@ def _recordings(
 ) -> Iterator[tuple[str, str, Float64]]:
     """Subject, canonical name and joints (T, 17, 3) of each usable recording, world, z up.
 
-    Counts the rows of all of them; ``rows_of`` says how many a number of frames makes.
+    Counts the rows of all recordings; ``rows_of`` converts a number of frames to rows.
     """
     content = _dictionary(read_npz(path, ("positions_3d",)), "positions_3d", path)
     known = [subject for subject in content if subject in SUBJECTS]
@@ -302,7 +301,7 @@ def _dictionary(content: Mapping[str, object], key: str, path: Path) -> dict[str
 def _finite(
     joints: Float64, frames: NDArray[np.int64], place: str, report: Report
 ) -> NDArray[np.int64]:
-    """Those of the frames whose joints are finite."""
+    """The frames whose joints are finite."""
     finite = np.isfinite(joints[frames]).all(axis=(1, 2))
     where = numbered("frame", frames[~finite])
     report.leave_out("3D joint of NaN or infinity", (f"{place}, {name}" for name in where))
@@ -324,7 +323,7 @@ def _view(
     skeleton: Skeleton,
     frames: NDArray[np.int64],
 ) -> LiftingPairs:
-    """World joints (T, 17, 3) and keypoints (T, J, 3) as one camera has them."""
+    """Joints (T, 17, 3) of the world and keypoints (T, J, 3) in one camera."""
     seen = lens.to_camera(joints)
     root = seen[:, H36M_17.root]
     number = len(frames)
@@ -344,14 +343,14 @@ def _view(
 
 
 class _Detections:
-    """Keypoints that a detector found, by subject, recording and camera.
+    """Read detected keypoints, by subject, recording and camera.
 
     Args:
         path: A file ``data_2d_h36m_*.npz``.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not of that form, or its joints are of no known set.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file does not have this format, or its joint set is unknown.
     """
 
     def __init__(self, path: Path) -> None:
@@ -372,7 +371,7 @@ class _Detections:
         frames: NDArray[np.int64],
         report: Report,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Keypoints (T, J, 3) of some frames, and which of the frames have any."""
+        """Keypoints (T, J, 3) of some frames, and the mask of frames with keypoints."""
         place = f"{subject} {sequence}, camera {camera}"
         by_camera = self._recordings.get((subject, sequence))
         index = CAMERAS.index(camera)
@@ -406,7 +405,7 @@ class _Detections:
 
 
 def _skeleton_of(metadata: object, path: Path) -> Skeleton:
-    """Which joints a file of detections has, told by their number and by which are left."""
+    """The joint set of a file of detections, from the number of joints and their left side."""
     known = (H36M_17, COCO_17, MPII_16)
     about = metadata if isinstance(metadata, dict) else {}
     symmetry = about.get("keypoints_symmetry")

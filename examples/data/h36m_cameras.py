@@ -1,7 +1,7 @@
 """The four calibrated cameras of Human3.6M (Ionescu et al., *Human3.6M*, 2014).
 
-The calibration comes with the data set, in the file ``metadata.xml`` of its release; it is not
-repeated here. World frame of the data set: z up. Camera frame: x to the right of the image, y down,
+The calibration is part of the data set, in the file ``metadata.xml`` of its release; this module
+does not contain it. World frame of the data set: z up. Camera frame: x to the right of the image, y down,
 z away from the camera. Everything in metres; pixels have their origin in the top left corner.
 """
 
@@ -46,7 +46,7 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True, repr=False)
 class H36mCamera:
-    """One camera, as it stood when one subject was recorded.
+    """One camera during the recording of one subject.
 
     Args:
         name: One of `CAMERAS`.
@@ -85,7 +85,7 @@ class H36mCamera:
             points: (..., 3) in the camera frame.
 
         Returns:
-            (..., 2). The tangential term is that of the data set's own code, half of OpenCV's.
+            (..., 2). The tangential term follows the data set's code and is half of OpenCV's.
         """
         flat = project(points)
         r2 = (flat**2).sum(axis=-1, keepdims=True)
@@ -105,8 +105,8 @@ def read_h36m_cameras(path: Path | str) -> Mapping[tuple[str, str], H36mCamera]:
         The cameras by subject, of `SUBJECTS`, and name, of `CAMERAS`.
 
     Raises:
-        FileNotFoundError: There is no such file; the message says where it comes from.
-        ValueError: It is no XML, or has no calibration of that form, in pixels.
+        FileNotFoundError: The file does not exist; the message names its source.
+        ValueError: The file is not XML, or has no such calibration in pixels.
     """
     path = Path(path)
     path = path / METADATA_FILE if path.is_dir() else path

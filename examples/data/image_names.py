@@ -1,7 +1,7 @@
-"""Names of images: which are the same image, and what files of their people are called.
+"""Names of images: matching them between files, and file names for their people.
 
-Images are known by their path relative to a folder, with the suffix: two cameras have files of the
-same name, and ``a.jpg``, ``a.png`` and ``a.b.png`` may lie side by side.
+The path relative to a folder identifies an image, with the suffix: two cameras may have files of
+the same name, and ``a.jpg``, ``a.png`` and ``a.b.png`` may lie side by side.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 __all__ = ["IMAGE_SUFFIXES", "file_label", "locate_image", "match_people", "number_people"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""Suffixes of the files that are taken for images, in lower case."""
+"""Suffixes of image files, in lower case."""
 
-FORBIDDEN = re.compile(r'[%<>:"/\\|?*\x00-\x1f]')  # in file names of one system or another
+FORBIDDEN = re.compile(r'[%<>:"/\\|?*\x00-\x1f]')  # characters that a file system forbids
 LONGEST = 150  # bytes of a name; file systems allow 255, of which suffixes take some
 
 
 def file_label(image: str, person: int) -> str:
-    """Name the files of one person; two people never share a label.
+    """A unique label for the files of one person.
 
     Args:
         image: Path of the image, relative.
@@ -58,11 +58,11 @@ def number_people(images: Iterable[str]) -> NDArray[np.int64]:
 
 
 def locate_image(folder: Path, name: str) -> str:
-    """A name as this system writes it: with slashes if only then there is such a file.
+    """A name in this system's notation: with slashes if only that file exists.
 
     Args:
-        folder: What the name is relative to.
-        name: As a file has it, perhaps written on Windows.
+        folder: The folder that the name is relative to.
+        name: A name from a file, perhaps written on Windows.
     """
     slashed = name.replace("\\", "/")
     return slashed if not (folder / name).is_file() and (folder / slashed).is_file() else name
@@ -73,19 +73,19 @@ def match_people(
 ) -> list[int | None]:
     """Find people by image and number among others.
 
-    An image is found by its whole name. Keypoint files often name it without suffix and folder:
-    then it is the one image whose path ends with that name.
+    Images match by their whole name. Keypoint files often omit suffix and folder; then the name
+    matches the one image whose path ends with it.
 
     Args:
         wanted: Image and number of each of P people.
         known: Image and number of each of N people.
-        source: What the messages call the file with the N people.
+        source: Name of the file with the N people in messages.
 
     Returns:
-        For each of the P people the index of the same person among the N; None where there is none.
+        For each of the P people the index of the same person among the N, or None.
 
     Raises:
-        ValueError: A name fits several images, or a person is there twice.
+        ValueError: A name matches several images, or a person occurs twice.
     """
     rows: dict[tuple[str, int], list[int]] = {}
     for row, (image, number) in enumerate(known):
@@ -101,7 +101,7 @@ def match_people(
         image = _slashed(given)
         if image not in images and _bare(image) == image:
             fitting = ends.get(image, set())
-            # The whole path before the end of another.
+            # A match of the whole path precedes a match of an end.
             fitting = {name for name in fitting if _bare(name) == image} or fitting
             if len(fitting) > 1:
                 several = ", ".join(sorted(fitting)[:3])

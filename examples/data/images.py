@@ -1,6 +1,6 @@
-"""Images of annotated people: decoded, cut to a region around each box, put into batches.
+"""Images of annotated people: decoding, cutting a region around each box, batching.
 
-Workers only decode, cut and shrink; what is random happens to whole batches on the device, in
+Workers only decode, cut and shrink; random operations work on whole batches on the device, in
 `examples.data.crops`. A region is twice the box, which is as far as ProHMR's augmentation sees
 (scale 1.3, 60 degrees, 0.02 of translation: 0.95 of the box to each side), and at most 634 pixels:
 then the smallest crop, 0.7 of the box, still has a pixel for each of its 224.
@@ -50,8 +50,8 @@ PADDED_TO = 32
 class Item(TypedDict):
     """One person, under ProHMR's names.
 
-    What ProHMR's items have beyond this (``keypoints_2d`` of the crop, the crop itself) is made of
-    whole batches on the device.
+    The remaining entries of ProHMR's items (``keypoints_2d`` of the crop, the crop itself) are
+    computed from whole batches on the device.
 
     Args:
         img: (3, h, w) uint8, red, green and blue: the region of the image around the box.
@@ -62,12 +62,12 @@ class Item(TypedDict):
         box_size: (), pixels of the image.
         img_size: (2,), width and height of the image.
         smpl_params: ``global_orient`` (3,) and ``body_pose`` (69,) in radians, ``betas`` (10,).
-        has_smpl_params: For each of those whether it is annotated, () bool.
-        smpl_params_is_axis_angle: For each of those whether it is made of rotation vectors.
+        has_smpl_params: Whether each of these is annotated, () bool.
+        smpl_params_is_axis_angle: Whether each of these consists of rotation vectors.
         imgname: Path of the image.
         idx: Row of the annotations.
-        fault: Why the image cannot be used; empty if it can. If not, it is black, and nothing is
-            annotated.
+        fault: The reason why the image is unusable, or "". An unusable image is black and has no
+            annotations.
     """
 
     img: Tensor
@@ -102,11 +102,11 @@ class ImageBatch:
         betas: (B, 10).
         has_body_pose: (B,) bool, whether ``global_orient`` and ``body_pose`` are annotated.
         has_betas: (B,) bool.
-        valid: (B,) bool, False where the image cannot be used. Such a row has no annotation that
-            counts; leave it out of everything else too.
+        valid: (B,) bool, False for an unusable image. Such a row has no annotations; leave it out
+            of all other computations.
         idx: (B,) int64, rows of the annotations.
         imgname: B paths.
-        faults: For each row why it is not valid, or "".
+        faults: The reason why a row is not valid, or "".
     """
 
     images: Tensor
@@ -131,7 +131,7 @@ class ImageBatch:
 
     @property
     def regions(self) -> Regions:
-        """What `examples.data.crops.make_crops` cuts the crops out of."""
+        """The regions, for `examples.data.crops.make_crops`."""
         return Regions(
             self.images, self.region_from_image, self.center, self.box_size, self.img_size
         )
@@ -178,7 +178,7 @@ class ImageDataset(Dataset[Item]):
         region_px: Regions that are larger are shrunk to this many pixels.
 
     Raises:
-        FileNotFoundError: There is no folder ``images``.
+        FileNotFoundError: The folder ``images`` does not exist.
         ValueError: ``region`` or ``region_px`` is not positive.
     """
 

@@ -23,7 +23,7 @@ SETS = {skeleton.num_joints: skeleton for skeleton in (COCO_17, COCO_18, BODY_25
 SETS |= dict.fromkeys((26, 133, 136), COCO_17)
 
 FEWEST_NAMED = 6
-"""Joints of COCO-17 that a set must name to be taken for a person's."""
+"""Joints of COCO-17 that a person's joint set must name."""
 
 PERSON_WORDS = {"person", "persons", "people", "human", "humans", "pedestrian", "man", "woman"}
 PERSON_WORDS |= {"child", "boy", "girl", "adult", "player", "athlete", "body", "pose"}
@@ -34,14 +34,14 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
 def number_list(value: object) -> NDArray[np.float64] | None:
-    """A list (n,) as an array, if all of it is numbers."""
+    """A list (n,) as an array, if it contains numbers only."""
     if not isinstance(value, list) or any(
         isinstance(entry, bool) or not isinstance(entry, int | float) for entry in value
     ):
         return None
     try:
         return np.array(value, np.float64)
-    except OverflowError:  # JSON's integers are of any length
+    except OverflowError:  # JSON integers may have any length
         return None
 
 
@@ -50,14 +50,14 @@ def person_points(entry: object, names: Sequence[str] | None = None) -> NDArray[
 
     Args:
         entry: An object of a JSON file.
-        names: Names of the keypoints, where the file has them.
+        names: Names of the keypoints, if the file has them.
 
     Returns:
         (K, 3) x, y and confidence.
 
     Raises:
         ValueError: The keypoints are missing, are not numbers, or have no confidences. The message
-            is a reason for a report.
+            is worded for a report.
     """
     if not isinstance(entry, dict):
         raise ValueError("entry that is no object")
@@ -88,7 +88,7 @@ def person_points(entry: object, names: Sequence[str] | None = None) -> NDArray[
 
 
 def _flat(value: object) -> tuple[NDArray[np.float64] | None, int | None]:
-    """Numbers of a list, and how many belong to a keypoint if that is a list itself."""
+    """The numbers of a list, and the length of each keypoint in a list of lists."""
     while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]
     if not isinstance(value, list) or not value or not isinstance(value[0], list):
@@ -101,10 +101,10 @@ def _flat(value: object) -> tuple[NDArray[np.float64] | None, int | None]:
 
 
 def joint_set_named(skeleton: Skeleton | str | None) -> Skeleton | None:
-    """A joint set of `flowprior.skeleton` by its name; None and sets stay as they are.
+    """A joint set of `flowprior.skeleton` by name; None and joint sets are returned unchanged.
 
     Raises:
-        ValueError: There is no such set; the message has the names there are.
+        ValueError: The name is unknown; the message lists the known names.
     """
     if not isinstance(skeleton, str):
         return skeleton
@@ -119,19 +119,19 @@ def joint_set(
     names: Sequence[str] | None = None,
     skeleton: Skeleton | None = None,
 ) -> tuple[Skeleton, NDArray[np.float64]]:
-    """Find out which joints keypoints are.
+    """Identify the joint set of keypoints.
 
     Args:
         points: (K, 3).
-        names: Names of the keypoints, where the file has them. Sets other than COCO's 17 are
+        names: Names of the keypoints, if the file has them. Sets other than COCO's 17 are
             mapped to those by name, with zeros for joints that they lack.
-        skeleton: The set that the user says it is; otherwise the names or the number decide.
+        skeleton: The joint set according to the user; None decides by names or number.
 
     Returns:
         The set and its keypoints (J, 3).
 
     Raises:
-        ValueError: It is no known set. The message is a reason for a report.
+        ValueError: The joint set is unknown. The message is worded for a report.
     """
     count = len(points)
     if skeleton is not None:
@@ -156,21 +156,21 @@ def joint_set(
     return known, points[: known.num_joints]
 
 
-@functools.lru_cache(maxsize=8)  # the people of a file share their names
+@functools.lru_cache(maxsize=8)  # all people of a file have the same names
 def _canonical(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of joints as `flowprior.skeleton` writes them: "left_wrist" for "LWrist", "L_Wri"."""
+    """Joint names in the spelling of `flowprior.skeleton`: "left_wrist" for "LWrist", "L_Wri"."""
     found = []
     for name in names:
         words = [word.lower() for word in _WORD.findall(name)]
         side = [_SIDES[word] for word in words if word in _SIDES]
         rest = [_SHORT.get(word, word) for word in words if word not in _SIDES]
         found.append("_".join([*side[:1], *rest]))
-    if not any(name.endswith("_ankle") for name in found):  # Human3.6M calls them feet
+    if not any(name.endswith("_ankle") for name in found):  # Human3.6M's word for ankles
         found = [re.sub("_foot$", "_ankle", name) for name in found]
     return tuple(found)
 
 
 def is_person(category: Mapping[str, object]) -> bool:
-    """Whether a category of a COCO file is people, by its name and supercategory."""
+    """Whether a category of a COCO file means people, by name and supercategory."""
     text = f"{category.get('name', '')} {category.get('supercategory', '')}"
     return bool(PERSON_WORDS.intersection(word.lower() for word in _WORD.findall(text)))

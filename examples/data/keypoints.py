@@ -1,4 +1,4 @@
-"""2D keypoints with confidences, whoever detected or annotated them."""
+"""2D keypoints with confidences, detected or annotated."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ class Detections:
     """N people found in images. Pixels have their origin in the top left corner.
 
     Args:
-        image_names: (N,) str, paths relative to ``image_dir``; without a suffix where the source
-            does not name images and none were found.
-        person: (N,) int64, number of the person among those of its image, in the order of the
-            source, those left out counted too.
+        image_names: (N,) str, paths relative to ``image_dir``; without a suffix if the source
+            names no images and none were found.
+        person: (N,) int64, number of the person in its image, in the order of the source,
+            counting people left out.
         keypoints_2d: (N, J, 3) float32, pixels and confidence.
         skeleton: The J joints.
         center: (N, 2) float32, middle of the box, pixels.
@@ -66,16 +66,16 @@ class Detections:
 
     @property
     def prohmr_44(self) -> NDArray[np.float32]:
-        """(N, 44, 3) the keypoints as `to_prohmr_44` has them."""
+        """(N, 44, 3) the keypoints, mapped by `to_prohmr_44`."""
         return to_prohmr_44(self.keypoints_2d, self.skeleton)
 
 
 def to_prohmr_44(keypoints: NDArray[np.float32], skeleton: Skeleton) -> NDArray[np.float32]:
-    """Keypoints in the order of ProHMR's 44, with zeros for those that are not there.
+    """Map keypoints to the order of ProHMR's 44, with zeros for missing joints.
 
-    A detected joint becomes the one of OpenPose's 25 that means it. The 19 extra ones stay zero,
-    except for the upper neck and top of the head of BODY-25B: those of the data sets lie elsewhere
-    (hips by centimetres).
+    A detected joint maps to the same joint of OpenPose's 25. The 19 extra joints stay zero, except
+    for the upper neck and top of the head of BODY-25B: the joints of the data sets lie in other
+    places (hips by centimetres).
 
     Args:
         keypoints: (..., J, k).
@@ -97,18 +97,17 @@ def clean_keypoints(
     report: Report,
     kind: Literal["2D", "3D"] = "2D",
 ) -> NDArray[np.float32]:
-    """Take the confidence from keypoints that cannot be used.
+    """Set unusable keypoints to zero.
 
     Args:
         keypoints: (N, J, 3) pixels and confidence, or (N, J, 4) metres and confidence.
-        place: What the report calls a keypoint, by its row and joint, as `joint_places` gives.
-        report: Told of keypoints with NaN or infinity, farther out than anything is, or with a
-            confidence below 0 or above `LARGEST_CONF`. Those without confidence are no faults,
-            whatever they hold.
-        kind: Which of the two they are.
+        place: Name of a keypoint in the report by row and joint, as from `joint_places`.
+        report: Receives keypoints with NaN or infinity, implausible positions, or a confidence
+            below 0 or above `LARGEST_CONF`. Keypoints without confidence are not faults.
+        kind: "2D" or "3D".
 
     Returns:
-        Float32, shaped like ``keypoints``, finite, with zeros for those that are not used.
+        Float32, shaped like ``keypoints``, finite, with zeros for unusable keypoints.
 
     Raises:
         ValueError: All 2D keypoints are normalised, or the confidences are not probabilities, see
@@ -120,7 +119,7 @@ def clean_keypoints(
         raise ValueError(f"{report.source}: 2D keypoints are in other units: {fault_of_all}")
     conf = values[..., -1]
     finite = np.asarray(np.isfinite(values).all(axis=-1))
-    annotated = conf != 0  # also where it is NaN
+    annotated = conf != 0  # also true for NaN
     farthest, unit = {
         "2D": (FARTHEST_PX, "pixels"),
         "3D": (FARTHEST_M, "metres (is its unit millimetres?)"),
@@ -143,7 +142,7 @@ def clean_keypoints(
 
 
 def joint_places(places: Sequence[str], skeleton: Skeleton) -> Callable[[int, int], str]:
-    """What a report calls the keypoints of rows that have names: "row 3, keypoint 7 left_wrist".
+    """Names of keypoints for a report: "row 3, keypoint 7 left_wrist".
 
     Args:
         places: N names of the rows.
@@ -167,8 +166,8 @@ def keypoint_boxes(
         min_conf: Keypoints count above this confidence.
 
     Returns:
-        (N, 2) centres and (N,) sides in pixels; zero where fewer than two keypoints count, or where
-        they all coincide.
+        (N, 2) centres and (N,) sides in pixels; zero if fewer than two keypoints count or all
+        coincide.
     """
     confident = keypoints[..., 2:] > min_conf
     some = np.asarray(confident.any(axis=(1, 2)))

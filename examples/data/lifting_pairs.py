@@ -1,4 +1,4 @@
-"""2D keypoints and the 3D joints they show: what lifting learns from, whatever file it is in."""
+"""Pairs of 2D keypoints and 3D joints: training data of lifting, independent of the file format."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class LiftingPairs:
     """N views of people. Camera frame: x to the right of the image, y down, z away, metres.
 
     Args:
-        keypoints_2d: (N, J2, 3) float32, pixels and confidence; 0 where nothing was seen.
+        keypoints_2d: (N, J2, 3) float32, pixels and confidence; 0 for undetected keypoints.
         keypoints_3d: (N, J3, 3) float32, camera frame relative to the root, which is among them.
         skeleton_2d: The J2 joints.
         skeleton_3d: The J3 joints.
-        root: (N, 3) float32, the root in the camera frame; None if the source does not say.
-        image_size: (N, 2) float32, width and height in pixels; None if the source does not say.
+        root: (N, 3) float32, the root in the camera frame; None if unknown.
+        image_size: (N, 2) float32, width and height in pixels; None if unknown.
         subject: (N,) str, as "S9"; empty where unknown, as the next three.
         action: (N,) str, as "WalkDog".
         sequence: (N,) str, the recording, as "WalkDog 1".
@@ -76,10 +76,10 @@ class LiftingPairs:
         return np.delete(self.keypoints_3d, self.skeleton_3d.root, axis=1)
 
     def views(self) -> Views:
-        """The same as `Views`, in H36M-17 order.
+        """Convert to `Views`, in H36M-17 order.
 
-        A 2D joint that the source lacks is invisible. Where the root's place is unknown, it is put
-        at the camera: ``relative`` is right, ``joints`` are not to be projected.
+        A 2D joint that the source lacks is invisible. If the position of the root is unknown, the
+        root lies at the camera: ``relative`` is correct, but do not project ``joints``.
 
         Raises:
             ValueError: ``skeleton_3d`` lacks joints of H36M-17.
@@ -98,14 +98,14 @@ class LiftingPairs:
 
 
 def join_pairs(parts: Sequence[LiftingPairs]) -> LiftingPairs:
-    """Views of several sources as one.
+    """Concatenate views of several sources.
 
     Args:
         parts: At least one, of the same joint sets, all or none of them with ``root`` and
             ``image_size``.
 
     Raises:
-        ValueError: There is none, or they differ in that.
+        ValueError: There are no views, or the sources differ in these.
     """
     kinds = {
         (part.skeleton_2d, part.skeleton_3d, part.root is None, part.image_size is None)
@@ -135,7 +135,7 @@ def join_pairs(parts: Sequence[LiftingPairs]) -> LiftingPairs:
 
 @dataclass(frozen=True)
 class LiftingStats:
-    """What 2D keypoints are standardised by, per coordinate of each joint.
+    """Statistics that standardise 2D keypoints, per coordinate of each joint.
 
     Args:
         mean: (J, 2) float32, pixels.
@@ -146,17 +146,17 @@ class LiftingStats:
     std: Float32
 
     def standardise(self, keypoints_2d: Float32) -> Float32:
-        """Keypoints as a lifting network reads them.
+        """Standardise keypoints for a lifting network.
 
         Args:
             keypoints_2d: (..., J, 3), pixels and confidence.
 
         Returns:
-            (..., J, 2), of mean 0 and deviation 1 over what the statistics were fitted to; 0 where
-            the confidence is 0.
+            (..., J, 2), with mean 0 and standard deviation 1 on the training set; 0 where the
+            confidence is 0.
 
         Raises:
-            ValueError: They are not of that shape.
+            ValueError: ``keypoints_2d`` has another shape.
         """
         if keypoints_2d.shape[-2:] != (len(self.mean), 3):
             raise ValueError(
@@ -171,10 +171,10 @@ class LiftingStats:
 
 
 def fit_stats(keypoints_2d: NDArray[np.floating], skeleton: Skeleton) -> LiftingStats:
-    """Mean and standard deviation of keypoints, of those that were seen.
+    """Mean and standard deviation of the visible keypoints.
 
-    ProHMR's lifting model needs such a file of its training set, and no script of
-    ``nkolot/ProHMR`` makes it; Martinez et al. (2017) standardise in the same way.
+    ProHMR's lifting model needs these statistics of its training set, but no script of
+    ``nkolot/ProHMR`` computes them; Martinez et al. (2017) standardise in the same way.
 
     Args:
         keypoints_2d: (N, J, 3), pixels and confidence, of the training set.
@@ -184,7 +184,7 @@ def fit_stats(keypoints_2d: NDArray[np.floating], skeleton: Skeleton) -> Lifting
         The statistics.
 
     Raises:
-        ValueError: The shape is another, or a joint is never seen or never moves.
+        ValueError: A shape is wrong, or a joint is never visible or never moves.
     """
     if keypoints_2d.ndim != 3 or keypoints_2d.shape[1:] != (skeleton.num_joints, 3):
         raise ValueError(
@@ -205,15 +205,15 @@ def fit_stats(keypoints_2d: NDArray[np.floating], skeleton: Skeleton) -> Lifting
 
 
 def read_stats(path: Path | str) -> LiftingStats:
-    """Read statistics, as `LiftingStats.save` and ProHMR have them.
+    """Read statistics written by `LiftingStats.save` or ProHMR.
 
     Args:
         path: An ``.npz`` file with ``mean`` and ``std``, each (J, 2).
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not of that form, or holds NaN, infinity or a ``std`` that is not
-            positive.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file has another format, or contains NaN, infinity or a ``std`` that
+            is not positive.
     """
     content = read_npz(path, ("mean", "std"))
     mean = number_array(content, "mean", (None, 2), path)

@@ -1,4 +1,4 @@
-"""Plausibility of detected people: no bone may look much longer than the others allow."""
+"""Plausibility of detected people: no bone may appear much longer than the others allow."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from flowprior.skeleton import Skeleton
 
 __all__ = ["limb_disproportion"]
 
-# Lengths of an adult, metres, between joints by their meaning; each also holds for the right side.
+# Bone lengths of an adult in metres; each also holds for the right side.
 _LENGTHS_M = {
     ("nose", "left_eye"): 0.06,
     ("left_eye", "left_ear"): 0.11,
@@ -25,10 +25,10 @@ _NOISE = 0.03  # of the extent of the person
 
 
 def limb_disproportion(keypoints: NDArray[np.floating], skeleton: Skeleton) -> NDArray[np.float64]:
-    """Measure how badly the limbs of people fit a joint set.
+    """Measure how implausible the limbs of people are for a joint set.
 
-    Projection shortens bones, but hardly lengthens them. So the apparent scale of a bone, pixels by
-    metres, cannot exceed that of most others by much; it does where an ankle is taken for an eye.
+    Projection shortens bones, but hardly lengthens them. So the apparent scale of a bone, in pixels
+    per metre, cannot exceed that of most others by much, unless an ankle is read as an eye.
 
     Args:
         keypoints: (N, J, 3) pixels and confidence.
@@ -36,7 +36,7 @@ def limb_disproportion(keypoints: NDArray[np.floating], skeleton: Skeleton) -> N
 
     Returns:
         (N,) largest apparent scale of a bone in units of the median one, 1 to 3 for most people in
-        the right order; NaN where too few bones are seen to tell.
+        the right order; NaN if too few bones are visible.
     """
     ends, lengths = _bones(skeleton)
     found = np.full(len(keypoints), np.nan)
@@ -50,7 +50,7 @@ def limb_disproportion(keypoints: NDArray[np.floating], skeleton: Skeleton) -> N
     xy = np.where(seen[..., None], keypoints[..., :2], np.nan)[told].astype(np.float64)
     extent = (np.nanmax(xy, axis=1) - np.nanmin(xy, axis=1)).max(axis=1)
     apparent = np.linalg.norm(xy[:, ends[:, 0]] - xy[:, ends[:, 1]], axis=-1)
-    noise = _NOISE * extent[:, None]  # of a detector; what it explains counts as nothing
+    noise = _NOISE * extent[:, None]  # detector noise; lengths within it count as zero
     scale = np.where(known[told], np.maximum(apparent - noise, 0) / lengths, np.nan)
     typical = np.maximum(np.nanmedian(scale, axis=1), noise[:, 0])
     found[told] = np.nanmax(scale, axis=1) / np.maximum(typical, 1e-12)
@@ -58,7 +58,7 @@ def limb_disproportion(keypoints: NDArray[np.floating], skeleton: Skeleton) -> N
 
 
 def _bones(skeleton: Skeleton) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Pairs of joints (bones, 2) that the set has, and their lengths (bones,) in metres."""
+    """Bones (bones, 2) of the joint set, and their lengths (bones,) in metres."""
     place = {meaning: joint for joint, meaning in enumerate(skeleton.meanings)}
     found: dict[tuple[int, int], float] = {}
     for pair, length in _LENGTHS_M.items():

@@ -1,7 +1,7 @@
-"""Several data sets as one, in given proportions, whichever of them are there.
+"""Mixtures of data sets in given proportions; missing data sets are skipped.
 
-What is drawn depends on the seed and on how many were drawn before, and on nothing else: not on the
-number of worker processes, of devices, or on where a run was interrupted.
+The n-th draw depends on the seed and n only: not on the number of worker processes or devices, nor
+on where a run was interrupted.
 """
 
 from collections.abc import Iterator, Mapping, Sized
@@ -18,16 +18,16 @@ __all__ = ["Mixture", "MixtureSampler", "derive_seed", "mix"]
 
 T = TypeVar("T")
 
-BLOCK = 4096  # indices drawn at once, from a generator of their own
+BLOCK = 4096  # indices drawn at once, from one generator
 
 
 @dataclass(frozen=True)
 class Mixture(Generic[T]):
-    """Data sets one after the other, and how often each is drawn from.
+    """Concatenated data sets and the probability of each.
 
     Args:
         dataset: All rows of all of them.
-        shares: By name, in the order of ``dataset``; they sum to 1.
+        shares: Probabilities by name, in the order of ``dataset``; their sum is 1.
         lengths: Rows of each.
         missing: Names that have a weight but no rows.
     """
@@ -38,7 +38,7 @@ class Mixture(Generic[T]):
     missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        """What is mixed, for people, a line for each data set."""
+        """Description for display, a line for each data set."""
         lines = [
             f"{name}: {100 * share:.1f} % of what is drawn, {self.lengths[name]} rows"
             for name, share in self.shares.items()
@@ -47,18 +47,19 @@ class Mixture(Generic[T]):
 
 
 def mix(datasets: Mapping[str, Dataset[T] | None], weights: Mapping[str, float]) -> Mixture[T]:
-    """Mix those data sets that are there, in the proportions of their weights.
+    """Mix the available data sets in the proportions of their weights.
 
     Args:
         datasets: Map-style data sets by name. None and those without rows count as missing.
-        weights: How often to draw from each, up to a common factor. Names without a data set are
-            missing, and the rest is drawn from more often.
+        weights: Relative sampling weights. Names without a data set are missing, and the others
+            are sampled more often.
 
     Returns:
         The mixture of those with rows and a positive weight, in the order of the weights.
 
     Raises:
-        ValueError: None of them is there, one has no weight, or a weight is negative or not finite.
+        ValueError: All data sets are missing, one has no weight, or a weight is negative or not
+            finite.
     """
     unweighted = [name for name in datasets if name not in weights]
     if unweighted:
@@ -91,25 +92,25 @@ def mix(datasets: Mapping[str, Dataset[T] | None], weights: Mapping[str, float])
 
 
 class MixtureSampler(Sampler[int]):
-    """Indices into ``mixture.dataset``: first a data set by its share, then any of its rows.
+    """Samples indices into ``mixture.dataset``: first a data set by its share, then one of its rows.
 
     The n-th index of all devices together is a function of the seed and n. Each device takes every
-    ``world_size``-th, so no two draw the same ones. One iteration has as many on each device; the
-    next goes on behind it.
+    ``world_size``-th, so no two draw the same ones. Every device has the same number per
+    iteration; the next iteration continues behind it.
 
     For an exact resume set ``drawn`` to the number of items trained on, over all devices: steps
-    times batch size times devices. What `state_dict` has is the number handed out, which workers
-    that read ahead make larger. With Lightning pass ``use_distributed_sampler=False`` to the
+    times batch size times devices. `state_dict` contains the number of indices handed
+    out, which is larger if workers read ahead. With Lightning pass ``use_distributed_sampler=False`` to the
     trainer.
 
     Args:
         mixture: What to draw from.
         seed: From 0 up.
         num_samples: Indices of one iteration, over all devices; the rows of all data sets together
-            if None. What is left over when they are shared among devices is not drawn.
-        rank: Which device this is; asked of ``torch.distributed`` if None.
-        world_size: How many there are; likewise.
-        drawn: How many were drawn before.
+            if None. The remainder of the division among devices is not drawn.
+        rank: Index of this device; None asks ``torch.distributed``.
+        world_size: Number of devices; None asks ``torch.distributed``.
+        drawn: Number of indices drawn before.
 
     Raises:
         ValueError: A number is out of range.
@@ -162,7 +163,7 @@ class MixtureSampler(Sampler[int]):
             yield index
 
     def index(self, number: int) -> int:
-        """The index that is drawn as the ``number``-th of all devices, from 0 up."""
+        """The ``number``-th index of all devices, from 0 up."""
         block, place = divmod(number, BLOCK)
         if block != self._block:
             self._block, self._indices = block, self._draw(block)
@@ -175,7 +176,7 @@ class MixtureSampler(Sampler[int]):
         return self._starts[of] + (unit * self._lengths[of]).long()
 
     def state_dict(self) -> dict[str, Any]:
-        """What to save; see above for which number is drawn."""
+        """The state to save; see above for an exact resume."""
         return {
             "drawn": self.drawn,
             "seed": self.seed,
@@ -184,10 +185,10 @@ class MixtureSampler(Sampler[int]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another sampler, on as many devices or not, left off.
+        """Continue where another sampler stopped, on any number of devices.
 
         Raises:
-            ValueError: That one drew from something else, or with another seed.
+            ValueError: The other sampler had another mixture or seed.
         """
         mine = self.state_dict()
         for name in ("seed", "shares", "lengths"):
@@ -199,10 +200,10 @@ class MixtureSampler(Sampler[int]):
 
 
 def derive_seed(*numbers: int) -> int:
-    """A seed of 64 bits for a random stream of its own, from numbers that name it.
+    """Derive a 64-bit seed for an independent random stream from the numbers that identify it.
 
-    ``derive_seed(seed, rank, step)`` and ``derive_seed(seed, rank, step + 1)`` are as good as
-    unrelated, which ``seed + rank + step`` and its neighbours are not: those occur twice.
+    ``derive_seed(seed, rank, step)`` and ``derive_seed(seed, rank, step + 1)`` are practically
+    unrelated, unlike ``seed + rank + step`` and its neighbours, which occur twice.
 
     Args:
         numbers: From 0 up, at least one.

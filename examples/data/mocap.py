@@ -50,7 +50,7 @@ def matches(path: Path) -> bool:
 
 
 def inspect(path: Path) -> Report:
-    """Read all of it and say what is there.
+    """Read a whole source and report its content and faults.
 
     Args:
         path: As for `read_motion`.
@@ -59,7 +59,7 @@ def inspect(path: Path) -> Report:
         The report.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``.
+        FileNotFoundError: ``path`` does not exist.
         ValueError: It cannot be read as any of the formats.
     """
     if npz_keys(path) >= set(SPLIT_KEYS):
@@ -75,10 +75,10 @@ def read_motion(path: Path | str, rate_hz: float | None = None) -> tuple[list[Mo
         rate_hz: As for `read_amass`; the other formats have no rate.
 
     Returns:
-        One motion per recording, without those that have no usable frame; and what was found.
+        One motion per recording, without those that have no usable frame; and the report.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``, or no ``.npz`` file below it.
+        FileNotFoundError: ``path`` does not exist or contains no ``.npz`` file.
         ValueError: It is of none of the formats; the message says what it holds.
     """
     path = require_path(path)
@@ -110,8 +110,8 @@ def read_prohmr_mocap(path: Path | str) -> tuple[Motion, Report]:
         was found.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not of that form.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file does not have this format.
     """
     path = Path(path)
     content = read_npz(path, ("body_pose", "betas"))
@@ -216,11 +216,11 @@ def read_split_poses(path: Path | str) -> tuple[SplitPoses, Report]:
             ``sequence`` (N,), ``sequence_names`` and ``frame`` (N,).
 
     Returns:
-        The usable poses; and what was found.
+        The usable poses; and the report.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not of that form.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file does not have this format.
     """
     path = Path(path)
     optional = ("poses", "sequence", "sequence_names", "frame")

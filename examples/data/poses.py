@@ -35,7 +35,7 @@ class PoseSet:
         val: Joints to choose settings on; may be empty.
         test: Joints to report on.
         subjects: Names of the subjects of each part.
-        source: Where the poses come from, for people to read.
+        source: Where the poses come from, for display.
         report: What was found there, and what of it is left out.
         smpl_rotvecs: By part, (N, 24, 3) float32 rotation vectors of the same poses, row by row;
             empty if the source has joints only. `rotvecs` gives them.
@@ -97,7 +97,7 @@ def load_poses(path: Path | str | None = None, seed: int = 0) -> PoseSet:
         The poses. What cannot be used of a file is in the report.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``, or no ``.npz`` file below it.
+        FileNotFoundError: ``path`` does not exist or contains no ``.npz`` file.
         ValueError: The file is not what is expected, or nothing usable is left for a part; the
             message says what it holds.
     """

@@ -29,7 +29,7 @@ def matches(path: Path) -> bool:
 
 
 def inspect(path: Path) -> Report:
-    """Read all of it and say what is there.
+    """Read a whole source and report its content and faults.
 
     Args:
         path: As for `read_prohmr_lifting`.
@@ -38,8 +38,8 @@ def inspect(path: Path) -> Report:
         The report.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not of that form.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file does not have this format.
     """
     return read_prohmr_lifting(path)[1]
 
@@ -58,8 +58,8 @@ def read_prohmr_lifting(path: Path | str) -> tuple[LiftingPairs, Report]:
         2D keypoint, are left out.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not of that form.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file does not have this format.
     """
     path = Path(path)
     content = read_npz(path, (*KEYS, "imgname"))

@@ -134,7 +134,7 @@ def survey(paths: Iterable[Path], images: Path | None = None) -> Survey:
         What was found, in the order of the paths and within folders of the names.
 
     Raises:
-        FileNotFoundError: There is no folder ``images``.
+        FileNotFoundError: The folder ``images`` does not exist.
     """
     if images is not None and not images.is_dir():
         raise FileNotFoundError(f"no folder of images: {images}")

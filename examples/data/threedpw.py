@@ -62,7 +62,7 @@ def read(path: Path | str, images: Path | None = None) -> tuple[Annotations, Rep
         images: The folder that has ``imageFiles`` in it; images are not looked for if None.
 
     Returns:
-        The people in the frames that can be used, and what was found.
+        The people in the frames that can be used, and the report.
 
     Raises:
         FileNotFoundError: There is nothing at ``path``, no such file in it, or no folder
@@ -100,7 +100,7 @@ def matches(path: Path) -> bool:
 
 
 def inspect(path: Path, images: Path | None = None) -> Report:
-    """What `read` finds in a file or folder."""
+    """The report of `read` on a file or folder."""
     return read(path, images)[1]
 
 
@@ -119,10 +119,10 @@ def read_sequence(path: Path | str, images: Path | None = None) -> tuple[Sequenc
         images: As in `read`.
 
     Returns:
-        The sequence, and what was found.
+        The sequence, and the report.
 
     Raises:
-        FileNotFoundError: There is no such file, or no folder ``images``.
+        FileNotFoundError: The file or the folder ``images`` does not exist.
         ValueError: It is not a sequence of 3DPW, or damaged; the message says what is wrong.
     """
     path = Path(path)

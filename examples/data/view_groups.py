@@ -42,10 +42,10 @@ def read(path: Path | str, images: Path | None = None) -> tuple[list[Annotations
         images: The folder that ``imgname`` is relative to; images are not looked for if None.
 
     Returns:
-        The views of each group that can be used, and what was found.
+        The views of each group that can be used, and the report.
 
     Raises:
-        FileNotFoundError: There is no such file, or no folder ``images``.
+        FileNotFoundError: The file or the folder ``images`` does not exist.
         ValueError: It is not such a list, is damaged, or a column has a wrong shape.
     """
     path = Path(path)
@@ -105,7 +105,7 @@ def matches(path: Path) -> bool:
 
 
 def inspect(path: Path, images: Path | None = None) -> Report:
-    """What `read` finds in a file."""
+    """The report of `read` on a file."""
     return read(path, images)[1]
 
 
@@ -157,7 +157,7 @@ def group(
             nothing tells who is the same person.
 
     Returns:
-        The groups, in the order of their first rows, and what was found.
+        The groups, in the order of their first rows, and the report.
 
     Raises:
         ValueError: As ``key`` does.

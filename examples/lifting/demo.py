@@ -201,7 +201,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="PATH",
         help="an .npz file with joints17, split, subject and subject_names, or a folder of AMASS "
-        ".npz files; embedded procedural poses if left out",
+        ".npz files; embedded procedural poses by default",
     )
     parser.add_argument(
         "--out",

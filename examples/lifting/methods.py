@@ -50,7 +50,7 @@ class Lifter(nn.Module, ABC):
         Args:
             views: B views.
             num_samples: Number n of samples of each.
-            generator: Source of randomness, on the device of the views.
+            generator: Random generator on the device of the views.
 
         Returns:
             (B, n, 16, 3).

@@ -38,7 +38,7 @@ class Sources:
     Args:
         parts: A source by the name of its part: train, val (where there is one), test.
         subjects: Names of the subjects of each part.
-        source: Where they come from, for people to read.
+        source: Where they come from, for display.
         report: What was found in the files.
     """
 
@@ -74,7 +74,7 @@ def load_sources(
         The views.
 
     Raises:
-        FileNotFoundError: There is nothing at ``path``.
+        FileNotFoundError: ``path`` does not exist.
         ValueError: The data is not what is expected; the message says what it holds.
     """
     if recording and path and (h36m.matches(path) or (path / h36m.FILE_3D).is_file()):

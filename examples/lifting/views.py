@@ -82,7 +82,7 @@ class PoseViews:
         return len(self.poses)
 
     def draw(self, number: int, generator: torch.Generator) -> Views:
-        """Random poses, augmented, each from a camera of its own.
+        """Random poses, augmented, each from its own camera.
 
         Args:
             number: Number B of views.
@@ -103,7 +103,7 @@ class PoseViews:
         return _hide(photograph(poses, generator), self.options, generator)
 
     def held_out(self, number: int, generator: torch.Generator) -> Views:
-        """Evenly spaced poses as they are, each from a camera of its own.
+        """Evenly spaced poses as they are, each from its own camera.
 
         Args:
             number: Most views to make.

@@ -138,7 +138,7 @@ def gallery_picture(
         images: Caption and (H, W, 3) uint8 of each, in reading order.
         title: Headline.
         note: A line below it.
-        columns: How many stand in a row; all of them if left out.
+        columns: How many stand in a row; all of them by default.
         scale: Label, low and high end of a bar of the colours of spreads, if they have one.
 
     Raises:

@@ -58,7 +58,7 @@ def body_views(
         background: Colour behind the bodies, or a picture of this function to draw over.
         backend: As in `render_bodies`.
         around: (..., 3) points that the picture has to hold, to give several pictures one frame;
-            the vertices if left out.
+            the vertices by default.
 
     Returns:
         (height, W, 3) RGB, uint8: one panel after another, as wide as their bodies need.
@@ -245,14 +245,14 @@ def write_glb(
     names: Sequence[str] | None = None,
     spacing: float = 0.0,
 ) -> None:
-    """Write bodies to one GLB file, which viewers, Blender and web pages open, whole or not at all.
+    """Write bodies to one GLB file, which viewers, Blender and web pages open, atomically.
 
     Args:
         path: The file to write.
         vertices: (V, 3) or (n, V, 3) upright, metres; GLB is y up too.
         faces: (F, 3).
         colours: As in `render_bodies`.
-        names: One distinct name for each body; "body 1", ... if left out.
+        names: One distinct name for each body; "body 1", ... by default.
         spacing: Metres along x from each body to the next.
 
     Raises:

@@ -284,7 +284,7 @@ def render_bodies(
         (height, width, 4) RGBA, uint8, the colour not multiplied by alpha.
 
     Raises:
-        ValueError: A shape is another, a value is not finite, or a vertex lies behind the camera.
+        ValueError: A shape is wrong, a value is not finite, or a vertex lies behind the camera.
     """
     bodies, triangles = check_bodies(vertices, faces)
     rgb = paint(colours, bodies)

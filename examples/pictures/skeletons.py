@@ -386,7 +386,7 @@ def overlay_keypoints(
         (H, W, 3) RGB, uint8.
 
     Raises:
-        ValueError: A shape or dtype is another, or a keypoint of some confidence is not finite.
+        ValueError: A shape or dtype is wrong, or a keypoint of some confidence is not finite.
     """
     image = check_image(image)
     people = np.asarray(keypoints_2d, dtype=float)

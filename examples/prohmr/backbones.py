@@ -153,7 +153,7 @@ def load_weights(backbone: nn.Module, source: str) -> None:
             the backbone's own state dict.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         OSError: The hub cannot be reached and has not been before.
         ValueError: The weights are of another network; the message names them.
     """

@@ -47,7 +47,7 @@ class Discriminator(nn.Module):
             (N, 25): the 23 joints, the shape, all joints.
 
         Raises:
-            ValueError: A shape is another.
+            ValueError: A shape is wrong.
         """
         wanted = (len(betas), BODY_JOINTS, 3, 3)
         if tuple(body_pose.shape) != wanted or tuple(betas.shape) != (len(betas), 10):

@@ -246,7 +246,7 @@ def write_dataset(
         Number of pictures of each part.
 
     Raises:
-        FileNotFoundError: There is nothing at ``poses``.
+        FileNotFoundError: ``poses`` does not exist.
         ValueError: That has no rotations, or ``images`` is too few for three parts.
     """
     if images < 50:
@@ -314,7 +314,7 @@ def write_views(
         poses: Likewise.
 
     Raises:
-        FileNotFoundError: There is nothing at ``poses``.
+        FileNotFoundError: ``poses`` does not exist.
         ValueError: That has no rotations, or there is less than one group of two views.
     """
     if groups < 1 or views < 2:
@@ -406,7 +406,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         metavar="PATH",
         help="poses: an .npz file with poses and a split, or a folder of AMASS clips; procedural "
-        "poses if left out",
+        "poses by default",
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/prohmr/data"), metavar="DIR")
     parser.add_argument("--images", type=int, default=16_000, metavar="N", help="(%(default)s)")

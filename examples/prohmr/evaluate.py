@@ -74,7 +74,7 @@ class Opened:
     report: Report
 
     def groups_in(self, batch: ImageBatch) -> list[list[int]]:
-        """The groups of a batch, by rows of the batch; each is there whole or not at all."""
+        """The groups of a batch, by rows of the batch; each is there atomically."""
         place = {row: number for number, row in enumerate(batch.idx.tolist())}
         found = [[place[row] for row in group if row in place] for group in self.groups or ()]
         return [group for group in found if group]
@@ -242,7 +242,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--datasets",
         nargs="+",
         metavar="NAME",
-        help="which; if left out, test, or all of the paper's that are there",
+        help="which; by default, test, or all of the paper's that are there",
     )
     parser.add_argument("--samples", type=int, default=4096, metavar="N", help="(%(default)s)")
     parser.add_argument(

@@ -96,7 +96,7 @@ class ShapeCameraHead(nn.Module):
         """Read the means from SPIN's ``smpl_mean_params.npz``.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            FileNotFoundError: The file does not exist.
             ValueError: It does not hold ``shape`` (10,) and ``cam`` (3,).
         """
         content = read_npz(path)
@@ -168,7 +168,7 @@ class ProHMR(nn.Module):
             The prediction, in float32.
 
         Raises:
-            ValueError: The shape is another, or a feature is not finite (on the CPU).
+            ValueError: A shape is wrong, or a feature is not finite (on the CPU).
         """
         if images.ndim != 4 or tuple(images.shape[1:]) != (3, self.size, self.size):
             raise ValueError(
@@ -192,7 +192,7 @@ class ProHMR(nn.Module):
         load_weights(self.backbone, source)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights and sizes to one safetensors file, whole or not at all.
+        """Write weights and sizes to one safetensors file, atomically.
 
         Raises:
             OSError: It cannot be written.
@@ -219,7 +219,7 @@ def load_model(
         The model, in evaluation mode.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         CheckpointError: It is neither, is damaged, or has a backbone that is a function other than
             ``own_backbone``.
     """
@@ -268,7 +268,7 @@ def load_original(
         The model, in evaluation mode, and the discriminator; None if the file has none.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         CheckpointError: A part is missing or of another network; the message names it.
     """
     weights = read_prohmr(path)

@@ -84,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m examples.studies.fitting_failures", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--data", type=Path, metavar="PATH", help="poses; embedded if left out")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="poses; embedded by default")
     parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
-    parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded if left out")
+    parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded by default")
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/failures"), metavar="DIR")
     parser.add_argument("--people", type=int, default=32, metavar="N")
     parser.add_argument("--drawn", type=int, default=0, metavar="N", help="which of them to draw")

@@ -209,9 +209,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m examples.studies.fitting_priors", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--data", type=Path, metavar="PATH", help="poses; embedded if left out")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="poses; embedded by default")
     parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
-    parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded if left out")
+    parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded by default")
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/compare"), metavar="DIR")
     parser.add_argument("--people", type=int, default=400, metavar="N", help="to report on")
     parser.add_argument("--choose", type=int, default=128, metavar="N", help="to choose weights on")

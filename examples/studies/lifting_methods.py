@@ -183,7 +183,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="PATH",
         help="as for the demo: an .npz file with joints17, or a folder of AMASS files; embedded "
-        "procedural poses if left out",
+        "procedural poses by default",
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/compare"), metavar="DIR")
     parser.add_argument(

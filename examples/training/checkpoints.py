@@ -43,7 +43,7 @@ def load_weights(path: Path, module: nn.Module) -> None:
     """Read what `save_weights` wrote into a module of the same class and sizes.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         CheckpointError: It is damaged or of another module.
     """
     content = model_file.load(path)
@@ -107,7 +107,7 @@ class WholeFiles(CheckpointIO):
             What was saved.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            FileNotFoundError: The file does not exist.
             CheckpointError: It is damaged, or not a checkpoint.
         """
         try:
