@@ -131,14 +131,14 @@ class ImageBatch:
 
     @property
     def regions(self) -> Regions:
-        """The regions, for `examples.data.crops.make_crops`."""
+        """The image regions, for `examples.data.crops.make_crops`."""
         return Regions(
             self.images, self.region_from_image, self.center, self.box_size, self.img_size
         )
 
     @property
     def labels(self) -> Labels:
-        """What `examples.data.crops.make_crops` takes along."""
+        """The labels, for `examples.data.crops.make_crops`."""
         return Labels(
             self.keypoints_2d, self.keypoints_3d, self.global_orient, self.body_pose, self.betas
         )
@@ -148,7 +148,7 @@ class ImageBatch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "ImageBatch":
-        """The batch in page-locked memory; `torch.utils.data.DataLoader` asks for it."""
+        """The batch in page-locked memory; `torch.utils.data.DataLoader` calls this."""
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "ImageBatch":
@@ -161,21 +161,20 @@ class ImageBatch:
 
 
 class ImageDataset(Dataset[Item]):
-    """The people of some annotations with their images.
+    """Annotated people with their images.
 
-    An image that is missing, damaged, cut short or does not show the box gives an item that says so
-    (``fault``), with a black image and no annotation: always in its place, so that results do not
-    depend on which images are broken, and never in a loss. Training can count those of each batch;
-    another row in its place would spoil an evaluation.
+    An image that is missing, damaged, truncated or does not contain the box gives an item with a
+    ``fault``, a black image and no annotations. The item keeps its index, so that the other rows
+    of an evaluation do not change, and contributes to no loss.
 
     Args:
         annotations: N people.
         images: The folder that ``imgname`` is relative to.
-        oriented: Turn images the way their EXIF data says. By default they are taken as stored,
-            like in ProHMR: that is what the coordinates of the data sets refer to. OpenPose turns
-            them, so keypoints that it found in photographs want True.
-        region: Side of the region that is cut out, in sides of the box.
-        region_px: Regions that are larger are shrunk to this many pixels.
+        oriented: Rotate images according to their EXIF data. By default they stay as stored, as
+            in ProHMR, since the coordinates of the data sets refer to the stored image. OpenPose
+            rotates images, so its keypoints in photographs need True.
+        region: Side of the region, in sides of the box.
+        region_px: Largest side of a region in pixels; larger ones are shrunk.
 
     Raises:
         FileNotFoundError: The folder ``images`` does not exist.
@@ -256,10 +255,10 @@ class ImageDataset(Dataset[Item]):
 
 
 class GroupDataset(Dataset[ImageBatch]):
-    """Groups of views, each a batch of its own; ``batch_size=None`` for the data loader.
+    """Groups of views, one batch each; use ``batch_size=None`` in the data loader.
 
     Args:
-        groups: The views of each, as from `examples.data.view_groups`.
+        groups: The views of each group, as from `examples.data.view_groups`.
         images: As in `ImageDataset`, like all keywords.
         oriented: Likewise.
         region: Likewise.
@@ -294,13 +293,13 @@ class GroupDataset(Dataset[ImageBatch]):
 
 
 def collate(items: Sequence[Item]) -> ImageBatch:
-    """Put items into a batch, for `torch.utils.data.DataLoader`.
+    """Collate items to a batch, for `torch.utils.data.DataLoader`.
 
     Args:
         items: B people, at least one.
 
     Returns:
-        The batch. H and W are the least multiples of 32 that hold every region.
+        The batch. H and W are the smallest multiples of 32 that fit every region.
     """
     height, width = (
         PADDED_TO * math.ceil(max(item["img"].shape[axis] for item in items) / PADDED_TO)
@@ -331,10 +330,10 @@ def collate(items: Sequence[Item]) -> ImageBatch:
 
 
 def init_worker(worker: int) -> None:
-    """Keep OpenCV to one thread in each worker; ``worker_init_fn`` of the data loader.
+    """Restrict OpenCV to one thread per worker; ``worker_init_fn`` of the data loader.
 
     Args:
-        worker: Its number, which makes no difference.
+        worker: Number of the worker, unused.
     """
     cv2.setNumThreads(0)
 
@@ -342,22 +341,22 @@ def init_worker(worker: int) -> None:
 def decode(path: Path, *, oriented: bool = False) -> Pixels:
     """Read an image as red, green and blue.
 
-    Grey images get three equal channels, transparency is dropped, 16 bits become 8.
+    Grey images get three equal channels, transparency is dropped, 16 bits are reduced to 8.
 
     Args:
-        path: The file, of any format that OpenCV knows.
-        oriented: Turn it the way its EXIF data says.
+        path: A file in any format that OpenCV reads.
+        oriented: Rotate the image according to its EXIF data.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is no image, damaged, cut short, or larger than
+        ValueError: The file is not an image, is damaged, truncated, or larger than
             `flowprior.files.limits.MAX_PIXELS`.
     """
     _check_size(path)
-    # From memory OpenCV refuses a JPEG file that was cut short. From disk it fills in grey.
+    # From memory, OpenCV rejects a truncated JPEG file. From disk, it fills in grey.
     content = np.fromfile(path, np.uint8)
     flags = cv2.IMREAD_COLOR if oriented else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -374,7 +373,7 @@ def _check_size(path: Path) -> None:
     size = require_regular(path)
     try:
         with warnings.catch_warnings():
-            # Pillow's own limit is lower.
+            # Pillow's limit is lower.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 width, height = image.size
@@ -401,7 +400,7 @@ def _check_size(path: Path) -> None:
 def _cut(
     image: Pixels, center: NDArray[np.float32], box_size: float, side: float, most_px: int
 ) -> tuple[Pixels, NDArray[np.float64]]:
-    """The part of an image around a box, and the map to its pixels."""
+    """Cut out the region around a box; returns it and the map to its pixels."""
     height, width = image.shape[:2]
     x, y = (float(value) for value in center)
 
@@ -425,7 +424,7 @@ def _cut(
     scale = most_px / max(region.shape)
     if scale < 1:
         size = [max(1, round(scale * length)) for length in (right - left, bottom - top)]
-        # Down to a half, linear interpolation leaves no pixel out, and takes an eighth of the time.
+        # Down to a half, linear interpolation skips no pixel, and takes an eighth of the time.
         how = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
         region = np.asarray(cv2.resize(region, size, interpolation=how), np.uint8)
     # Pixel p covers p - 0.5 to p + 0.5.

@@ -92,7 +92,7 @@ def mix(datasets: Mapping[str, Dataset[T] | None], weights: Mapping[str, float])
 
 
 class MixtureSampler(Sampler[int]):
-    """Samples indices into ``mixture.dataset``: first a data set by its share, then one of its rows.
+    """Samples indices into ``mixture.dataset``: first a data set by share, then one of its rows.
 
     The n-th index of all devices together is a function of the seed and n. Each device takes every
     ``world_size``-th, so no two draw the same ones. Every device has the same number per
@@ -100,8 +100,8 @@ class MixtureSampler(Sampler[int]):
 
     For an exact resume set ``drawn`` to the number of items trained on, over all devices: steps
     times batch size times devices. `state_dict` contains the number of indices handed
-    out, which is larger if workers read ahead. With Lightning pass ``use_distributed_sampler=False`` to the
-    trainer.
+    out, which is larger if workers read ahead. With Lightning, pass
+    ``use_distributed_sampler=False`` to the trainer.
 
     Args:
         mixture: What to draw from.

@@ -1,7 +1,7 @@
-"""Motion capture of any format: AMASS, one file with a split by people, and ProHMR's file.
+"""Motion capture in several formats: AMASS, one file with a split by subject, ProHMR's file.
 
-`amass` reads the clips of AMASS. The other two are read here: poses of many people in one file that
-says which part each belongs to, as the CMU data was converted to; and the ``cmu_mocap.npz`` of
+`amass` reads the clips of AMASS. This module reads the other two: poses of
+many people in one file with a split, such as the converted CMU data; and the ``cmu_mocap.npz`` of
 ``nkolot/ProHMR``.
 """
 
@@ -38,13 +38,13 @@ __all__ = [
 ]
 
 SPLITS = ("train", "val", "test")
-"""What the codes 0, 1, 2 of a file with a split mean."""
+"""Meaning of the codes 0, 1, 2 in a file with a split."""
 
 SPLIT_KEYS = ("joints17", "split", "subject", "subject_names")
 
 
 def matches(path: Path) -> bool:
-    """Whether this module reads a file, or the clips in a folder; looks at names only."""
+    """Whether this module reads a file, or the clips in a folder; checks keys only."""
     keys = npz_keys(path)
     return keys >= set(SPLIT_KEYS) or _is_prohmr(keys) or holds_clips(path)
 
@@ -60,7 +60,7 @@ def inspect(path: Path) -> Report:
 
     Raises:
         FileNotFoundError: ``path`` does not exist.
-        ValueError: It cannot be read as any of the formats.
+        ValueError: It has none of the formats.
     """
     if npz_keys(path) >= set(SPLIT_KEYS):
         return read_split_poses(path)[1]
@@ -68,7 +68,7 @@ def inspect(path: Path) -> Report:
 
 
 def read_motion(path: Path | str, rate_hz: float | None = None) -> tuple[list[Motion], Report]:
-    """Read any of the formats of this module.
+    """Read motion capture in any of the formats of this module.
 
     Args:
         path: An AMASS clip or a folder of them, a file with a split, or ProHMR's.
@@ -79,7 +79,7 @@ def read_motion(path: Path | str, rate_hz: float | None = None) -> tuple[list[Mo
 
     Raises:
         FileNotFoundError: ``path`` does not exist or contains no ``.npz`` file.
-        ValueError: It is of none of the formats; the message says what it holds.
+        ValueError: It has none of the formats; the message describes its content.
     """
     path = require_path(path)
     keys = npz_keys(path)
@@ -143,7 +143,7 @@ def read_prohmr_mocap(path: Path | str) -> tuple[Motion, Report]:
 
 @dataclass(frozen=True)
 class SplitPoses:
-    """Poses of several people in one file that says which part each belongs to.
+    """Poses of several people in one file, with the part that each belongs to.
 
     Args:
         joints: (N, 17, 3) float32 in H36M-17 order, metres, y up, the middle of the hips at the
@@ -173,8 +173,8 @@ class SplitPoses:
     def motions(self) -> list[Motion]:
         """One motion per recording of a subject, in the order of the file.
 
-        There is no ``transl``: SMPL's is not where the hips are. The rate is unknown, as such files
-        have near duplicates taken out.
+        ``transl`` is None, because SMPL's differs from the position of the hips. The rate is
+        unknown, because such files omit near duplicates.
 
         Raises:
             ValueError: The file has joints only.
@@ -208,11 +208,11 @@ class SplitPoses:
 
 
 def read_split_poses(path: Path | str) -> tuple[SplitPoses, Report]:
-    """Read a file that has joints of many people and says which part each person belongs to.
+    """Read a file with joints of many people and the part that each person belongs to.
 
     Args:
-        path: An ``.npz`` file with ``joints17`` (N, 17, 3), ``split`` (N,) of 0 train, 1 val, 2
-            test, ``subject`` (N,) and ``subject_names``; and perhaps ``poses`` (N, 72),
+        path: An ``.npz`` file with ``joints17`` (N, 17, 3), ``split`` (N,) (0 train, 1 val, 2
+            test), ``subject`` (N,) and ``subject_names``; optionally ``poses`` (N, 72),
             ``sequence`` (N,), ``sequence_names`` and ``frame`` (N,).
 
     Returns:

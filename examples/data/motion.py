@@ -1,6 +1,6 @@
-"""Recorded motion as SMPL poses, and what bringing it into one form takes.
+"""Recorded motion as SMPL poses, and conversions to one convention.
 
-World frame of everything here: metres, y up; with all rotations zero a person faces +z and has the
+World frame: metres, y up; with all rotations zero a person faces +z and has the
 left side at +x.
 """
 
@@ -36,13 +36,13 @@ Float64 = NDArray[np.float64]
 
 GENDERS = ("female", "male", "neutral")
 LARGEST_ANGLE = 4 * math.pi
-"""Longest rotation vector taken for one, in radians. What is longer is degrees, or damaged."""
+"""Longest valid rotation vector in radians. A longer one is in degrees, or damaged."""
 
 LARGEST_BETA = 100.0
-"""Shape coefficients are a few; what is beyond this is damaged."""
+"""Largest valid shape coefficient."""
 
 FARTHEST_M = 100.0
-"""Farthest that anyone moves. Millimetres exceed it."""
+"""Largest valid distance in metres. Values in millimetres exceed it."""
 
 MEAN_BETAS = np.zeros(10, np.float32)
 """Shape coefficients of the mean body, for sources that have none."""
@@ -57,13 +57,13 @@ class Motion:
     Args:
         global_orient: (T, 3) float32 rotation vectors of the root, radians.
         body_pose: (T, 23, 3) float32 rotation vectors of the other joints in SMPL-24 order. Hands
-            are the identity where the source has SMPL-H's or SMPL-X's, which are others.
+            are the identity for sources in SMPL-H or SMPL-X, whose hand joints differ.
         transl: (T, 3) float32, metres; None if the source has none.
-        betas: (T, K) float32 shape coefficients of the source's body model, the same in each row of
-            one person; zeros, the mean body, if the source has none.
-        gender: Of that body model, one of `GENDERS`; "neutral" if unknown.
-        frame_rate: Frames per second; None if unknown or without meaning.
-        subject: Who moves, unique within the source; empty if unknown.
+        betas: (T, K) float32 shape coefficients of the source's body model, constant
+            per person; zeros, the mean body, if the source has none.
+        gender: Gender of that body model, one of `GENDERS`; "neutral" if unknown.
+        frame_rate: Frames per second; None if unknown or meaningless.
+        subject: Name of the subject, unique within the source; empty if unknown.
         sequence: Name of the recording; empty if unknown.
         frames: (T,) int64, number of each frame in its recording. Some may be missing.
     """
@@ -88,15 +88,15 @@ class Motion:
 
 
 def frames_at_rate(num_frames: int, frame_rate: float, rate_hz: float) -> NDArray[np.int64]:
-    """Which frames of a recording to keep for a lower rate: those nearest to the beat.
+    """Select the frames of a recording for a lower frame rate.
 
     Args:
         num_frames: Number T of frames.
-        frame_rate: Their rate, per second; need not be a whole number, nor a multiple of the new.
-        rate_hz: The rate wanted. A recording that is no faster is kept whole.
+        frame_rate: Their rate in Hz; any positive number.
+        rate_hz: The target rate. A recording that is not faster keeps all frames.
 
     Returns:
-        Distinct indices, ascending, the first frame among them.
+        Distinct indices, ascending, starting with the first frame.
 
     Raises:
         ValueError: A rate is not positive and finite.
@@ -110,26 +110,26 @@ def frames_at_rate(num_frames: int, frame_rate: float, rate_hz: float) -> NDArra
 
 
 def parse_gender(value: object) -> str | None:
-    """One of `GENDERS` from what files hold: text or bytes, whole words or initials, 0-d arrays.
+    """Parse a gender of a file: text, bytes or 0-d arrays, whole words or initials.
 
     Args:
-        value: What the file holds.
+        value: The entry of the file.
 
     Returns:
-        The gender; None if that says none.
+        One of `GENDERS`; None if unknown.
     """
     array = np.asarray(value)
     if array.size != 1:
         return None
     item: object = array.reshape(-1)[0]
     text = item.decode("latin1") if isinstance(item, bytes) else str(item)
-    # str() of bytes has found its way into files.
+    # Some files contain str() of bytes.
     text = text.strip().removeprefix("b").strip("'\" \0").lower()
     return next((gender for gender in GENDERS if text in (gender, gender[0])), None)
 
 
 def unwind(rotvecs: Float64) -> Float64:
-    """The same rotations (..., 3) by vectors of length at most pi."""
+    """Shorten rotation vectors (..., 3) to a length of at most pi, for the same rotations."""
     angle = np.linalg.norm(rotvecs, axis=-1, keepdims=True)
     turns = np.round(angle / (2 * np.pi))
     return rotvecs * (1 - 2 * np.pi * turns / np.maximum(angle, 1))
@@ -138,17 +138,17 @@ def unwind(rotvecs: Float64) -> Float64:
 def check_rotvecs(
     rotvecs: NDArray[np.floating], frames: NDArray[np.int64], report: Report
 ) -> tuple[Float64, NDArray[np.bool_]]:
-    """Which poses can be used, with their whole turns taken off.
+    """Find usable poses, and remove whole turns from their rotation vectors.
 
     Args:
         rotvecs: (T, J, 3) rotation vectors, radians.
-        frames: (T,) their numbers, for the report.
-        report: Poses with NaN or infinity, and with a vector beyond `LARGEST_ANGLE`, are left out
-            there; whole turns are noted as ignored. From half a turn to a whole one is common.
+        frames: (T,) their frame numbers, for the report.
+        report: Receives poses with NaN, infinity or a vector beyond `LARGEST_ANGLE` as left out,
+            and whole turns as ignored. Vectors between half a turn and a whole one are common.
 
     Returns:
-        (T, J, 3) vectors of length at most pi, zero where the pose is unusable; and (T,) whether it
-        is usable.
+        (T, J, 3) vectors of length at most pi, zero for unusable poses; and (T,) the mask of
+        usable poses.
     """
     values = rotvecs.astype(np.float64)
     finite = np.isfinite(values).all(axis=(1, 2))
@@ -176,12 +176,12 @@ def check_rotvecs(
 def z_up_to_y_up(
     global_orient: ArrayLike, transl: ArrayLike, pelvis: ArrayLike = (0.0, 0.0, 0.0)
 ) -> tuple[Float64, Float64]:
-    """Turn poses from a world with z up to one with y up: (x, y, z) becomes (x, z, -y).
+    """Rotate poses from a world with z up to one with y up: (x, y, z) becomes (x, z, -y).
 
-    Facing -y becomes facing +z. SMPL turns the body about its pelvis and then moves it, so the
-    pelvis of the body at rest, seen from the model's origin, has a part in the new ``transl``; it
-    depends on the body model and on betas and is in no motion file. Without it people are all
-    displaced by one constant per person, 0.3 m or so; turned they are rightly either way.
+    Facing -y becomes facing +z. SMPL rotates the body about its pelvis before the translation,
+    so the new ``transl`` depends on the pelvis of the body at rest, relative to the model's origin.
+    It depends on the body model and on betas, and motion files do not contain it. Without it, each
+    person is displaced by a constant of about 0.3 m; the rotations are correct either way.
 
     Args:
         global_orient: (..., 3) rotation vectors, radians.

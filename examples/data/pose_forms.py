@@ -1,7 +1,7 @@
-"""Identify how a file encodes its poses, and read them as rotation vectors.
+"""Encodings of poses in files: identification, and conversion to rotation vectors.
 
 Files keep the rotations of J joints as rotation vectors (3 J numbers), matrices (9 J), 6D vectors
-(6 J) or quaternions (4 J), often flattened. A width does not always say which, so the content
+(6 J) or quaternions (4 J), often flattened. The width can be ambiguous, so the content
 decides.
 """
 
@@ -19,11 +19,11 @@ from flowprior import rotations
 __all__ = ["read_rotations", "to_rotvecs"]
 
 MODELS = {22: "SMPL-H or SMPL-X without hands", 24: "SMPL", 52: "SMPL-H", 55: "SMPL-X"}
-"""Joints of the body models that motion files are of, the root among them."""
+"""Numbers of joints of common body models, including the root."""
 
 LOOKED_AT = 100  # poses that are enough to identify the encoding
-TOLERANCE = 0.01  # of products of the columns of a rotation matrix
-SHARE = 0.9  # of the poses that must be of the encoding, for some may be damaged
+TOLERANCE = 0.01  # tolerance of the products of the columns of a rotation matrix
+SHARE = 0.9  # share of the poses that must have the encoding, as some may be damaged
 
 NAMES = {
     3: "rotation vectors",
@@ -46,23 +46,23 @@ def read_rotations(
     rows: int | None = None,
     joints: Collection[int] = tuple(MODELS),
 ) -> NDArray[np.floating]:
-    """Read poses of any encoding that is unambiguous.
+    """Read poses in any unambiguous encoding.
 
     Args:
         content: The file.
         key: The entry: (N, 3 J) or (N, J, 3) rotation vectors, (N, 9 J), (N, J, 9) or
             (N, J, 3, 3) rotation matrices.
-        source: What the message calls the file.
+        source: Name of the file in messages.
         rows: Expected N; any if None.
-        joints: Numbers J of joints that are accepted, the root among them.
+        joints: Accepted numbers J of joints, including the root.
 
     Returns:
-        (N, J, 3) rotation vectors, or (N, J, 3, 3) rotation matrices; `to_rotvecs` makes vectors of
-        either. Single poses may be damaged.
+        (N, J, 3) rotation vectors, or (N, J, 3, 3) rotation matrices; `to_rotvecs` converts
+        both to vectors. Single poses may be damaged.
 
     Raises:
-        ValueError: The entry is missing, is no array of floating-point numbers, or has another
-            encoding or number of joints; the message says what it looks like.
+        ValueError: The entry is missing, is not an array of floating-point numbers, or has another
+            encoding or number of joints; the message names the likely encoding.
     """
     array = np.asarray(content[key]) if key in content else np.zeros((0, 0))
     array = number_array(content, key, (rows, *[None] * max(1, array.ndim - 1)), source)
@@ -85,13 +85,13 @@ def read_rotations(
 
 
 def to_rotvecs(poses: NDArray[np.floating]) -> Float64:
-    """Rotation vectors of what `read_rotations` returns.
+    """Convert the result of `read_rotations` to rotation vectors.
 
     Args:
         poses: (N, J, 3) rotation vectors or (N, J, 3, 3) matrices.
 
     Returns:
-        (N, J, 3), radians; NaN for a matrix that is no rotation.
+        (N, J, 3), radians; NaN for a matrix that is not a rotation.
     """
     numbers: Float64 = poses.astype(np.float64)
     if numbers.ndim == 3:
@@ -104,7 +104,7 @@ def to_rotvecs(poses: NDArray[np.floating]) -> Float64:
 
 
 def _numbers_per_joint(shape: tuple[int, ...]) -> int | None:
-    """3, 4, 6 or 9 where axes tell; None where all numbers of a pose are flat."""
+    """3, 4, 6 or 9 if the axes determine it; None for flat poses."""
     if len(shape) < 3:
         return None
     numbers = int(np.prod(shape[2:]))
@@ -112,13 +112,13 @@ def _numbers_per_joint(shape: tuple[int, ...]) -> int | None:
 
 
 def _sample(flat: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Some poses without NaN or infinity, from the whole length of a recording."""
+    """A sample of finite poses, spread over a recording."""
     finite = np.flatnonzero(np.isfinite(flat).all(axis=1))
     return flat[finite[:: max(1, len(finite) // LOOKED_AT)]].astype(np.float64)
 
 
 def _look(flat: NDArray[np.floating]) -> int:
-    """How many numbers of each pose (N, W) belong to one joint, by what the numbers are."""
+    """Infer the numbers per joint from the content of flat poses (N, W)."""
     few, width = _sample(flat), flat.shape[1]
     if not few.size:
         return 3
@@ -137,7 +137,7 @@ def _are_matrices(flat: NDArray[np.floating]) -> bool:
 
 
 def _orthonormal(matrices: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which 3 x 3 matrices (..., 3, 3) are rotations."""
+    """Whether each matrix (..., 3, 3) is a rotation."""
     with np.errstate(over="ignore", invalid="ignore"):
         gram = matrices @ np.swapaxes(matrices, -1, -2)
         close = np.asarray((np.abs(gram - np.eye(3)) < TOLERANCE).all(axis=(-1, -2)))
@@ -146,7 +146,7 @@ def _orthonormal(matrices: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def _described(flat: NDArray[np.floating], per_joint: int, joints: Collection[int]) -> str:
-    """What poses that cannot be read look like, and what their author can do."""
+    """Describe the likely encoding of unreadable poses, with advice."""
     width = flat.shape[1]
     whole = width % per_joint == 0
     if per_joint == 9 and not _are_matrices(flat):

@@ -1,4 +1,4 @@
-"""Poses to train, choose and report on, split by person, from any source that says who is who."""
+"""Poses for training, validation and test, split by subject, from any source with subjects."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,18 +25,18 @@ RATE_HZ = 10.0
 
 @dataclass(frozen=True)
 class PoseSet:
-    """Poses in three parts that share no subject.
+    """Poses in three parts without common subjects.
 
     Joints are (N, 17, 3) float32 in H36M-17 order, in metres, y up, the middle of the hips at the
     origin, facing anywhere.
 
     Args:
-        train: Joints to train on.
-        val: Joints to choose settings on; may be empty.
-        test: Joints to report on.
+        train: Joints for training.
+        val: Joints for the choice of settings; may be empty.
+        test: Joints for reported results.
         subjects: Names of the subjects of each part.
-        source: Where the poses come from, for display.
-        report: What was found there, and what of it is left out.
+        source: Description of the source, for display.
+        report: Content and faults of the source.
         smpl_rotvecs: By part, (N, 24, 3) float32 rotation vectors of the same poses, row by row;
             empty if the source has joints only. `rotvecs` gives them.
     """
@@ -56,14 +56,14 @@ class PoseSet:
 
     @property
     def has_rotvecs(self) -> bool:
-        """Whether the source has SMPL's rotations, not only joints."""
+        """Whether the source has SMPL's rotations besides joints."""
         return bool(self.smpl_rotvecs)
 
     def rotvecs(self, split: str) -> Float32:
         """SMPL's poses in one of `SPLITS`, row by row those of `part`.
 
-        They turn the body in the same world: metres, y up, the zero pose facing +z. Bones are the
-        person's own in `part`, those of whichever body model takes the rotations here.
+        They use the same world: metres, y up, the zero pose facing +z. Bone lengths are the
+        person's in `part`, and those of the body model that is posed here.
 
         Args:
             split: One of `SPLITS`.
@@ -86,20 +86,20 @@ def load_poses(path: Path | str | None = None, seed: int = 0) -> PoseSet:
     """Load poses, split by subject.
 
     Args:
-        path: None for the embedded poses; a ``.npz`` file as `read_split_poses` takes it, with
-            ``joints17`` (N, 17, 3), ``split`` (N,) of 0 train, 1 val, 2 test, ``subject`` (N,),
-            ``subject_names`` and perhaps ``poses`` (N, 72); VideoPose3D's ``data_3d_h36m.npz``, or
-            the folder with it; or a folder with AMASS ``.npz`` files anywhere below it, one folder
-            per subject. Of the last two, ten poses per second are taken.
-        seed: Seed of the embedded poses. Files are always read and split the same way.
+        path: None for the embedded poses; a ``.npz`` file for `read_split_poses`, with
+            ``joints17`` (N, 17, 3), ``split`` (N,) (0 train, 1 val, 2 test), ``subject`` (N,),
+            ``subject_names`` and optionally ``poses`` (N, 72); VideoPose3D's ``data_3d_h36m.npz``,
+            or the folder with it; or a folder with AMASS ``.npz`` files anywhere below it, one folder
+            per subject. The last two are subsampled to 10 Hz.
+        seed: Seed of the embedded poses. The split of files is fixed.
 
     Returns:
-        The poses. What cannot be used of a file is in the report.
+        The poses. The report lists unusable content.
 
     Raises:
         FileNotFoundError: ``path`` does not exist or contains no ``.npz`` file.
-        ValueError: The file is not what is expected, or nothing usable is left for a part; the
-            message says what it holds.
+        ValueError: The file has another format, or a part has no usable pose; the message
+            describes the content.
     """
     if path is None:
         return _procedural(seed)
@@ -151,7 +151,7 @@ def _split_file(path: Path) -> PoseSet:
 
 
 def _h36m_file(path: Path) -> PoseSet:
-    """Human3.6M by its usual split, which has no part to choose on."""
+    """Human3.6M in its usual split, which has no validation part."""
     poses, report = h36m.read_h36m_world(path, RATE_HZ)
     by_part = {"train": h36m.TRAIN_SUBJECTS, "val": (), "test": h36m.TEST_SUBJECTS}
     subjects = {
@@ -194,8 +194,8 @@ def _amass_folder(folder: Path) -> PoseSet:
 
 
 def _hold_out(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Subjects of each part: a tenth to test on, another to choose on, the rest to train on."""
-    # A hash of the name puts a subject in the same part on every machine, in no special order.
+    """Subjects of each part: a tenth for test, a tenth for validation, the rest for training."""
+    # A hash of the name assigns a subject to the same part on every machine.
     names = sorted(names, key=lambda name: (zlib.crc32(name.encode()), name))
     held_out = max(1, round(0.1 * len(names)))
     ends = (held_out, 2 * held_out if len(names) > 2 else held_out)

@@ -1,7 +1,7 @@
-"""Embedded pose data: people who stand, walk, reach, sit, crouch and bend, made by a recipe.
+"""Procedural poses: people who stand, walk, reach, sit, crouch and bend.
 
 Each pose is a row of joint angles in the terms of anatomy (flexion, abduction, twist). An activity
-sets them together from a few variables of its own: walking from the phase of the stride, crouching
+computes them from a few variables: walking from the phase of the stride, crouching
 from its depth, bending from how far down the hands go. Synergies shared by all activities (leaning,
 swaying, turning, opening the arms, ...) then move the angles along a few common directions, each
 person adds a habit, and every angle is folded back into its anatomical range.
@@ -24,7 +24,7 @@ __all__ = ["Person", "sample_angles", "sample_person", "sample_poses", "to_rotat
 Array = NDArray[np.float64]
 Angles = dict[str, Array]
 
-# What each angle may be, and what it is when standing at ease, in degrees. Positive is forward for
+# Range of each angle, and its value when standing at ease, in degrees. Positive is forward for
 # the trunk's bend and the flexions, outwards for the abductions, to the left for the rest.
 TRUNK: dict[str, tuple[float, float, float]] = {
     "tilt": (-30, 95, 0),
@@ -70,7 +70,7 @@ def _other(side: str) -> str:
 
 
 def _hang(angles: Angles, side: str, rng: np.random.Generator, away: float = 8) -> None:
-    """Let an arm hang down from however far the trunk leans."""
+    """Angle of an arm that hangs down while the trunk leans."""
     n = len(angles["tilt"])
     angles[f"{side}_arm_flexion"] = 0.8 * (angles["tilt"] + angles["bend"]) + rng.normal(0, away, n)
 
@@ -239,7 +239,7 @@ ACTIVITIES: tuple[tuple[float, Callable[[Angles, np.random.Generator], None]], .
     (0.07, _raise),
     (0.06, _step),
 )
-"""How often each activity occurs, up to a common factor."""
+"""Relative frequency of each activity."""
 
 
 def _sample_activities(n: int, rng: np.random.Generator) -> Array:
@@ -260,18 +260,18 @@ STRAIGHT = {
     "shoulder": (0.28, 0.0, -0.01),
     "elbow": (1.0, 0.0, 0.0),
 }
-"""Where the limbs of the left side point when all angles are zero, by the joint that starts them.
+"""Directions of the left limbs at zero angles, by the joint at which they start.
 
 In the rest pose of SMPL thighs spread and elbows bend a little; anatomical angles count from here.
 """
 
 
 def sample_angles(n: int, rng: np.random.Generator, habit: Array | None = None) -> Array:
-    """Joint angles of n poses.
+    """Sample joint angles of n poses.
 
     Args:
-        n: How many.
-        rng: Source of randomness.
+        n: Number of poses.
+        rng: Random generator.
         habit: (26,) a person's constant deviation, in degrees.
 
     Returns:
@@ -300,7 +300,7 @@ def sample_angles(n: int, rng: np.random.Generator, habit: Array | None = None) 
 
 
 def to_rotation_vectors(angles: Array, heading: Array) -> Tensor:
-    """Anatomical angles as rotations of the SMPL joints.
+    """Convert anatomical angles to rotations of the SMPL joints.
 
     Args:
         angles: (n, 26) degrees, as from `sample_angles`.
@@ -372,7 +372,7 @@ def _straighten(joint: str, end: str) -> Tensor:
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same over all poses of one person.
+    """Properties of a person that all poses share.
 
     Args:
         offsets: (24, 3) rest offsets in metres.
@@ -384,7 +384,7 @@ class Person:
 
 
 def sample_person(rng: np.random.Generator) -> Person:
-    """A person: stature, proportions and posture, all drawn at random."""
+    """Sample a person: stature, proportions and posture."""
     stature = np.clip(rng.normal(1, 0.055), 0.85, 1.15)
     legs, trunk, arms, width = np.clip(rng.normal(1, 0.03, 4), 0.9, 1.1)
     scale = np.empty((SMPL_24.num_joints, 1))
@@ -404,16 +404,16 @@ def sample_person(rng: np.random.Generator) -> Person:
 def sample_poses(
     person: Person, n: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Poses of one person, heading anywhere.
+    """Sample poses of one person, with random headings.
 
     Args:
         person: The person.
-        n: How many poses.
-        rng: Source of randomness.
+        n: Number of poses.
+        rng: Random generator.
 
     Returns:
         (n, 17, 3) joints in H36M-17 order, metres, y up, the middle of the hips at the origin; and
-        (n, 24, 3) the rotation vectors that put them there, radians, SMPL-24 order.
+        (n, 24, 3) their rotation vectors, radians, SMPL-24 order.
     """
     angles = sample_angles(n, rng, person.habit)
     rotvecs = to_rotation_vectors(angles, rng.uniform(-180, 180, n))

@@ -1,4 +1,4 @@
-"""ProHMR's files as its lifting model ("ProSkeleton") reads them.
+"""ProHMR's files for its lifting model ("ProSkeleton").
 
 ``skeleton_dataset.py`` of ``nkolot/ProHMR`` takes 17 of the 19 extra keypoints in the image and 17
 of the 19 in space, the pelvis being the origin of the latter.
@@ -23,7 +23,7 @@ KEYS = ("extra_keypoints_2d", "extra_keypoints_3d")
 
 
 def matches(path: Path) -> bool:
-    """Whether a file is for lifting and nothing else: keypoints without the names of images."""
+    """Whether a file is for lifting only: keypoints without names of images."""
     keys = npz_keys(path)
     return keys >= set(KEYS) and "imgname" not in keys
 
@@ -45,17 +45,17 @@ def inspect(path: Path) -> Report:
 
 
 def read_prohmr_lifting(path: Path | str) -> tuple[LiftingPairs, Report]:
-    """Read the keypoints for lifting out of ProHMR's annotations.
+    """Read the keypoints for lifting from ProHMR's annotations.
 
     Args:
         path: An ``.npz`` file with ``extra_keypoints_2d`` (N, 19, 3) in pixels and
-            ``extra_keypoints_3d`` (N, 19, 4) in metres, camera frame, with confidences; whether it
-            has images as well does not matter.
+            ``extra_keypoints_3d`` (N, 19, 4) in metres, camera frame, with confidences; with or
+            without names of images.
 
     Returns:
         The views, both sets of keypoints in the order of `PROHMR_LIFTING_2D`; ``target`` is in that
-        of `PROHMR_LIFTING_3D`. And what was found: views with a 3D joint missing, or without any
-        2D keypoint, are left out.
+        of `PROHMR_LIFTING_3D`. And the report: views that lack a 3D joint or all 2D keypoints are
+        left out.
 
     Raises:
         FileNotFoundError: The file does not exist.

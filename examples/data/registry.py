@@ -1,16 +1,15 @@
-"""All readers of this folder in one list, and what a file or folder holds by asking each of them.
+"""Registry of all readers in this folder, and identification of files and folders.
 
 A reader is a module with two functions:
 
 * ``matches(path: Path) -> bool``: whether a file, or a folder as a whole, looks like its format. It
-  looks at content, not at names, reads as little as it can, and never raises for files that are
-  damaged or something else.
-* ``inspect(path: Path) -> Report``: what is in there. It raises ValueError or OSError only if
+  checks content, not names, reads as little as possible, and never raises for damaged or foreign
+  files.
+* ``inspect(path: Path) -> Report``: the report. It raises ValueError or OSError only if
   nothing can be read. Readers of annotated images also take the folder of the images:
   ``inspect(path: Path, images: Path | None)``.
 
-Adding one is adding a line to `READERS`. The first that matches is asked, so what is more special
-comes first.
+To add a reader, add a line to `READERS`. The first match wins, so special formats come first.
 """
 
 from collections.abc import Callable, Iterable
@@ -44,10 +43,10 @@ class Reader(NamedTuple):
     """One format.
 
     Args:
-        name: What it is, for people.
-        matches: Whether a path looks like it.
-        inspect: What is in there.
-        inspect_images: The same, given the folder of the images; None for what has none.
+        name: Name for display.
+        matches: Whether a path has the format.
+        inspect: The report on a path.
+        inspect_images: The report, given the folder of the images; None for formats without images.
     """
 
     name: str
@@ -77,19 +76,19 @@ READERS: list[Reader] = [
         "ProHMR multi-view (.pkl)", view_groups.matches, view_groups.inspect, view_groups.inspect
     ),
 ]
-"""Every format there is a reader for."""
+"""All supported formats."""
 
 _BY_FILE: dict[str, DatasetInfo] = {info.file: info for info in DATASETS.values()}
 
 
 @dataclass
 class Survey:
-    """What some paths hold.
+    """Content and faults of some paths.
 
     Args:
-        reports: What was found in each file or folder that was recognised.
-        unreadable: What is wrong with paths that cannot be read, by path.
-        unrecognised: Other data files of folders, which no reader knows.
+        reports: The report on each recognised file or folder.
+        unreadable: The faults of unreadable paths, by path.
+        unrecognised: Other data files in folders, which no reader recognises.
     """
 
     reports: list[Report] = field(default_factory=list)
@@ -98,13 +97,13 @@ class Survey:
 
     @property
     def exit_code(self) -> int:
-        """0 if all is well, 1 if there are faults but data too, 2 if something cannot be read."""
+        """0 without faults, 1 with faults besides usable data, 2 if something is unreadable."""
         if self.unreadable or not self.reports:
             return 2
         return int(any(not report.clean or not report.kept for report in self.reports))
 
     def __str__(self) -> str:
-        """The survey as people read it."""
+        """The survey as text."""
         parts = [str(report) for report in self.reports]
         parts += [f"{path}\n  cannot be read: {why}" for path, why in self.unreadable.items()]
         if self.unrecognised:
@@ -115,23 +114,23 @@ class Survey:
 
 
 def find_reader(path: Path) -> Reader | None:
-    """The reader of a file or folder; None if there is none."""
+    """The reader of a file or folder; None if no reader matches."""
     return next((reader for reader in READERS if reader.matches(path)), None)
 
 
 def survey(paths: Iterable[Path], images: Path | None = None) -> Survey:
-    """Find out what files and folders hold.
+    """Identify and check files and folders.
 
-    A folder is one data set if a reader takes it as a whole. Otherwise all the files in and below
-    it are looked at.
+    A folder is one data set if a reader matches it as a whole. Otherwise all files in and below it
+    are checked.
 
     Args:
         paths: Files and folders.
-        images: The folder with the images of annotations. If None, that of ProHMR's configuration
-            for files with the names of its data sets, where it is there.
+        images: The folder with the images of annotations. By default, ProHMR's folder for files
+            with the names of its data sets, if it exists.
 
     Returns:
-        What was found, in the order of the paths and within folders of the names.
+        The survey, in the order of the paths, and of the names within folders.
 
     Raises:
         FileNotFoundError: The folder ``images`` does not exist.
@@ -185,7 +184,7 @@ def _inspect(reader: Reader, path: Path, images: Path | None) -> Report:
 
 
 def _described(path: Path) -> str:
-    """What a file that no reader takes is; raises what is wrong with it if it is damaged."""
+    """Describe a file that no reader recognises; raises if it is damaged."""
     if not path.exists():
         raise FileNotFoundError("no such file or folder")
     require_regular(path)
@@ -198,12 +197,12 @@ def _described(path: Path) -> str:
             return f"a pickle with the keys {', '.join(sorted(map(str, content))) or 'none'}"
         return f"a pickled {type(content).__name__}"
     found = not_the_file(path)
-    # It says "is ..." or "was ...".
+    # The description starts with "is" or "was".
     return f"a file that {found}" if found else "a file"
 
 
 def _without_path(error: Exception, path: Path) -> str:
-    """What an error says; the path is said already."""
+    """The message of an error, without the path."""
     return str(error).removeprefix(f"{path}").removeprefix(":").removeprefix(" is ").strip()
 
 

@@ -1,8 +1,8 @@
-"""What reading a file found: how many rows there are, which were left out, and why.
+"""Reports of readers: the number of rows, the rows left out, and the reasons.
 
-Every reader of this folder returns a `Report` beside its data. Nothing bad is fatal unless the file
-cannot be read at all, and nothing bad is used: a row without which the rest makes sense is *left
-out*; a value of a row that is kept (one keypoint, one flag) is *ignored*, its confidence set to 0.
+Every reader of this folder returns a `Report` with its data. Readers raise only if a file is
+unreadable as a whole, and never return faulty values: a faulty row is *left out*; a faulty value in
+an otherwise usable row (one keypoint, one flag) is *ignored*, and its confidence set to 0.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ class Finding:
     """One kind of fault.
 
     Args:
-        count: How often it was found.
+        count: Number of occurrences.
         examples: Where, for the first few: "row 17", "frame 3 of 00.json, person 1".
     """
 
@@ -42,11 +42,11 @@ class Report:
         kind: What it was read as, for people: "ProHMR annotations".
         unit: What a row is: "person", "frame", "group".
         rows: Rows in the file.
-        kept: Rows that can be used.
-        facts: What else people want to know, by name: "images": "images/ beside the file".
-        left_out: Rows that are not used, by the reason. A row counts once, under its first fault.
-        ignored: Values that are not used in rows that are, by the reason.
-        warnings: Rows that are used but look wrong, by the reason.
+        kept: Usable rows.
+        facts: Further information by name: "images": "images/ beside the file".
+        left_out: Rows left out, by reason. A row counts once, under its first fault.
+        ignored: Ignored values in usable rows, by reason.
+        warnings: Suspicious rows that are used, by reason.
     """
 
     source: str
@@ -61,23 +61,23 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was left out or ignored, and there is no warning."""
+        """Whether nothing was left out or ignored, and no warning was issued."""
         return not self.left_out and not self.ignored and not self.warnings
 
     def leave_out(self, reason: str, places: Iterable[str]) -> None:
-        """Count rows that are not used; nothing is noted if there are none."""
+        """Count rows left out; no entry for zero rows."""
         _add(self.left_out, reason, places)
 
     def ignore(self, reason: str, places: Iterable[str]) -> None:
-        """Count values that are not used; nothing is noted if there are none."""
+        """Count ignored values; no entry for zero values."""
         _add(self.ignored, reason, places)
 
     def warn(self, reason: str, places: Iterable[str]) -> None:
-        """Count rows that are used but look wrong; nothing is noted if there are none."""
+        """Count suspicious rows that are used; no entry for zero rows."""
         _add(self.warnings, reason, places)
 
     def absorb(self, other: "Report") -> None:
-        """Add what another file of the same kind holds; its facts are left aside."""
+        """Add the report on another file of the same kind, without its facts."""
         self.rows += other.rows
         self.kept += other.kept
         for mine, theirs in (
@@ -92,7 +92,7 @@ class Report:
                 known.examples += [f"{other.source}: {place}" for place in finding.examples[:room]]
 
     def __str__(self) -> str:
-        """The report as people read it, several lines without a newline at the end."""
+        """The report as text: several lines without a newline at the end."""
         lines = [
             f"{self.source}",
             f"  {self.kind}: {_counted(self.rows, self.unit)}, {self.kept} usable",

@@ -1,8 +1,8 @@
-"""The sequences of 3DPW: people in front of a moving camera, with the poses of gendered SMPL.
+"""The sequences of 3DPW: people in front of a moving camera, with poses of gendered SMPL models.
 
 A ``.pkl`` file of ``sequenceFiles`` holds one sequence with P people and T frames (von Marcard et
-al., *Recovering Accurate 3D Human Pose in The Wild Using IMUs and a Moving Camera*, 2018). Poses
-and joints are in the world frame there and in the camera frame here.
+al., *Recovering Accurate 3D Human Pose in The Wild Using IMUs and a Moving Camera*, 2018). Files
+have poses and joints in the world frame; this module returns them in the camera frame.
 """
 
 from collections.abc import Mapping
@@ -42,8 +42,8 @@ class Sequence3DPW:
     Args:
         name: Its name.
         annotations: N rows.
-        person: (N,) int64, which of the people a row is.
-        frame: (N,) int64, its frame; those that cannot be used are missing.
+        person: (N,) int64, number of the person.
+        frame: (N,) int64, number of the frame; unusable frames are missing.
         intrinsics: (3, 3) float32 camera matrix in pixels; None if the file has none.
     """
 
@@ -59,15 +59,15 @@ def read(path: Path | str, images: Path | None = None) -> tuple[Annotations, Rep
 
     Args:
         path: A ``.pkl`` file, or a folder with such files in it.
-        images: The folder that has ``imageFiles`` in it; images are not looked for if None.
+        images: The folder that contains ``imageFiles``; None does not check for images.
 
     Returns:
-        The people in the frames that can be used, and the report.
+        The people in usable frames, and the report.
 
     Raises:
         FileNotFoundError: There is nothing at ``path``, no such file in it, or no folder
             ``images``.
-        ValueError: A file is not a sequence of 3DPW, or damaged.
+        ValueError: A file is damaged or not a sequence of 3DPW.
     """
     path = Path(path)
     if not path.is_dir():
@@ -86,7 +86,7 @@ def read(path: Path | str, images: Path | None = None) -> tuple[Annotations, Rep
 
 
 def matches(path: Path) -> bool:
-    """Whether a file is a sequence of 3DPW, or a folder has one in it."""
+    """Whether a file is a sequence of 3DPW, or a folder contains one."""
     if path.is_dir():
         first = min(files_of_type(path, ".pkl"), default=None)
         return first is not None and matches(first)
@@ -107,12 +107,12 @@ def inspect(path: Path, images: Path | None = None) -> Report:
 def read_sequence(path: Path | str, images: Path | None = None) -> tuple[Sequence3DPW, Report]:
     """Read one sequence.
 
-    A row is a person in a frame. The box is 1.2 times that around the 2D keypoints that have a
-    confidence. ``keypoints_2d`` are OpenPose's 18, ``keypoints_3d`` the joints of SMPL, both at
-    their places among the first 25 of PROHMR-44; the extra 19, which ProHMR evaluates on, take the
-    surface of the body and are not annotated here.
+    A row is a person in a frame. The box is 1.2 times the square around the 2D keypoints with
+    positive confidence. ``keypoints_2d`` are OpenPose's 18, ``keypoints_3d`` the joints of SMPL,
+    both among the first 25 of PROHMR-44; the extra 19, which ProHMR evaluates on, need the surface
+    of the body and are not annotated here.
 
-    Frames with an invalid camera pose, and those without any 2D keypoint, are left out.
+    Frames with an invalid camera pose or without 2D keypoints are left out.
 
     Args:
         path: The ``.pkl`` file.
@@ -123,7 +123,7 @@ def read_sequence(path: Path | str, images: Path | None = None) -> tuple[Sequenc
 
     Raises:
         FileNotFoundError: The file or the folder ``images`` does not exist.
-        ValueError: It is not a sequence of 3DPW, or damaged; the message says what is wrong.
+        ValueError: The file is damaged or not a sequence of 3DPW; the message names the fault.
     """
     path = Path(path)
     content = read_pickle(path)
@@ -174,7 +174,7 @@ def _read_person(
     turn = np.where(sound, camera, 0)[:, :3, :3]
     gram = np.einsum("tij,tik->tjk", turn, turn)
     proper = (np.abs(gram - np.eye(3)) < 1e-2).all(axis=(1, 2)) & (np.linalg.det(turn) > 0)
-    # Not `LEAST_CONF`: published figures are of boxes around everything OpenPose reports.
+    # Not `LEAST_CONF`: published figures use boxes around everything that OpenPose reports.
     seen = np.isfinite(detected).all(axis=-1) & (detected[..., 2] > 0)
     keep = np.ones(len(columns), np.bool_)
     for reason, bad in (
@@ -222,7 +222,7 @@ def _read_person(
 
 
 def _betas(source: str, betas: object, frames: int) -> FloatArray:
-    """The first 10 coefficients, of each frame: files have 10 to 300, once or for each frame."""
+    """The first 10 coefficients of each frame: files have 10 to 300, once or for each frame."""
     array = as_array(betas, "betas", source)
     fits = array.ndim == 1 or (array.ndim == 2 and len(array) in (1, frames))
     if array.dtype.kind not in "fiu" or not fits or array.shape[-1] < NUM_BETAS:

@@ -1,8 +1,8 @@
-"""One person seen by several cameras at once: groups of annotations.
+"""Groups of annotations: one person in simultaneous views of several cameras.
 
-ProHMR evaluates refinement over views on pickled lists, of the Mannequin Challenge and of
-Human3.6M (``prohmr/datasets/batched_image_dataset.py`` of ``nkolot/ProHMR``). `group` makes such
-groups from any annotations whose image names tell which belong together.
+ProHMR evaluates multi-view refinement on pickled lists of the Mannequin Challenge and Human3.6M
+(``prohmr/datasets/batched_image_dataset.py`` of ``nkolot/ProHMR``). `group` builds such groups from
+any annotations whose image names identify the moment.
 """
 
 import re
@@ -31,22 +31,22 @@ def read(path: Path | str, images: Path | None = None) -> tuple[list[Annotations
     """Read a pickled list with a dictionary for each group of views.
 
     The dictionaries have the keys of ProHMR's ``.npz`` files, with an entry for each view, but the
-    side of the box is 1.2 times ``scale``. Unlike the original this also takes the 2D keypoints,
-    and 3D keypoints of which only the body or only the extra part is there.
+    side of the box is 1.2 times ``scale``. Unlike the original, this also reads the 2D keypoints,
+    and 3D keypoints of which only the body or only the extra part exists.
 
-    Views that cannot be used are taken out of their group and count as ignored values. Groups of
-    which no view is left are left out.
+    Unusable views are removed from their group and count as ignored values. Groups without a
+    usable view are left out.
 
     Args:
         path: The ``.pkl`` file.
         images: The folder that ``imgname`` is relative to; images are not looked for if None.
 
     Returns:
-        The views of each group that can be used, and the report.
+        The usable views of each group, and the report.
 
     Raises:
         FileNotFoundError: The file or the folder ``images`` does not exist.
-        ValueError: It is not such a list, is damaged, or a column has a wrong shape.
+        ValueError: The file is damaged, not such a list, or a column has a wrong shape.
     """
     path = Path(path)
     content = read_pickle(path)
@@ -124,7 +124,7 @@ def _described(content: object) -> str:
 
 
 def same_moment(imgname: str) -> str:
-    """What the images of all cameras at one moment have in common, for `group`.
+    """The part of an image name that all cameras share at one moment, for `group`.
 
     Args:
         imgname: Name of an image of Human3.6M, ``S9_Posing.60457274_000001.jpg``, or of
@@ -134,7 +134,7 @@ def same_moment(imgname: str) -> str:
         The name without its camera.
 
     Raises:
-        ValueError: The name has no camera in it.
+        ValueError: The name contains no camera.
     """
     moment, cameras = _CAMERA.subn("*", imgname)
     if not cameras:
@@ -148,19 +148,19 @@ def same_moment(imgname: str) -> str:
 def group(
     annotations: Annotations, key: Callable[[str], Hashable] = same_moment, fewest: int = 2
 ) -> tuple[list[Annotations], Report]:
-    """Put the views of one person at one moment together.
+    """Group the views of one person at one moment.
 
     Args:
         annotations: People in images, one in each.
-        key: Takes the name of an image to what it shares with the other views.
-        fewest: Groups with fewer views are left out, as are those that have an image twice: there
-            nothing tells who is the same person.
+        key: Maps an image name to the part that its views share.
+        fewest: Groups with fewer views are left out, as are groups with an image twice, whose
+            people are ambiguous.
 
     Returns:
         The groups, in the order of their first rows, and the report.
 
     Raises:
-        ValueError: As ``key`` does.
+        ValueError: ``key`` raises it.
     """
     rows_of: dict[Hashable, list[int]] = {}
     for row, name in enumerate(annotations.imgname.tolist()):

@@ -1,7 +1,7 @@
-"""Virtual cameras like those of Human3.6M, and people half hidden as in photographs.
+"""Views of people by virtual cameras like those of Human3.6M, with occlusions and crops.
 
 Camera frame: x to the right of the image, y down, z away from the camera, in metres. Pixels have
-their origin in the top left corner. Everything is a batch on the device of its input.
+their origin in the top left corner. All functions work on batches, on the device of their input.
 """
 
 import math
@@ -41,7 +41,7 @@ class Views:
 
     Args:
         joints: (B, 17, 3) in the camera frame, metres.
-        keypoints: (B, 17, 2) in pixels, of all joints, also those an image would not show.
+        keypoints: (B, 17, 2) in pixels, of all joints, including invisible ones.
         visible: (B, 17) bool, which of them a detector reports.
     """
 
@@ -54,7 +54,7 @@ class Views:
 
     @property
     def relative(self) -> Tensor:
-        """(B, 16, 3) joints without the pelvis, seen from it, camera frame, metres."""
+        """(B, 16, 3) joints without the pelvis, relative to it, camera frame, metres."""
         return self.joints[:, 1:] - self.joints[:, :1]
 
     def __getitem__(self, rows: Tensor | slice) -> "Views":
@@ -63,7 +63,7 @@ class Views:
 
 
 def photograph(joints: Tensor, generator: torch.Generator | None = None) -> Views:
-    """Put one virtual camera in front of each person.
+    """See each person with one virtual camera.
 
     Focal length 1145 px, image 1000 x 1000 px; 4 to 6.5 m away from the pelvis along the ground in
     any direction, 1.3 to 1.8 m above the ground, level with the horizon, looking within 0.3 m of
@@ -71,7 +71,7 @@ def photograph(joints: Tensor, generator: torch.Generator | None = None) -> View
 
     Args:
         joints: (B, 17, 3) in the world frame (y up), metres, the pelvis at the origin.
-        generator: Source of randomness, on the device of ``joints``.
+        generator: Random generator on the device of ``joints``.
 
     Returns:
         The views, every joint visible.
@@ -111,20 +111,20 @@ def occlude(
     probability: float = 0.5,
     noise_px: float = 3.0,
 ) -> Views:
-    """Hide some joints the way images do, and let the detector err on the rest.
+    """Hide joints as occlusions in images do, and add detector noise to the rest.
 
-    A view that is chosen loses everything beyond an image border through the person (half of the
-    time below, as when people stand close or behind a table), everything behind a box, or a limb.
+    A selected view loses everything beyond an image border through the person (half of the time at
+    the bottom, as when people stand close or behind a table), everything behind a box, or a limb.
 
     Args:
         views: B views.
-        generator: Source of randomness, on the device of ``views``.
-        probability: How many of the views lose joints.
+        generator: Random generator on the device of ``views``.
+        probability: Share of the views that lose joints.
         noise_px: Standard deviation of the error of a keypoint, per coordinate, in pixels.
 
     Returns:
-        The views with ``keypoints`` and ``visible`` changed. A view that was not chosen, or would
-        have kept fewer than four joints, stays clear.
+        The views with ``keypoints`` and ``visible`` changed. Views that are not
+        selected, or would keep fewer than four joints, keep all joints.
     """
     keypoints = views.keypoints
     batch, joints = keypoints.shape[:2]
@@ -180,19 +180,19 @@ def crop(
     """Keep what a random crop of the image shows: joints outside it are hidden.
 
     The crop is a rectangle around a random joint, each side a random share of the person's height
-    or width in the image, whichever is larger. Keypoints keep their place in the whole image, so
-    that size and place still tell about depth.
+    or width in the image, whichever is larger. Keypoints keep their position in the whole image, so
+    that size and position still carry information about depth.
 
     Args:
         views: B views.
-        generator: Source of randomness, on the device of ``views``.
+        generator: Random generator on the device of ``views``.
         smallest: Least side of the crop, as a share of the person's size.
         largest: Greatest side likewise.
         noise_px: Standard deviation of the error of a keypoint, per coordinate, in pixels.
 
     Returns:
-        The views with ``keypoints`` and ``visible`` changed. A crop that would have kept fewer than
-        four joints is grown around its centre until it keeps four.
+        The views with ``keypoints`` and ``visible`` changed. A crop with fewer than four joints
+        grows around its centre until it contains four.
 
     Raises:
         ValueError: The shares are not 0 < ``smallest`` <= ``largest``.
@@ -214,7 +214,7 @@ def crop(
     side = size * (smallest + (largest - smallest) * share)
     rows = torch.arange(batch, device=device)
     centre = keypoints[rows, middle][:, None]
-    # How far out each joint lies, in halves of the crop's sides: inside up to 1.
+    # Distance of each joint from the centre in half sides of the crop: at most 1 inside.
     place = ((keypoints - centre).abs() / (side / 2)).amax(dim=-1)
     reach = place.kthvalue(min(FEWEST_VISIBLE, joints), dim=1, keepdim=True).values
     inside = place <= reach.clamp(min=1)

@@ -1,6 +1,6 @@
-"""The camera of ProHMR's network: weak perspective over a crop, made a pinhole camera far away.
+"""ProHMR's weak-perspective camera of a crop, converted to a distant pinhole camera.
 
-The network says (s, tx, ty): half the crop's side is 1 / s metres at the body, and the body stands
+The network predicts (s, tx, ty): half the crop's side is 1 / s metres at the body, and the body is
 (tx, ty) metres from the axis. Camera frame: x to the right of the image, y down, z away from the
 camera, in metres.
 """
@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 FOCAL_PX = 5000.0
-"""Focal length in pixels, of the crop and of the image alike."""
+"""Focal length in pixels, for the crop and for the image."""
 
-_TINY = 1e-9  # of the original, against a scale of zero
+_TINY = 1e-9  # as in the original, against a scale of zero
 
 
 def crop_translation(camera: Tensor, *, size: float = 224, focal: float = FOCAL_PX) -> Tensor:
-    """Where the body stands before the camera of its crop.
+    """Translation of the body in the camera of its crop.
 
     Args:
         camera: (..., 3), weak perspective (s, tx, ty).
@@ -58,11 +58,11 @@ def full_frame_translation(
     *,
     focal: float = FOCAL_PX,
 ) -> Tensor:
-    """Where the body stands before the camera of the whole image, whose axis meets its middle.
+    """Translation of the body in the camera of the whole image, whose axis meets the image centre.
 
     Args:
         camera: (..., 3), weak perspective (s, tx, ty) of a crop.
-        center: (..., 2), the middle of the crop's box, in pixels of the image.
+        center: (..., 2), the centre of the crop's box, in pixels of the image.
         box_size: (...), its side, in pixels of the image.
         img_size: (..., 2), width and height of the image, in pixels.
         focal: Focal length, in pixels.
@@ -86,7 +86,7 @@ def full_frame_translation(
 def project_to_crop(
     points: Tensor, transl: Tensor, *, size: float = 224, focal: float = FOCAL_PX
 ) -> Tensor:
-    """Points of a body as its crop shows them.
+    """Project points of a body to its crop.
 
     Args:
         points: (..., N, 3), in metres.
@@ -95,7 +95,7 @@ def project_to_crop(
         focal: Focal length, in pixels.
 
     Returns:
-        (..., N, 2), in sides of the crop from its middle, as the labels of crops are.
+        (..., N, 2), in sides of the crop from its centre, like the labels of crops.
 
     Raises:
         ValueError: ``focal`` or ``size`` is not positive.
@@ -107,7 +107,7 @@ def project_to_crop(
 def project_to_image(
     points: Tensor, transl: Tensor, img_size: Tensor, *, focal: float = FOCAL_PX
 ) -> Tensor:
-    """Points of a body as the whole image shows them.
+    """Project points of a body to the whole image.
 
     Args:
         points: (..., N, 3), in metres.

@@ -1,1 +1,1 @@
-"""What the trainings of all examples share: settings, files that are whole, seeds, numbers."""
+"""Training code shared by the examples: trainer, settings, checkpoints, batches, seeds."""

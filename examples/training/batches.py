@@ -1,4 +1,4 @@
-"""Batches by number: the k-th is a function of the seed and k, whatever interrupts training."""
+"""Numbered batches: batch k is a function of the seed and k, also after an interruption."""
 
 import sys
 import time
@@ -15,10 +15,10 @@ __all__ = ["NumberedBatches", "Pace"]
 
 
 class Pace:
-    """How long steps take, and how much of that is waiting for images; running means.
+    """Running means of the time of a step and of its wait for images.
 
     Args:
-        memory: Over about how many steps.
+        memory: Approximate number of steps to average over.
     """
 
     def __init__(self, memory: int = 50) -> None:
@@ -29,7 +29,7 @@ class Pace:
         self._last: float | None = None
 
     def step(self, wait_s: float) -> None:
-        """Count a step that begins now, after a wait."""
+        """Count a step that begins now, after a wait in seconds."""
         now = time.perf_counter()
         if self._last is not None:
             self.steps += 1
@@ -39,7 +39,7 @@ class Pace:
         self._last = now
 
     def pause(self) -> None:
-        """Leave out what happens until the next step."""
+        """Exclude the time until the next step."""
         self._last = None
 
 
@@ -62,18 +62,18 @@ class _Rows:
 
 
 class NumberedBatches:
-    """Batches of a mixture, each with its number; a resumed training goes on counting.
+    """Numbered batches of a mixture; a resumed training continues the count.
 
-    Each device gets its share of every batch: rows rank, rank + devices, ... of it.
+    Each device gets a share of every batch: its rows rank, rank + devices, ...
 
     Args:
-        mixture: What to draw from.
-        total: How many batches there are.
-        batch_size: Of all devices together, a multiple of their number.
-        seed: The same seed, the same batches.
-        rank: Which device this is.
-        world_size: How many there are.
-        workers: Processes that decode; 0 to decode in this one.
+        mixture: The data.
+        total: Number of batches.
+        batch_size: Rows of a batch over all devices, a multiple of their number.
+        seed: Seed of the batches.
+        rank: Index of this device.
+        world_size: Number of devices.
+        workers: Number of decoding processes; 0 decodes in this process.
         pin: Whether to put batches into page-locked memory.
     """
 
@@ -107,9 +107,9 @@ class NumberedBatches:
         start, self.next = self.next, 0
         options: dict[str, Any] = {}
         if self.workers:
-            # Children of this process, so that they notice when it is killed: of a fork server,
-            # Python's default from 3.14 on, they would go on for ever. The driver of a GPU must not
-            # be forked.
+            # Workers must be children of this process to notice that it was killed: children of a
+            # fork server, Python's default from 3.14 on, would run for ever. A process that uses a
+            # GPU must not fork.
             forks = sys.platform == "linux" and not torch.cuda.is_available()
             options = {
                 "prefetch_factor": 4,
@@ -132,9 +132,9 @@ class NumberedBatches:
             asked = time.perf_counter()
 
     def state_dict(self) -> dict[str, int]:
-        """What to go on from."""
+        """The number of the next batch."""
         return {"next": self.next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
+        """Continue with the batch of a saved state."""
         self.next = state["next"]

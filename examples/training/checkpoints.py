@@ -1,4 +1,4 @@
-"""Checkpoints of trainings: each complete on disk, the last one with its predecessor."""
+"""Atomic checkpoints of trainings; the last one keeps its predecessor."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ BEST_FILE = "best.ckpt"
 
 
 def not_written(error: OSError) -> str:
-    """The message of a training that ends because a file cannot be written, as on a full disk."""
+    """The message of a training that cannot write a file, as on a full disk."""
     return f"error: {error}; what was written before is whole, the same command continues from it"
 
 
@@ -40,11 +40,11 @@ def save_weights(path: Path, module: nn.Module) -> None:
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
-    """Read what `save_weights` wrote into a module of the same class and sizes.
+    """Load weights of `save_weights` into a module of the same class and sizes.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        CheckpointError: It is damaged or of another module.
+        CheckpointError: The file is damaged or belongs to another module.
     """
     content = model_file.load(path)
     require_same_tensors(path, content.tensors, module.state_dict())
@@ -73,12 +73,12 @@ class WholeFiles(CheckpointIO):
             storage_options: Not used.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
-            # Into a file of Python's: on a full disk torch's own says nothing that helps.
+            # torch hides the cause of a failure on a full disk, but not with a Python file.
             with partial.open("wb") as file:
                 try:
                     torch.save(checkpoint, file)
@@ -100,18 +100,18 @@ class WholeFiles(CheckpointIO):
 
         Args:
             path: The file.
-            map_location: Where its tensors go; the CPU if None.
-            weights_only: Not used: always so.
+            map_location: Device of the tensors; the CPU if None.
+            weights_only: Not used: always True.
 
         Returns:
-            What was saved.
+            The content of the checkpoint.
 
         Raises:
             FileNotFoundError: The file does not exist.
-            CheckpointError: It is damaged, or not a checkpoint.
+            CheckpointError: The file is damaged or not a checkpoint.
         """
         try:
-            # torch does not compare the records with their checksums.
+            # torch does not verify the checksums of the records.
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
             if damaged is not None:
@@ -125,7 +125,7 @@ class WholeFiles(CheckpointIO):
         except Exception as error:
             size = Path(path).stat().st_size
             raise CheckpointError(
-                f"{path} ({size} bytes) is cut short, damaged or not a checkpoint "
+                f"{path} ({size} bytes) is truncated, damaged or not a checkpoint "
                 f"({type(error).__name__}: {error!s:.200})"
             ) from error
         if not isinstance(content, dict):
@@ -133,15 +133,15 @@ class WholeFiles(CheckpointIO):
         return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete a checkpoint, if it is there."""
+        """Delete a checkpoint, if it exists."""
         Path(path).unlink(missing_ok=True)
 
 
 def _keep(last: Path, previous: Path) -> None:
-    """Give a file a second name, so that the first one exists at every moment."""
+    """Add a second name to a file, so that the first name exists at every moment."""
     with contextlib.suppress(OSError), whole_file(previous) as partial:
         partial.unlink()  # a link must be a new name
         os.link(last, partial)
         return
-    # A file system without hard links: a reader then finds the previous file alone for a moment.
+    # Without hard links, only the previous file exists for a moment.
     os.replace(last, previous)

@@ -1,4 +1,4 @@
-"""A network and the prior that it conditions, in one file."""
+"""Model files that contain a network and the prior that it conditions."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,22 +23,22 @@ MODEL_FILE = "model.safetensors"
 
 
 class Encoded(Protocol):
-    """A model of a network and a prior."""
+    """A model with a network and a prior."""
 
     config: dict[str, Any]
     prior: ConditionalPosePrior
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Weights and buffers of both, as of every module."""
+        """Weights and buffers of both."""
 
     def load_state_dict(self, state_dict: dict[str, Tensor], /) -> object:
-        """Fill them, as of every module."""
+        """Load weights and buffers of both."""
 
     def eval(self) -> object:
-        """Go into evaluation mode, as every module can."""
+        """Set evaluation mode."""
 
     def to(self, device: torch.device | str, /) -> object:
-        """Move to a device, as every module can."""
+        """Move to a device."""
 
 
 Model = TypeVar("Model", bound=Encoded)
@@ -47,10 +47,10 @@ Model = TypeVar("Model", bound=Encoded)
 def save_encoded(model: Encoded, folder: Path) -> None:
     """Write ``model.safetensors`` to an existing folder, atomically.
 
-    One file holds network and prior, so that no crash can leave parts of two models.
+    One file holds network and prior, so that a crash cannot leave parts of two models.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     config = {"class": type(model).__name__, **model.config}
     model_file.save(folder / MODEL_FILE, ModelFile(model.state_dict(), config))

@@ -1,4 +1,4 @@
-"""The folder of a training: which checkpoint it resumes from, and settings that do not mix."""
+"""The folder of a training: its checkpoint to resume from, and its settings."""
 
 import os
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ CHECKPOINTS = "checkpoints"
 
 
 def checkpoint_of(out: Path) -> Path | None:
-    """The checkpoint that a training in a folder resumes from; None if there is none.
+    """The checkpoint from which a training in a folder resumes; None for a new training.
 
-    Every process gets the same answer, also while the first one still runs `claim_folder`.
+    Every process gets the same result, even while the first one runs `claim_folder`.
     """
     folder = out / CHECKPOINTS
     found = any((folder / name).exists() for name in (LAST_FILE, PREVIOUS_FILE))
@@ -32,10 +32,10 @@ def claim_folder(out: Path, config: Settings, free: Sequence[str] = ()) -> str |
     """Create the folder of a training, or prepare an existing one so that the training resumes.
 
     Deletes temporary files of killed programs. If ``last.ckpt`` is damaged or missing, the
-    checkpoint before it takes its place. Only the first of several processes does anything.
+    previous checkpoint replaces it. Only the first of several processes acts.
 
     Args:
-        out: The folder; ``checkpoints`` is created in it and the settings are written beside.
+        out: The folder; receives ``config.yaml`` and the subfolder ``checkpoints``.
         config: All settings.
         free: Settings that a resumed training may change.
 
@@ -44,10 +44,10 @@ def claim_folder(out: Path, config: Settings, free: Sequence[str] = ()) -> str |
 
     Raises:
         OSError: The folder cannot be created or written to.
-        CheckpointError: There are checkpoints, and none can be read.
-        ValueError: The folder has a training with other settings; the message names them.
+        CheckpointError: No checkpoint is readable, but some exist.
+        ValueError: The folder contains a training with other settings; the message names them.
     """
-    # Lightning tells the processes that it starts itself their local rank alone.
+    # Processes that Lightning starts know their local rank only.
     if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) != 0:
         return None
     folder = out / CHECKPOINTS
@@ -69,7 +69,7 @@ def claim_folder(out: Path, config: Settings, free: Sequence[str] = ()) -> str |
 
 
 def _readable(last: Path, previous: Path) -> tuple[dict[str, Any], str | None]:
-    """The last checkpoint's content; if it cannot be read, the previous one takes its place."""
+    """Read the last checkpoint; if it is unreadable, the previous one replaces it."""
     try:
         return _read(last), None
     except (FileNotFoundError, CheckpointError) as error:

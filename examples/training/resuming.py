@@ -1,9 +1,8 @@
-"""When a training writes checkpoints, and what they hold besides the weights.
+"""Schedule and content of the checkpoints of a training.
 
-The last checkpoint is written when everything that belongs to its step is done: the step, the
-validation after it, and the best checkpoint. So whatever kills a training, resuming it neither
-repeats a validation that counted nor skips one that did not, and it ends with the files of an
-unbroken run.
+The last checkpoint is written after everything that belongs to its step: the step, its validation,
+and the best checkpoint. So a resumed training neither repeats nor skips a validation, and ends with
+the files of an unbroken run.
 """
 
 import math
@@ -66,7 +65,7 @@ class Checkpoints(lightning.Callback):
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Keep the metrics, write the best checkpoint if it is the best, then the last one."""
+        """Store the metrics; write the best checkpoint after an improvement, then the last one."""
         self.metrics = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
@@ -83,7 +82,7 @@ class Checkpoints(lightning.Callback):
     def _write_last(self, trainer: lightning.Trainer) -> None:
         step = trainer.global_step
         if step % self.every == 0 or step >= trainer.max_steps:
-            # Rows that a logger still holds would be missing after a resume.
+            # Buffered rows of a logger would be missing after a resume.
             for logger in trainer.loggers:
                 logger.save()
             trainer.save_checkpoint(self.folder / LAST_FILE, weights_only=False)

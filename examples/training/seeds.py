@@ -1,4 +1,4 @@
-"""Seeds from numbers: of a training, a step, a process."""
+"""Seeds derived from numbers, such as the seed of a training, a step and a process."""
 
 import numpy as np
 
@@ -6,6 +6,6 @@ __all__ = ["seed_of"]
 
 
 def seed_of(*numbers: int) -> int:
-    """A seed that differs for any other numbers (each 0 or more)."""
+    """Derive a seed from numbers (each at least 0); other numbers give another seed."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
-    return int(state[0]) >> 1  # torch takes 63 bits
+    return int(state[0]) >> 1  # torch accepts 63 bits

@@ -1,8 +1,9 @@
 """Settings of the programs: YAML files with every setting, and ``key=value`` on a command line."""
 
+import dataclasses
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, get_origin, get_type_hints
@@ -106,7 +107,10 @@ def with_overrides(settings: Settings, overrides: Sequence[str]) -> Settings:
     Raises:
         ValueError: A key is unknown, or a value has another type or is out of range.
     """
-    return _made(type(settings), _as_dict(settings) | _key_values(overrides), "")
+    changed = _key_values(overrides)
+    kinds = _kinds(type(settings), changed, "")
+    changed = {name: _typed(name, value, kinds[name]) for name, value in changed.items()}
+    return dataclasses.replace(settings, **changed)  # type: ignore[type-var]
 
 
 def _key_values(overrides: Sequence[str]) -> dict[str, Any]:
@@ -123,20 +127,26 @@ def _key_values(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _made(kind: type[Settings], values: Mapping[str, object], source: str) -> Settings:
-    """Check names and types of all settings; ``source`` ends the error messages."""
+    """Settings of these values; ``source`` ends the error messages."""
+    kinds = _kinds(kind, values, source)
+    try:
+        return kind(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"{error}{source}") from error
+
+
+def _kinds(kind: type[Settings], names: Iterable[object], source: str) -> dict[str, Any]:
+    """The types of all settings, by name; raises ValueError if one of ``names`` is unknown."""
     hints = get_type_hints(kind)
     kinds = {field: hints[field] for field in kind.__dataclass_fields__}
-    unknown = [str(name) for name in values if name not in kinds]
+    unknown = [str(name) for name in names if name not in kinds]
     if unknown:
         close = [match for name in unknown for match in get_close_matches(name, kinds, 1, 0.5)]
         meant = f" (did you mean {', '.join(close)}?)" if close else ""
         raise ValueError(
             f"unknown setting {', '.join(unknown)}{meant}; settings are {', '.join(kinds)}{source}"
         )
-    try:
-        return kind(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"{error}{source}") from error
+    return kinds
 
 
 def _parsed(text: str) -> Any:  # noqa: ANN401

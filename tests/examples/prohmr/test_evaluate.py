@@ -150,8 +150,8 @@ def test_a_broken_image_is_in_no_mean(folder, tmp_path):
         (["--data", "nowhere"], "no data set to evaluate on"),
         (["--body", "nowhere.pkl"], "nowhere.pkl"),
         (["pose=3"], "no --fit"),
-        (["--fit", "much=3"], "key of pose"),
-        (["--fit", "views.sigma=3"], "key of consistency"),
+        (["--fit", "much=3"], "settings are pose"),
+        (["--fit", "views.sigma=3"], "settings are consistency"),
         (["--fit", "--steps", "0"], "at least one step"),
     ],
 )
