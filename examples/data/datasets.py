@@ -35,7 +35,7 @@ class DatasetInfo:
         images: The folder that its image names are relative to, beside that file; None if it has
             no images.
         protocol: Its people and frames, for display.
-        joints: Indices into `flowprior.skeleton.PROHMR_44` of the joints in 3D errors; None if it is
+        joints: Indices into `flowprior.skeleton.PROHMR_44` of the joints in 3D errors; None if
             not evaluated in 3D.
         pelvis: Index of the joint that is subtracted first.
         fits_hips: Whether fitting uses the 2D hips, which agree with SMPL's only if they are

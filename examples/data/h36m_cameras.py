@@ -1,8 +1,8 @@
 """The four calibrated cameras of Human3.6M (Ionescu et al., *Human3.6M*, 2014).
 
 The calibration is part of the data set, in the file ``metadata.xml`` of its release, not
-of this module. World frame of the data set: z up. Camera frame: x to the right of the image, y
-down, z away from the camera. Lengths are in metres; pixels have their origin in the top left corner.
+of this module. World frame of the data set: z up. Camera frame: x right, y down,
+z away. Lengths are in metres; the origin of pixels is the top left corner.
 """
 
 from collections.abc import Mapping

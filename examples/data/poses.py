@@ -88,8 +88,8 @@ def load_poses(path: Path | str | None = None, seed: int = 0) -> PoseSet:
     Args:
         path: None for the embedded poses; a ``.npz`` file for `read_split_poses`, with
             ``joints17`` (N, 17, 3), ``split`` (N,) (0 train, 1 val, 2 test), ``subject`` (N,),
-            ``subject_names`` and optionally ``poses`` (N, 72); VideoPose3D's ``data_3d_h36m.npz``,
-            or the folder with it; or a folder with AMASS ``.npz`` files anywhere below it, one folder
+            ``subject_names`` and optionally ``poses`` (N, 72); VideoPose3D's ``data_3d_h36m.npz``
+            or its folder; or a folder with AMASS ``.npz`` files anywhere below it, one folder
             per subject. The last two are subsampled to 10 Hz.
         seed: Seed of the embedded poses. The split of files is fixed.
 

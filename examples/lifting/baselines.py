@@ -1,4 +1,4 @@
-"""Other learned distributions over poses: several heads, a mixture, a product over the joints."""
+"""Baselines: several heads, a mixture of Gaussians, independent joints."""
 
 import math
 
@@ -17,17 +17,17 @@ LOG_SIGMA_BOUND = 3.0
 
 
 class MultiHeadLifter(HeadLifter):
-    """M poses for a view, of which the nearest is trained: best of M.
+    """M poses per view; the loss trains the nearest (best of M).
 
-    A score says how likely each head is to be the nearest one.
+    A score predicts the probability that a head is the nearest one.
 
     Args:
         heads: Number M of poses.
-        relaxation: Share of the loss that goes to the mean over all heads, so that none dies.
+        relaxation: Weight of the mean loss over all heads, which keeps every head alive.
         width: Width of the network.
-        num_blocks: Its residual blocks.
+        num_blocks: Number of its residual blocks.
         dropout: Its dropout probability.
-        inputs: How it reads keypoints.
+        inputs: Encoding of keypoints, see `KeypointReader`.
 
     References:
         Biggs et al., *3D Multibodies: Fitting Sets of Plausible 3D Models to Ambiguous Image
@@ -49,8 +49,8 @@ class MultiHeadLifter(HeadLifter):
         super().__init__(FEATURES + heads * (FEATURES + 1), width, num_blocks, dropout, inputs)
         self.heads = heads
         self.relaxation = relaxation
-        # Heads are offsets from a pose that all share, and start apart from each other: otherwise
-        # whichever is nearest at first is trained alone, and the others are never any good.
+        # Heads are offsets from a shared pose and start apart from each other: otherwise the loss
+        # trains only the head that is nearest at first.
         with torch.no_grad():
             offsets = slice(FEATURES, (heads + 1) * FEATURES)
             self.head.weight[offsets].zero_()
@@ -72,20 +72,20 @@ class MultiHeadLifter(HeadLifter):
         return nearest + 0.1 * F.cross_entropy(scores, winner)
 
     def hypotheses(self, views: Views) -> Tensor:
-        """The poses (B, M, 16, 3), the likeliest first."""
+        """The poses (B, M, 16, 3), the most probable first."""
         poses, scores = self._split(views)
         order = scores.argsort(dim=1, descending=True)
         return poses.gather(1, order[..., None, None].expand_as(poses))
 
     def point(self, views: Views) -> Tensor:
-        """The mean of the heads by their scores, which errs less than the likeliest head."""
+        """The mean of the heads by score, with less error than the most probable head."""
         poses, scores = self._split(views)
         return (scores.softmax(dim=1)[..., None, None] * poses).sum(dim=1)
 
     def sample(
         self, views: Views, num_samples: int, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Heads drawn by their scores, (B, n, 16, 3)."""
+        """Samples of the heads by their scores, (B, n, 16, 3)."""
         poses, scores = self._split(views)
         chosen = torch.multinomial(
             scores.softmax(dim=1), num_samples, replacement=True, generator=generator
@@ -95,16 +95,16 @@ class MultiHeadLifter(HeadLifter):
 
 
 class MixtureLifter(HeadLifter):
-    """A mixture of K Gaussians: a mixture density network.
+    """A mixture density network with K Gaussians.
 
     Args:
-        components: Number K.
+        components: Number K of Gaussians.
         isotropic: One standard deviation per component instead of one per coordinate.
         noise: Standard deviation of the noise on training targets, metres.
         width: Width of the network.
-        num_blocks: Its residual blocks.
+        num_blocks: Number of its residual blocks.
         dropout: Its dropout probability.
-        inputs: How it reads keypoints.
+        inputs: Encoding of keypoints, see `KeypointReader`.
 
     References:
         Li and Lee, *Generating Multiple Hypotheses for 3D Human Pose Estimation with Mixture
@@ -128,7 +128,7 @@ class MixtureLifter(HeadLifter):
         self.noise = noise
         self.sizes = (components, components * sigmas, components * FEATURES)
         self.components = components
-        # Components that start alike would stay alike.
+        # Identical components would stay identical.
         with torch.no_grad():
             self.head.bias[-self.sizes[2] :].normal_(std=0.05)
 
@@ -153,7 +153,7 @@ class MixtureLifter(HeadLifter):
         return (weights + normal).logsumexp(dim=1)
 
     def point(self, views: Views) -> Tensor:
-        """The mean, which errs less than the mean of the likeliest component."""
+        """The mean, with less error than the mean of the most probable component."""
         weights, _, means = self._parts(views)
         return (weights.exp()[..., None] * means).sum(dim=1).unflatten(1, EVENT)
 
@@ -174,16 +174,16 @@ class MixtureLifter(HeadLifter):
 
 
 class FactorisedLifter(HeadLifter):
-    """A Gaussian for every joint, independent of the others given the view.
+    """An independent Gaussian for every joint, given the view.
 
-    It stands for heatmaps and all that predict joints one by one.
+    It represents heatmaps and other methods that predict joints independently.
 
     Args:
         noise: Standard deviation of the noise on training targets, metres.
         width: Width of the network.
-        num_blocks: Its residual blocks.
+        num_blocks: Number of its residual blocks.
         dropout: Its dropout probability.
-        inputs: How it reads keypoints.
+        inputs: Encoding of keypoints, see `KeypointReader`.
 
     References:
         Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, 2021, supplement,
@@ -245,5 +245,5 @@ class FactorisedLifter(HeadLifter):
 
 
 def _sigma(output: Tensor) -> Tensor:
-    """Standard deviations in metres of what a network puts out."""
+    """Standard deviations in metres from outputs of a network."""
     return FIRST_SIGMA * (LOG_SIGMA_BOUND * (output / LOG_SIGMA_BOUND).tanh()).exp()

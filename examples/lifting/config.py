@@ -1,4 +1,4 @@
-"""Every setting of training in one readable file, any of them overridden as ``key=value``."""
+"""Settings of the lifting program; the files in ``configs/`` explain each of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ NOT_NEGATIVE = (
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of one training, as the files in ``configs/`` explain them; none has a default."""
+    """Settings of one training; none has a default."""
 
     method: str
     inputs: str
@@ -96,19 +96,19 @@ class Config:
 
     @property
     def view_options(self) -> ViewOptions:
-        """How people are seen."""
+        """The view options."""
         return ViewOptions(self.occlusion, self.noise_px, self.nose, self.mirror, self.vary_bones)
 
     @property
     def recording(self) -> Recording | None:
-        """How Human3.6M is read; None for virtual cameras."""
+        """The options of recorded cameras; None for virtual cameras."""
         if self.cameras == "virtual":
             return None
         subjects = tuple(self.val_subjects.replace(",", " ").split())
         return Recording(self.keypoints, subjects, self.every)
 
     def make(self) -> TrainedLifter:
-        """A new lifter.
+        """Create a new lifter.
 
         Raises:
             ValueError: A setting of the network is unknown or out of range.

@@ -1,8 +1,8 @@
-"""Train and judge a small p(3D pose | 2D keypoints) in about three minutes on two cores.
+"""Train and evaluate a small p(3D pose | 2D keypoints) in about three minutes on two cores.
 
 Two copies of one network are trained on the same views for the same number of steps: one as a
-conditional flow, one as a plain regressor that only ever learns its mode. Both are then judged on
-people that neither has seen.
+conditional flow, one as a plain regressor, which learns only the mode. Both are then evaluated on
+held-out subjects.
 """
 
 import argparse
@@ -41,18 +41,17 @@ Metrics = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Settings:
-    """How the demo trains.
+    """Training settings of the demo.
 
     Args:
         steps: Optimisation steps of each of the two models.
-        seed: Seed of everything random.
+        seed: Random seed.
         batch_size: Views per step.
-        learning_rate: AdamW's, at the end of the warm-up.
+        learning_rate: Learning rate of AdamW after the warm-up.
         mode_weight: Weight of the L1 error of the mode, in metres summed over the 48 coordinates,
-            against the NLL in nats; the paper's 1.0 to 0.001 is 1000 here. With so few steps the
-            NLL alone gave the best of n, the NLL and the mode itself on the validation subjects of
-            the CMU file.
-        test_views: Most views to evaluate on.
+            against the NLL in nats; the paper's 1.0 to 0.001 is 1000 here. With so few steps, the
+            NLL alone gave the best of n, NLL and mode on the validation subjects of the CMU file.
+        test_views: Largest number of views to evaluate on.
     """
 
     steps: int = 2400
@@ -65,11 +64,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Both:
-    """What was measured of both models, and which views are clear.
+    """Results of both models, and the mask of clear views.
 
     Args:
-        flow: The flow's figures.
-        regressor: The regressor's.
+        flow: Results of the flow.
+        regressor: Results of the regressor.
         clear: (V,) bool, no joint hidden.
     """
 
@@ -78,7 +77,7 @@ class Both:
     clear: Tensor
 
     def groups(self) -> dict[str, Tensor]:
-        """Masks (V,) of all, of the clear and of the occluded views."""
+        """Masks (V,) of all views, the clear ones and the occluded ones."""
         return {"all": torch.ones_like(self.clear), "clear": self.clear, "occluded": ~self.clear}
 
     def best_curve(self, rows: Tensor) -> list[float]:
@@ -87,7 +86,7 @@ class Both:
 
 
 def summarise(both: Both) -> Metrics:
-    """The figures of the table, by group of views; a group without views is left out."""
+    """Results for the table, by group of views; empty groups are left out."""
     assert both.flow.nll is not None
     table: Metrics = {}
     for name, rows in both.groups().items():
@@ -105,7 +104,7 @@ def summarise(both: Both) -> Metrics:
 
 
 def format_table(metrics: Metrics) -> str:
-    """The figures as text, one line per figure and one column per group of views."""
+    """The results as text, one line per metric and one column per group of views."""
     rows = (
         ("views", "views", "d"),
         ("NLL, nats (48 dimensions)", "nll_nats", ".1f"),
@@ -122,7 +121,7 @@ def format_table(metrics: Metrics) -> str:
 
 
 def pick_view(both: Both, views: Views, rows: Tensor) -> int | None:
-    """A view worth a picture: the mode's error is typical, the limbs are spread out."""
+    """Select a view for a picture: a typical error of the mode, and outstretched limbs."""
     if not rows.any():
         return None
     mode = both.flow.point_mm
@@ -154,7 +153,7 @@ def draw(flow: LiftingModel, both: Both, views: Views, out: Path, seed: int) -> 
             truth=upright(view.relative[0]),
             title=f"{count} of 17 joints hidden" if count else "Every joint seen",
             note=(
-                "A held-out person with an error that is typical: "
+                "A held-out person with a typical error: "
                 f"mode {both.flow.point_mm[index]:.0f} mm, "
                 f"best of {NUM_SAMPLES} samples {both.flow.best_mm[index, -1]:.0f} mm. "
                 f"{DRAWN_SAMPLES} samples are drawn."
@@ -175,8 +174,8 @@ def draw(flow: LiftingModel, both: Both, views: Views, out: Path, seed: int) -> 
         curves,
         title="Error of the best of n samples",
         note=(
-            "MPJPE of the sample nearest to the truth, on held-out people. The truth picks it: the "
-            "figure says what the samples cover, not what an application would get."
+            "MPJPE of the sample nearest to the ground truth, on held-out subjects. An oracle "
+            "selects it: the curve measures coverage, not the accuracy of an application."
         ),
     )
 
@@ -187,11 +186,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m examples.lifting.demo",
         description=(
             "Train a small normalizing flow p(3D pose | 2D keypoints, some of them hidden) and a "
-            "regressor of the same shape, judge both on held-out people, save the figures, the "
-            "model and pictures."
+            "regressor of the same architecture, evaluate both on held-out subjects, "
+            "save the results, the model and pictures."
         ),
         epilog=(
-            "Written to --out: results.json, model.safetensors (the trained "
+            "Files in --out: results.json, model.safetensors (the trained "
             "model), clear.png, occluded.png, best_of_n.png. "
             "Exit code: 0 done, 2 bad arguments or data, 130 interrupted."
         ),
@@ -201,14 +200,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="PATH",
         help="an .npz file with joints17, split, subject and subject_names, or a folder of AMASS "
-        ".npz files; embedded procedural poses by default",
+        ".npz files (default: embedded procedural poses)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("outputs/demo"),
         metavar="DIR",
-        help="folder for the results, made if missing (default: %(default)s)",
+        help="folder of the results (default: %(default)s)",
     )
     parser.add_argument(
         "--steps",
@@ -228,13 +227,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--device",
         choices=DEVICES,
         default="auto",
-        help="auto takes a GPU if there is one (default: %(default)s)",
+        help="auto selects a GPU if available (default: %(default)s)",
     )
     parser.add_argument(
         "--split",
         choices=("test", "val"),
         default="test",
-        help="held-out subjects to judge on; val is for choosing settings (default: %(default)s)",
+        help="held-out subjects for evaluation; val is for the choice of settings "
+        "(default: %(default)s)",
     )
     return parser.parse_args(argv)
 
@@ -242,7 +242,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def run(
     poses: PoseSet, settings: Settings, split: str, device: torch.device, out: Path, command: str
 ) -> dict[str, Any]:
-    """Train, judge and write everything; returns what is in ``results.json``."""
+    """Train, evaluate and write everything; returns the content of ``results.json``."""
     start = time.perf_counter()
     seconds: dict[str, float] = {}
 
@@ -264,7 +264,7 @@ def run(
         fit(flow, source, schedule, "flow     ", "nats")
         lap("train_flow")
         torch.manual_seed(settings.seed)
-        # Its loss is in metres: there the flow's bound, meant for nats, would never be reached.
+        # The regressor's loss is in metres; the flow's bound in nats would never apply.
         gentle = replace(schedule, clip=schedule.clip / 1000)
         regressor = fit(ModeRegressor(LiftingModel()).to(device), source, gentle, "regressor", "m")
         lap("train_regressor")
@@ -311,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not len(poses.part(args.split)):
             return fail(f"{poses.source}: no subject is in the {args.split} part")
         prepare_folder(args.out)
-        # Present only when all files beside it are of its run.
+        # Exists only if all other files belong to its run.
         (args.out / "results.json").unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         return fail(error)

@@ -1,8 +1,8 @@
-"""Judge trained lifters on people they have not seen, and draw what more samples are worth.
+"""Evaluate trained lifters on held-out subjects, and plot the benefit of more samples.
 
-The first --model is judged in full; against it stand as many random training poses, and
-N(mode, sigma^2 I). More models are judged beside it: around a regressor stands a full-covariance
-Gaussian, fitted on the validation part.
+The first --model is evaluated in full and compared with as many random training poses and with
+N(mode, sigma^2 I). Further models are compared too; a full-covariance Gaussian, fitted on the
+validation part, surrounds the output of a regressor.
 """
 
 import argparse
@@ -47,18 +47,18 @@ TRAINING_DRAWS = 200_000
 
 
 def load_lifter(folder: Path, device: torch.device | str = "cpu") -> tuple[TrainedLifter, Config]:
-    """What a training wrote, in evaluation mode, and its settings.
+    """Load the lifter of a training, in evaluation mode, and its settings.
 
     Args:
-        folder: The ``--out`` of a training that is finished.
-        device: Where its weights shall be.
+        folder: The ``--out`` of a finished training.
+        device: Device of the weights.
 
     Returns:
         The lifter and its settings.
 
     Raises:
-        FileNotFoundError: There is no finished training there.
-        CheckpointError: Its weights are damaged.
+        FileNotFoundError: The folder contains no finished training.
+        CheckpointError: The weights are damaged.
     """
     if not (folder / CONFIG_FILE).is_file():
         raise FileNotFoundError(f"{folder} is not the folder of a training: no {CONFIG_FILE}")
@@ -71,15 +71,15 @@ def load_lifter(folder: Path, device: torch.device | str = "cpu") -> tuple[Train
 
 
 def training_poses(source: ViewSource, seed: int, device: torch.device | str) -> TrainingPoses:
-    """Poses as training views have them, from new cameras where cameras are virtual.
+    """A lifter that ignores the view and samples training poses.
 
     Args:
-        source: Views to train on.
+        source: Training views.
         seed: Seed of the draws.
         device: The device of the views.
 
     Returns:
-        The lifter that draws among 200,000 of them.
+        The lifter, which samples among 200,000 poses.
     """
     generator = torch.Generator(device).manual_seed(seed)
     kept: list[Tensor] = [
@@ -93,7 +93,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m examples.lifting.evaluate",
         description=__doc__,
-        epilog="Written to --out: results.json, table.md, figure_4.png, reliability.png. "
+        epilog="Files in --out: results.json, table.md, figure_4.png, reliability.png. "
         "Exit code: 0 done, 2 bad arguments or data, 130 interrupted.",
     )
     parser.add_argument(
@@ -102,7 +102,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="DIR",
-        help="the --out of trainings; the first is judged in full, the others beside it",
+        help="the --out of trainings; the first is evaluated in full, the others for comparison",
     )
     parser.add_argument("--data", type=Path, metavar="PATH", help="as for train")
     parser.add_argument(
@@ -117,14 +117,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=COUNTS[-1],
         metavar="N",
-        help="most samples of a view (default: %(default)s)",
+        help="samples per view (default: %(default)s)",
     )
     parser.add_argument(
         "--quantised-views",
         type=int,
         default=200,
         metavar="N",
-        help="of which samples are reduced by k-means (default: %(default)s)",
+        help="number of samples that k-means reduces (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--device", choices=DEVICES, default="auto")
@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
-    """What to measure; ValueError for numbers that make no sense."""
+    """The evaluation plan; raises ValueError for impossible numbers."""
     counts = tuple(n for n in COUNTS if n < args.samples)
     return Plan(
         counts=(*counts, args.samples),
@@ -175,17 +175,17 @@ def judge_all(
     args: argparse.Namespace,
     device: torch.device,
 ) -> dict[str, Judgement]:
-    """Judge the models and what they are compared with.
+    """Evaluate the models and the distributions to compare them with.
 
     Args:
-        lifters: The models, by name; the first is the one that matters.
+        lifters: The models, by name; the first is the main one.
         sources: All views.
-        plan: What to measure.
+        plan: The evaluation plan.
         args: The command line.
-        device: Where everything is.
+        device: Device of models and views.
 
     Returns:
-        Judgements by the name of what was judged.
+        Judgements by name.
     """
     generator = torch.Generator(device).manual_seed(args.seed)
     views = sources.parts[args.split].held_out(args.views, generator)
@@ -253,7 +253,7 @@ def write(
             "flow": judged[first].best_pa_mm.mean(dim=0).tolist(),
             "training poses": judged["training poses"].best_pa_mm.mean(dim=0).tolist(),
         },
-        f"{len(judged[first].point_mm)} views of people not seen in training.",
+        f"{len(judged[first].point_mm)} views of held-out subjects.",
     )
     reliability_picture(
         out / "reliability.png",
@@ -262,18 +262,18 @@ def write(
             for name, judgement in judged.items()
             if judgement.nll is not None and not name.startswith("sigma")
         },
-        "How often the truth lies as near as the samples say",
-        "Median over the joints; people not seen in training.",
+        "Calibration of the joints",
+        "Median over the joints; held-out subjects.",
     )
     print(f"{sources}\n\n{text}\n\nresults and pictures are in {out}")
 
 
 def mean_of_actions(judgement: Judgement, groups: Sequence[str]) -> dict[str, float]:
-    """Means over the actions of their means, as protocol 1 of Human3.6M has it.
+    """Mean over the actions of their mean errors, as in protocol 1 of Human3.6M.
 
     Args:
-        judgement: Of V views.
-        groups: The action of each.
+        judgement: Results on V views.
+        groups: The action of each view.
 
     Returns:
         Errors in millimetres, by name.
@@ -293,7 +293,7 @@ def mean_of_actions(judgement: Judgement, groups: Sequence[str]) -> dict[str, fl
 
 
 def protocol_table(means: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """`mean_of_actions` as a headline and a table; nothing where there are no actions."""
+    """`mean_of_actions` as a headline and a table; empty without actions."""
     if not means:
         return []
     names = list(next(iter(means.values())))

@@ -1,4 +1,4 @@
-"""Pictures of the lifting programs: persons and their samples, and errors over many."""
+"""Figures of the lifting programs: people with samples, and error curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ NAMES = {
 
 
 def upright(theta: Tensor) -> NDArray[np.float32]:
-    """Theta (..., 16, 3) in the camera frame -> (..., 17, 3) with y up, z towards the viewer."""
+    """Convert theta (..., 16, 3) in the camera frame to joints (..., 17, 3) in y-up axes."""
     joints: NDArray[np.float32] = with_pelvis(theta).cpu().numpy()
     return flip_yz(joints)
 
@@ -61,12 +61,12 @@ def upright(theta: Tensor) -> NDArray[np.float32]:
 def figure_4(
     path: Path, counts: Sequence[int], curves: Mapping[str, Sequence[float]], note: str = ""
 ) -> None:
-    """The published figure on sampling: the posterior alone, and against training poses.
+    """Reproduce the published figure on sampling: the posterior, and training poses.
 
     Args:
         path: The PNG file to write.
         counts: Numbers of samples (N,).
-        curves: PA-MPJPE of the best of them (N,) in millimetres, of ``"flow"`` and of
+        curves: PA-MPJPE of the best of n (N,) in millimetres, for ``"flow"`` and of
             ``"training poses"``.
         note: A line below the headline.
 
@@ -96,7 +96,7 @@ def figure_4(
             ax.legend(frameon=False)
         right.set_ylim(bottom=0)
         figure.suptitle(
-            "What more samples are worth", x=0.012, y=0.975, ha="left", fontsize=14, weight="bold"
+            "Benefit of more samples", x=0.012, y=0.975, ha="left", fontsize=14, weight="bold"
         )
         figure.text(0.012, 0.885, note, fontsize=9.5, color="#5a5a63", va="center")
         figure.subplots_adjust(0.07, 0.14, 0.985, 0.8, wspace=0.2)
@@ -115,17 +115,17 @@ def why_a_flow(
     note: str = "",
     seed: int = 0,
 ) -> None:
-    """One person by every method, and the error of the best of n samples of each.
+    """One person by every method, and the error curve of the best of n samples.
 
     Args:
         path: The PNG file to write.
         view: One view.
-        lifters: The methods, by their names in `compare`.
+        lifters: The methods, by name.
         curves: For each setting the numbers n (N,) and, by method, the MPJPE of the best of n (N,)
             in millimetres.
         marks: For each setting a number n and, by method, the MPJPE of the best of n means to which
             all its samples are reduced, on some of the views.
-        num_samples: Samples to draw of the person.
+        num_samples: Number of samples to draw for the person.
         note: A line below the headline.
         seed: Seed of the samples.
     """
@@ -148,7 +148,7 @@ def why_a_flow(
         for spine in ax.spines.values():
             spine.set_color("#d5d5da")
         figure.add_subplot(grid[1, 0]).axis("off")
-        # Samples that fly off would shrink everyone; they are cut off at the edge of the panel.
+        # Outliers would shrink everyone; the edge of the panel clips them.
         frame = np.concatenate([truth[None], *(points[name][None] for name in points)])
         flats = [flatten(turn(frame, degrees)) for degrees in (0, 90)]
         width, height = 1.5 * np.max([np.ptp(flat, axis=(0, 1)) for flat in flats], axis=0)
@@ -213,7 +213,7 @@ def _curves(
                     zorder=4,
                     label=label,
                 )
-        # Training poses start so high that all others would lie on one line.
+        # Training poses start so high that the other curves would coincide.
         others = [values for name, values in errors.items() if name != "training poses"]
         if others:
             highest, lowest = (pick(map(pick, others)) for pick in (max, min))

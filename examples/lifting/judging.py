@@ -1,8 +1,8 @@
-"""What a lifter is worth on people it has not seen, in memory that does not grow with n.
+"""Evaluation of lifters on held-out subjects; memory does not grow with the samples.
 
 Errors are MPJPE and PA-MPJPE over 17 joints, the pelvis with its zero error among them, in
-millimetres. The best of n and whatever else needs the truth to pick a sample is an oracle: it says
-what the samples cover, not what an application would get.
+millimetres. The best of n selects a sample with the ground truth, so it is an oracle that measures
+the coverage of the samples, not the accuracy of an application.
 """
 
 import math
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 COUNTS = (1, 2, 5, 10, 25, 50, 100, 200, 500, 1000, 2000, 4096)
-# Published calibration errors are of 200 samples.
+# Published calibration errors use 200 samples.
 CALIBRATION_SAMPLES = 200
 POSES_PER_BLOCK = 20_000
 SIDES = tuple(
@@ -53,13 +53,13 @@ SIDES = tuple(
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure.
+    """An evaluation plan.
 
     Args:
         counts: Numbers n of the best of n, in rising order.
-        quantised: Numbers that the samples are reduced to by k-means.
-        quantised_from: How many samples are reduced; 4096 as published.
-        quantised_views: On how many views, evenly spaced.
+        quantised: Numbers of clusters to which k-means reduces the samples.
+        quantised_from: Number of samples before k-means; 4096 in the publication.
+        quantised_views: Number of views for k-means, evenly spaced.
         seed: Seed of the samples.
     """
 
@@ -80,28 +80,28 @@ class Plan:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was measured on V views.
+    """Results on V views.
 
     Args:
-        point_mm: (V,) MPJPE of the one pose the lifter gives.
+        point_mm: (V,) MPJPE of the point estimate.
         point_pa_mm: (V,) its PA-MPJPE.
         counts: Numbers n (N,).
         best_mm: (V, N) MPJPE of the best of the first n samples.
         best_pa_mm: (V, N) PA-MPJPE of the best by PA-MPJPE.
-        quantised_mm: By number n, (Q,) MPJPE of the best of n samples that k-means picks from many,
-            and the PA-MPJPE.
-        means_mm: Likewise of the n means of the clusters: shorter bones, but less error, since they
-            are what a network with n heads learns.
-        hypotheses: How many poses the lifter has, if finitely many.
-        hypotheses_mm: (V,) MPJPE of the best of these, and the PA.
-        nll: (V,) nats, density per metre to the 48; None where there is no density.
-        ece: Expected calibration error of 200 samples; 0.5 for one without spread.
-        ece_worst_joint: That of the worst joint.
+        quantised_mm: By number n, (Q,) MPJPE of the best of n samples nearest to the k-means
+            centroids, and the PA-MPJPE.
+        means_mm: The same for the n centroids: shorter bones, but less error, as a network with n
+            heads learns them.
+        hypotheses: Number of poses of the lifter, if finite.
+        hypotheses_mm: (V,) MPJPE of the best of these, and its PA-MPJPE.
+        nll: (V,) nats, density per metre to the 48; None without a density.
+        ece: Expected calibration error of 200 samples; 0.5 without spread.
+        ece_worst_joint: Expected calibration error of the worst joint.
         coverage: (L,) median coverage over the joints at the levels 0, 0.05, ..., 1.
         sharpness_mm: Mean distance of a joint's samples to their mean.
         energy_mm: Energy score.
-        bone_mm: Mean error of the length of a bone in samples.
-        asymmetry_mm: Mean difference of a left and a right bone in samples.
+        bone_mm: Mean error of the bone lengths of samples.
+        asymmetry_mm: Mean difference of left and right bone lengths in samples.
     """
 
     point_mm: Tensor
@@ -123,7 +123,7 @@ class Judgement:
     asymmetry_mm: float
 
     def figures(self) -> dict[str, float]:
-        """Means over the views, by the names they have in results files."""
+        """Means over the views, by their names in results files."""
         figures = {
             "mpjpe_mm": self.point_mm.mean(),
             "pa_mpjpe_mm": self.point_pa_mm.mean(),
@@ -156,7 +156,7 @@ class Judgement:
 
 
 def with_pelvis(theta: Tensor) -> Tensor:
-    """Joints (..., 16, 3) seen from the pelvis -> (..., 17, 3) with the pelvis at the origin."""
+    """Add the pelvis at the origin to joints (..., 16, 3); returns (..., 17, 3)."""
     return torch.cat([torch.zeros_like(theta[..., :1, :]), theta], dim=-2)
 
 
@@ -265,7 +265,7 @@ def _judge_some(
     lifter: Lifter, views: Views, reduced: Tensor, plan: Plan, generator: torch.Generator
 ) -> _Part:
     theta = views.relative
-    # Where the mode is found by ascent, it needs gradients.
+    # A mode found by ascent needs gradients.
     point = lifter.point(views).detach()
     with torch.inference_mode():
         log_prob = lifter.log_prob(views, theta)
@@ -302,7 +302,7 @@ def _reduce(drawn: Tensor, n: int) -> tuple[Tensor, Tensor]:
     if n >= drawn.shape[1]:
         return drawn, drawn
     with warnings.catch_warnings():
-        # Draws from finitely many poses may have fewer than n different ones.
+        # Draws from finitely many poses may contain fewer than n distinct ones.
         warnings.filterwarnings("ignore", message=".*distinct clusters.*")
         means = quantise(drawn, n)
     nearest = torch.cdist(means.flatten(2), drawn.flatten(2)).argmin(dim=-1)
@@ -322,7 +322,7 @@ def _best_samples(
     done = 0
     total = max(counts[-1], CALIBRATION_SAMPLES)
     while done < total:
-        # A block ends where calibration has enough, so that no more than those are kept.
+        # A block ends at the number for calibration, so that no further samples are kept.
         left = CALIBRATION_SAMPLES - done
         samples = lifter.sample(views, min(block, left if left > 0 else total - done), generator)
         errors = torch.stack(

@@ -1,4 +1,4 @@
-"""The short training loop of the demo and the comparison: one process, some thousand steps."""
+"""The short training loop of the demo and the study: one process, a few thousand steps."""
 
 import contextlib
 import math
@@ -21,13 +21,13 @@ AnyLifter = TypeVar("AnyLifter", bound=TrainedLifter)
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a lifter is trained.
+    """Training schedule of a lifter.
 
     Args:
         steps: Optimisation steps.
         batch_size: Views per step.
-        learning_rate: AdamW's, at the end of the warm-up; it falls to zero along a cosine.
-        weight_decay: AdamW's.
+        learning_rate: Learning rate of AdamW after the warm-up; it decays to zero along a cosine.
+        weight_decay: Weight decay of AdamW.
         seed: Seed of the views.
         clip: Greatest norm of the gradient.
     """
@@ -43,7 +43,7 @@ class Schedule:
 def training_views(
     source: ViewSource, batch_size: int, seed: int, device: torch.device
 ) -> Iterator[Views]:
-    """Endless batches of views; the same ones for the same seed."""
+    """Endless batches of views, determined by the seed."""
     generator = torch.Generator(device).manual_seed(seed)
     while True:
         yield source.draw(batch_size, generator)
@@ -55,14 +55,14 @@ def fit(
     """Train a lifter.
 
     Args:
-        lifter: What to train, on the device of the views.
-        source: What to train on.
-        schedule: How.
-        name: What the progress bar calls it.
+        lifter: The lifter, on the device of the views.
+        source: Training views.
+        schedule: The training schedule.
+        name: Label of the progress bar.
         unit: Unit of the loss, for the progress bar.
 
     Returns:
-        The lifter itself, in evaluation mode.
+        The same lifter, in evaluation mode.
     """
     lifter.train()
     parameters = list(lifter.parameters())
@@ -78,10 +78,10 @@ def fit(
     )
     batches = training_views(source, schedule.batch_size, schedule.seed, parameters[0].device)
     with torch.no_grad():
-        # Sets the scale of a flow from data. The others are given the same start.
+        # Sets the scale of a flow from data. Other lifters get the same start.
         lifter.loss(next(batches))
 
-    # A line every few seconds where the output is a file instead of a terminal.
+    # A line every few seconds if the output is not a terminal.
     pause = 0.1 if sys.stderr.isatty() else 10.0
     smooth = None
     with tqdm(total=schedule.steps, desc=name, unit="step", mininterval=pause, ncols=88) as bar:
@@ -105,8 +105,8 @@ def fit(
 def single_thread() -> Iterator[None]:
     """Keep PyTorch's CPU operations on one thread.
 
-    The matrices here are too small for a second thread to save much, and where
-    another program uses the cores, threads that wait for each other take ten times as long.
+    The matrices are too small for a second thread to help much, and if another program uses the
+    cores, threads that wait for each other take ten times as long.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

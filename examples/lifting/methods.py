@@ -1,6 +1,6 @@
-"""One protocol for every way to lift: the flow, the regressor, and what is drawn around a point.
+"""The common protocol of lifters; the flow, regressors, and noise around a point estimate.
 
-`baselines` has the other learned distributions.
+The module `baselines` contains the other learned distributions.
 """
 
 import math
@@ -32,14 +32,14 @@ FEATURES = EVENT[0] * EVENT[1]
 
 
 class Lifter(nn.Module, ABC):
-    """Poses theta (..., 16, 3) for views: joints seen from the pelvis, camera frame, metres.
+    """Predicts theta (..., 16, 3): joints relative to the pelvis, camera frame, metres.
 
-    Of the views only ``keypoints`` and ``visible`` are read, but for the loss.
+    Except for the loss, it reads only ``keypoints`` and ``visible`` of the views.
     """
 
     @abstractmethod
     def point(self, views: Views) -> Tensor:
-        """The one pose it would give, (B, 16, 3)."""
+        """The point estimate, (B, 16, 3)."""
 
     @abstractmethod
     def sample(
@@ -49,7 +49,7 @@ class Lifter(nn.Module, ABC):
 
         Args:
             views: B views.
-            num_samples: Number n of samples of each.
+            num_samples: Number n of samples per view.
             generator: Random generator on the device of the views.
 
         Returns:
@@ -57,11 +57,11 @@ class Lifter(nn.Module, ABC):
         """
 
     def log_prob(self, views: Views, theta: Tensor) -> Tensor | None:
-        """Log-density of theta (B, 16, 3) in nats, (B,); None where there is no density."""
+        """Log-density of theta (B, 16, 3) in nats, (B,); None without a density."""
         return None
 
     def hypotheses(self, views: Views) -> Tensor | None:
-        """All the poses (B, M, 16, 3) it can give, best first, where they are finitely many."""
+        """All its poses (B, M, 16, 3), best first, if finitely many; else None."""
         return None
 
 
@@ -71,11 +71,11 @@ class TrainedLifter(Lifter):
     @property
     @abstractmethod
     def keypoint_reader(self) -> KeypointReader:
-        """What reads its input, to be fitted before training."""
+        """The reader of its input, to be fitted before training."""
 
     @abstractmethod
     def loss(self, views: Views) -> Tensor:
-        """What training lowers, ()."""
+        """The training loss, ()."""
 
 
 class FlowLifter(TrainedLifter):
@@ -104,7 +104,7 @@ class FlowLifter(TrainedLifter):
 
     @property
     def keypoint_reader(self) -> KeypointReader:
-        """That of the model."""
+        """The reader of the model."""
         return self.model.reader
 
     def loss(self, views: Views) -> Tensor:
@@ -114,7 +114,7 @@ class FlowLifter(TrainedLifter):
         loss = self.nll_weight * self.model.prior.nll(theta, context)
         if not self.mode_weight:
             return loss
-        # The decoded z = 0 is the mode where that is exact, and near it elsewhere.
+        # The decoded z = 0 is the mode if that is exact, and near it otherwise.
         zero = theta.new_zeros(len(theta), FEATURES)
         centre = self.model.prior(context).decode(zero)
         return loss + self.mode_weight * (centre - theta).abs().sum(dim=(1, 2)).mean()
@@ -136,7 +136,7 @@ class FlowLifter(TrainedLifter):
 
 
 class ModeRegressor(TrainedLifter):
-    """One pose for a view by the network of the flow, which only ever learns its mode.
+    """One pose per view by the network of the flow, trained for the mode only.
 
     Args:
         model: Encoder and prior.
@@ -148,13 +148,13 @@ class ModeRegressor(TrainedLifter):
 
     @property
     def keypoint_reader(self) -> KeypointReader:
-        """That of the model."""
+        """The reader of the model."""
         return self.model.reader
 
     def loss(self, views: Views) -> Tensor:
         """MPJPE in metres over the 16 joints."""
         if not self.model.prior.flow.is_initialized():
-            # The scale of the flow comes from data, as when its likelihood is trained.
+            # The scale of the flow comes from data, as in training of its likelihood.
             with torch.no_grad():
                 self.model.prior.nll(
                     views.relative, self.model.context(views.keypoints, views.visible)
@@ -177,14 +177,14 @@ class ModeRegressor(TrainedLifter):
 
 
 class HeadLifter(TrainedLifter):
-    """The network of Martinez et al. with a linear layer on top.
+    """The network of Martinez et al. with a linear output layer.
 
     Args:
         outputs: Width of the linear layer.
         width: Width of the network.
-        num_blocks: Its residual blocks.
+        num_blocks: Number of its residual blocks.
         dropout: Its dropout probability.
-        inputs: How it reads keypoints, see `KeypointReader`.
+        inputs: Encoding of keypoints, see `KeypointReader`.
     """
 
     def __init__(
@@ -202,24 +202,24 @@ class HeadLifter(TrainedLifter):
 
     @property
     def keypoint_reader(self) -> KeypointReader:
-        """Its own."""
+        """The reader of the network."""
         return self.reader
 
     def read(self, views: Views) -> Tensor:
-        """What the network says of B views, (B, outputs)."""
+        """Outputs of the network for B views, (B, outputs)."""
         output: Tensor = self.head(self.encoder(self.reader(views.keypoints, views.visible)))
         return output
 
 
 class Regressor(HeadLifter):
-    """One pose for a view, as Martinez et al.; samples are that pose, n times.
+    """One pose per view, as Martinez et al.; all samples are that pose.
 
     Args:
-        loss: ``"mpjpe"``, the figure it is judged by, or ``"mse"``, as published.
+        loss: ``"mpjpe"``, the evaluation metric, or ``"mse"``, as published.
         width: Width of the network.
-        num_blocks: Its residual blocks.
+        num_blocks: Number of its residual blocks.
         dropout: Its dropout probability.
-        inputs: How it reads keypoints.
+        inputs: Encoding of keypoints, see `KeypointReader`.
     """
 
     def __init__(
@@ -258,7 +258,7 @@ class Regressor(HeadLifter):
 
 
 class GaussianLifter(Lifter):
-    """A Gaussian of one covariance around the point of another lifter.
+    """A Gaussian with constant covariance around the point estimate of another lifter.
 
     Args:
         around: The other lifter.
@@ -300,11 +300,11 @@ class GaussianLifter(Lifter):
 
 @torch.no_grad()
 def gaussian_around(lifter: Lifter, views: Views) -> GaussianLifter:
-    """The Gaussian of full covariance around a lifter's point that held-out views make likeliest.
+    """Fit a full-covariance Gaussian around a lifter's point estimate by maximum likelihood.
 
     Args:
-        lifter: Where it is centred.
-        views: Views of people that the lifter was not trained on, more than 48.
+        lifter: The lifter.
+        views: More than 48 held-out views.
 
     Returns:
         The Gaussian.
@@ -316,7 +316,7 @@ def gaussian_around(lifter: Lifter, views: Views) -> GaussianLifter:
         raise ValueError(f"expected more than {FEATURES} views for a covariance, got {len(views)}")
     residual = (views.relative - lifter.point(views)).flatten(1).double()
     covariance = residual.mT @ residual / len(residual)
-    # Half a millimetre of room: two joints that are one (a rigid bone) have no density.
+    # Half a millimetre of noise: joints at a constant offset would have no density.
     covariance = covariance + 0.0005**2 * torch.eye(FEATURES).to(covariance)
     return GaussianLifter(lifter, torch.linalg.cholesky(covariance).to(views.relative.dtype))
 
@@ -329,10 +329,10 @@ def isotropic_around(lifter: Lifter, sigma: float, like: Tensor) -> GaussianLift
 
 
 class TrainingPoses(Lifter):
-    """Random poses of the training set, whatever the view shows.
+    """Random poses of the training set, independent of the view.
 
     Args:
-        poses: (N, 16, 3) as training views have them: from the pelvis, camera frame, metres.
+        poses: (N, 16, 3) of training views: relative to the pelvis, camera frame, metres.
     """
 
     poses: Tensor

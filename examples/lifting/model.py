@@ -1,4 +1,4 @@
-"""Probabilistic Martinez: a residual network reads 2D keypoints, a flow gives the 3D poses."""
+"""Probabilistic Martinez: a residual network encodes 2D keypoints, a flow models 3D poses."""
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ def keypoint_features(keypoints: Tensor, visible: Tensor) -> Tensor:
     """2D keypoints as network input, in image units.
 
     A visible joint is (x, y, 1) with x and y the distance from the image centre in quarters of the
-    image size; a hidden one is (0, 0, 0). No statistics of a data set are involved. Where the
-    person stands in the image and how large it is are kept: both tell about depth.
+    image size; a hidden one is (0, 0, 0). No statistics of a data set are involved. The
+    position and size of the person in the image stay: both carry information about depth.
 
     Args:
         keypoints: (..., 17, 2) in pixels; hidden ones may hold anything finite.
@@ -41,10 +41,10 @@ class KeypointReader(nn.Module):
     Args:
         inputs: ``"flags"``: `keypoint_features`, 51 numbers. ``"standardised"``: x and y in pixels,
             each of the 34 less its mean over its standard deviation, as Martinez et al.; a hidden
-            joint is at its mean. Those statistics come from `fit`.
+            joint is at its mean. `fit` computes the statistics.
 
     Attributes:
-        features: How many numbers it gives.
+        features: Number of input features.
     """
 
     def __init__(self, inputs: str = "flags") -> None:
@@ -62,20 +62,20 @@ class KeypointReader(nn.Module):
 
     @torch.no_grad()
     def fit(self, keypoints: Tensor) -> None:
-        """Take the statistics from keypoints (B, 17, 2) of training views; nothing for flags."""
+        """Compute the statistics of keypoints (B, 17, 2) of training views; no effect for flags."""
         if self.mean is not None and self.std is not None:
             self.mean.copy_(keypoints.mean(dim=0))
             self.std.copy_(keypoints.std(dim=0).clamp(min=1.0))
 
     def forward(self, keypoints: Tensor, visible: Tensor) -> Tensor:
-        """Keypoints (B, 17, 2) in pixels, of which ``visible`` (B, 17) count -> (B, features).
+        """Encode keypoints (B, 17, 2) in pixels with mask ``visible`` (B, 17) as (B, features).
 
         Raises:
-            RuntimeError: There are no statistics yet.
+            RuntimeError: The statistics are not set.
         """
         if self.mean is None or self.std is None:
             return keypoint_features(keypoints, visible)
-        # On another device the host would have to wait for it.
+        # On another device the host would have to wait.
         if self.std.device.type == "cpu" and bool(self.std.isnan().any()):
             raise RuntimeError("the keypoints' statistics are not set: call fit() first")
         standard = (keypoints - self.mean) / self.std
@@ -83,7 +83,7 @@ class KeypointReader(nn.Module):
 
 
 class MartinezEncoder(nn.Module):
-    """A wide linear layer and residual blocks of two more, all with batch norm and dropout.
+    """A wide linear layer and residual blocks of two layers, all with batch norm and dropout.
 
     Args:
         in_features: Width of the input.
@@ -126,8 +126,8 @@ def _layer(in_features: int, out_features: int, dropout: float) -> nn.Sequential
 class LiftingModel(nn.Module):
     """p(3D pose | 2D keypoints) for the 17 joints of Human3.6M.
 
-    A pose theta is (..., 16, 3): the joints but the pelvis, seen from the pelvis, in the camera
-    frame, in metres.
+    A pose theta is (..., 16, 3): the joints without the pelvis, relative to it, camera frame,
+    metres.
 
     Args:
         width: Width of the encoder, and so of the context.
@@ -135,10 +135,10 @@ class LiftingModel(nn.Module):
         dropout: Dropout probability of the encoder.
         hidden_features: Width of the flow's conditioners.
         num_steps: Number of flow steps.
-        inputs: How keypoints are read, see `KeypointReader`.
+        inputs: Encoding of keypoints, see `KeypointReader`.
         flow_blocks: Residual blocks of each conditioner.
-        preset: The flow's, ``"default"`` or ``"prohmr"``.
-        coupling: The flow's, ``"additive"``, ``"affine"`` or ``"spline"``.
+        preset: Preset of the flow, ``"default"`` or ``"prohmr"``.
+        coupling: Coupling of the flow, ``"additive"``, ``"affine"`` or ``"spline"``.
         target_noise: Standard deviation of the noise on targets in the NLL of training, metres.
 
     Raises:
@@ -186,12 +186,12 @@ class LiftingModel(nn.Module):
         )
 
     def context(self, keypoints: Tensor, visible: Tensor) -> Tensor:
-        """Context (B, W) of keypoints (B, 17, 2) in pixels, of which ``visible`` (B, 17) count."""
+        """Encode keypoints (B, 17, 2) in pixels with mask (B, 17) as context (B, W)."""
         encoded: Tensor = self.encoder(self.reader(keypoints, visible))
         return encoded
 
     def forward(self, keypoints: Tensor, visible: Tensor) -> PosePosterior:
-        """Posterior over theta of keypoints (B, 17, 2) in pixels, ``visible`` (B, 17) bool."""
+        """Posterior over theta given keypoints (B, 17, 2) in pixels and their mask (B, 17)."""
         return self.prior(self.context(keypoints, visible))
 
     def save(self, folder: Path) -> None:

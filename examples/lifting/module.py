@@ -1,7 +1,7 @@
-"""Training under Lightning, so that what step k does depends on nothing but the weights and k.
+"""The Lightning module: step k depends on the weights and k only.
 
-Views, noise and dropout of a step come from a seed of (seed, step, process). Whatever interrupts
-training, the steps after the last checkpoint are repeated exactly.
+Views, noise and dropout of a step come from a seed of (seed, step, process). After an
+interruption, the steps after the last checkpoint are repeated exactly.
 """
 
 import math
@@ -25,14 +25,14 @@ VIEWS_PER_CHUNK = 500
 
 
 def make_lifter(config: Config, source: ViewSource, device: torch.device | str) -> TrainedLifter:
-    """A new lifter whose input statistics and flow scale are set from data.
+    """Create a lifter, and set its input statistics and flow scale from data.
 
-    It is the same one in every process that calls this with the same arguments.
+    The result is the same in every process with the same arguments.
 
     Args:
         config: All settings.
-        source: Views to train on.
-        device: The device of those views.
+        source: Training views.
+        device: Device of these views.
 
     Returns:
         The lifter, on that device, in training mode.
@@ -47,13 +47,13 @@ def make_lifter(config: Config, source: ViewSource, device: torch.device | str) 
 
 
 class LiftingModule(lightning.LightningModule):
-    """A lifter and how it is trained.
+    """A lifter with its optimisation.
 
     Args:
         lifter: From `make_lifter`.
         config: All settings.
-        source: Views to train on.
-        held_out: Views of other people to watch progress on; None for none.
+        source: Training views.
+        held_out: Validation views of held-out subjects; None for no validation.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class LiftingModule(lightning.LightningModule):
         self.held_out = held_out
 
     def setup(self, stage: str) -> None:
-        """Refuse a batch that the processes cannot share."""
+        """Raise ValueError if the processes cannot share a batch equally."""
         processes = self.trainer.world_size
         if self.config.batch_size % processes:
             raise ValueError(
@@ -78,7 +78,7 @@ class LiftingModule(lightning.LightningModule):
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; a constant rate, or one that falls to zero along a cosine."""
+        """AdamW with a constant or cosine learning rate."""
         config = self.config
         optimizer = torch.optim.AdamW(
             self.lifter.parameters(), config.learning_rate, weight_decay=config.weight_decay
@@ -91,11 +91,11 @@ class LiftingModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """The loss of this process's share of the views of a step."""
+        """The loss of this process's share of the views."""
         seed = seed_of(self.config.seed, 2, self.global_step, self.global_rank)
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
-        # The views are float32 whatever the networks compute in.
+        # Views are float32 in any precision of the networks.
         with torch.autocast(self.device.type, enabled=False):
             views = self.source.draw(self.config.batch_size // self.trainer.world_size, generator)
         loss = self.lifter.loss(views)
@@ -103,7 +103,7 @@ class LiftingModule(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Error and likelihood on held-out people, the same ones every time."""
+        """Error and likelihood on the held-out views."""
         views = self.held_out
         if views is None:
             return
@@ -122,7 +122,7 @@ class LiftingModule(lightning.LightningModule):
             self.log("val_nll_nats", nll, prog_bar=True, sync_dist=True)
 
     def train_dataloader(self) -> "StepNumbers":
-        """Numbers of steps: the views are drawn in the step itself, on its device."""
+        """Numbers of steps: the step draws its views, on its device."""
         return StepNumbers(self.config.steps)
 
     def val_dataloader(self) -> "StepNumbers":
@@ -131,10 +131,10 @@ class LiftingModule(lightning.LightningModule):
 
 
 class StepNumbers:
-    """The numbers of all steps, which a resumed training goes on counting.
+    """The numbers of all steps; a resumed training continues the count.
 
     Args:
-        total: How many there are.
+        total: Number of steps.
     """
 
     def __init__(self, total: int) -> None:
@@ -151,9 +151,9 @@ class StepNumbers:
             yield torch.tensor(number)
 
     def state_dict(self) -> dict[str, int]:
-        """What to go on from."""
+        """The number of the next step."""
         return {"next": self.next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
+        """Continue with the step of a saved state."""
         self.next = state["next"]

@@ -1,4 +1,4 @@
-"""Views to train on and to judge with, from whatever a user points ``--data`` at."""
+"""Views for training and evaluation, from the argument of ``--data``."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,14 @@ __all__ = ["Recording", "Sources", "load_sources"]
 
 @dataclass(frozen=True)
 class Recording:
-    """How Human3.6M is read where its own cameras are used.
+    """Options of Human3.6M with its recorded cameras.
 
     Args:
-        keypoints: A file of 2D detections, or its name beside the 3D archive; empty to project the
-            true joints.
-        val_subjects: Training subjects to watch progress on instead, as ``("S8",)``; published
-            results train on all five.
-        every: Take every k-th frame to train on.
+        keypoints: A file of 2D detections, or its name in the folder of the 3D archive; empty to
+            project the true joints.
+        val_subjects: Training subjects that are used for validation instead, as ``("S8",)``;
+            published results train on all five.
+        every: Use every k-th frame for training.
     """
 
     keypoints: str = ""
@@ -33,13 +33,13 @@ class Recording:
 
 @dataclass(frozen=True)
 class Sources:
-    """Views of the three parts, which share no subject.
+    """Views of the three parts, without common subjects.
 
     Args:
-        parts: A source by the name of its part: train, val (where there is one), test.
+        parts: A source for each part: train, val (if it exists), test.
         subjects: Names of the subjects of each part.
-        source: Where they come from, for display.
-        report: What was found in the files.
+        source: Description of the source, for display.
+        report: Content and faults of the files.
     """
 
     parts: dict[str, ViewSource]
@@ -65,17 +65,17 @@ def load_sources(
         path: None for the embedded poses, an ``.npz`` file with joints17 or a folder of AMASS files
             for poses seen by virtual cameras; VideoPose3D's ``data_3d_h36m.npz``, or the folder
             with it, for Human3.6M.
-        options: How people are seen.
-        device: Where the views shall be.
+        options: The view options.
+        device: Device of the views.
         seed: Seed of the embedded poses.
-        recording: How Human3.6M's own cameras are used; None has virtual ones for it as well.
+        recording: Options of Human3.6M's recorded cameras; None uses virtual cameras.
 
     Returns:
         The views.
 
     Raises:
         FileNotFoundError: ``path`` does not exist.
-        ValueError: The data is not what is expected; the message says what it holds.
+        ValueError: The data has another format; the message describes its content.
     """
     if recording and path and (h36m.matches(path) or (path / h36m.FILE_3D).is_file()):
         return _human36m(path, options, device, recording)
@@ -112,7 +112,7 @@ def _human36m(
     for name, subjects in chosen.items():
         if not subjects:
             continue
-        # Test frames are thinned by whoever judges.
+        # The evaluation thins out test frames.
         every = recording.every if name == "train" else 1
         pairs, report = h36m.read_h36m(path, keypoints, subjects=subjects, every=every)
         whole.absorb(report)

@@ -1,4 +1,4 @@
-"""Figures as Markdown tables: means and, where there are several seeds, standard deviations."""
+"""Markdown tables of results: means and, with several seeds, standard deviations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,24 +25,24 @@ COLUMNS = (
     ("bones", "bone_error_mm", ".1f"),
     ("left / right", "asymmetry_mm", ".1f"),
 )
-# What is drawn around another's point, and what is judged on fewer views.
+# Distributions around a point estimate, and results on fewer views.
 SMALL = ("mode", "sigma")
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are text already."""
+    """A table of text cells."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def comparison_table(judged: Mapping[str, Runs]) -> str:
-    """One line per method, one column per figure.
+    """One line per method, one column per metric.
 
     Args:
-        judged: Figures of each seed, by the name of the method.
+        judged: Results of each seed, by the name of the method.
 
     Returns:
-        A Markdown table; millimetres but for NLL, in nats, and ECE.
+        A Markdown table in millimetres, except NLL (nats) and ECE.
     """
     rows = [
         [name, *(cell(runs, key, spec) for _, key, spec in COLUMNS)]
@@ -56,12 +56,12 @@ def best_of_n_table(judged: Mapping[str, Runs], counts: Sequence[int], metric: s
     """The best of n samples: one line per n, one column per method.
 
     Args:
-        judged: Figures of each seed, by the name of the method.
+        judged: Results of each seed, by the name of the method.
         counts: Numbers n.
         metric: ``"mpjpe_mm"`` or ``"pa_mpjpe_mm"``.
 
     Returns:
-        A Markdown table, millimetres.
+        A Markdown table in millimetres.
     """
     rows = [
         [str(n), *(cell(runs, f"best_of_{n}_{metric}", ".1f") for runs in judged.values())]
@@ -71,7 +71,7 @@ def best_of_n_table(judged: Mapping[str, Runs], counts: Sequence[int], metric: s
 
 
 def sigma_table(judged: Mapping[str, Runs]) -> str:
-    """Samples of the flow against as many of N(mode, sigma^2 I)."""
+    """Compare samples of the flow with as many of N(mode, sigma^2 I)."""
     chosen = {name: runs for name, runs in judged.items() if name.startswith(SMALL)}
     columns = ("best_of_1", "best_of_10", "best_of_200", "best_of_4096")
     rows = [
@@ -88,7 +88,7 @@ def sigma_table(judged: Mapping[str, Runs]) -> str:
 
 
 def cell(runs: Runs, key: str, spec: str) -> str:
-    """Mean and standard deviation over the seeds; a dash where the figure does not exist."""
+    """Mean and standard deviation over the seeds; a dash for a missing value."""
     values = [float(run[key]) for run in runs if key in run]
     if not values:
         return "-"

@@ -1,4 +1,4 @@
-"""What the lifting programs train on and judge with: people seen by cameras, some joints hidden."""
+"""Sources of views for the lifting programs: people in cameras, with hidden joints."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -27,16 +27,16 @@ OCCLUSIONS = ("none", "mixed", "crop")
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How people are seen.
+    """Options of views.
 
     Args:
-        occlusion: ``"none"``; ``"mixed"``, where half of the views lose an edge, a box or a limb;
-            or ``"crop"``, where each is a random crop of the image and joints outside are hidden.
-        noise_px: Standard deviation of a detector's error, per coordinate, in pixels.
-        nose: Whether the Neck/Nose keypoint is given. Martinez et al. leave it out.
+        occlusion: ``"none"``; ``"mixed"``, half of the views lose an edge, a box or a limb; or
+            ``"crop"``, each view is a random crop of the image, and joints outside are hidden.
+        noise_px: Standard deviation of the detector noise, per coordinate, in pixels.
+        nose: Whether to include the Neck/Nose keypoint, which Martinez et al. leave out.
         mirror: Whether half of the training poses are mirrored.
         vary_bones: Standard deviation of the logarithm of the factors on stature and on each bone
-            of a training pose; 0 keeps the people as recorded.
+            of a training pose; 0 keeps the recorded people.
     """
 
     occlusion: str = "none"
@@ -54,24 +54,24 @@ class ViewOptions:
 
 
 class ViewSource(Protocol):
-    """Where views come from."""
+    """A source of views."""
 
     def __len__(self) -> int:
         """Number of poses."""
 
     def draw(self, number: int, generator: torch.Generator) -> Views:
-        """Views to train on: random poses, augmented."""
+        """Training views: random poses, augmented."""
 
     def held_out(self, number: int, generator: torch.Generator) -> Views:
-        """Views to judge with: up to ``number`` poses, evenly spaced, as they are."""
+        """Evaluation views: up to ``number`` poses, evenly spaced, not augmented."""
 
 
 class PoseViews:
-    """Poses of the world seen by virtual cameras, a new one for every view.
+    """Poses seen by virtual cameras, a new camera for every view.
 
     Args:
-        poses: (N, 17, 3) in the world frame (y up), metres, on the device to work on.
-        options: How they are seen.
+        poses: (N, 17, 3) in the world frame (y up), metres, on the device of the views.
+        options: The view options.
     """
 
     def __init__(self, poses: Tensor, options: ViewOptions) -> None:
@@ -82,11 +82,11 @@ class PoseViews:
         return len(self.poses)
 
     def draw(self, number: int, generator: torch.Generator) -> Views:
-        """Random poses, augmented, each from its own camera.
+        """Random poses, augmented, each in its own camera.
 
         Args:
             number: Number B of views.
-            generator: Source of randomness, on the device of the poses.
+            generator: Random generator on the device of the poses.
 
         Returns:
             B views.
@@ -103,11 +103,11 @@ class PoseViews:
         return _hide(photograph(poses, generator), self.options, generator)
 
     def held_out(self, number: int, generator: torch.Generator) -> Views:
-        """Evenly spaced poses as they are, each from its own camera.
+        """Evenly spaced poses, not augmented, each in its own camera.
 
         Args:
-            number: Most views to make.
-            generator: Source of randomness, on the device of the poses.
+            number: Largest number of views.
+            generator: Random generator on the device of the poses.
 
         Returns:
             The views.
@@ -117,13 +117,13 @@ class PoseViews:
 
 
 class RecordedViews:
-    """People seen by real cameras, with keypoints that a detector found or a camera model gives.
+    """People seen by real cameras, with detected or projected keypoints.
 
     Args:
-        views: N views on the device to work on.
-        options: What else is hidden from them; poses stay as recorded, so ``mirror`` and
-            ``vary_bones`` do nothing.
-        groups: A name for each view, as its action; empty if there are none.
+        views: N views, on the device of the results.
+        options: The view options; poses stay as recorded, so ``mirror`` and ``vary_bones`` have
+            no effect.
+        groups: A name for each view, such as its action; may be empty.
     """
 
     def __init__(self, views: Views, options: ViewOptions, groups: Sequence[str] = ()) -> None:
@@ -146,12 +146,12 @@ class RecordedViews:
         return _hide(self.views[rows], self.options, generator)
 
     def held_out_groups(self, number: int) -> list[str]:
-        """The names of what `held_out` gives; empty if there are none."""
+        """The group names of the views of `held_out`; may be empty."""
         return [self.groups[row] for row in evenly_spaced(len(self.groups), number).tolist()]
 
 
 def evenly_spaced(total: int, number: int) -> Tensor:
-    """Up to ``number`` of ``total`` rows, (B,) int64, the first and the last among them."""
+    """Up to ``number`` of ``total`` rows, (B,) int64, including the first and the last."""
     # In float64: float32 cannot count the frames of Human3.6M.
     spaced = torch.linspace(0, total - 1, min(total, number), dtype=torch.float64)
     return spaced.round().long()

@@ -1,9 +1,9 @@
-"""How a fit fails: wrong keypoints that the detector is sure of, and too few of them.
+"""Failure cases of fits: confident but wrong keypoints, and too few keypoints.
 
     python -m examples.studies.fitting_failures --data cmu_mocap.npz --prior outputs/fitting/priors
 
-The paper's figure 7. Confidence is all that tells a fit which keypoints to believe: it goes where
-confident ones are, wherever that may be; and where there are none, it shows what the prior thinks.
+The paper's figure 7. A fit weights keypoints by confidence only: it follows confident keypoints
+even if they are wrong, and without keypoints the result depends on the prior alone.
 """
 
 import argparse
@@ -41,7 +41,7 @@ KEPT = ("neck", "right_shoulder", "left_shoulder", "nose")
 
 
 def spoil(seen: Tensor, case: str) -> Tensor:
-    """Keypoints (B, 25, 3) that are wrong, or too few, in one of `CASES`."""
+    """Corrupt keypoints (B, 25, 3) according to one of `CASES`."""
     names = BODY_25.joint_names
     wrong = seen.clone()
     if case == "swapped":
@@ -62,7 +62,7 @@ def spoil(seen: Tensor, case: str) -> Tensor:
 
 
 def draw(path: Path, truth: Image, panels: dict[str, Image]) -> None:
-    """All cases of one person under each other."""
+    """Draw all cases of one person, one below the other."""
     images = {
         f"{title}: keypoints, fit, fit from front and side; truth": side_by_side(
             [panel, truth], gap=8
@@ -72,24 +72,28 @@ def draw(path: Path, truth: Image, panels: dict[str, Image]) -> None:
     gallery_picture(
         path,
         images,
-        title="How a fit fails",
-        note="One held-out person. Confidence is all that tells a fit which keypoints to believe.",
+        title="Failure cases of fits",
+        note="One held-out person. A fit weights keypoints by their confidence only.",
         columns=1,
     )
 
 
 @interruptible("no results were written")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fit a person with every kind of bad keypoints; returns the exit code."""
+    """Fit a person to every kind of corrupt keypoints; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.studies.fitting_failures", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--data", type=Path, metavar="PATH", help="poses; embedded by default")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="poses (default: embedded)")
     parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
-    parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded by default")
+    parser.add_argument(
+        "--body", type=Path, metavar="FILE", help="SMPL file (default: embedded body)"
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/failures"), metavar="DIR")
     parser.add_argument("--people", type=int, default=32, metavar="N")
-    parser.add_argument("--drawn", type=int, default=0, metavar="N", help="which of them to draw")
+    parser.add_argument(
+        "--drawn", type=int, default=0, metavar="N", help="index of the person to draw"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -1,10 +1,10 @@
-"""Which prior helps a fit to keypoints, on real poses of people that no prior has seen?
+"""Comparison of priors for fits to keypoints, on real poses of held-out subjects.
 
     python -m examples.studies.fitting_priors --data cmu_mocap.npz --prior outputs/fitting/priors
 
-Everybody is seen by a virtual camera; the keypoints are noisy, and 30 % of them are missing, or the
-image ends at the hips. The weight of every prior is the best of the same number of weights on the
-subjects to choose on. Priors that know nothing of the root are started in four headings.
+Virtual cameras see the people; the keypoints are noisy, and 30 % of them are missing, or the image
+ends at the hips. The weight of each prior is the best of the same number of candidates on the
+validation subjects. Fits with priors that do not model the root start from four headings.
 """
 
 import argparse
@@ -61,10 +61,10 @@ COLOURS = {
 
 
 def corrupt(people: People, condition: str, generator: torch.Generator) -> Tensor:
-    """What a detector reports (B, 25, 3) in one of `CONDITIONS`.
+    """Simulate detections (B, 25, 3) in one of `CONDITIONS`.
 
-    "noisy" has every keypoint, "missing" lacks 30 % of them, drawn at random, "truncated" all below
-    the hips, as in an image that ends there. All have an error of 1 % of the box.
+    "noisy" keeps every keypoint, "missing" loses a random 30 % of them, "truncated" all below the
+    hips, as in an image that ends there. The noise is always 1 % of the box.
     """
     lost = torch.zeros(people.keypoints.shape[:2], dtype=torch.bool)
     if condition == "missing":
@@ -76,7 +76,7 @@ def corrupt(people: People, condition: str, generator: torch.Generator) -> Tenso
 
 
 def errors_mm(joints: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """MPJPE, that after rigid alignment, and the angle between the torsos in degrees, each (B,).
+    """MPJPE, PA-MPJPE, and the angle between the torsos in degrees, each (B,).
 
     Args:
         joints: (B, 24, 3) camera frame, metres.
@@ -92,14 +92,14 @@ def errors_mm(joints: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Bench:
-    """People of one part of the poses, and fits to them.
+    """People of one part of the poses, and fits to their keypoints.
 
     Args:
         rotvecs: (B, 24, 3) poses.
         body: The body.
         priors: The priors.
-        seed: Of cameras and detections.
-        steps: Most iterations of a fit.
+        seed: Seed of cameras and detections.
+        steps: Largest number of iterations of a fit.
     """
 
     def __init__(
@@ -132,12 +132,12 @@ class Bench:
 
     @torch.no_grad()
     def mode(self, condition: str) -> tuple[Tensor, Tensor, Tensor]:
-        """`errors_mm` of the conditional prior's mode, before any fit."""
+        """`errors_mm` of the conditional prior's mode, without a fit."""
         return self.errors(self.priors.network(self.seen[condition]).mode())
 
 
 def choose_weights(bench: Bench, kinds: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The best weight of each prior with 30 % of the keypoints missing, and all that were tried."""
+    """The best weight of each prior with 30 % of the keypoints missing, and all results."""
     chosen: dict[str, dict[str, Any]] = {}
     for kind in kinds:
         tried = {}
@@ -171,7 +171,7 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
 def draw(bench: Bench, fits: dict[str, Fits], condition: str, out: Path, count: int = 3) -> None:
     """The paper's figure 10: fits of several priors from the camera and from the side."""
     errors = torch.stack([bench.errors(f.theta, f.betas)[0] for f in fits.values()])
-    # Typical of the conditional fit, and people that the priors disagree about.
+    # People with a typical error of the conditional fit and disagreement between the priors.
     best = errors[-1]
     typical = (best - best.median()).abs() < 0.6 * best.median()
     spread = torch.where(typical, errors[:-1].mean(dim=0) - best, -torch.inf)
@@ -199,7 +199,7 @@ def draw(bench: Bench, fits: dict[str, Fits], condition: str, out: Path, count: 
         out / f"priors_{condition}.png",
         images,
         title=f"Fits to {condition} keypoints, from the camera and from the side",
-        note="People no prior has seen. Keypoints fix what the camera sees.",
+        note="Held-out subjects. Keypoints determine the view of the camera only.",
         columns=1 + len(fits),
     )
 
@@ -209,12 +209,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m examples.studies.fitting_priors", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--data", type=Path, metavar="PATH", help="poses; embedded by default")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="poses (default: embedded)")
     parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
-    parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded by default")
+    parser.add_argument(
+        "--body", type=Path, metavar="FILE", help="SMPL file (default: embedded body)"
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/compare"), metavar="DIR")
     parser.add_argument("--people", type=int, default=400, metavar="N", help="to report on")
-    parser.add_argument("--choose", type=int, default=128, metavar="N", help="to choose weights on")
+    parser.add_argument(
+        "--choose",
+        type=int,
+        default=128,
+        metavar="N",
+        help="number of people for the choice of weights",
+    )
     parser.add_argument("--steps", type=positive, default=150, metavar="N", help="of each fit")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     return parser.parse_args(argv)

@@ -1,10 +1,10 @@
-"""Why a flow? Every other distribution of the same network, on the same people, three seeds.
+"""Comparison of the flow with other distributions: same encoder, same people, three seeds.
 
-Each method reads the views with the same encoder and is trained on the same views for as many
-steps; its settings are the best of seven tried on the validation subjects. A *long* regressor is
-trained for four times the steps: about as many seconds as the flow. All are judged on the test
-subjects, in a clear setting (every joint is seen) and in an ambiguous one (every view is a random
-crop). Finished runs are kept in ``--out``, so the command continues where it stopped.
+All methods use the same encoder, views and number of steps; the settings of each are the best of
+seven on the validation subjects. A *long* regressor is trained for four times the steps, about as
+many seconds as the flow. The test subjects are seen in a clear setting (every joint visible) and an
+ambiguous one (every view is a random crop). ``--out`` keeps finished runs, so the command resumes
+where it stopped.
 """
 
 import argparse
@@ -64,12 +64,12 @@ DENSITIES = ("flow", "gaussian", "long gaussian", "mixture", "factorised")
 
 @dataclass(frozen=True)
 class Method:
-    """One of the distributions that are compared.
+    """One of the compared distributions.
 
     Args:
-        make: Its network, new.
-        steps: Steps per step of the others.
-        schedule: What differs from the others' training.
+        make: Creates its network.
+        steps: Training steps, relative to the other methods.
+        schedule: Differences from the training of the other methods.
     """
 
     make: Callable[[], TrainedLifter]
@@ -78,7 +78,7 @@ class Method:
 
 
 def small_model() -> LiftingModel:
-    """Encoder and flow of the comparison, new."""
+    """Create the encoder and the flow of the comparison."""
     return LiftingModel(width=WIDTH, hidden_features=HIDDEN)
 
 
@@ -103,7 +103,7 @@ METHODS: dict[str, Method] = {
 def run(
     method: str, setting: str, seed: int, poses: PoseSet, args: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
-    """Train one method and judge it and whatever is drawn around its point.
+    """Train one method, and evaluate it and the Gaussians around its point estimate.
 
     Args:
         method: Name of the method.
@@ -113,7 +113,7 @@ def run(
         args: The command line.
 
     Returns:
-        Figures by the name of what was judged.
+        Results by name.
     """
     options, chosen = SETTINGS[setting], METHODS[method]
     sources = {
@@ -160,7 +160,7 @@ def run(
 
 
 def collect(out: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Figures of all finished runs, by setting and by what was judged; one entry per seed."""
+    """Results of all finished runs, by setting and name; one entry per seed."""
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for setting in SETTINGS:
         for method in METHODS:
@@ -175,15 +175,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m examples.studies.lifting_methods",
         description=__doc__,
-        epilog="Written to --out: a JSON file and the weights of every run, results.json, "
+        epilog="Files in --out: a JSON file and the weights of every run, results.json, "
         "table.md and pictures. Exit code: 0 done, 2 bad arguments or data, 130 interrupted.",
     )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="PATH",
-        help="as for the demo: an .npz file with joints17, or a folder of AMASS files; embedded "
-        "procedural poses by default",
+        help="as for the demo: an .npz file with joints17, or a folder of AMASS files (default: "
+        "embedded procedural poses)",
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/compare"), metavar="DIR")
     parser.add_argument(
@@ -205,14 +205,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=100,
         metavar="N",
-        help="of which N(mode, sigma^2 I) is judged on (default: %(default)s)",
+        help="views for the evaluation of N(mode, sigma^2 I) (default: %(default)s)",
     )
     return parser.parse_args(argv)
 
 
 @interruptible("the same command continues")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is missing, then write the tables and draw the pictures; returns the exit code."""
+    """Run the missing trainings, write the tables and draw the pictures; returns the exit code."""
     args = parse_args(argv)
     try:
         poses = load_poses(args.data)
@@ -236,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_all(poses: PoseSet, args: argparse.Namespace) -> None:
-    """Run what no file of figures is there for."""
+    """Run the trainings without a file of results."""
     for seed in args.seeds:
         for setting in args.settings:
             for method in args.methods:
@@ -254,7 +254,7 @@ def run_all(poses: PoseSet, args: argparse.Namespace) -> None:
 
 
 def load(out: Path, setting: str, method: str, seed: int) -> TrainedLifter:
-    """A method as it was trained, in evaluation mode."""
+    """Load a trained method, in evaluation mode."""
     lifter = METHODS[method].make()
     load_weights(out / "models" / f"{setting}-{method}-{seed}.safetensors", lifter)
     return lifter.eval()
@@ -265,8 +265,8 @@ def draw(
     poses: PoseSet,
     args: argparse.Namespace,
 ) -> None:
-    """Write the pictures, of what there is."""
-    note = f"{poses.source.split('/')[-1]}, people not seen in training, {{}}"
+    """Draw the pictures of all finished runs."""
+    note = f"{poses.source.split('/')[-1]}, held-out subjects, {{}}"
     curves = {
         setting: {
             name: [float(np.mean([run[f"best_of_{n}_mpjpe_mm"] for run in runs])) for n in COUNTS]
@@ -300,7 +300,7 @@ def draw(
             reliability_picture(
                 args.out / f"reliability_{setting}.png",
                 covered,
-                "How often the truth lies as near as the samples say",
+                "Calibration of the joints",
                 said,
             )
     marks = {
@@ -328,7 +328,7 @@ def draw_person(
     poses: PoseSet,
     args: argparse.Namespace,
 ) -> None:
-    """One held-out person by every method, above the curves of all."""
+    """Draw one held-out person by every method, above the curves of all methods."""
     seed = args.seeds[0]
     generator = torch.Generator().manual_seed(1000 + seed)
     source = PoseViews(torch.from_numpy(poses.part(args.split)), SETTINGS[setting])
@@ -351,7 +351,7 @@ def draw_person(
         {name: (COUNTS, errors) for name, errors in curves.items()},
         marks=marks,
         note=(
-            f"Above: a person who was not in the training set, {hidden} of 16 keypoints hidden; "
+            f"Above: a held-out person, {hidden} of 16 keypoints hidden; "
             "20 samples of each method and, in pink, its one answer, from the camera and from the "
             "side.\nBelow: the error of the sample nearest to the truth, over all such people. "
             f"* on {min(QUANTISED_VIEWS, len(views))} of the {len(views)} views, the same for both."
@@ -362,14 +362,14 @@ def draw_person(
 
 @torch.no_grad()
 def typical_view(flow: Lifter, views: Views) -> int:
-    """A view with eight to eleven hidden joints, where the flow errs as much as it mostly does."""
+    """Select a view with eight to eleven hidden joints and a typical error of the flow."""
     hidden = (~views.visible).sum(dim=1)
     rows = (hidden >= 8) & (hidden <= 11)
     if not rows.any():
         rows = torch.ones_like(rows)
     error = error_mm(flow.point(views), views.relative)
     off = (error - error[rows].median()).abs()
-    # Of the typical ones, the pose that is spread out most.
+    # Among the typical poses, the most outstretched one.
     near = rows & (off <= off[rows].quantile(0.3))
     spread = views.relative.std(dim=1).amin(dim=1)
     return int(torch.where(near, spread, -1.0).argmax())

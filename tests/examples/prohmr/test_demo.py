@@ -104,7 +104,7 @@ def test_features_that_are_not_finite_cost_one_person(photos, checkpoint, capsys
     load = demo.load_model
 
     def load_fragile(*args, **options):
-        model = load(*args)
+        model = load(*args, **options)
         backbone = model.backbone.forward
 
         def forward(images):
