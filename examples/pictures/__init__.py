@@ -1,8 +1,8 @@
-"""Pictures shared by the examples, one concept a file; everything is importable from here.
+"""Pictures shared by the examples; this package exports all functions.
 
-`style` has the colours, `images` works on pixels, `skeletons` draws keypoints and joints,
-`rendering` bodies before a camera, `meshes` bodies from several sides, `figures` composes whole
-pages of them and of errors. No picture needs a display.
+`style` contains the colours; `canvas` works on pixels; `skeletons` draws keypoints and joints,
+`rendering` bodies in front of a camera, `meshes` bodies from several sides; `figures` composes
+figures of people and of errors. No function needs a display.
 """
 
 from examples.pictures.canvas import (

@@ -1,4 +1,4 @@
-"""Pictures as arrays of pixels: laid over one another, set side by side, captioned, saved.
+"""Pictures as arrays of pixels: overlays, rows, captions, files.
 
 Pixel coordinates are continuous: x from 0 at the left edge to the width at the right, y downwards,
 so that the centre of an image is half its size.
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class PixelCanvas:
-    """Matplotlib axes over the pixels of an image that is not there yet.
+    """Matplotlib axes that draw on a transparent image.
 
     Args:
         width: Pixels across.
@@ -45,13 +45,13 @@ class PixelCanvas:
         self.ax.axis("off")
 
     def pixels(self) -> Image:
-        """What has been drawn, (height, width, 4) RGBA, uint8, transparent where nothing was."""
+        """The drawing, (height, width, 4) RGBA, uint8, on a transparent background."""
         self.canvas.draw()  # type: ignore[no-untyped-call]
         return np.array(self.canvas.buffer_rgba())  # type: ignore[no-untyped-call]
 
 
 def check_image(image: Image) -> Image:
-    """The image itself, (H, W, 3) uint8; a ValueError says what is wrong with anything else."""
+    """Return an image (H, W, 3) uint8; raises ValueError for anything else."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise ValueError(
@@ -71,7 +71,7 @@ def lay_over(image: Image, layer: Image) -> Image:
         (H, W, 3) RGB, uint8; where the layer is fully transparent, the image's own pixels.
 
     Raises:
-        ValueError: The shapes or dtypes are others, or do not agree.
+        ValueError: A shape or dtype is wrong, or the sizes differ.
     """
     image = check_image(image)
     if layer.shape != (*image.shape[:2], 4) or layer.dtype != np.uint8:
@@ -89,8 +89,8 @@ def side_by_side(images: Sequence[Image], background: str = "white", gap: int = 
 
     Args:
         images: (H_i, W_i, 3) each, uint8.
-        background: Colour of what no image covers.
-        gap: Pixels between two of them.
+        background: Colour of uncovered pixels.
+        gap: Pixels between two images.
 
     Returns:
         (max H_i, sum of W_i + gaps, 3) uint8.
@@ -138,8 +138,8 @@ def gallery_picture(
         images: Caption and (H, W, 3) uint8 of each, in reading order.
         title: Headline.
         note: A line below it.
-        columns: How many stand in a row; all of them by default.
-        scale: Label, low and high end of a bar of the colours of spreads, if they have one.
+        columns: Images per row; all in one row by default.
+        scale: Label, low and high end of a colour bar for spreads; None for no bar.
 
     Raises:
         ValueError: There is no image, or one is not (H, W, 3) of uint8.

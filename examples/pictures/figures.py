@@ -1,4 +1,4 @@
-"""Whole pictures: what a lifting model says of one person, and its errors over many."""
+"""Figures: predictions of a lifting model for one person, and error curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ from examples.pictures.style import DASHES, INK, MODE, REGRESSOR, SAMPLES, STYLE
 
 __all__ = ["best_of_n_picture", "comparison_picture", "lifting_picture", "reliability_picture"]
 
-# Of models in one plot. Pink stays the mode's; a colour that comes round again is dashed.
+# Colours of models in one plot. Pink is reserved for the mode; repeated colours are dashed.
 MODELS = (SAMPLES[0], SAMPLES[1], REGRESSOR, "#c2613a", INK)
 STYLES = ("-", DASHES, (0, (1, 1.2)))
 
@@ -82,7 +82,7 @@ def lifting_picture(
             else:
                 draw_body(ax, turn(truth, degrees), TRUTH)
             ax.set_title(name)
-        # A thin frame around what the model says sets it apart from the truth.
+        # A thin frame separates the predictions from the ground truth.
         left, right = axes[1].get_position().x0, axes[2].get_position().x1
         figure.add_artist(
             Rectangle(
@@ -234,7 +234,7 @@ def reliability_picture(
     title: str,
     note: str = "",
 ) -> None:
-    """How often the truth lies in the region that should hold it, against how often it should.
+    """Calibration: observed against nominal coverage of regions.
 
     The diagonal is a calibrated model. The legend has each curve's calibration error, the mean
     distance from the diagonal over its levels.
@@ -284,7 +284,7 @@ def reliability_picture(
         ax.text(
             1.03,
             0.0,
-            "above the diagonal: too unsure\nbelow it: too sure",
+            "above the diagonal: underconfident\nbelow it: overconfident",
             transform=ax.transAxes,
             style="italic",
             color="#77777d",

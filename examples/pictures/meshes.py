@@ -1,4 +1,4 @@
-"""Bodies as meshes: from several sides, the mode among samples, interpolated, as GLB files.
+"""Bodies as meshes: views from several sides, galleries, interpolations, GLB files.
 
 Vertices are plain arrays, (V, 3) for one body or (n, V, 3) for several, in metres, upright: y up
 and z towards the viewer, as `flowprior.body` gives them. Faces (F, 3) are the same for all.
@@ -46,25 +46,25 @@ def body_views(
     backend: Backend = "auto",
     around: ArrayLike | None = None,
 ) -> Image:
-    """Upright bodies from several sides, in one scale and almost in parallel projection.
+    """Upright bodies from several sides, in one scale and nearly parallel projection.
 
     Args:
         vertices: (V, 3) or (n, V, 3) in metres, y up, z towards the viewer of the front.
         faces: (F, 3).
-        views: Names out of `examples.pictures.VIEWS`.
+        views: Names from `examples.pictures.VIEWS`.
         colours: As in `render_bodies`.
         alphas: As in `render_bodies`.
         height: Of the image, in pixels.
-        background: Colour behind the bodies, or a picture of this function to draw over.
+        background: Colour behind the bodies, or a picture of this function as background.
         backend: As in `render_bodies`.
-        around: (..., 3) points that the picture has to hold, to give several pictures one frame;
-            the vertices by default.
+        around: (..., 3) points that the picture must contain, for a common frame of several
+            pictures; the vertices by default.
 
     Returns:
         (height, W, 3) RGB, uint8: one panel after another, as wide as their bodies need.
 
     Raises:
-        ValueError: As in `render_bodies`, or there is no such view.
+        ValueError: As in `render_bodies`, or a view is unknown.
     """
     bodies, _ = check_bodies(vertices, faces)
     held = bodies.reshape(-1, 3) if around is None else np.asarray(around, float).reshape(-1, 3)
@@ -76,7 +76,7 @@ def body_views(
     frames = [(held - centre) @ rotation.T for rotation in rotations]
     extents = [2 * np.abs(frame[:, :2]).max(axis=0) for frame in frames]
     pixels_per_metre = height / (1.08 * max(extent[1] for extent in extents))
-    distance = 40.0  # metres: from so far off, lengths shrink by a hundredth over a body's depth
+    distance = 40.0  # metres: at this distance, lengths shrink by a hundredth over a body's depth
     panels = []
     for rotation, extent in zip(rotations, extents, strict=True):
         width = max(1, round(1.08 * pixels_per_metre * extent[0]))
@@ -118,8 +118,8 @@ def mode_and_samples_views(
         backend: As in `render_bodies`.
 
     Returns:
-        (height, W, 3) uint8 each, for `gallery_picture`: "together" with the mode before
-        see-through samples, "mode", "sample 1", ...
+        (height, W, 3) uint8 each, for `gallery_picture`: "together" with the mode in front of
+        transparent samples, "mode", "sample 1", ...
 
     Raises:
         ValueError: As in `body_views`, or mode and samples do not have the same vertices.
@@ -169,13 +169,13 @@ def interpolation_strip(
     Args:
         vertices: n arrays (V, 3), upright, metres.
         faces: (F, 3).
-        view: As in `body_views`.
-        colours: Two or more, blended from the first body to the last.
+        view: A name from `examples.pictures.VIEWS`.
+        colours: Two or more colours, blended from the first body to the last.
         height: Of the strip, in pixels.
         backend: As in `render_bodies`.
 
     Returns:
-        (height, W, 3) RGB, uint8; the n panels are of one width.
+        (height, W, 3) RGB, uint8; the n panels have the same width.
 
     Raises:
         ValueError: As in `body_views`.
@@ -204,15 +204,15 @@ def uncertainty_colours(
     high: float,
     skinning_weights: ArrayLike | None = None,
 ) -> Array:
-    """The spread of samples as colours of vertices, dark where they agree.
+    """Colours of vertices for the spread of samples; dark means low spread.
 
     Args:
         spread: (V,) of each vertex, or (J,) of each joint together with ``skinning_weights``, in
             any unit.
-        low: The spread that is drawn darkest.
-        high: The spread that is drawn brightest, and all above.
-        skinning_weights: (V, J) weights of linear blend skinning, which carry the joints' spread to
-            the limbs they move.
+        low: Spread with the darkest colour.
+        high: Spread with the brightest colour, as for all larger spreads.
+        skinning_weights: (V, J) weights of linear blend skinning, which transfer the spread of
+            the joints to the vertices.
 
     Returns:
         (V, 3) RGB in [0, 1], for the ``colours`` of the other functions.
@@ -245,7 +245,7 @@ def write_glb(
     names: Sequence[str] | None = None,
     spacing: float = 0.0,
 ) -> None:
-    """Write bodies to one GLB file, which viewers, Blender and web pages open, atomically.
+    """Write bodies to one GLB file, for viewers, Blender and web pages, atomically.
 
     Args:
         path: The file to write.
@@ -257,7 +257,7 @@ def write_glb(
 
     Raises:
         OSError: The file cannot be written.
-        ValueError: As in `render_bodies`, or the names are not one for each body.
+        ValueError: As in `render_bodies`, or the number of names is wrong.
     """
     import trimesh
 

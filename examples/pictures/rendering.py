@@ -1,4 +1,4 @@
-"""Bodies before a camera: drawn by OpenGL, or by matplotlib where there is none.
+"""Rendering of bodies with OpenGL, or with matplotlib if OpenGL is unavailable.
 
 Vertices are plain arrays, (V, 3) for one body or (n, V, 3) for several, in metres; faces (F, 3) are
 the same for all. A `Camera` looks along +z with y *down*, as OpenCV's does. OpenGL draws through
@@ -39,14 +39,14 @@ Backend: TypeAlias = Literal["auto", "egl", "matplotlib"]
 Colours: TypeAlias = str | Sequence[str] | Array
 
 # Directions towards the lights, in the frame of the camera (x right, y down, z forward), and their
-# strengths: a key light from the upper left, a fill from the right, and what comes from all around.
+# strengths: a key light from the upper left, a fill light from the right, and ambient light.
 LIGHTS = (((-0.45, -0.6, -0.75), 0.8), ((0.85, -0.1, -0.5), 0.22))
 AMBIENT = 0.15
-FINER = 3  # times the resolution, at which both draw: OpenGL alone leaves outlines jagged
-# Where bodies share a surface, as the mode and its samples do, each is in front of the next by this
-# much, in metres: otherwise rounding decides pixel by pixel.
+FINER = 3  # oversampling of both backends: OpenGL alone draws jagged outlines
+# Bodies may share a surface, as the mode and its samples do. Each is this many metres in front of
+# the next; otherwise rounding would decide per pixel.
 IN_FRONT = 0.002
-GAMMA = 2.2  # of pyrender's shader: light adds up before it, colours are given after it
+GAMMA = 2.2  # of pyrender's shader: lights add up in linear space, colours are gamma-encoded
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Camera:
 
     Args:
         focal: Focal length in pixels, one for both axes or (x, y).
-        principal_point: Where the axis meets the image, (x, y) in pixels from its upper left edge.
-        translation: (3,) metres, added to every vertex: where the body stands before the camera.
+        principal_point: Intersection of axis and image, (x, y) in pixels from the upper left edge.
+        translation: (3,) metres, added to every vertex.
             Weak perspective (s, tx, ty) of a crop of side b is (tx, ty, 2 focal / (b s)).
 
     Raises:
@@ -87,7 +87,7 @@ class Camera:
 
 
 def check_bodies(vertices: ArrayLike, faces: ArrayLike) -> tuple[Array, NDArray[np.int64]]:
-    """Vertices as (n, V, 3) and faces as (F, 3), or what is wrong with them."""
+    """Check vertices and faces; returns (n, V, 3) and (F, 3)."""
     bodies = np.asarray(vertices, dtype=float)
     triangles = np.asarray(faces).astype(np.int64)
     if bodies.ndim not in (2, 3) or bodies.shape[-1] != 3 or not bodies.size:
@@ -105,7 +105,7 @@ def check_bodies(vertices: ArrayLike, faces: ArrayLike) -> tuple[Array, NDArray[
 
 
 def paint(colours: Colours, bodies: Array) -> Array:
-    """One colour, one per body or one per vertex, as (n, V, 3) in [0, 1]."""
+    """Expand one colour, one per body or one per vertex to (n, V, 3) in [0, 1]."""
     if isinstance(colours, str):
         colours = [colours] * len(bodies)
     if isinstance(colours[0], str):
@@ -119,7 +119,7 @@ def paint(colours: Colours, bodies: Array) -> Array:
 
 @contextlib.contextmanager
 def _egl() -> Iterator[None]:
-    """PyOpenGL reads its platform from the environment; afterwards that is as it was."""
+    """Set the platform of PyOpenGL in the environment during import, and restore it."""
     was_set = "PYOPENGL_PLATFORM" in os.environ
     os.environ.setdefault("PYOPENGL_PLATFORM", "egl")
     try:
@@ -141,7 +141,7 @@ def _gl_renderer() -> "pyrender.OffscreenRenderer":
 def _has_gl() -> bool:
     try:
         _gl_renderer()
-    except Exception as error:  # what is raised depends on the driver, or on there being none
+    except Exception as error:  # the exception depends on the driver
         warnings.warn(
             f"no OpenGL through EGL ({type(error).__name__}: {error}); drawing bodies with "
             "matplotlib, which shades each triangle as one",
@@ -152,12 +152,12 @@ def _has_gl() -> bool:
 
 
 # A layer is one body drawn alone: (H, W, 4) colour in [0, 1], multiplied by its alpha, which is the
-# covered share of the pixel, and (H, W) depth in metres, infinite where there is nothing.
+# covered share of the pixel, and (H, W) depth in metres, infinite outside the body.
 Layer: TypeAlias = tuple[Array, Array]
 
 
 def _vertex_normals(vertices: Array, faces: NDArray[np.int64]) -> Array:
-    """(V, 3), weighted by area: slivers that a bent limb folds over leave no dent in it."""
+    """Normals (V, 3), weighted by area, so that folded slivers at bent limbs leave no dents."""
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     summed = np.zeros_like(vertices)
@@ -214,7 +214,7 @@ def _draw_matplotlib(
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    # Whatever way the triangles wind, the side that is seen is the one that is lit.
+    # The visible side is lit for either winding of the triangles.
     normals *= -np.sign((normals * corners.mean(axis=1)).sum(axis=1, keepdims=True))
     light = np.full(len(faces), AMBIENT)
     for direction, strength in LIGHTS:
@@ -231,7 +231,7 @@ def _draw_matplotlib(
     code_rgb = np.stack([code >> 16, code >> 8 & 255, code & 255], axis=1) / 255
 
     def draw(colours: Array) -> NDArray[np.int64]:
-        # Matplotlib's own smoothing lets every seam between triangles shine through.
+        # Matplotlib's antialiasing shows every seam between triangles.
         canvas = PixelCanvas(FINER * size[0], FINER * size[1])
         triangles = PolyCollection(
             list(FINER * corners_2d),
@@ -262,26 +262,26 @@ def render_bodies(
     alphas: float | Sequence[float] = 1.0,
     backend: Backend = "auto",
 ) -> Image:
-    """Draw bodies before a camera, on nothing.
+    """Draw bodies in front of a camera, on a transparent background.
 
-    Bodies that let light through are mixed pixel by pixel from far to near; of each body only the
-    surface that is in front is seen, so that a faint body looks as smooth as a solid one. Where
-    surfaces lie within millimetres, the body that was given first is in front.
+    Transparent bodies are blended per pixel from far to near; only the front surface of each body
+    is visible, so that a transparent body looks as smooth as an opaque one. If surfaces lie within
+    millimetres, the first body is in front.
 
     Args:
         vertices: (V, 3) or (n, V, 3) in metres; with the camera's translation added they must
             lie in front of it.
         faces: (F, 3) vertex indices.
-        camera: Where the bodies are seen from.
+        camera: The camera.
         size: (width, height) of the image in pixels.
         colours: One colour, one for each body, or RGB in [0, 1] of each vertex, (V, 3) or
             (n, V, 3).
         alphas: Opacity in [0, 1], one or one for each body.
-        backend: "egl" for OpenGL, "matplotlib" for a drawing without it, "auto" for the first where
-            it works, which is tried once.
+        backend: "egl" for OpenGL, "matplotlib" without it, "auto" for OpenGL if it works, which is
+            tried once.
 
     Returns:
-        (height, width, 4) RGBA, uint8, the colour not multiplied by alpha.
+        (height, width, 4) RGBA, uint8, with straight alpha.
 
     Raises:
         ValueError: A shape is wrong, a value is not finite, or a vertex lies behind the camera.
@@ -320,11 +320,11 @@ def overlay_bodies(
     alphas: float | Sequence[float] = 1.0,
     backend: Backend = "auto",
 ) -> Image:
-    """Draw bodies over the photograph that they were estimated from.
+    """Draw bodies over their photograph.
 
     Args:
         image: (H, W, 3) RGB, uint8.
-        vertices: As in `render_bodies`, likewise the others.
+        vertices: As in `render_bodies`.
         faces: (F, 3).
         camera: The camera that took the image.
         colours: As in `render_bodies`.

@@ -11,7 +11,7 @@ __all__ = ["save_figure"]
 
 
 def save_figure(path: Path, figure: Figure, **options: Any) -> None:  # noqa: ANN401
-    """Write a figure atomically, in the format that the suffix of ``path`` names.
+    """Write a figure atomically, in the format of the suffix of ``path``.
 
     Args:
         path: The file, in a folder that exists.
@@ -20,7 +20,7 @@ def save_figure(path: Path, figure: Figure, **options: Any) -> None:  # noqa: AN
 
     Raises:
         OSError: The file cannot be written.
-        ValueError: There is no such format.
+        ValueError: The format is unknown.
     """
     path = Path(path)
     with whole_file(path) as partial:

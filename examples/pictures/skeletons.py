@@ -1,7 +1,7 @@
-"""Skeletons: keypoints in the image, bodies in 3D from several sides, their samples and spread.
+"""Skeletons: 2D keypoints, 3D poses from several sides, samples and their spread.
 
-3D poses are given upright, (..., J, 3) in metres with x to the right, y up and z towards the
-viewer, and are drawn in parallel projection, so that lengths can be compared across panels.
+3D poses are upright, (..., J, 3) in metres with x to the right, y up and z towards the
+viewer, in parallel projection, so that lengths are comparable across panels.
 """
 
 from collections.abc import Sequence
@@ -57,11 +57,11 @@ VIEWS: dict[str, tuple[float, float]] = {
     "back": (180.0, 8.0),
     "top": (0.0, 90.0),
 }
-"""Each named view: degrees to turn the body about the vertical, and degrees to look down on it."""
+"""Named views: rotation of the body about the vertical and elevation of the viewer, in degrees."""
 
 
 def turn(poses: Array, degrees: float) -> Array:
-    """Turn upright poses (..., J, 3) about the vertical; 90 shows what was on their right edge."""
+    """Rotate upright poses (..., J, 3) about the vertical; 90 shows the right edge of the front."""
     return np.asarray(poses) @ view_rotation(degrees).T
 
 
@@ -70,7 +70,7 @@ def view_rotation(degrees: float, elevation: float = 0.0) -> Array:
 
     Args:
         degrees: Turn of the body about the vertical, as in `turn`.
-        elevation: From how far above the horizon the viewer looks, in degrees; 90 is straight down.
+        elevation: Elevation of the viewer, in degrees; 90 looks straight down.
 
     Returns:
         (3, 3); ``points @ view_rotation(...).T`` has x to the right, y up, z towards the viewer.
@@ -103,13 +103,13 @@ def draw_body(
     """One body as a stick figure with a head, near limbs in front of far ones.
 
     Args:
-        ax: Where to draw.
+        ax: Axes to draw on.
         pose: (J, 3) upright, metres.
         colour: Its colour; the right side is drawn darker, the left lighter.
         skeleton: The joint set.
         width: Line width in points.
-        zorder: Where it stands among what else is drawn.
-        elevation: From how far above the horizon it is seen, in degrees.
+        zorder: Drawing order, as in matplotlib.
+        elevation: Elevation of the viewer, in degrees.
     """
     shades = {"left": shade(colour, 1.18), "right": shade(colour, 0.72), "middle": colour}
     joints = [shades[side_of(skeleton, joint)] for joint in range(skeleton.num_joints)]
@@ -129,7 +129,7 @@ def _draw_bones(
     zorder: float,
     elevation: float,
 ) -> None:
-    """Every bone in the colour of the joint at its end, the far ones first."""
+    """Draw every bone in the colour of the joint at its end, from far to near."""
     seen = np.asarray(pose) @ view_rotation(0, elevation).T
     bones = sorted(skeleton.bones, key=lambda bone: float(seen[list(bone), 2].sum()))
     lines = LineCollection(
@@ -145,13 +145,13 @@ def _draw_bones(
 def draw_samples(
     ax: Axes, samples: Array, skeleton: Skeleton = H36M_17, elevation: float = 8.0
 ) -> None:
-    """Many bodies as faint lines, in the two colours of samples by turns.
+    """Many bodies as faint lines, alternating the two colours of samples.
 
     Args:
-        ax: Where to draw.
+        ax: Axes to draw on.
         samples: (n, J, 3) upright, metres.
         skeleton: The joint set.
-        elevation: From how far above the horizon they are seen, in degrees.
+        elevation: Elevation of the viewer, in degrees.
     """
     flat = flatten(samples, elevation)
     alpha = float(np.clip(6 / max(len(samples), 1), 0.12, 0.6))
@@ -173,10 +173,10 @@ def draw_keypoints(
     visible: NDArray[np.bool_],
     skeleton: Skeleton = H36M_17,
 ) -> None:
-    """2D keypoints as the network gets them; hidden joints as rings where they would have been.
+    """2D keypoints of the network's input; rings at the true positions of hidden joints.
 
     Args:
-        ax: Where to draw.
+        ax: Axes to draw on.
         keypoints: (J, 2) in pixels, y down.
         visible: (J,) bool.
         skeleton: The joint set.
@@ -216,9 +216,10 @@ def draw_keypoints(
 def fit(
     ax: Axes, points: Array, extent: tuple[float, float] = (0.0, 0.0), margin: float = 0.0
 ) -> None:
-    """Equal scales, and limits of the shape of the axes around points (..., 2).
+    """Set equal scales, and limits around points (..., 2) that fill the axes.
 
-    The limits hold the points with a margin, relative to the larger side, and at least ``extent``.
+    The limits contain the points with a margin, relative to the larger side, and span at least
+    ``extent``.
     """
     flat = points.reshape(-1, 2)
     low, high = flat.min(axis=0), flat.max(axis=0)
@@ -233,7 +234,7 @@ def fit(
 
 
 def outline(poses: Array, elevation: float = 8.0) -> Array:
-    """The points (P, 2) that a drawing of poses (n, J, 3) has to hold, its floor's included."""
+    """The points (P, 2) that a drawing of poses (n, J, 3) must contain, including its floor."""
     points = flatten(poses, elevation).reshape(-1, 2)
     if elevation >= 45:
         return points
@@ -241,9 +242,9 @@ def outline(poses: Array, elevation: float = 8.0) -> Array:
 
 
 def stage(ax: Axes, poses: Array, extent: tuple[float, float], elevation: float = 8.0) -> None:
-    """Equal axes of one extent around poses (n, J, 3), and a floor 1 m across under the first.
+    """Set equal axes around poses (n, J, 3), and draw a floor 1 m across under the first.
 
-    From above there is no floor to be seen that would not be taken for a thing.
+    There is no floor in views from above, where it would look like an object.
     """
     fit(ax, outline(poses, elevation), extent)
     ax.axis("off")
@@ -254,7 +255,7 @@ def stage(ax: Axes, poses: Array, extent: tuple[float, float], elevation: float 
 
 
 def _floor(poses: Array, elevation: float) -> Array:
-    """Where the middle of the floor is drawn, (2,)."""
+    """Position of the centre of the floor in the drawing, (2,)."""
     lowest = float(np.asarray(poses)[0, :, 1].min()) - 0.06
     return flatten(np.array([0.0, lowest, 0.0]), elevation)
 
@@ -274,16 +275,16 @@ def draw_uncertainty(
     skeleton: Skeleton = H36M_17,
     elevation: float = 8.0,
 ) -> None:
-    """One body whose bones have the colour of the spread of the joint at their end.
+    """One body with bones coloured by the spread of the joint at their end.
 
     Args:
-        ax: Where to draw.
+        ax: Axes to draw on.
         pose: (J, 3) upright, metres.
-        spread: (J,) of each joint, in any unit.
-        low: The spread that is drawn darkest.
-        high: The spread that is drawn brightest, and all above.
+        spread: (J,) spread of each joint, in any unit.
+        low: Spread with the darkest colour.
+        high: Spread with the brightest colour, as for all larger spreads.
         skeleton: The joint set.
-        elevation: From how far above the horizon it is seen, in degrees.
+        elevation: Elevation of the viewer, in degrees.
     """
     colours = matplotlib.colormaps[UNCERTAINTY](Normalize(low, high)(np.asarray(spread)))
     _draw_bones(ax, pose, [tuple(colour) for colour in colours], skeleton, 4.5, 5, elevation)
@@ -309,18 +310,18 @@ def skeleton_views_picture(
 
     Args:
         path: The PNG file to write.
-        pose: (J, 3) upright, metres: the mode, or the only pose there is.
+        pose: (J, 3) upright, metres: the mode, or the only pose.
         skeleton: The joint set.
-        samples: (n, J, 3) likewise, drawn faintly behind it.
+        samples: (n, J, 3) upright, metres, drawn faintly behind the pose.
         spread_mm: (J,) spread of each joint, in millimetres, which then colours the bones.
-        colour: Of the pose, where the spread does not say it.
-        views: Names out of `VIEWS`.
+        colour: Colour of the pose, without a spread.
+        views: Names from `VIEWS`.
         title: Headline.
         note: A line below it.
 
     Raises:
-        ValueError: An array does not have the joints of the skeleton or is not finite, or there is
-            no such view.
+        ValueError: An array does not have the joints of the skeleton or is not finite, or a view
+            is unknown.
     """
     pose = _checked("pose", pose, (skeleton.num_joints, 3))
     drawn = pose[None]
@@ -331,7 +332,7 @@ def skeleton_views_picture(
         spread_mm = _checked("spread_mm", spread_mm, (skeleton.num_joints,))
     if not views or set(views) - set(VIEWS):
         raise ValueError(f"expected views out of {', '.join(VIEWS)}, got {tuple(views)}")
-    # Above the middle of the floor.
+    # Above the centre of the floor.
     drawn = drawn - (drawn.min(axis=(0, 1)) + drawn.max(axis=(0, 1))) / 2
     with matplotlib.rc_context(STYLE):
         bar = 0.0 if spread_mm is None else 1.0
@@ -372,21 +373,21 @@ def overlay_keypoints(
     *,
     colours: tuple[str, str, str] = ON_PHOTO,
 ) -> Image:
-    """Draw 2D keypoints and their bones over an image, as opaque as they are sure.
+    """Draw 2D keypoints and their bones over an image; opacity shows confidence.
 
     Args:
         image: (H, W, 3) RGB, uint8.
         keypoints_2d: (J, 3) x and y in pixels and confidence, or (J, 2) without, or (n, J, 2 or 3)
-            for several people. A bone is as sure as the less sure of its ends; confidence 0 is not
-            drawn, whatever its x and y.
+            for several people. A bone has the smaller confidence of its ends; keypoints with
+            confidence 0 are not drawn.
         skeleton: The joint set.
-        colours: Of the left, the right and the middle of the body.
+        colours: Colours of the left, the right and the middle of the body.
 
     Returns:
         (H, W, 3) RGB, uint8.
 
     Raises:
-        ValueError: A shape or dtype is wrong, or a keypoint of some confidence is not finite.
+        ValueError: A shape or dtype is wrong, or a keypoint with confidence is not finite.
     """
     image = check_image(image)
     people = np.asarray(keypoints_2d, dtype=float)

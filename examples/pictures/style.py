@@ -1,7 +1,7 @@
-"""The colours and the type of every picture.
+"""Colours and fonts of all pictures.
 
-Colours mean the same everywhere: pink is the mode, purple and yellow are samples, grey is the truth
-and whatever was hidden. A person's right side is the darker one.
+Colours have one meaning: pink is the mode, purple and yellow are samples, grey is the ground truth
+and hidden joints. The right side of a person is darker.
 """
 
 import colorsys
@@ -42,11 +42,11 @@ INK = "#2b2b33"
 LEFT, RIGHT, MIDDLE = "#3fa7b8", "#1f5f7a", "#2f7f95"
 HIDDEN = "#b4b4bc"
 ON_PHOTO = ("#2fd0e6", "#ff8a3d", "#f5f5f7")
-"""Left, right and middle of the body where they have to stand out from a photograph."""
+"""Colours of left, right and middle of the body over a photograph."""
 FLOOR = "#efeff3"
 DASHES = (0, (5, 2))
 UNCERTAINTY = "plasma"
-"""The matplotlib colour map of spreads: dark is sure, bright is not."""
+"""The matplotlib colour map of spreads: dark for low, bright for high spread."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -63,6 +63,6 @@ STYLE: dict[Any, Any] = {
 
 
 def shade(colour: str, factor: float) -> str:
-    """A colour made darker (factor below 1) or lighter (above)."""
+    """Darken (factor below 1) or lighten (factor above 1) a colour."""
     hue, light, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
     return str(to_hex(colorsys.hls_to_rgb(hue, min(1.0, light * factor), saturation)))

@@ -1,1 +1,1 @@
-"""ProHMR: p(theta | image) over SMPL's pose, trained from images, evaluated and shown."""
+"""ProHMR: p(theta | image) over SMPL's pose, with training, evaluation and a demo."""

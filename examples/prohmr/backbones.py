@@ -1,6 +1,6 @@
-"""Image networks with one vector per image, by name, and their weights from elsewhere.
+"""Image backbones by name, and their pretrained weights.
 
-A backbone takes images (B, 3, S, S), normalised as `examples.data.crops` does, and gives (B, C).
+A backbone maps images (B, 3, S, S), normalised by `examples.data.crops`, to features (B, C).
 """
 
 import importlib
@@ -25,9 +25,9 @@ __all__ = [
 ]
 
 IMAGENET = "microsoft/resnet-50"
-"""The ResNet-50 of the Hugging Face hub that was trained on ImageNet."""
+"""Name of the ImageNet ResNet-50 on the Hugging Face hub."""
 
-# torchvision's name of each part of a ResNet -> that of transformers.
+# Names of the parts of a ResNet: torchvision -> transformers.
 _RENAMES = (
     (r"^conv1\.", "embedder.embedder.convolution."),
     (r"^bn1\.", "embedder.embedder.normalization."),
@@ -42,7 +42,7 @@ _RENAMES = (
 
 
 class Pooled(nn.Module):
-    """A network of ``transformers`` as a backbone: its pooled output, else its first token.
+    """A network of ``transformers`` as a backbone: its pooled output, or its first token.
 
     Args:
         network: Any image model that returns ``pooler_output`` or ``last_hidden_state``.
@@ -89,22 +89,22 @@ BACKBONES: Mapping[str, Callable[[int], nn.Module]] = {
         )
     ),
 }
-"""Backbones by name; each is made for images of a size in pixels."""
+"""Backbones by name; each function takes the image size in pixels."""
 
 
 def make_backbone(name: str, size: int) -> nn.Module:
-    """A new backbone with random weights.
+    """Create a backbone with random weights.
 
     Args:
-        name: One of `BACKBONES`, or ``module:function`` with a function of yours that takes the
-            size of the images in pixels and returns a module (B, 3, size, size) -> (B, C).
+        name: One of `BACKBONES`, or ``module:function`` with your function that takes the image
+            size in pixels and returns a module (B, 3, size, size) -> (B, C).
         size: Side of the images, in pixels.
 
     Returns:
         The backbone.
 
     Raises:
-        ValueError: There is no such backbone; the message has those there are.
+        ValueError: The name is unknown; the message lists the known names.
     """
     module, colon, function = name.partition(":")
     if colon:
@@ -123,14 +123,14 @@ def make_backbone(name: str, size: int) -> nn.Module:
 
 
 def width_of(backbone: nn.Module, size: int) -> int:
-    """How many features a backbone gives, found by trying.
+    """Number of features of a backbone, from a trial run.
 
     Args:
         backbone: On any device.
         size: Side of the images, in pixels.
 
     Raises:
-        ValueError: It does not give (B, C).
+        ValueError: The output does not have shape (B, C).
     """
     training = backbone.training
     parameter = next(backbone.parameters())
@@ -144,18 +144,18 @@ def width_of(backbone: nn.Module, size: int) -> int:
 
 
 def load_weights(backbone: nn.Module, source: str) -> None:
-    """Fill a backbone with weights from elsewhere.
+    """Load pretrained weights into a backbone.
 
     Args:
         backbone: From `make_backbone`.
-        source: "none" to leave it as it is; "imagenet" for ResNet-50's of the Hugging Face hub; a
-            file of torchvision's ResNet-50, of an original ProHMR checkpoint's ``backbone``, or of
-            the backbone's own state dict.
+        source: "none" for no change; "imagenet" for the ResNet-50 of the Hugging Face hub; or a
+            file with torchvision's ResNet-50, the ``backbone`` of an original ProHMR checkpoint, or
+            a state dict of the backbone.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        OSError: The hub cannot be reached and has not been before.
-        ValueError: The weights are of another network; the message names them.
+        OSError: The hub cannot be reached, and the weights are not cached.
+        ValueError: The weights belong to another network; the message names them.
     """
     if source == "none":
         return
@@ -182,7 +182,7 @@ def load_weights(backbone: nn.Module, source: str) -> None:
 
 
 def state_from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A ResNet's weights under torchvision's names, for the same ResNet of `BACKBONES`.
+    """Rename a ResNet's weights from torchvision's names to those of `BACKBONES`.
 
     Args:
         state: Weights by torchvision's names; those of the classifier ``fc`` are left out.
@@ -191,7 +191,7 @@ def state_from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         The same tensors by the names of `Pooled`.
 
     Raises:
-        ValueError: A name is none of a ResNet's.
+        ValueError: A name is not a ResNet's.
     """
     return _prefixed(
         {_rename(name): value for name, value in state.items() if not name.startswith("fc.")}
@@ -202,7 +202,7 @@ def _rename(name: str) -> str:
     for pattern, template in _RENAMES:
         found = re.match(pattern, name)
         if found:
-            # Theirs count from 1, transformers' from 0, but for the blocks.
+            # torchvision counts from 1, transformers from 0, except for the blocks.
             numbers = [int(n) - (place != 1) for place, n in enumerate(found.groups())]
             return template.format(*numbers) + name[found.end() :]
     raise ValueError(f"{name} is no weight of a ResNet by torchvision's names")

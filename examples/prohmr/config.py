@@ -1,4 +1,4 @@
-"""The settings of a training, as the files in ``configs/`` explain them."""
+"""Settings of the ProHMR training; the files in ``configs/`` explain each of them."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +16,7 @@ SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 LOGGERS = ("csv", "tensorboard", "none")
 AUGMENTATIONS = ("none", "prohmr", "gentle")
-# Enough to see new positions of a person, not so much that a short training gets lost.
+# Moderate augmentation for short trainings.
 GENTLE = AugmentationSettings(
     scale=0.1, rotation=0.2, rotation_probability=0.5, extreme_crop_probability=0.0
 )
@@ -88,17 +88,17 @@ class Config:
 
     @property
     def loss_weights(self) -> LossWeights:
-        """The lambdas; those that are not given are the published ones."""
+        """The loss weights; the published ones by default."""
         return LossWeights(**self.loss)
 
     @property
     def augmentation_settings(self) -> AugmentationSettings | None:
-        """How much is augmented; None for not at all."""
+        """Strength of the augmentation; None for none."""
         return {"none": None, "prohmr": AugmentationSettings(), "gentle": GENTLE}[self.augmentation]
 
     @property
     def prior(self) -> dict[str, Any]:
-        """Keywords of the prior."""
+        """Keyword arguments of the prior."""
         return {
             "preset": self.preset,
             "hidden_features": self.hidden_features,
@@ -110,10 +110,10 @@ class Config:
         }
 
     def make(self) -> ProHMR:
-        """A new model, its backbone filled as ``weights`` says.
+        """Create a new model, with the backbone weights of the setting ``weights``.
 
         Raises:
-            OSError: There are no such weights.
+            OSError: The weights do not exist.
             ValueError: A setting of the model is unknown or out of range.
         """
         model = ProHMR(

@@ -1,17 +1,17 @@
-r"""What a model sees in images, for the programs of `examples.fitting`: contexts and their prior.
+r"""Export contexts and their prior for the programs of `examples.fitting`.
 
     python -m examples.prohmr.contexts PHOTOS --checkpoint prohmr.pt --keypoints OPENPOSE --out DIR
     python -m examples.fitting.fit --data OPENPOSE --images PHOTOS --prior DIR \
         --context DIR/contexts.npz
 
-or, for all of a data set, on all cores or a cluster:
+or, for a whole data set, on all cores or a cluster:
 
     python -m examples.prohmr.contexts FOLDER --checkpoint prohmr.pt --dataset COCO-TRAIN-2014 \
         --out DIR
     python -m examples.fitting.annotate DIR/contexts.npz FITS --prior DIR
 
-So every image is looked at once, where the GPU is, and can be fitted to as often as one likes. For
-a few photographs ``python -m examples.prohmr.demo --fit`` does both.
+The network reads every image once, on the GPU; fits can then run any number of times. For a few
+photographs ``python -m examples.prohmr.demo --fit`` does both.
 """
 
 import argparse
@@ -45,18 +45,18 @@ CONTEXTS_FILE = "contexts.npz"
 def look(
     model: ProHMR, dataset: ImageDataset, batch_size: int = 32, workers: int = 0
 ) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
-    """What a model sees in images.
+    """Compute the contexts of a model for images.
 
     Args:
         model: In evaluation mode.
         dataset: The images.
-        batch_size: Images at a time.
-        workers: Processes that decode.
+        batch_size: Images per batch.
+        workers: Number of decoding processes.
 
     Returns:
-        Columns of the N people who could be looked at, ``context`` (N, C), ``betas`` (N, 10)
+        Columns of the N usable people, ``context`` (N, C), ``betas`` (N, 10)
         regressed, ``camera`` (N, 3), ``keypoints_2d`` (N, 25, 3), ``image_size`` (N, 2) and
-        ``row`` (N,), their rows in the data set; and why others could not.
+        ``row`` (N,), their rows in the data set; and the faults of the others.
     """
     device = next(model.parameters()).device
     names = ("context", "betas", "camera", "keypoints_2d", "image_size", "row")
@@ -93,16 +93,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m examples.prohmr.contexts",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"Written to --out: {CONTEXTS_FILE} and {CONDITIONAL}/{PRIOR_FILE}.\n"
+        epilog=f"Files in --out: {CONTEXTS_FILE} and {CONDITIONAL}/{PRIOR_FILE}.\n"
         "Exit code: 0 done, 1 some images could not be used, 2 bad arguments or data.",
     )
-    parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder, of images or data")
+    parser.add_argument(
+        "images", type=Path, metavar="IMAGES", help="a folder of images or data sets"
+    )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
     parser.add_argument(
-        "--own-backbone", metavar="MODULE:FUNCTION", help="the checkpoint's backbone, if yours"
+        "--own-backbone", metavar="MODULE:FUNCTION", help="your backbone of the checkpoint"
     )
     parser.add_argument("--keypoints", type=Path, metavar="PATH", help="OpenPose's or COCO's JSON")
-    parser.add_argument("--dataset", metavar="NAME", help="a data set of the folder instead")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="a data set of the folder, instead of --keypoints"
+    )
     parser.add_argument(
         "--batch-size", type=positive, default=32, metavar="N", help="(%(default)s)"
     )
@@ -114,7 +118,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @interruptible("no contexts were written")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Look at images; returns the exit code."""
+    """Export contexts; returns the exit code."""
     args = parse_args(argv)
     try:
         device = device_of(args.device)
@@ -142,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     columns |= {"image_names": people.imgname[rows], "person": person[rows]}
     prepare_folder(args.out)
     (args.out / CONDITIONAL).mkdir(exist_ok=True)
-    # Contexts of another model must not be beside this prior, not even if the program is killed.
+    # Contexts of another model must never accompany this prior, even if the program is killed.
     (args.out / CONTEXTS_FILE).unlink(missing_ok=True)
     model.prior.save(args.out / CONDITIONAL / PRIOR_FILE)
     save_npz(args.out / CONTEXTS_FILE, columns)

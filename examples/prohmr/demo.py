@@ -1,14 +1,14 @@
-r"""Show the posterior of a model for photographs: the mode, samples, the spread of each limb.
+r"""Show the posterior of a model for photographs: mode, samples, spread of each limb.
 
     python -m examples.prohmr.demo PHOTOS --checkpoint model.safetensors
     python -m examples.prohmr.demo PHOTOS --checkpoint prohmr.pt --keypoints OPENPOSE \
         --body SMPL_NEUTRAL.pkl --regressor SMPL_to_J19.pkl --fit
 
-Boxes are those around OpenPose's or COCO's keypoints (--keypoints), or those of a table (--boxes,
-lines of ``image,x,y,width,height`` in pixels); without either, each image is one person. Files of a
-person are named by the image and the number of the person in it. A checkpoint of the original works
-as it is. --fit also fits a body to the keypoints, with the model's posterior
-as the prior, and draws it beside the regression.
+Boxes surround the keypoints of OpenPose or COCO (--keypoints), or come from a table (--boxes, lines
+of ``image,x,y,width,height`` in pixels); without either, each image shows one person. The image and
+the number of the person in it name the output files. Original checkpoints load directly. --fit also
+fits a body to the keypoints, with the model's posterior as the prior, and draws it beside the
+regression.
 """
 
 import argparse
@@ -64,18 +64,18 @@ LIMBS = {
     for limb, joints in (("arm", ("elbow", "wrist")), ("leg", ("knee", "ankle")))
     for side in ("left", "right")
 } | {"head": (SMPL_24.index("head"),)}
-LEAST_M, MOST_M = 0.0, 0.25  # of the colours
+LEAST_M, MOST_M = 0.0, 0.25  # range of the colours
 
 
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
-    """How far the samples of one person lie apart.
+    """Spread of the samples of one person.
 
     Attributes:
-        limbs_mm: By limb, the standard deviation of its joints about their mean, seen from the
-            pelvis, millimetres.
-        vertices: (V,) the same of each vertex, metres.
-        entropy_nats: Of the posterior.
+        limbs_mm: By limb, the standard deviation of its joints relative to the pelvis,
+            millimetres.
+        vertices: (V,) the standard deviation of each vertex, metres.
+        entropy_nats: Entropy of the posterior.
     """
 
     limbs_mm: dict[str, float]
@@ -92,14 +92,14 @@ def measure_uncertainty(
     samples: int = 100,
     generator: torch.Generator | None = None,
 ) -> Uncertainty:
-    """Measure how far samples of one person lie apart.
+    """Measure the spread of samples of one person.
 
     Args:
-        posterior: Of a batch of one.
+        posterior: A posterior with batch size 1.
         betas: (1, 10).
         body: On the same device.
-        samples: How many to draw.
-        generator: Source of them.
+        samples: Number of samples.
+        generator: Random generator.
     """
     posed = body(posterior.sample(samples, generator=generator), betas)
     root = posed.joints[0, :, :1]
@@ -115,19 +115,19 @@ def measure_uncertainty(
 def find_people(
     images: Path, keypoints: Path | None = None, boxes: Path | None = None
 ) -> tuple[Annotations, NDArray[np.int64], Report]:
-    """The people to look at.
+    """Find the people in photographs.
 
     Args:
         images: A folder of images, or one image.
-        keypoints: What `examples.data.detections.read_detections` takes.
-        boxes: What `examples.data.boxes.read_boxes` takes.
+        keypoints: A path for `examples.data.detections.read_detections`.
+        boxes: A path for `examples.data.boxes.read_boxes`.
 
     Returns:
-        A row for each person, the number of each within its image, and what cannot be used.
+        A row for each person, the number of each in its image, and the report.
 
     Raises:
-        FileNotFoundError: There is nothing at a path, or no image.
-        ValueError: A file cannot be read, or both files are given.
+        FileNotFoundError: A path does not exist, or there is no image.
+        ValueError: A file is invalid, or both files are passed.
     """
     if keypoints is not None and boxes is not None:
         raise ValueError("expected --keypoints or --boxes, got both")
@@ -192,11 +192,11 @@ def _whole_images(images: Path, report: Report) -> list[tuple[str, float, float,
 
 
 def describe_fit(fits: Fits, body: BodyModel) -> dict[str, Any]:
-    """SMPL parameters of the first of some fits, and how good it is, for JSON.
+    """SMPL parameters and error of the first fit, for JSON.
 
     Args:
         fits: The fits.
-        body: On their device.
+        body: The body, on their device.
     """
     pose = rotations.matrix_to_rotvec(fits.theta[0])
     return {
@@ -214,14 +214,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m examples.prohmr.demo",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Written to --out for each person: a picture, with --fit another of before and "
+        epilog="Files in --out for each person: a picture, with --fit another of before and "
         "after,\na GLB file; and people.json.\n"
         "Exit code: 0 done, 1 some images could not be used, 2 bad arguments or data.",
     )
     parser.add_argument("images", type=Path, metavar="IMAGES", help="a folder or an image")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
     parser.add_argument(
-        "--own-backbone", metavar="MODULE:FUNCTION", help="the checkpoint's backbone, if yours"
+        "--own-backbone", metavar="MODULE:FUNCTION", help="your backbone of the checkpoint"
     )
     parser.add_argument("--keypoints", type=Path, metavar="PATH", help="OpenPose's or COCO's JSON")
     parser.add_argument("--boxes", type=Path, metavar="FILE", help="image,x,y,width,height")
@@ -235,9 +235,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-@interruptible("pictures of the people before are in --out")
+@interruptible("pictures of the finished people are in --out")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Look at photographs; returns the exit code."""
+    """Run the demo; returns the exit code."""
     args = parse_args(argv)
     try:
         device = device_of(args.device)
@@ -272,7 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             with torch.no_grad():
                 out = model(crop)
-        except ValueError as error:  # features that are not finite
+        except ValueError as error:  # non-finite features
             print(f"{name}: {error}", file=sys.stderr)
             unused += 1
             continue

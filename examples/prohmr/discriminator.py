@@ -1,4 +1,4 @@
-"""HMR's discriminator: how much poses and shapes look like those of motion capture."""
+"""HMR's discriminator of poses and shapes, trained against motion capture."""
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,10 @@ BODY_JOINTS = 23
 
 
 class Discriminator(nn.Module):
-    """25 judgements of a body: one of each joint, one of the shape, one of all joints together.
+    """25 scores of a body: one per joint, one of the shape, one of all joints together.
 
-    They are trained towards 1 on motion capture and towards 0 on samples. The root's orientation is
-    not judged. Weights have the names of the original, so its checkpoints load as they are.
+    The targets are 1 for motion capture and 0 for samples. The orientation of the root does not
+    matter. Weights have the names of the original, so its checkpoints load directly.
 
     References:
         Kanazawa et al., *End-to-end Recovery of Human Shape and Pose*, CVPR 2018, section 3.3;
@@ -37,7 +37,7 @@ class Discriminator(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, body_pose: Tensor, betas: Tensor) -> Tensor:
-        """Judge N bodies.
+        """Score N bodies.
 
         Args:
             body_pose: (N, 23, 3, 3) rotation matrices of SMPL's joints without the root.

@@ -1,9 +1,9 @@
-"""An image data set without a licence form: the embedded body, painted, in ProHMR's format.
+"""A synthetic image data set without licence terms: renderings of the embedded body.
 
     python -m examples.prohmr.embedded --out outputs/prohmr/data --images 16000
 
-writes ``train.npz``, ``val.npz``, ``test.npz`` (ProHMR's annotations), ``views.pkl`` (people of the
-test part from several sides each, in ProHMR's format for several views), ``mocap.npz`` (poses and
+writes ``train.npz``, ``val.npz``, ``test.npz`` (ProHMR's annotations), ``views.pkl`` (test people
+from several sides, in ProHMR's multi-view format), ``mocap.npz`` (poses and
 shapes for the discriminator) and ``images/``. The three parts share no person.
 """
 
@@ -41,7 +41,7 @@ MOCAP = "mocap.npz"
 VIEWS = "views"
 DONE = "dataset.json"
 SHARES = {"train": 0.9, "val": 0.04, "test": 0.06}
-GROUP_SHARE = 0.01  # people seen from several sides, of the images
+GROUP_SHARE = 0.01  # number of people seen from several sides, per image
 CHUNK = 64
 MOCAP_POSES = 20_000
 BOX_FACTOR = 1.2
@@ -49,16 +49,16 @@ BOX_FACTOR = 1.2
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One painted person and the truth about them.
+    """One rendered person with ground truth.
 
     Args:
         painting: The picture.
-        keypoints_2d: (44, 3), pixels, and 1 where they are seen, 0 where they are behind something
-            or outside of the picture.
+        keypoints_2d: (44, 3), pixels, and 1 for visible keypoints, 0 for occluded keypoints or
+            those outside the picture.
         keypoints_3d: (44, 3) in the camera frame, metres.
         pose: (24, 3) rotation vectors in the camera frame, radians.
         betas: (10,).
-        center: (2,) middle of the box around all of the person, pixels.
+        center: (2,) centre of the box around the whole person, pixels.
         box_size: Its side, pixels.
     """
 
@@ -72,11 +72,11 @@ class Scene:
 
 
 class Studio:
-    """Where people are painted.
+    """Renders people.
 
     Args:
         size: Side of the pictures, in pixels.
-        occluded: Share of the pictures with things in front of the person.
+        occluded: Share of the pictures with objects in front of the person.
         cut: Share of the pictures whose border cuts the person.
     """
 
@@ -91,11 +91,11 @@ class Studio:
         self.weights = np.asarray(arrays["weights"], np.float64)
 
     def paint(self, rotvecs: NDArray[np.floating], rng: np.random.Generator) -> list[Scene]:
-        """Paint people in some poses.
+        """Render people in some poses.
 
         Args:
-            rotvecs: (N, 24, 3), SMPL's pose, y up, heading anywhere.
-            rng: Source of shape, heading, camera, clothes, light and whatever is in the way.
+            rotvecs: (N, 24, 3), SMPL's pose, y up, any heading.
+            rng: Random generator of shape, heading, camera, clothes, light and occluders.
 
         Returns:
             N scenes.
@@ -109,11 +109,11 @@ class Studio:
     def paint_views(
         self, rotvecs: NDArray[np.floating], views: int, rng: np.random.Generator
     ) -> list[list[Scene]]:
-        """Paint people from several sides: one pose, one shape, the same clothes in all views.
+        """Render people from several sides: one pose, one shape and the same clothes in all views.
 
         Args:
-            rotvecs: (N, 24, 3), SMPL's pose, y up, heading anywhere.
-            views: V sides, spread about each person, up to 15 degrees from an even spread.
+            rotvecs: (N, 24, 3), SMPL's pose, y up, any heading.
+            views: V views around each person, up to 15 degrees from even spacing.
             rng: As in `paint`.
 
         Returns:
@@ -162,7 +162,7 @@ class Studio:
         colours: NDArray[np.float64] | None,
     ) -> Scene:
         size = self.size
-        # Far or near, at a focal length that makes the person 0.55 to 0.9 of the picture.
+        # Any distance, at a focal length at which the person fills 0.55 to 0.9 of the picture.
         depth = rng.uniform(2.5, 8.0)
         middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
         extent = (vertices.max(axis=0) - vertices.min(axis=0))[:2].max()
@@ -200,14 +200,14 @@ class Studio:
 
 
 def _seen_from_somewhere(root: Tensor, rng: np.random.Generator) -> Tensor:
-    """Roots (N, 3) turned to a new heading, mostly towards a camera at some height."""
+    """Rotate roots (N, 3) to random headings, mostly towards the camera."""
     front = rng.normal(0, np.radians(40), len(root))
     anywhere = rng.uniform(-np.pi, np.pi, len(root))
     return _turned_to(root, np.where(rng.random(len(root)) < 0.75, front, anywhere), rng)
 
 
 def _turned_to(root: Tensor, turn: NDArray[np.float64], rng: np.random.Generator) -> Tensor:
-    """Roots (N, 3) turned to headings (N,), 0 towards a camera, which is at some height."""
+    """Rotate roots (N, 3) to headings (N,), 0 towards the camera, with a random camera pitch."""
     matrix = roma.rotvec_to_rotmat(root)
     heading = torch.atan2(matrix[:, 0, 2], matrix[:, 2, 2])
     pitch = rng.uniform(np.radians(-10), np.radians(25), len(root))
@@ -230,24 +230,23 @@ def write_dataset(
     poses: Path | None = None,
     progress: bool = False,
 ) -> dict[str, int]:
-    """Paint a data set and write it.
+    """Render a data set and write it.
 
     Args:
-        out: The folder, which is made.
-        images: How many pictures, over all parts.
-        groups: How many people to paint from several sides besides; one for a hundred images if
-            None.
-        size: Their side, in pixels.
-        seed: The same seed, the same files.
-        poses: What `examples.data.poses.load_poses` takes; None for procedural poses.
-        progress: Whether to show it.
+        out: The folder, created if missing.
+        images: Number of pictures, over all parts.
+        groups: Number of people to render from several sides; one per hundred images if None.
+        size: Side of the pictures, in pixels.
+        seed: Random seed; it determines the files.
+        poses: A path for `examples.data.poses.load_poses`; None for procedural poses.
+        progress: Whether to show a progress bar.
 
     Returns:
         Number of pictures of each part.
 
     Raises:
         FileNotFoundError: ``poses`` does not exist.
-        ValueError: That has no rotations, or ``images`` is too few for three parts.
+        ValueError: The poses have no rotations, or ``images`` is too small for three parts.
     """
     if images < 50:
         raise ValueError(f"expected at least 50 images, to have some in each part, got {images}")
@@ -303,19 +302,19 @@ def write_views(
     seed: int = 0,
     poses: Path | None = None,
 ) -> None:
-    """Paint people of the test part from several sides, and write ``views.pkl``.
+    """Render people of the test part from several sides, and write ``views.pkl``.
 
     Args:
-        out: The folder, which is made.
-        groups: How many people.
-        views: Sides of each.
+        out: The folder, created if missing.
+        groups: Number of people.
+        views: Views of each person.
         size: As in `write_dataset`.
-        seed: Likewise.
-        poses: Likewise.
+        seed: As in `write_dataset`.
+        poses: As in `write_dataset`.
 
     Raises:
         FileNotFoundError: ``poses`` does not exist.
-        ValueError: That has no rotations, or there is less than one group of two views.
+        ValueError: The poses have no rotations, or there is less than one group of two views.
     """
     if groups < 1 or views < 2:
         raise ValueError(f"expected groups of two views or more, got {groups} of {views}")
@@ -328,7 +327,7 @@ def write_views(
         names = [f"{VIEWS}/{number:05d}_{view}.jpg" for view in range(views)]
         for name, scene in zip(names, scenes, strict=True):
             _write_image(out / "images" / name, scene.painting.image)
-        # In these files the box is larger than it says.
+        # These files store the side of the box divided by 1.2.
         sides = np.array([scene.box_size / BOX_FACTOR for scene in scenes], np.float32)
         content.append(_annotations(names, scenes) | {"scale": sides})
     with whole_file(out / f"{VIEWS}.pkl") as partial:
@@ -336,12 +335,12 @@ def write_views(
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a folder holds a data set of `write_dataset`, written to its end."""
+    """Whether a folder contains a complete data set of `write_dataset`."""
     return (folder / DONE).is_file()
 
 
 def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write one of thousands of images; a complete set is known by its last file, `DONE`."""
+    """Write one of thousands of images, not atomically; the file `DONE` marks a complete set."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
     if not cv2.imwrite(str(path), image[..., ::-1], quality):
         raise OSError(f"cannot write {path}")
@@ -370,12 +369,12 @@ def _annotations(names: Sequence[str], scenes: Sequence[Scene]) -> dict[str, NDA
 
 
 def sheet(scenes: Sequence[Scene], columns: int = 8, keypoints: bool = False) -> NDArray[np.uint8]:
-    """Pictures in rows, for people to look at.
+    """A contact sheet of pictures.
 
     Args:
-        scenes: Any number.
-        columns: How many in a row.
-        keypoints: Whether to mark them: white where they are seen, red where they are not.
+        scenes: Any number of scenes.
+        columns: Pictures per row.
+        keypoints: Whether to draw keypoints: white if visible, red otherwise.
 
     Returns:
         (H, W, 3) uint8.
@@ -393,9 +392,9 @@ def sheet(scenes: Sequence[Scene], columns: int = 8, keypoints: bool = False) ->
     return np.concatenate(rows)
 
 
-@interruptible("the data set is not whole; paint it again")
+@interruptible("the data set is incomplete; render it again")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Paint a data set; returns the exit code."""
+    """Render a data set; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.prohmr.embedded",
         description=__doc__,
@@ -405,8 +404,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--data",
         type=Path,
         metavar="PATH",
-        help="poses: an .npz file with poses and a split, or a folder of AMASS clips; procedural "
-        "poses by default",
+        help="poses: an .npz file with poses and a split, or a folder of AMASS clips (default: "
+        "procedural poses)",
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/prohmr/data"), metavar="DIR")
     parser.add_argument("--images", type=int, default=16_000, metavar="N", help="(%(default)s)")
@@ -414,7 +413,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--groups",
         type=int,
         metavar="N",
-        help="people painted from four sides besides (one for a hundred images)",
+        help="people rendered from four sides (default: one per hundred images)",
     )
     parser.add_argument("--size", type=int, default=128, metavar="PX", help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(%(default)s)")
