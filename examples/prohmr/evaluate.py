@@ -1,15 +1,15 @@
-r"""Evaluate a model to the paper's protocols: the mode, and the best of n samples.
+r"""Evaluate a model by the paper's protocols: the mode, and the best of n samples.
 
     python -m examples.prohmr.evaluate --checkpoint outputs/prohmr/model.safetensors
     python -m examples.prohmr.evaluate --checkpoint prohmr.pt --data FOLDER --samples 4096 \
         --body SMPL_NEUTRAL.pkl --regressor SMPL_to_J19.pkl --fit
 
-A checkpoint of the original loads as it is. For n below --samples, the samples are reduced to n by
-k-means, as in the paper; the best of the first n stands beside it.
+Original checkpoints load directly. For n below --samples, k-means reduces the samples to n, as in
+the paper; the table also shows the best of the first n.
 
---fit also fits a body to the 2D keypoints of every image, with the model's posterior of the image
-as the prior, and refines groups of views together. key=value changes a weight of that: pose, shape,
-sigma or use_hips of the keypoints; views.consistency, views.pose, views.keypoints or views.shape.
+--fit also fits a body to the 2D keypoints of every image, with the model's posterior as the prior,
+and refines groups of views jointly. key=value changes a weight: pose, shape, sigma or use_hips of
+fits to keypoints; views.consistency, views.pose, views.keypoints or views.shape of refinement.
 """
 
 import argparse
@@ -61,12 +61,12 @@ SHOWN = 8
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A data set that was opened.
+    """An opened data set.
 
     Attributes:
-        dataset: Its images, the views of groups one by one.
-        groups: For each person in several views the rows of these; None if there are no groups.
-        report: What was found in the file.
+        dataset: Its images; groups contribute one image per view.
+        groups: For each person in several views, the rows of the views; None without groups.
+        report: Content and faults of the file.
     """
 
     dataset: ImageDataset
@@ -74,14 +74,14 @@ class Opened:
     report: Report
 
     def groups_in(self, batch: ImageBatch) -> list[list[int]]:
-        """The groups of a batch, by rows of the batch; each is there atomically."""
+        """The groups of a batch, by rows of the batch; each is complete or absent."""
         place = {row: number for number, row in enumerate(batch.idx.tolist())}
         found = [[place[row] for row in group if row in place] for group in self.groups or ()]
         return [group for group in found if group]
 
 
 def protocol_of(name: str) -> Protocol:
-    """The protocol of a data set; the 14 joints of 3DPW's for those that have none."""
+    """The protocol of a data set; by default the 14 joints of 3DPW."""
     if name.upper().replace("_", "-") in DATASETS:
         info = dataset_info(name)
         return Protocol(info.name, PROHMR_44, info.joints or PROHMR_EVAL_14, info.pelvis)
@@ -89,16 +89,16 @@ def protocol_of(name: str) -> Protocol:
 
 
 def open_dataset(folder: Path, name: str, *, cut: bool = False) -> Opened:
-    """One data set.
+    """Open one data set.
 
     Args:
         folder: The folder of all data.
         name: As in `examples.prohmr.sources.locate`.
-        cut: Whether limbs are cut off, see `examples.data.ambiguous`.
+        cut: Whether to cut limbs off, see `examples.data.ambiguous`.
 
     Raises:
-        FileNotFoundError: It is not there.
-        ValueError: It cannot be read.
+        FileNotFoundError: It does not exist.
+        ValueError: It is unreadable.
     """
     file, images = locate(folder, name)
     if file.suffix == ".pkl":
@@ -113,7 +113,7 @@ def open_dataset(folder: Path, name: str, *, cut: bool = False) -> Opened:
 
 
 def fits_hips(name: str) -> bool:
-    """Whether hips count in fits to a data set: where they are true, as those of painted images."""
+    """Whether fits to a data set use the hips: if they are ground truth, as in rendered images."""
     if name.upper().replace("_", "-") in DATASETS:
         return bool(dataset_info(name).fits_hips)
     return True
@@ -135,29 +135,29 @@ def evaluate(
     workers: int = 0,
     seed: int = 0,
 ) -> Evaluation:
-    """Judge a model on a data set.
+    """Evaluate a model on a data set.
 
     Args:
         model: In evaluation mode.
-        body: On the same device.
+        body: The body, on the same device.
         folder: The folder of all data.
         name: As in `examples.prohmr.sources.locate`.
-        samples: Of each image, the mode among them.
-        quantised: Numbers to reduce them to by k-means.
-        fitter: Fits to the keypoints of every image, and refines groups of views; None for none.
-        cut: Whether limbs are cut off, see `examples.data.ambiguous`.
-        images: How many images at most, evenly chosen; 0 for all.
-        batch_size: Images at a time.
-        block: Samples of each at a time.
-        workers: Processes that decode.
-        seed: Of the samples.
+        samples: Samples per image, including the mode.
+        quantised: Numbers of clusters for k-means.
+        fitter: Fits to the keypoints of every image, and refines groups of views; None for no fits.
+        cut: Whether to cut limbs off, see `examples.data.ambiguous`.
+        images: Largest number of images, evenly spaced; 0 for all.
+        batch_size: Images per batch.
+        block: Samples per image at a time.
+        workers: Number of decoding processes.
+        seed: Seed of the samples.
 
     Returns:
-        The figures.
+        The results.
 
     Raises:
-        FileNotFoundError: The data is not there.
-        ValueError: It cannot be read.
+        FileNotFoundError: The data does not exist.
+        ValueError: The data is unreadable.
     """
     opened = open_dataset(folder, name, cut=cut)
     device = next(model.parameters()).device
@@ -194,12 +194,12 @@ def evaluate(
 def mean_pose_errors(
     train: Annotations, test: Annotations, protocol: Protocol
 ) -> Mapping[str, float]:
-    """What saying the same for every image is worth: the mean of the training set's keypoints.
+    """Errors of a constant prediction: the mean of the training set's keypoints.
 
     Args:
-        train: Whose mean it is, of those with all judged 3D keypoints.
-        test: Whose errors, likewise.
-        protocol: Which joints are judged.
+        train: People to average, if all evaluated 3D keypoints are annotated.
+        test: People to evaluate, under the same condition.
+        protocol: The evaluated joints.
 
     Returns:
         "mpjpe_mm" and "pa_mpjpe_mm"; NaN if nobody has 3D keypoints.
@@ -224,12 +224,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m examples.prohmr.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Written to --out: evaluation.json and evaluation.md; with --fit pictures too.\n"
+        epilog="Files in --out: evaluation.json and evaluation.md; with --fit pictures too.\n"
         "Exit code: 0 done, 1 a data set could not be evaluated, 2 bad arguments or data.",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
     parser.add_argument(
-        "--own-backbone", metavar="MODULE:FUNCTION", help="the checkpoint's backbone, if yours"
+        "--own-backbone", metavar="MODULE:FUNCTION", help="your backbone of the checkpoint"
     )
     parser.add_argument(
         "--data",
@@ -242,15 +242,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--datasets",
         nargs="+",
         metavar="NAME",
-        help="which; by default, test, or all of the paper's that are there",
+        help="data sets (default: test, or all of the paper's that exist)",
     )
     parser.add_argument("--samples", type=int, default=4096, metavar="N", help="(%(default)s)")
     parser.add_argument(
         "--quantised", type=int, nargs="*", default=list(QUANTISED), metavar="N", help="(5 10 25)"
     )
-    parser.add_argument("--images", type=natural, default=0, metavar="N", help="at most; 0 for all")
     parser.add_argument(
-        "--cut", action="store_true", help="cut limbs off by the boxes, as in ambiguous Human3.6M"
+        "--images", type=natural, default=0, metavar="N", help="largest number of images; 0 for all"
+    )
+    parser.add_argument(
+        "--cut",
+        action="store_true",
+        help="shrink the boxes to cut limbs off, as in ambiguous Human3.6M",
     )
     add_fit_arguments(parser)
     parser.add_argument(
@@ -263,7 +267,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--mean-of",
         default="train",
         metavar="NAME",
-        help="the data set whose mean pose is the baseline, where it is there (%(default)s)",
+        help="the data set whose mean pose is the baseline, if it exists (%(default)s)",
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/prohmr"), metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
@@ -295,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: dict[str, object] = {"checkpoint": str(args.checkpoint), "samples": args.samples}
     if args.fit:
         words = dataclasses.asdict(options)
-        del words["keypoints"]["use_hips"]  # each data set has its own
+        del words["keypoints"]["use_hips"]  # one per data set
         results["fit"] = words
     failed = False
     for name in names:
@@ -345,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def draw_fits(args: argparse.Namespace, name: str, model: ProHMR, fitter: ImageFitter) -> None:
-    """Draw the first people of a data set before and after."""
+    """Draw the first people of a data set before and after fitting."""
     opened = open_dataset(args.data, name, cut=args.cut)
     device = next(model.parameters()).device
     batch = next(batches_of(opened.dataset, SHOWN, groups=opened.groups)).to(device)

@@ -1,4 +1,4 @@
-"""How is fitted, in the words of a command line: the same in every program of this example."""
+"""Command-line options shared by the fitting programs of this example."""
 
 import argparse
 
@@ -14,9 +14,9 @@ VIEWS_PREFIX = "views."
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
-    """Let a command line say how is fitted; for `fit_options`.
+    """Add the command-line options of fits, for `fit_options`.
 
-    Read it with ``parse_intermixed_args``: the words ``key=value`` may stand anywhere.
+    Parse with ``parse_intermixed_args``: arguments ``key=value`` may stand anywhere.
     """
     parser.add_argument("--fit", action="store_true", help="fit to 2D keypoints (and over views)")
     parser.add_argument(
@@ -24,20 +24,24 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--theta", action="store_true", help="fit theta, not the flow's latent")
     parser.add_argument(
-        "--steps", type=int, default=150, metavar="N", help="of each fit, at most (%(default)s)"
+        "--steps",
+        type=int,
+        default=150,
+        metavar="N",
+        help="largest number of iterations of a fit (%(default)s)",
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="weights of the fits")
 
 
 def fit_options(args: argparse.Namespace, *, use_hips: bool) -> FitOptions:
-    """How is fitted, from the words of a command line; see `add_fit_arguments`.
+    """The options of fits from the options of `add_fit_arguments`.
 
     Args:
-        args: What was given.
-        use_hips: Whether hips count, unless the words say so.
+        args: The parsed command line.
+        use_hips: Default for the use of hips.
 
     Raises:
-        ValueError: A key is unknown, a value is none, or there are words but no ``--fit``.
+        ValueError: A key is unknown, a value is invalid, or weights are set without ``--fit``.
     """
     if args.settings and not args.fit:
         raise ValueError(f"{' '.join(args.settings)}: weights of fits, but there is no --fit")

@@ -1,7 +1,7 @@
-"""Fits to keypoints, and to several views, with the model's posterior of the image as the prior.
+"""Fits to keypoints and to several views, with the model's posterior as the prior.
 
-The variables, the objective and the solver are those of `examples.fitting`; the start is the mode,
-with the regressed shape and camera.
+Variables, objective and solver come from `flowprior.fitting`; fits start at the mode, with the
+regressed shape and camera.
 """
 
 from collections.abc import Sequence
@@ -31,19 +31,19 @@ __all__ = ["FEWEST_KEYPOINTS", "FitOptions", "ImageFitter", "Seen", "judge_fits"
 FEWEST_KEYPOINTS = 3
 """With fewer, there is nothing to fit to: a camera alone has three numbers."""
 
-LEAST_SCALE = 0.1  # of a regressed camera; a body that is smaller in its box is a mistake
+LEAST_SCALE = 0.1  # least scale of a regressed camera; a smaller body in its box is an error
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How is fitted; left as it is, as in the paper.
+    """Options of fits; the defaults follow the paper.
 
     Args:
         keypoints: Weights of a fit to one image.
         views: Weights of a refinement over several.
         frame: One of `examples.fitting.choices.FRAMES`.
-        theta: Whether theta is fitted instead of the flow's latent.
-        max_iterations: Most steps.
+        theta: Whether to optimise theta instead of the flow's latent.
+        max_iterations: Largest number of iterations.
     """
 
     keypoints: KeypointWeights = field(default_factory=KeypointWeights)
@@ -61,11 +61,11 @@ class FitOptions:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Where P people are in their images.
+    """Keypoints and boxes of P people in their images.
 
     Args:
         keypoints_2d: (P, 44, 3), pixels of the image and confidence, PROHMR-44.
-        center: (P, 2) middle of the box, pixels of the image.
+        center: (P, 2) centre of the box, pixels of the image.
         box_size: (P,) its side.
         img_size: (P, 2) width and height of the image.
     """
@@ -86,12 +86,12 @@ class Seen:
 
 
 class ImageFitter:
-    """Fits bodies to what is seen of people, with p(theta | image) as the prior.
+    """Fits bodies to keypoints, with p(theta | image) as the prior.
 
     Args:
-        model: In evaluation mode. Its flow is copied as it is now.
-        body: On the same device, in layout "columns".
-        options: How is fitted.
+        model: The model, in evaluation mode. The fitter copies its current flow.
+        body: The body, on the same device, in layout "columns".
+        options: The options of fits.
     """
 
     def __init__(self, model: ProHMR, body: BodyModel, options: FitOptions | None = None) -> None:
@@ -100,16 +100,16 @@ class ImageFitter:
         self.options = options or FitOptions()
 
     def pose(self, context: Tensor) -> PoseVariables:
-        """The pose variables of people whose contexts (P, C) are known."""
+        """The pose variables of people with contexts (P, C)."""
         return flow_pose(self.prior, context, theta=self.options.theta)
 
     def cameras(self, seen: Seen) -> Cameras:
-        """The cameras of people: of the crops that the model has seen, or of the whole images."""
+        """The cameras of people: of the model's crops, or of the whole images."""
         box = seen.center, seen.box_size
         return cameras_for(self.options.frame, seen.keypoints_2d, seen.img_size, None, box=box)
 
     def countable(self, keypoints_2d: Tensor) -> Tensor:
-        """How many keypoints (P,) of (P, 44, 3) a fit would see."""
+        """Number (P,) of keypoints (P, 44, 3) that a fit uses."""
         counts = keypoints_2d[..., 2] > LEAST_CONF
         if not self.options.keypoints.use_hips:
             counts = counts.clone()
@@ -120,14 +120,14 @@ class ImageFitter:
         """Fit each person of a batch to its keypoints.
 
         Args:
-            prediction: Of P people, without NaN or infinity.
-            seen: The same people.
+            prediction: Finite predictions for P people.
+            seen: Keypoints and boxes of the same people.
 
         Returns:
             The fits.
 
         Raises:
-            ValueError: There is nobody.
+            ValueError: P is 0.
         """
         pose, cameras = self.pose(prediction.context), self.cameras(seen)
         return fit_people(
@@ -145,18 +145,18 @@ class ImageFitter:
     def refine(
         self, prediction: Prediction, seen: Seen, groups: Sequence[Sequence[int]]
     ) -> Refined:
-        """Refine the poses of people over their views.
+        """Refine the poses of people jointly over their views.
 
         Args:
-            prediction: Of all views, without NaN or infinity.
-            seen: The same views.
-            groups: For each person, the numbers of its views.
+            prediction: Finite predictions for all views.
+            seen: Keypoints and boxes of the same views.
+            groups: For each person, the indices of its views.
 
         Returns:
             The people.
 
         Raises:
-            ValueError: A person has no view.
+            ValueError: A person has no views.
         """
         return refine(
             self.body,
@@ -175,7 +175,7 @@ class ImageFitter:
     def _translation(
         self, prediction: Prediction, seen: Seen, cameras: Cameras, pose: PoseVariables
     ) -> Tensor:
-        """(P, 3) metres, the regressed one, or, where that cannot be, where the keypoints are."""
+        """Translations (P, 3) in metres: regressed, or from the keypoints if implausible."""
         camera = prediction.camera
         if self.options.frame == "crop":
             regressed = crop_translation(camera)
@@ -198,21 +198,20 @@ class ImageFitter:
 def judge_fits(
     model: ProHMR, fitter: ImageFitter, batch: ImageBatch, protocol: Protocol
 ) -> dict[str, Tensor]:
-    """Fit the people of some images to their keypoints, and judge that.
+    """Fit the people of some images to their keypoints, and evaluate the fits.
 
-    Those with fewer than `FEWEST_KEYPOINTS` keypoints keep what was regressed, as they would have
-    to anywhere.
+    People with fewer than `FEWEST_KEYPOINTS` keypoints keep the regression.
 
     Args:
-        model: In evaluation mode.
-        fitter: Of this model.
+        model: The model, in evaluation mode.
+        fitter: A fitter of this model.
         batch: The images, on its device.
-        protocol: Which joints are judged.
+        protocol: The evaluated joints.
 
     Returns:
-        (B,) each: "fit_mpjpe_mm", "fit_pa_mpjpe_mm"; "fitted_share", 1 where there was something to
-        fit to; "fit_error_of_box", how far the keypoints still are, in sides of the person's box.
-        NaN for rows without an image or a truth.
+        (B,) each: "fit_mpjpe_mm", "fit_pa_mpjpe_mm"; "fitted_share", 1 for fitted people;
+        "fit_error_of_box", the reprojection error in sides of the person's box. NaN for rows
+        without an image or ground truth.
     """
     known, truth, prediction = _predicted(model, batch, protocol)
     with torch.no_grad():
@@ -236,18 +235,18 @@ def judge_views(
     groups: Sequence[Sequence[int]],
     protocol: Protocol,
 ) -> dict[str, Tensor]:
-    """Refine the poses of people seen in several views, and judge every view.
+    """Refine the poses of people in several views, and evaluate every view.
 
     Args:
-        model: In evaluation mode.
-        fitter: Of this model.
+        model: The model, in evaluation mode.
+        fitter: A fitter of this model.
         batch: All views, on its device.
         groups: For each person, the rows of its views. Views without an image are left out.
-        protocol: Which joints are judged.
+        protocol: The evaluated joints.
 
     Returns:
         (B,) each: "averaged_mpjpe_mm" and "averaged_pa_mpjpe_mm" of the views' mean on SO(3), and
-        "together_..." after the refinement. NaN for views without an image or a truth.
+        "together_..." after the refinement. NaN for views without an image or ground truth.
     """
     known, truth, prediction = _predicted(model, batch, protocol)
     valid = batch.valid.tolist()
@@ -280,7 +279,7 @@ def judge_views(
 def _predicted(
     model: ProHMR, batch: ImageBatch, protocol: Protocol
 ) -> tuple[Tensor, Tensor, Prediction]:
-    """Which rows can be judged, (B,), the true keypoints (B, 44, 3), what the model says."""
+    """The mask (B,) of rows to evaluate, the true keypoints (B, 44, 3), and the prediction."""
     crops = crop_batch(batch, model.size)
     truth = crops.labels.keypoints_3d
     needed = [*protocol.joints, protocol.root]

@@ -1,4 +1,4 @@
-"""What a model is worth on annotated images: errors, likelihood, entropy, each image by itself."""
+"""Evaluation of a model on annotated images: errors, likelihood and entropy per image."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,16 +32,16 @@ LIMBS = [
     for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 ]
 HIDDEN = 3
-"""From so many of its twelve limb joints unseen on, a person counts as occluded."""
+"""A person with at least this many of twelve limb joints hidden counts as occluded."""
 
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What was found for B images; rows without an image or a truth are NaN.
+    """Results for B images; NaN for rows without an image or ground truth.
 
     Attributes:
         values: (B,) each, by name: errors in millimetres, "nll_nats", "entropy_nats".
-        hidden: (B,) how many of twelve limb joints are not seen.
+        hidden: (B,) number of hidden joints among twelve limb joints.
     """
 
     values: dict[str, Tensor]
@@ -56,14 +56,14 @@ def batches_of(
     workers: int = 0,
     groups: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[ImageBatch]:
-    """The people of a data set in order, or some of them, evenly chosen.
+    """Batches of the people of a data set in order, or of an evenly spaced selection.
 
     Args:
         dataset: The images.
-        batch_size: People of a batch.
-        images: How many at most; 0 for all.
-        workers: Processes that decode.
-        groups: Rows that stay together, whatever the size of a batch; each row alone if None.
+        batch_size: People per batch.
+        images: Largest number of people; 0 for all.
+        workers: Number of decoding processes.
+        groups: Rows that stay in one batch, regardless of its size; None for single rows.
     """
     parts: Sequence[Sequence[int]] = groups or [(row,) for row in range(len(dataset))]
     most = sum(map(len, parts))
@@ -87,12 +87,12 @@ def batches_of(
 
 
 def crop_batch(batch: ImageBatch, size: int) -> Crops:
-    """The crops of a batch as they are, on its device."""
+    """The crops of a batch without augmentation, on its device."""
     return make_crops(*regions_and_labels(batch), size=size)
 
 
 def regions_and_labels(batch: ImageBatch) -> tuple[Regions, Labels]:
-    """A batch as `examples.data.crops` takes it."""
+    """Regions and labels of a batch, for `examples.data.crops`."""
     return (
         Regions(
             batch.images, batch.region_from_image, batch.center, batch.box_size, batch.img_size
@@ -108,19 +108,19 @@ def regions_and_labels(batch: ImageBatch) -> tuple[Regions, Labels]:
 
 
 def supervise(batch: ImageBatch, labels: Labels, finite: Tensor | None = None) -> Supervision:
-    """What is known of the people of a batch.
+    """The supervision of a batch.
 
     Args:
         batch: The batch.
-        labels: Of its crops.
-        finite: (B,) bool, rows that the backbone made something of; all if None.
+        labels: The labels of its crops.
+        finite: (B,) bool, rows with finite features; all if None.
     """
     valid = batch.valid if finite is None else batch.valid & finite
     return Supervision(labels, batch.has_body_pose, batch.has_betas, valid)
 
 
 def limbs_hidden(labels: Labels) -> Tensor:
-    """How many of twelve limb joints are not seen in each crop, (B,)."""
+    """Number of hidden joints among twelve limb joints in each crop, (B,)."""
     points = labels.keypoints_2d[:, LIMBS]
     inside = (points[..., :2].abs() <= 0.5).all(dim=-1)
     return (~(inside & (points[..., 2] > LEAST_CONF))).sum(dim=1)
@@ -138,20 +138,20 @@ def judge_batch(
     block: int = 64,
     generator: torch.Generator | None = None,
 ) -> Judgement:
-    """Judge a model on some images.
+    """Evaluate a model on some images.
 
     Args:
-        model: In evaluation mode.
-        body: On the same device.
+        model: The model, in evaluation mode.
+        body: The body, on the same device.
         batch: The images, on the same device.
-        protocol: Which joints are judged.
+        protocol: The evaluated joints.
         counts: As in `flowprior.metrics.protocols.evaluate_samples`.
-        quantised: Likewise.
-        block: Likewise.
-        generator: Source of the samples.
+        quantised: As in `evaluate_samples`.
+        block: As in `evaluate_samples`.
+        generator: Random generator of the samples.
 
     Returns:
-        The judgement.
+        The results.
     """
     crops = crop_batch(batch, model.size)
     labels = crops.labels

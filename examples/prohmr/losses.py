@@ -1,4 +1,4 @@
-r"""ProHMR's objective, term by term as the supplement of the paper writes it.
+r"""ProHMR's training objective, with the terms of the paper's supplement.
 
 .. math::
 
@@ -8,13 +8,13 @@ r"""ProHMR's objective, term by term as the supplement of the paper writes it.
       + \lambda_{mode,\theta} L_{mode,\theta} + \lambda_{mode,\beta} L_{mode,\beta}
       + \lambda_{mode,3D} L_{mode,3D} + \lambda_{orth} L_{orth}
 
-The mode is sample 0 of each image, the others are random. Everything is summed over its dimensions
-and divided by the batch size, also where only some rows are annotated; only the NLL is a mean over
-annotated rows, and orthogonality a mean over everything.
+The mode is sample 0 of each image, the others are random. Terms are summed over their dimensions
+and divided by the batch size, even if only some rows are annotated; only the NLL is a mean over
+annotated rows, and orthogonality a mean over all elements.
 
 References:
     Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, ICCV 2021, supplement 3;
-    what the text leaves open, from ``prohmr/models/prohmr.py`` of ``nkolot/ProHMR``.
+    details that the text omits, from ``prohmr/models/prohmr.py`` of ``nkolot/ProHMR``.
 """
 
 from collections.abc import Mapping
@@ -46,19 +46,19 @@ JOINTS = 24
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The lambdas, as published.
+    """Loss weights; the defaults are the published ones.
 
     Args:
-        nll: Of the negative log-likelihood of annotated poses.
-        exp_2d: Of the expected reprojection error.
-        exp_adv: Of the discriminator's judgement of random samples.
-        mode_2d: Of the mode's reprojection error.
-        mode_adv: Of the discriminator's judgement of the mode.
-        mode_theta: Of the mode's rotation matrices.
-        mode_betas: Of the shape.
-        mode_3d: Of the mode's 3D keypoints.
-        orth: Of the orthogonality of 6D vectors.
-        discriminator: Of the discriminator's own loss.
+        nll: Weight of the negative log-likelihood of annotated poses.
+        exp_2d: Weight of the expected reprojection error.
+        exp_adv: Weight of the adversarial loss of random samples.
+        mode_2d: Weight of the mode's reprojection error.
+        mode_adv: Weight of the adversarial loss of the mode.
+        mode_theta: Weight of the mode's rotation matrices.
+        mode_betas: Weight of the shape.
+        mode_3d: Weight of the mode's 3D keypoints.
+        orth: Weight of the orthogonality of 6D vectors.
+        discriminator: Weight of the discriminator's loss.
     """
 
     nll: float = 0.001
@@ -81,14 +81,14 @@ class LossWeights:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Bodies that the model holds possible for each of B images, the mode first.
+    """Sampled bodies for each of B images, the mode first.
 
     Attributes:
-        theta: (B, S, 24, 6), as the flow gives them, not orthogonal.
+        theta: (B, S, 24, 6), outputs of the flow, not orthogonalised.
         rotation: (B, S, 24, 3, 3).
-        betas: (B, 10), of all samples of an image.
+        betas: (B, 10), shared by all samples of an image.
         keypoints_3d: (B, S, 44, 3) metres, PROHMR-44.
-        keypoints_2d: (B, S, 44, 2) sides of the crop from its middle.
+        keypoints_2d: (B, S, 44, 2) in sides of the crop from its centre.
     """
 
     theta: Tensor
@@ -98,7 +98,7 @@ class Samples:
     keypoints_2d: Tensor
 
     def to_judge(self) -> tuple[Tensor, Tensor]:
-        """What the discriminator takes: ``body_pose`` (B S, 23, 3, 3) and ``betas`` (B S, 10)."""
+        """Inputs of the discriminator: ``body_pose`` (B S, 23, 3, 3) and ``betas`` (B S, 10)."""
         batch, samples = self.theta.shape[:2]
         betas = self.betas[:, None].expand(batch, samples, -1)
         return self.rotation[:, :, 1:].flatten(0, 1), betas.flatten(0, 1)
@@ -106,13 +106,13 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Supervision:
-    """What is known of the B people.
+    """Supervision of B people.
 
     Attributes:
-        labels: Of the crops.
+        labels: The labels of the crops.
         has_body_pose: (B,) bool, whether pose and orientation are annotated.
         has_betas: (B,) bool.
-        valid: (B,) bool, False where there is no image: such a row counts in no term.
+        valid: (B,) bool, False without an image: such a row contributes to no term.
     """
 
     labels: Labels
@@ -122,14 +122,14 @@ class Supervision:
 
     @property
     def rotation(self) -> Tensor:
-        """(B, 24, 3, 3), the annotated pose; the identity where there is none."""
+        """(B, 24, 3, 3), the annotated pose; the identity without an annotation."""
         pose = torch.cat([self.labels.global_orient, self.labels.body_pose], dim=-1)
         pose = torch.where(self.with_pose[:, None], pose, 0).unflatten(-1, (JOINTS, 3))
         return rotations.rotvec_to_matrix(pose)
 
     @property
     def with_pose(self) -> Tensor:
-        """(B,) bool, rows whose pose counts."""
+        """(B,) bool, rows with an annotated pose."""
         return self.has_body_pose & self.valid
 
 
@@ -141,14 +141,14 @@ def draw_samples(
     *,
     latents: Tensor | None = None,
 ) -> Samples:
-    """Mode and random samples of each image, as bodies in their crops.
+    """Draw the mode and random samples of each image, as bodies in their crops.
 
     Args:
-        prediction: Of B images.
-        body: On the same device.
-        num_samples: S, the mode among them.
-        generator: Source of the samples.
-        latents: (B, S - 1, 144), to decode instead of drawing any.
+        prediction: Predictions for B images.
+        body: The body, on the same device.
+        num_samples: S, including the mode.
+        generator: Random generator of the samples.
+        latents: (B, S - 1, 144), decoded instead of random samples.
 
     Returns:
         The bodies.
@@ -161,7 +161,7 @@ def draw_samples(
     posterior = prediction.posterior
     theta = []
     if num_samples > 1:
-        # Before the mode, as in the original: in training, its batch norm notices the order.
+        # Before the mode, as in the original: its batch norm depends on the order in training.
         theta.append(
             posterior.sample(num_samples - 1, generator=generator)
             if latents is None
@@ -186,19 +186,19 @@ def objective(
     judgements: Tensor,
     layout: str = "columns",
 ) -> dict[str, Tensor]:
-    """Every term of the objective, without its weight.
+    """Compute every term of the objective, unweighted.
 
-    With one sample there is no expectation, and its terms are 0.
+    With one sample, the terms of the expectation are 0.
 
     Args:
         samples: S bodies for each of B images.
-        supervision: What is known of them.
+        supervision: Their supervision.
         nll: Scalar, the mean over annotated rows, nats; ``prior.nll(theta, context, with_pose)``.
-        judgements: (B S, 25), the discriminator's, of `Samples.to_judge`.
-        layout: Of theta.
+        judgements: (B S, 25), scores of the discriminator for `Samples.to_judge`.
+        layout: Layout of theta.
 
     Returns:
-        Scalars by the names of `LossWeights`, all but ``discriminator``.
+        Scalars by the names of `LossWeights`, except ``discriminator``.
     """
     labels, valid = supervision.labels, supervision.valid
     batch, num_samples = samples.theta.shape[:2]
@@ -212,13 +212,13 @@ def objective(
         return of_sample[:, 1:].sum() / (batch * max(num_samples - 1, 1))
 
     def where(rows: Tensor, values: Tensor) -> Tensor:
-        """Values of some rows, 0 in the others, whatever those hold."""
+        """Values of some rows, 0 in the others, even if they contain NaN."""
         return torch.where(rows.reshape(-1, *(1,) * (values.ndim - 1)), values, 0)
 
     # L1 of keypoints, weighted by confidence: (B, S).
     seen_2d = _confidence(labels.keypoints_2d, valid)
     error_2d = _l1(samples.keypoints_2d, labels.keypoints_2d[..., :2], seen_2d)
-    # Without a pelvis there is nothing to see the others from.
+    # Rows without a pelvis have no reference point.
     has_pelvis = labels.keypoints_3d[:, PROHMR_PELVIS, -1] > 0
     seen_3d = _confidence(labels.keypoints_3d, valid & has_pelvis)
     pelvis = [PROHMR_PELVIS]
@@ -232,7 +232,7 @@ def objective(
     with_betas = supervision.has_betas & valid
     error_betas = (samples.betas - where(with_betas, labels.betas)).square().sum(dim=1)
 
-    # The discriminator should take bodies for those of motion capture: 1.
+    # The target of samples is the score of motion capture, 1.
     unconvinced = (judgements - 1).square().sum(dim=1).unflatten(0, (batch, num_samples))
     unconvinced = where(valid, unconvinced)
 
@@ -248,7 +248,7 @@ def objective(
     return {
         "nll": nll,
         "exp_2d": expected(error_2d),
-        # The original sums over samples here, where all else is a mean; with its two it is one.
+        # The original sums over samples here, unlike elsewhere; with its two samples, both agree.
         "exp_adv": unconvinced[:, 1:].sum() / batch,
         "mode_2d": mode(error_2d),
         "mode_adv": mode(unconvinced),
@@ -260,11 +260,11 @@ def objective(
 
 
 def total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
-    """L: the weighted sum of the terms.
+    """The loss L: the weighted sum of the terms.
 
     Args:
-        terms: From `objective`.
-        weights: The lambdas.
+        terms: Terms of `objective`.
+        weights: The loss weights.
 
     Returns:
         Scalar.
@@ -273,14 +273,14 @@ def total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
 
 
 def discriminator_loss(fake: Tensor, real: Tensor) -> Tensor:
-    """The discriminator's own loss: 0 for samples, 1 for motion capture.
+    """The discriminator's loss, with target 0 for samples and 1 for motion capture.
 
     Args:
-        fake: (N, 25), its judgements of samples, which must be detached from the model.
-        real: (M, 25), of motion capture.
+        fake: (N, 25), its scores of samples, which must be detached from the model.
+        real: (M, 25), its scores of motion capture.
 
     Returns:
-        Scalar, summed over judgements, a mean over bodies.
+        Scalar, summed over scores, a mean over bodies.
 
     References:
         Kanazawa et al., *End-to-end Recovery of Human Shape and Pose*, CVPR 2018, equation 4.
@@ -289,7 +289,7 @@ def discriminator_loss(fake: Tensor, real: Tensor) -> Tensor:
 
 
 def _confidence(keypoints: Tensor, rows: Tensor) -> Tensor:
-    """(B, K), 0 where a row does not count or a keypoint is not seen."""
+    """Confidences (B, K), 0 for rows that do not count."""
     conf = keypoints[..., -1]
     return torch.where(rows[:, None] & (conf > 0), conf, 0)
 

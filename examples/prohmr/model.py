@@ -40,18 +40,18 @@ NUM_BETAS = 10
 # HMR's mean camera: a body that fills 0.9 of the crop.
 MEAN_CAMERA = (0.9, 0.0, 0.0)
 MODEL_CONFIG = "prohmr_config"
-"""Where checkpoints of training have `ProHMR.config`."""
+"""Key of `ProHMR.config` in checkpoints of training."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the model says about B images.
+    """Predictions for B images.
 
     Attributes:
         context: (B, C), the backbone's features, float32.
         posterior: p(theta | image).
         betas: (B, 10) shape coefficients, the same for every sample of an image.
-        camera: (B, 3), weak perspective (s, tx, ty) of the crop, likewise.
+        camera: (B, 3), weak perspective (s, tx, ty) of the crop, also the same for every sample.
     """
 
     context: Tensor
@@ -61,14 +61,14 @@ class Prediction:
 
 
 class ShapeCameraHead(nn.Module):
-    """Features -> betas and camera, as deviations from their means.
+    """Regresses betas and camera from features, relative to their means.
 
     Args:
         context_features: Width C of the features.
         hidden_features: Width of the hidden layer.
 
     Attributes:
-        layers: The network; its names are those of the original.
+        layers: The network, with the names of the original.
         init_betas: (1, 1, 10) mean shape.
         init_cam: (1, 1, 3) mean camera.
 
@@ -97,7 +97,7 @@ class ShapeCameraHead(nn.Module):
 
         Raises:
             FileNotFoundError: The file does not exist.
-            ValueError: It does not hold ``shape`` (10,) and ``cam`` (3,).
+            ValueError: The file lacks ``shape`` (10,) or ``cam`` (3,).
         """
         content = read_npz(path)
         for key, buffer in (("shape", self.init_betas), ("cam", self.init_cam)):
@@ -115,9 +115,9 @@ class ShapeCameraHead(nn.Module):
 
 
 class ProHMR(nn.Module):
-    """Image -> a density over SMPL's pose, a shape and a camera.
+    """Predicts a density over SMPL's pose, a shape and a camera from an image.
 
-    Under autocast only the backbone computes in half precision.
+    Under autocast, only the backbone computes in half precision.
 
     Args:
         backbone: Name of the backbone, see `examples.prohmr.backbones.make_backbone`.
@@ -127,7 +127,7 @@ class ProHMR(nn.Module):
             ``{"preset": "prohmr"}``.
 
     Raises:
-        ValueError: A setting is unknown or out of range, or the prior is none over rotations of
+        ValueError: A setting is unknown or out of range, or the prior does not model rotations of
             SMPL's 24 joints.
 
     References:
@@ -159,10 +159,10 @@ class ProHMR(nn.Module):
         }
 
     def forward(self, images: Tensor) -> Prediction:
-        """What the model says about images.
+        """Predict from images.
 
         Args:
-            images: (B, 3, size, size), as `examples.data.crops.make_crops` normalises them.
+            images: (B, 3, size, size), normalised by `examples.data.crops.make_crops`.
 
         Returns:
             The prediction, in float32.
@@ -179,23 +179,23 @@ class ProHMR(nn.Module):
             return self.predict(context.to(self.prior.flow.weight_dtype))
 
     def predict(self, context: Tensor) -> Prediction:
-        """What the model says about images whose features are at hand.
+        """Predict from features.
 
         Args:
-            context: (B, C), the backbone's, in the dtype of the weights.
+            context: (B, C), features of the backbone, in the dtype of the weights.
         """
         betas, camera = self.head(context)
         return Prediction(context, self.prior(context), betas, camera)
 
     def load_backbone(self, source: str) -> None:
-        """Fill the backbone, see `examples.prohmr.backbones.load_weights`."""
+        """Load weights of the backbone, see `examples.prohmr.backbones.load_weights`."""
         load_weights(self.backbone, source)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and sizes to one safetensors file, atomically.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         model_file.save(path, ModelFile(self.state_dict(), {"class": "ProHMR", **self.config}))
 
@@ -207,21 +207,21 @@ def load_model(
     *,
     own_backbone: str | None = None,
 ) -> ProHMR:
-    """Read a model: what `ProHMR.save` or training wrote, or a checkpoint of the original.
+    """Read a model from a file of `ProHMR.save`, a training checkpoint, or an original checkpoint.
 
     Args:
         path: A ``.safetensors`` file, a ``.ckpt`` of our training, or the original's checkpoint.
-        device: Where it shall be.
-        own_backbone: The ``module:function`` of a backbone of yours. A file that names such a
-            function would otherwise decide what is imported and called.
+        device: Device of the model.
+        own_backbone: The ``module:function`` of your backbone. Without this argument, a file that
+            names a function does not load, because it would decide which code runs.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        CheckpointError: It is neither, is damaged, or has a backbone that is a function other than
-            ``own_backbone``.
+        CheckpointError: The file is damaged, has another format, or names a backbone function other
+            than ``own_backbone``.
     """
     require_regular(path, CheckpointError)
     with open(path, "rb") as file:
@@ -257,19 +257,19 @@ def load_original(
     *,
     lu_forward: str = "exact",
 ) -> tuple[ProHMR, Discriminator | None]:
-    """Read a whole checkpoint of the original, running nothing of it.
+    """Read a whole original checkpoint, without executing code from it.
 
     Args:
         path: Lightning's checkpoint, or its state dict.
-        device: Where the models shall be.
+        device: Device of the models.
         lu_forward: As in `flowprior.ConditionalPosePrior.from_prohmr`.
 
     Returns:
-        The model, in evaluation mode, and the discriminator; None if the file has none.
+        The model, in evaluation mode; and the discriminator, or None if the file has none.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        CheckpointError: A part is missing or of another network; the message names it.
+        CheckpointError: A part is missing or belongs to another network; the message names it.
     """
     weights = read_prohmr(path)
     if not weights.backbone or not weights.fc_head:
@@ -299,7 +299,7 @@ def _made(
     state: Mapping[str, Tensor],
     own_backbone: str | None,
 ) -> ProHMR:
-    """A new model of a file's configuration, if its weights can fill it."""
+    """Create a model from a file's configuration, if its weights match."""
     if not isinstance(config, Mapping):
         raise CheckpointError(f"{path} has no configuration of a model")
     name = config.get("backbone", "")

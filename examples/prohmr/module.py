@@ -1,8 +1,8 @@
-"""Training under Lightning, so that what step k does depends on nothing but the weights and k.
+"""The Lightning module: step k depends on the weights and k only.
 
-Augmentation, samples, motion capture and dropout of a step come from a seed of (seed, step). What
-is drawn is drawn for the batch of all processes, of which each takes its rows, so that one process
-and several do the same.
+Augmentation, samples, motion capture and dropout of a step come from a seed of (seed, step). Random
+numbers are drawn for the batch of all processes, and each process takes its rows, so that the
+result does not depend on the number of processes.
 """
 
 import math
@@ -44,18 +44,18 @@ __all__ = ["ProHMRModule"]
 PROTOCOL = PROTOCOLS["3DPW"]
 FAULTS = "faults"
 SHOWN = 8
-TOLERATED = 100  # steps in a row that came to nothing
+TOLERATED = 100  # consecutive steps without an update
 
 
 class ProHMRModule(lightning.LightningModule):
-    """A model, its discriminator, and how they are trained.
+    """A model and its discriminator, with their optimisation.
 
     Args:
-        model: From `Config.make`.
+        model: A model of `Config.make`.
         config: All settings.
-        sources: What to train on.
-        body: The body of poses and shapes.
-        pictures: Folder for pictures of validation images; None for none.
+        sources: The training data.
+        body: The body model.
+        pictures: Folder for pictures of validation images; None for no pictures.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ProHMRModule(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.model = model
-        # Convolutions are quicker so, on processors by a half.
+        # Convolutions are faster in this memory format, by a half on CPUs.
         model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.discriminator = Discriminator() if sources.mocap is not None else None
         self.body = body
@@ -85,10 +85,10 @@ class ProHMRModule(lightning.LightningModule):
         }
         self._in_a_row = 0
 
-    # --- what Lightning asks for -----------------------------------------------------------------
+    # --- hooks of Lightning ----------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW of the model and of the discriminator; rates are set in the step."""
+        """AdamW of the model and of the discriminator; the step sets their rates."""
         config = self.config
         optimizers = [
             torch.optim.AdamW(
@@ -120,7 +120,7 @@ class ProHMRModule(lightning.LightningModule):
         return self.batches
 
     def val_dataloader(self) -> list[int]:
-        """One batch: validation reads its images itself."""
+        """One dummy batch: validation loads its own images."""
         return [0]
 
     def transfer_batch_to_device(
@@ -148,7 +148,7 @@ class ProHMRModule(lightning.LightningModule):
     # --- a step ----------------------------------------------------------------------------------
 
     def training_step(self, batch: tuple[int, ImageBatch], batch_idx: int) -> None:
-        """One step of the model and one of the discriminator."""
+        """One step of the model, and one of the discriminator."""
         number, images = batch
         config = self.config
         torch.manual_seed(seed_of(config.seed, 2, number, self.global_rank))
@@ -162,7 +162,7 @@ class ProHMRModule(lightning.LightningModule):
                 prediction, self.body, config.num_samples, latents=self._latents(number)
             )
             poses, betas = samples.to_judge()
-            # Judged by a discriminator that does not learn from it.
+            # The discriminator must not learn from this loss.
             judged = samples.theta.new_ones(len(betas), 25)
             if self.discriminator is not None:
                 judged = self.discriminator.requires_grad_(False)(poses, betas)
@@ -178,7 +178,7 @@ class ProHMRModule(lightning.LightningModule):
         self._log_step(loss, terms, images)
 
     def _optimizers(self) -> tuple[LightningOptimizer, torch.optim.Optimizer | None]:
-        """The model's, whose steps Lightning counts, and the discriminator's, which it does not."""
+        """The optimisers of the model, whose steps Lightning counts, and of the discriminator."""
         counted, plain = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         if isinstance(counted, list):
             assert isinstance(plain, list)
@@ -203,7 +203,7 @@ class ProHMRModule(lightning.LightningModule):
         return torch.Generator(device).manual_seed(seed)
 
     def _mine(self, drawn: Tensor) -> Tensor:
-        """This process's rows of what was drawn for all."""
+        """This process's rows of random numbers for all processes."""
         return drawn[self.global_rank :: self.trainer.world_size]
 
     def _crops(self, images: ImageBatch, number: int) -> Crops:
@@ -217,7 +217,7 @@ class ProHMRModule(lightning.LightningModule):
         return make_crops(regions, labels, augmentation, size=self.model.size)
 
     def _latents(self, number: int) -> Tensor | None:
-        """(B, S - 1, 144), or None for the mode alone."""
+        """Latents (B, S - 1, 144), or None for the mode only."""
         config = self.config
         if config.num_samples == 1:
             return None
@@ -228,7 +228,7 @@ class ProHMRModule(lightning.LightningModule):
     def _predict(
         self, context: Tensor, images: ImageBatch, crops: Crops
     ) -> tuple[Prediction, Supervision]:
-        """The prediction; rows of which the backbone made no number count in no term."""
+        """The prediction; rows with non-finite features contribute to no term."""
         context = context.float()
         finite = context.isfinite().all(dim=1)
         prediction = self.model.predict(torch.where(finite[:, None], context, 0))
@@ -262,14 +262,14 @@ class ProHMRModule(lightning.LightningModule):
             prior.flow(pose, prior.flow.project_context(context))
 
     def _nll(self, prediction: Prediction, supervision: Supervision, number: int) -> Tensor:
-        """The mean over the annotated rows of all processes, as far as this one's go."""
+        """This process's contribution to the mean NLL over the annotated rows of all processes."""
         prior, rows = self.model.prior, supervision.with_pose
         world = self.trainer.world_size
         everyone = rows.sum().float()
         if world > 1:
             everyone = self.trainer.strategy.reduce(everyone, reduce_op="sum")
         if prior.config["batch_norm"] and int(everyone) < 2:
-            # Batch norm has no statistics of one row.
+            # Batch norm needs more than one row.
             self.counts["steps without NLL"] += 1
             return prediction.context.sum() * 0
         pose = prior.space.to_vector(supervision.rotation)
@@ -278,7 +278,7 @@ class ProHMRModule(lightning.LightningModule):
         noise = torch.randn(shape, generator=generator, device=self.device)
         pose = pose + prior.target_noise * self._mine(noise)
         if prior.config["batch_norm"]:
-            # Its statistics must not see rows without a pose.
+            # Rows without a pose must not enter its statistics.
             log_prob = prior(prediction.context[rows]).log_prob(pose[rows])
         else:
             log_prob = torch.where(rows, prediction.posterior.log_prob(pose), 0)
@@ -287,12 +287,12 @@ class ProHMRModule(lightning.LightningModule):
     def _step(
         self, optimizer: LightningOptimizer, module: nn.Module, terms: dict[str, Tensor]
     ) -> None:
-        """Step, unless a gradient is not finite: then say so and leave the weights alone."""
+        """Step; if a gradient is not finite, report it and keep the weights."""
         parameters = [p for p in module.parameters() if p.grad is not None]
         self._average_gradients(parameters)
         scaler = self._scaler
         if scaler is not None:
-            # After the average, so that all processes see the same infinities.
+            # After averaging, so that all processes see the same values.
             scaler.unscale_(optimizer.optimizer)
             self.log("loss_scale", scaler.get_scale())
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip or math.inf)
@@ -307,12 +307,12 @@ class ProHMRModule(lightning.LightningModule):
 
     @property
     def _scaler(self) -> torch.amp.GradScaler | None:
-        """Of the loss; None unless it is half precision."""
+        """The gradient scaler; None except in half precision."""
         plugin = self.trainer.precision_plugin
         return plugin.scaler if isinstance(plugin, ScaledHalf) else None
 
     def _average_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Over all processes. All of them step alike, so that their weights stay the same."""
+        """Average gradients over all processes, so that their weights stay equal."""
         if self.trainer.world_size == 1:
             return
         flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
@@ -324,7 +324,7 @@ class ProHMRModule(lightning.LightningModule):
             parameter.grad = mean.view_as(parameter)
 
     def _report_skipped(self, module: nn.Module, terms: dict[str, Tensor], overflow: bool) -> None:
-        """Count a step that came to nothing, and say so unless that is how half precision works."""
+        """Count a skipped step, and report it unless half precision is adjusting its scale."""
         kind = "steps to find the scale of the loss" if overflow else "steps skipped"
         self.counts[kind] += 1
         self._in_a_row += 1
@@ -341,7 +341,7 @@ class ProHMRModule(lightning.LightningModule):
             )
         if self._in_a_row >= TOLERATED:
             if self.trainer.is_global_zero:
-                print(f"{TOLERATED} steps in a row were skipped: training ends", file=sys.stderr)
+                print(f"{TOLERATED} steps in a row were skipped: training stops", file=sys.stderr)
             self.trainer.should_stop = True
 
     def _train_discriminator(
@@ -380,7 +380,7 @@ class ProHMRModule(lightning.LightningModule):
     # --- validation ------------------------------------------------------------------------------
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
-        """Errors, likelihood and pictures of held-out images, the same ones every time."""
+        """Errors, likelihood and pictures of fixed held-out images."""
         config = self.config
         tally = Tally()
         shown = False

@@ -1,4 +1,4 @@
-"""Bodies painted into pictures by OpenCV: quick, on any machine, exact to a part of a pixel.
+"""Rendering of synthetic images with OpenCV: fast, portable, subpixel-accurate.
 
 Triangles that face the camera are filled from far to near on a canvas of twice the size. Camera
 frame: x right, y down, z away, metres. Pixel coordinates are OpenCV's: the centre of the upper left
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 FINER = 2
-SHIFT = 4  # binary digits behind the point that OpenCV's fillConvexPoly takes
+SHIFT = 4  # fractional bits of coordinates in OpenCV's fillConvexPoly
 
 _BARE = ("neck", "head", "left_hand", "right_hand")
 _SKIN = np.array([[243, 208, 182], [224, 172, 137], [178, 121, 84], [110, 72, 50], [74, 48, 36]])
@@ -27,11 +27,11 @@ _SKIN = np.array([[243, 208, 182], [224, 172, 137], [178, 121, 84], [110, 72, 50
 
 @dataclass(frozen=True)
 class Painting:
-    """A picture, and where in it the body is seen.
+    """A picture and the mask of its body.
 
     Args:
         image: (H, W, 3) uint8, red, green and blue.
-        body: (H, W) uint8, how much of each pixel the body covers, of 255.
+        body: (H, W) uint8, coverage of each pixel by the body, out of 255.
     """
 
     image: Pixels
@@ -39,11 +39,11 @@ class Painting:
 
 
 def backdrop(size: int, rng: np.random.Generator) -> Pixels:
-    """Something to stand in front of: a wall, a floor, blotches and boxes.
+    """A background: a wall, a floor, blotches and boxes.
 
     Args:
         size: Side of the picture, in pixels.
-        rng: Source of randomness.
+        rng: Random generator.
 
     Returns:
         (size, size, 3) uint8.
@@ -71,7 +71,7 @@ def backdrop(size: int, rng: np.random.Generator) -> Pixels:
 
 
 def _muted(rng: np.random.Generator) -> Array:
-    """A colour (3,) of a room or a street, rarely a bright one."""
+    """A colour (3,) of a room or a street, rarely bright."""
     colour = rng.uniform(20, 236, 3)
     return np.asarray(colour.mean() + rng.choice([0.25, 0.4, 0.9]) * (colour - colour.mean()))
 
@@ -81,8 +81,8 @@ def dress(v_template: Array, weights: Array, rng: np.random.Generator) -> Array:
 
     Args:
         v_template: (V, 3) the body at rest, y up, facing +z, metres.
-        weights: (V, 24) skinning weights, which say what part of the body a vertex is of.
-        rng: Source of randomness.
+        weights: (V, 24) skinning weights, which assign vertices to body parts.
+        rng: Random generator.
 
     Returns:
         (V, 3) in [0, 255].
@@ -121,18 +121,18 @@ def paint_body(
     colours: Array,
     rng: np.random.Generator,
 ) -> Painting:
-    """Paint a body under a light from somewhere above.
+    """Draw a body under a random light from above.
 
     Args:
-        picture: (S, S, 3), what is behind it.
+        picture: (S, S, 3), the background.
         vertices: (V, 3) in the camera frame, metres, in front of the camera.
         faces: (F, 3), counterclockwise from outside.
-        pixels: (V, 2) where the vertices are seen.
+        pixels: (V, 2) projections of the vertices.
         colours: (V, 3) in [0, 255].
-        rng: Source of the light.
+        rng: Random generator of the light.
 
     Returns:
-        The picture with the body in it.
+        The picture with the body.
     """
     size = len(picture)
     corners = vertices[faces]
@@ -165,16 +165,16 @@ def paint_body(
 def paint_occluder(
     painting: Painting, center: Array, side: float, rng: np.random.Generator
 ) -> tuple[Painting, NDArray[np.bool_]]:
-    """Put something in front of the body: a board, a blob or a bar.
+    """Draw an occluder in front of the body: a board, a blob or a bar.
 
     Args:
-        painting: The body.
-        center: (2,) where, in pixels.
-        side: About how large, in pixels.
-        rng: Source of randomness.
+        painting: The picture with the body.
+        center: (2,) centre of the occluder, in pixels.
+        side: Its approximate size, in pixels.
+        rng: Random generator.
 
     Returns:
-        The picture with it, and (S, S) bool, what it covers.
+        The picture, and the mask (S, S) of the occluder.
     """
     mask = np.zeros(painting.body.shape, np.uint8)
     kind = rng.random()

@@ -1,4 +1,4 @@
-"""What the model sees in images: the mode and samples over the crop, and from the side; fits."""
+"""Pictures of predictions and fits: mode and samples over the crop, and from the side."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,9 +52,9 @@ def crop_picture(crop: Tensor, side: int = SIDE_PX) -> Picture:
 
 
 def crop_camera(camera: Tensor, side: int = SIDE_PX) -> Camera:
-    """The weak perspective (3,) of a crop, as a camera over a picture of it."""
+    """Convert the weak perspective (3,) of a crop to a camera of its picture."""
     x, y, depth = (float(value) for value in crop_translation(camera.detach().double().cpu()))
-    # Labels count from the centre of the first pixel, cameras from its edge.
+    # The origin of labels is the centre of the first pixel, that of cameras its edge.
     middle = side / 2 + 0.5
     return Camera(FOCAL_PX * side / 224, (middle, middle), (x, y, depth))
 
@@ -73,11 +73,11 @@ def person_picture(
 
     Args:
         crop: (3, S, S), normalised.
-        prediction: Of a batch.
-        row: Which of the batch.
-        body: On the device of the prediction.
-        samples: How many.
-        generator: Source of the samples.
+        prediction: Predictions for a batch.
+        row: Row of the batch.
+        body: The body, on the device of the prediction.
+        samples: Number of samples.
+        generator: Random generator of the samples.
 
     Returns:
         (224, W, 3) uint8.
@@ -101,7 +101,7 @@ def person_picture(
         around=upright,
     )  # fmt: skip
     panels = [image]
-    # A camera that training has not settled yet may see nothing at all.
+    # Early in training, a camera may see nothing.
     if camera.translation[2] + vertices[..., 2].min() > 0:
         panels.append(overlay_bodies(image, vertices[0], faces, camera, colours=MODE))
         panels.append(
@@ -120,11 +120,11 @@ def fit_picture(
 
     Args:
         crop: (3, S, S), normalised.
-        prediction: Of a batch.
-        fits: Of the same batch.
-        row: Which of the batch.
-        seen: The same batch.
-        body: On the device of the prediction.
+        prediction: Predictions for a batch.
+        fits: Fits of the same batch.
+        row: Row of the batch.
+        seen: Keypoints and boxes of the same batch.
+        body: The body, on the device of the prediction.
 
     Returns:
         (224, W, 3) uint8: the crop with the keypoints, the regression and the fit over it, both
@@ -155,13 +155,13 @@ def fit_picture(
 def views_picture(
     crops: Tensor, prediction: Prediction, fitter: ImageFitter, seen: Seen
 ) -> Picture:
-    """One person in several views, each alone and all together: the paper's figure 5.
+    """One person in several views, single-view and refined: the paper's figure 5.
 
     Args:
         crops: (V, 3, S, S), normalised.
-        prediction: Of the views.
-        fitter: Of the model.
-        seen: The views.
+        prediction: Predictions for the views.
+        fitter: A fitter of the model.
+        seen: Keypoints and boxes of the views.
 
     Returns:
         (H, W, 3) uint8: a column for each view, with the crop, the regression over it and from the
@@ -187,7 +187,7 @@ def views_picture(
         column = [image]
         for theta, betas, camera, colour in (
             (mode[one], prediction.betas[one], regressed, MODE),
-            # Without terms of the keypoints, nothing has moved anybody.
+            # Without keypoint terms, the translations are unchanged.
             (refined.together[0, one], refined.betas, found if placed else regressed, FITTED),
         ):
             vertices = fitter.body(theta, betas).vertices[0].double().cpu().numpy()
@@ -200,7 +200,7 @@ def views_picture(
 def _camera_of_fit(
     focal_px: Tensor, principal_px: Tensor, transl: Tensor, seen: Seen, row: int
 ) -> Camera:
-    """A camera of an image, over the picture of the crop."""
+    """Convert the camera of an image to a camera of the crop's picture."""
     zoom = SIDE_PX / float(seen.box_size[row])
     corner = seen.center[row] - seen.box_size[row] / 2
     across, down = ((principal_px - corner) * zoom + 0.5).tolist()
@@ -211,7 +211,7 @@ def _camera_of_fit(
 def _overlay(
     image: Picture, vertices: NDArray[np.float64], body: BodyModel, camera: Camera, colour: str
 ) -> Picture:
-    # A camera that training has not settled yet may see nothing at all.
+    # Early in training, a camera may see nothing.
     if camera.translation[2] + vertices[:, 2].min() <= 0:
         return image
     return overlay_bodies(image, vertices, body.faces.cpu().numpy(), camera, colours=colour)
@@ -230,11 +230,11 @@ def sheet_of_predictions(
     """Write a picture of the first people of a batch, two in a row.
 
     Args:
-        path: The file to make, in a folder that is made too.
-        model: In evaluation mode.
-        body: On its device.
-        images: On its device.
-        people: How many.
+        path: The file to write; its folder is created.
+        model: The model, in evaluation mode.
+        body: The body, on its device.
+        images: The images, on its device.
+        people: Number of people.
     """
     crops = crop_batch(images, model.size)
     generator = torch.Generator(crops.images.device).manual_seed(0)
@@ -261,12 +261,12 @@ def sheets_of_fits(
 
     Args:
         out: An existing folder.
-        fitter: Of the model.
-        model: In evaluation mode.
-        images: On its device.
-        groups: For each person in several views the rows of these.
-        name: Of the data set.
-        people: How many fits to draw, of those who have keypoints.
+        fitter: A fitter of the model.
+        model: The model, in evaluation mode.
+        images: The images, on its device.
+        groups: For each person in several views, the rows of the views.
+        name: Name of the data set.
+        people: Number of fits to draw, of people with keypoints.
     """
     crops = crop_batch(images, model.size).images
     seen = Seen.of(images)
@@ -294,7 +294,7 @@ def sheets_of_fits(
 
 
 def _widened(picture: Picture, width: int) -> Picture:
-    """Paper on both sides, or the middle, so that all are of one width."""
+    """Pad both sides or crop the centre to a common width."""
     missing = max(0, width - picture.shape[1])
     picture = np.pad(
         picture, ((0, 0), (missing // 2, missing - missing // 2), (0, 0)), constant_values=255

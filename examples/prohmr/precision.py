@@ -1,4 +1,4 @@
-"""Half precision with a scaled loss, for steps that look at their gradients before they step."""
+"""Half precision with loss scaling, for steps that inspect gradients before the update."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +14,13 @@ __all__ = ["ScaledHalf"]
 class ScaledHalf(MixedPrecision):
     """Autocast to float16, with the loss scaled so that small gradients do not vanish.
 
-    Lightning's own divides by the scale inside of the optimiser's step. `ProHMRModule` averages,
-    clips and looks at gradients before that, so it divides itself, by ``scaler.unscale_``. Every
-    checkpoint has the scale.
+    Lightning's plugin unscales gradients inside the optimiser's step. `ProHMRModule` averages,
+    clips and inspects gradients before that, so it calls ``scaler.unscale_`` itself. Checkpoints contain
+    the scale.
 
     Args:
         device: Type of the device, "cuda" or "cpu".
-        scaler: PyTorch's own if None.
+        scaler: PyTorch's ``GradScaler`` if None.
 
     References:
         Micikevicius et al., *Mixed Precision Training*, 2018.
@@ -36,7 +36,7 @@ class ScaledHalf(MixedPrecision):
         closure: Callable[[], Any],
         **kwargs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        """Step, unless a gradient was not finite, and set the scale of the next step."""
+        """Step if all gradients are finite, and update the scale."""
         closure()
         self._after_closure(model, optimizer)
         assert self.scaler is not None

@@ -1,7 +1,7 @@
-"""Figures of ProHMR's tables, to stand beside one's own.
+"""Published results of ProHMR, for comparison.
 
-Each says where it was read: "paper" is the supplement's text, "secondary" a later paper or the
-original's repository that quotes it, "memory" nothing that could be checked.
+Each names its source: "paper" is the supplement's text, "secondary" a later paper or the original's
+repository that quotes it, "memory" an unverified value.
 """
 
 from typing import NamedTuple
@@ -10,17 +10,17 @@ __all__ = ["FIGURES", "Figure", "published"]
 
 
 class Figure(NamedTuple):
-    """One figure.
+    """One published value.
 
     Args:
         dataset: Name in `examples.data.datasets.DATASETS`.
-        method: Whose it is.
+        method: Name of the method.
         metric: "mpjpe" or "pa_mpjpe".
         samples: 0 for the mode, n for the best of n.
-        value_mm: In millimetres.
+        value_mm: The value in millimetres.
         source: "paper", "secondary" or "memory".
         answer: "regression", "fitting" to 2D keypoints, "smplify" (SMPLify from the regression), or
-            "views", the refinement over several.
+            "views", multi-view refinement.
     """
 
     dataset: str
@@ -51,7 +51,7 @@ FIGURES: tuple[Figure, ...] = (
     *_row("SPIN", "memory", *zip(_SETS, (41.1, 59.2, 67.5), strict=True)),
     *_row("Biggs et al.", "memory", ("H36M-VAL-P2", 41.6), ("3DPW-TEST", 59.9)),
     *_row("ProHMR", "secondary", *zip(_SETS, (41.2, 59.8, 65.0), strict=True)),
-    # Table 2: the best of n samples. For n below 4096, centroids of 4096 samples.
+    # Table 2: the best of n samples. For n below 4096, k-means centroids of 4096 samples.
     *_row("ProHMR", "paper", ("H36M-VAL-P2", 29.9), samples=4096),
     *_row("ProHMR", "secondary", ("3DPW-TEST", 40.8), samples=4096),
     *(
@@ -63,7 +63,7 @@ FIGURES: tuple[Figure, ...] = (
         )
     ),
     Figure("3DPW-TEST", "ProHMR", "mpjpe", 0, 97.0, "secondary"),
-    # Table 3: fitting to 2D keypoints. EMDB is of a later paper.
+    # Table 3: fitting to 2D keypoints. EMDB comes from a later paper.
     *_row("ProHMR + SMPLify", "secondary", ("3DPW-TEST", 60.9), answer="smplify"),
     *_row("ProHMR + fitting", "secondary", ("3DPW-TEST", 55.1), answer="fitting"),
     # Table 4: several views, before and after refinement.
@@ -94,9 +94,9 @@ FIGURES: tuple[Figure, ...] = (
 def published(
     dataset: str, metric: str, samples: int = 0, answer: str = "regression"
 ) -> list[Figure]:
-    """Figures to compare one with: of the same data set, metric, number of samples and answer.
+    """Published values for the same data set, metric, number of samples and answer.
 
-    One sample is the mode, wherever the paper says so.
+    One sample means the mode, as in the paper.
     """
     wanted = (dataset, metric, answer)
     return [

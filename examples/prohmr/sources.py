@@ -1,4 +1,4 @@
-"""Images to train on and to judge with, and motion capture, from one folder of data."""
+"""Training images, validation images and motion capture from one folder of data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ __all__ = ["Mocap", "Sources", "locate", "read_dataset", "read_mocap", "read_sou
 
 @dataclass(frozen=True, eq=False)
 class Mocap:
-    """Bodies that are real, for the discriminator.
+    """Real bodies, for the discriminator.
 
     Args:
         body_pose: (N, 69) rotation vectors, radians.
@@ -38,12 +38,12 @@ class Mocap:
     def draw(
         self, count: int, generator: torch.Generator, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Random bodies, as the discriminator takes them.
+        """Draw random bodies, for the discriminator.
 
         Args:
-            count: How many.
-            generator: Source of randomness, on the CPU.
-            device: Where they shall be.
+            count: Number of bodies.
+            generator: Random generator on the CPU.
+            device: Device of the bodies.
 
         Returns:
             ``body_pose`` (count, 23, 3, 3) and ``betas`` (count, 10).
@@ -55,14 +55,14 @@ class Mocap:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """What a folder holds of what was asked for.
+    """The requested data of a folder.
 
     Args:
-        train: The mixture to train on.
-        validation: Data sets to watch, by name; those that are missing are left out.
-        mocap: Motion capture; None if there is none.
-        reports: What was found in each file.
-        missing: What was asked for and is not there.
+        train: The training mixture.
+        validation: Validation data sets by name, without missing ones.
+        mocap: Motion capture; None if missing.
+        reports: Content and faults of each file.
+        missing: Requested but missing data.
     """
 
     train: Mixture[Item]
@@ -72,7 +72,7 @@ class Sources:
     missing: Sequence[str]
 
     def __str__(self) -> str:
-        """What there is and what is wrong with it, for people."""
+        """Content and faults, for display."""
         lines = [str(self.train)]
         lines += [f"{name}: {len(rows)} to watch" for name, rows in self.validation.items()]
         if self.mocap is None:
@@ -85,7 +85,7 @@ class Sources:
 
 
 def locate(folder: Path, name: str) -> tuple[Path, Path]:
-    """Where a data set's annotations and images are.
+    """Locate the annotations and images of a data set.
 
     Args:
         folder: The folder of all data.
@@ -93,7 +93,7 @@ def locate(folder: Path, name: str) -> tuple[Path, Path]:
             images are in ``images/`` beside it, or of a ``.pkl`` file of groups of views.
 
     Returns:
-        The file of annotations and the folder of images, there or not.
+        The file of annotations and the folder of images, which may not exist.
     """
     if name.upper().replace("_", "-") in DATASETS:
         info = dataset_info(name)
@@ -104,25 +104,25 @@ def locate(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def read_dataset(folder: Path, name: str) -> tuple[ImageDataset, Report]:
-    """One data set of a folder.
+    """Open one data set of a folder.
 
     Raises:
-        FileNotFoundError: Its annotations or its images are not there.
-        ValueError: The annotations cannot be read.
+        FileNotFoundError: The annotations or the images do not exist.
+        ValueError: The annotations are unreadable.
     """
     file, images = locate(folder, name)
-    # Looking for half a million images on a network disk takes minutes; training finds those
-    # that are missing and counts them.
+    # Checking half a million images on a network disk takes minutes; training counts missing
+    # images instead.
     rows, report = annotations.read(file)
     return ImageDataset(rows, images), report
 
 
 def read_mocap(folder: Path, name: str) -> tuple[Mocap, Report]:
-    """Motion capture of a folder: ProHMR's ``cmu_mocap.npz``, or any file or folder of clips.
+    """Read motion capture of a folder: ProHMR's ``cmu_mocap.npz``, or any file or folder of clips.
 
     Raises:
-        FileNotFoundError: It is not there.
-        ValueError: It cannot be read.
+        FileNotFoundError: It does not exist.
+        ValueError: It is unreadable.
     """
     file = folder / "cmu_mocap.npz" if name == "CMU-MOCAP" else folder / f"{name}.npz"
     motions, report = read_motion(file if file.exists() else folder / name)
@@ -139,20 +139,20 @@ def read_sources(
     validation: Mapping[str, float],
     mocap: str = "none",
 ) -> Sources:
-    """Whatever is there of the data that is asked for.
+    """Open the requested data that exists.
 
     Args:
         folder: The folder of all data.
-        datasets: Names of what to train on, and how often to draw from each.
-        validation: Names of what to watch.
+        datasets: Names and sampling weights of the training data.
+        validation: Names of the validation data.
         mocap: Name of the motion capture; "none" for none.
 
     Returns:
-        The data; what is missing is named in it.
+        The data, including the names of missing data.
 
     Raises:
-        FileNotFoundError: There is nothing to train on.
-        ValueError: A file is there but cannot be read.
+        FileNotFoundError: There is no training data.
+        ValueError: A file exists but is unreadable.
     """
     found: dict[str, Dataset[Item] | None] = {}
     watched: dict[str, ImageDataset] = {}

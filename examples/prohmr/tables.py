@@ -1,4 +1,4 @@
-"""The figures of an evaluation in the paper's layouts, published ones beside them, as Markdown."""
+"""Results in the layout of the paper's tables, with published values, as Markdown."""
 
 import math
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ GROUPS = ("clear", "occluded")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model is worth on one data set.
+    """Results of a model on one data set.
 
     Attributes:
         dataset: Its name.
-        protocol: Which joints were judged.
-        images: How many were looked at.
-        tally: All figures, by whether limbs are hidden.
-        report: What was found in the file.
+        protocol: The evaluated joints.
+        images: Number of evaluated images.
+        tally: All results, by occlusion of limbs.
+        report: Content and faults of the file.
     """
 
     dataset: str
@@ -33,7 +33,7 @@ class Evaluation:
     report: Report
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The results for JSON."""
         names = sorted({metric for metric, _ in self.tally.counts})
         return {
             "protocol": self.protocol.name,
@@ -57,9 +57,9 @@ def regression_table(
     """The mode and the best of n samples: tables 1 and 2 of the paper.
 
     Args:
-        evaluations: One for each data set.
-        samples: How many were drawn.
-        quantised: To what numbers they were reduced.
+        evaluations: Results of each data set.
+        samples: Number of samples.
+        quantised: Numbers of clusters of k-means.
     """
     lines = [
         "| data set | answer | MPJPE, mm | published | PA-MPJPE, mm | published |",
@@ -82,10 +82,10 @@ def fitting_table(evaluations: Sequence[Evaluation]) -> str:
     """Regression and fitting to 2D keypoints, PA-MPJPE: table 3 of the paper.
 
     Args:
-        evaluations: One for each data set; those without fits are left out.
+        evaluations: Results of each data set; those without fits are left out.
 
     Returns:
-        Rows of answers, columns of data sets; empty if nothing was fitted.
+        A row per answer and a column per data set; empty without fits.
     """
     sets = [each for each in evaluations if each.tally.count("fit_pa_mpjpe_mm")]
     if not sets:
@@ -109,13 +109,13 @@ def fitting_table(evaluations: Sequence[Evaluation]) -> str:
 
 
 def views_table(evaluations: Sequence[Evaluation]) -> str:
-    """Views alone, averaged and refined together: table 4 of the paper.
+    """Single views, averaged and refined: table 4 of the paper.
 
     Args:
-        evaluations: One for each data set; those without groups of views are left out.
+        evaluations: Results of each data set; those without groups of views are left out.
 
     Returns:
-        The table; empty if there was no group.
+        The table; empty without groups.
     """
     lines = []
     for each in evaluations:
