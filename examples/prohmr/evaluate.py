@@ -74,7 +74,7 @@ class Opened:
     report: Report
 
     def groups_in(self, batch: ImageBatch) -> list[list[int]]:
-        """The groups of a batch, by rows of the batch; each is complete or absent."""
+        """The groups of a batch, by rows of the batch; a batch contains whole groups only."""
         place = {row: number for number, row in enumerate(batch.idx.tolist())}
         found = [[place[row] for row in group if row in place] for group in self.groups or ()]
         return [group for group in found if group]

@@ -29,7 +29,7 @@ from flowprior.skeleton import PROHMR_44
 __all__ = ["FEWEST_KEYPOINTS", "FitOptions", "ImageFitter", "Seen", "judge_fits", "judge_views"]
 
 FEWEST_KEYPOINTS = 3
-"""With fewer, there is nothing to fit to: a camera alone has three numbers."""
+"""Fewer keypoints do not determine a fit: the camera alone has three parameters."""
 
 LEAST_SCALE = 0.1  # least scale of a regressed camera; a smaller body in its box is an error
 

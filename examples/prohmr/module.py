@@ -256,8 +256,8 @@ class ProHMRModule(lightning.LightningModule):
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed_of(self.config.seed, 4))
             if prior.config["preset"] != "prohmr":
-                # The original takes targets without noise. Features that never vary, such as those
-                # of hands, then start a thousandfold too large in every step.
+                # The original uses targets without noise. Constant features, such as those of
+                # hands, would then start a thousandfold too large in every step.
                 pose = pose + prior.target_noise * torch.randn_like(pose)
             prior.flow(pose, prior.flow.project_context(context))
 

@@ -15,8 +15,8 @@ class ScaledHalf(MixedPrecision):
     """Autocast to float16, with the loss scaled so that small gradients do not vanish.
 
     Lightning's plugin unscales gradients inside the optimiser's step. `ProHMRModule` averages,
-    clips and inspects gradients before that, so it calls ``scaler.unscale_`` itself. Checkpoints contain
-    the scale.
+    clips and inspects gradients before that, so it calls ``scaler.unscale_`` itself. Checkpoints
+    contain the scale.
 
     Args:
         device: Type of the device, "cuda" or "cpu".
