@@ -110,7 +110,7 @@ def with_overrides(settings: Settings, overrides: Sequence[str]) -> Settings:
     changed = _key_values(overrides)
     kinds = _kinds(type(settings), changed, "")
     changed = {name: _typed(name, value, kinds[name]) for name, value in changed.items()}
-    return dataclasses.replace(settings, **changed)  # type: ignore[type-var]
+    return dataclasses.replace(settings, **changed)
 
 
 def _key_values(overrides: Sequence[str]) -> dict[str, Any]:

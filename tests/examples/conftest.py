@@ -1,4 +1,4 @@
-"""The embedded poses, which nearly every program loads."""
+"""Shared fixtures: nearly every program loads the embedded poses."""
 
 import copy
 import functools

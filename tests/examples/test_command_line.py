@@ -1,4 +1,4 @@
-"""The device a command asks for, and how it says that something is wrong."""
+"""Device selection and error messages of command-line programs."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def test_what_is_wrong_is_one_line_and_code_2(capsys):
 def test_an_interrupted_program_says_so_and_ends_with_130(capsys):
     @interruptible("nothing was written")
     def main(argv=None, *, stop=True):
-        """Do it."""
+        """A program."""
         if stop:
             raise KeyboardInterrupt
         return 1
@@ -63,7 +63,7 @@ def test_every_program_escapes_what_it_cannot_print():
 
 
 def test_every_program_can_be_interrupted():
-    # Lightning catches Ctrl-C in the trainings, and their own tests look at that.
+    # Lightning handles Ctrl-C in trainings, which have other tests.
     trained = {"train"}
     for path in sorted(Path(examples.__path__[0]).glob("*/*.py")):
         text = path.read_text(encoding="utf-8")

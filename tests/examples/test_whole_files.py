@@ -1,4 +1,4 @@
-"""Every file that the examples write is complete or absent, whatever stops the writer."""
+"""The files of the examples are complete or absent, even if the writer is stopped."""
 
 import os
 

@@ -7,7 +7,7 @@ from tools.kill_runs import PATIENCE_S, start
 
 
 def together(module, argv, folder):
-    """Run a program in two processes, which both have to succeed; returns what they printed."""
+    """Run a program in two processes, which must both succeed; returns their output."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -17,7 +17,7 @@ MPII_SIDES = [[3, 4, 5, 13, 14, 15], [0, 1, 2, 10, 11, 12]]
 
 
 def calibration(seed=0):
-    """300 numbers as metadata.xml holds them: made up, of cameras in the corners of a studio."""
+    """300 numbers in the layout of metadata.xml, of invented cameras in the corners of a studio."""
     rng = np.random.default_rng(seed)
     outside = np.empty((4, 11, 6))
     for camera, (x, y) in enumerate(((2, 4), (2, -4), (-2, 4), (-2, -4))):
@@ -36,7 +36,7 @@ def calibration(seed=0):
 
 
 def write_metadata(folder, numbers=None):
-    """metadata.xml, of which only the calibration is of use here."""
+    """metadata.xml, with the calibration only."""
     numbers = calibration() if numbers is None else numbers
     text = " ".join(repr(float(number)) for number in numbers)
     path = folder / METADATA_FILE
@@ -51,14 +51,14 @@ def made_up_cameras():
 
 
 def person(frames, seed=0):
-    """Joints (T, 32, 3) of someone near the middle of the studio, world metres, z up."""
+    """Joints (T, 32, 3) of a person near the centre of the studio, world metres, z up."""
     rng = np.random.default_rng(seed)
     place = np.array([0.3, -0.4, 1.0]) + np.cumsum(0.01 * rng.normal(size=(frames, 1, 3)), axis=0)
     return (place + 0.4 * rng.normal(size=(frames, 32, 3))).astype(np.float32)
 
 
 def positions_3d(frames=10, subjects=("S1", "S9", "S11")):
-    """As data_3d_h36m.npz holds them."""
+    """The content of data_3d_h36m.npz."""
     return {
         subject: {
             name: person(frames, seed=7 * index + trial)
@@ -69,7 +69,7 @@ def positions_3d(frames=10, subjects=("S1", "S9", "S11")):
 
 
 def positions_2d(positions, extra=0):
-    """What a perfect detector finds, and ``extra`` more frames than were motion captured."""
+    """Perfect detections, with ``extra`` frames beyond the motion capture."""
     found = {}
     for subject, recordings in positions.items():
         found[subject] = {}
@@ -85,7 +85,7 @@ def positions_2d(positions, extra=0):
 
 
 def boxed(value):
-    """A 0-d object array, which numpy pickles."""
+    """A 0-d object array, which NumPy pickles."""
     box = np.empty((), object)
     box[()] = value
     return box

@@ -1,4 +1,4 @@
-"""Small files in the formats of the data sets, made up from random numbers."""
+"""Small files in the formats of the data sets, with random content."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Small files in the real formats, for the tests of their readers."""
+"""Small motion files in the real formats, for tests of their readers."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ INDEX = {name: joint for joint, name in enumerate(H36M_17.joint_names)}
 
 
 def changed(arrays, changes):
-    """The arrays with some exchanged, and without those exchanged for None."""
+    """The arrays with some replaced; None removes an array."""
     return {key: value for key, value in (arrays | changes).items() if value is not None}
 
 
@@ -19,7 +19,7 @@ def write(path, arrays):
 
 
 def joints_arrays(**changes):
-    """A file of joints with a split: two people train, one chooses, one tests."""
+    """A file of joints with a split: two subjects train, one validates, one tests."""
     rng = np.random.default_rng(0)
     arrays = {
         "joints17": rng.normal(size=(12, 17, 3)).astype(np.float32),
@@ -31,7 +31,7 @@ def joints_arrays(**changes):
 
 
 def split_arrays(**changes):
-    """The same with rotations and recordings, as the converted CMU file has them."""
+    """The same with rotations and recordings, as in the converted CMU file."""
     rng = np.random.default_rng(1)
     arrays = joints_arrays() | {
         "poses": (0.3 * rng.normal(size=(12, 72))).astype(np.float32),
@@ -43,7 +43,7 @@ def split_arrays(**changes):
 
 
 def smplh_arrays(frames=60, seed=0, **changes):
-    """A clip of AMASS's SMPL-H release, z up: someone stands, faces -y and sways."""
+    """A clip of AMASS's SMPL-H release, z up: a person stands, faces -y and sways."""
     rng = np.random.default_rng(seed)
     poses = np.zeros((frames, 156))
     poses[:, :66] = 0.05 * rng.normal(size=(frames, 66))

@@ -1,4 +1,4 @@
-"""Limbs cut off by boxes: who is cut, what is left, what stays to be judged."""
+"""Boxes that cut limbs off: selected people, remaining keypoints, unchanged ground truth."""
 
 import numpy as np
 import pytest

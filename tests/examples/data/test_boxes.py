@@ -1,4 +1,4 @@
-"""Tables of boxes from spreadsheets and detectors, whatever their separators and encodings."""
+"""Tables of boxes from spreadsheets and detectors, with various separators and encodings."""
 
 import pytest
 

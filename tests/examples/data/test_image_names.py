@@ -1,4 +1,4 @@
-"""Images of the same stem, in several folders, with dots: nobody takes another's place."""
+"""Names of images with equal stems, in several folders, with dots are not confused."""
 
 import itertools
 

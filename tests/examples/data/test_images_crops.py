@@ -1,4 +1,4 @@
-"""Crops cut out of regions are those cut out of whole images."""
+"""Crops of regions equal crops of whole images."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Whatever a column holds, a reader reads it or raises a ValueError that names the file."""
+"""Readers read columns of any content, or raise a ValueError that names the file."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Poses of every encoding are read right, or refused by the name of what they are."""
+"""Poses of every encoding are read correctly, or the error names the encoding."""
 
 import numpy as np
 import pytest

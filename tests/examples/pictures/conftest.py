@@ -1,4 +1,4 @@
-"""Bodies that are drawn, and by what."""
+"""Bodies to draw, and rendering backends."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from examples.pictures import rendering, view_rotation
 
 @pytest.fixture(scope="module")
 def body():
-    """An L of two boxes, which no mirror image and no quarter turn brings back onto itself."""
+    """An L of two boxes, without mirror or rotation symmetry."""
     upright = trimesh.creation.box((0.2, 0.9, 0.25))
     arm = trimesh.creation.box((0.45, 0.15, 0.15))
     arm.apply_translation((0.3, 0.3, 0.1))
@@ -19,7 +19,7 @@ def body():
 
 @pytest.fixture(scope="module")
 def seen(body):
-    """The same a little from the side, so that light falls on it from several."""
+    """The same body, slightly rotated."""
     vertices, faces = body
     return vertices @ view_rotation(35, 25).T, faces
 

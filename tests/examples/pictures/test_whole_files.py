@@ -1,4 +1,4 @@
-"""Pictures are whole or absent, whatever interrupts the program that writes them."""
+"""Pictures are complete or absent, even if the program is interrupted."""
 
 import os
 

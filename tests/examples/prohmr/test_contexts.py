@@ -1,4 +1,4 @@
-"""What a model sees in images, handed over to the programs that fit."""
+"""Export of contexts for the fitting programs."""
 
 import json
 import shutil

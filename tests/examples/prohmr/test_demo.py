@@ -1,4 +1,4 @@
-"""The demo: boxes from anywhere, pictures, files, what is unusable said."""
+"""The demo: sources of boxes, pictures, files, reports of unusable images."""
 
 import json
 

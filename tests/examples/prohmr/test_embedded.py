@@ -1,4 +1,4 @@
-"""The painted data set: what its annotations say is where the pictures show it."""
+"""The synthetic data set: annotations match the pictures."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Evaluation: figures of known predictions, tables, baselines, bad input."""
+"""Evaluation: results of known predictions, tables, baselines, bad input."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Fits with the model's posterior: nearer to the keypoints, alone as in a batch, views agreeing."""
+"""Fits with the model's posterior: smaller errors, batch independence, multi-view consistency."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Judging: who counts as hidden, and figures that do not depend on batch mates."""
+"""Per-image evaluation: hidden limbs, and batch independence."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every term of the objective against arithmetic by hand in numpy, and what masks must do."""
+"""Every term of the objective against NumPy, and the effect of masks."""
 
 import dataclasses
 

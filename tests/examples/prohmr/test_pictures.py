@@ -1,4 +1,4 @@
-"""Pictures: the camera over a crop is the one that labels are projected with."""
+"""Pictures: the camera of a crop agrees with the projection of labels."""
 
 import numpy as np
 import pytest

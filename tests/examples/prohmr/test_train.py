@@ -1,4 +1,4 @@
-"""Training: what it writes, that it goes on exactly, alone or together, and what it reports."""
+"""Training: output files, exact resuming, several processes, reports."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""Numbered batches: the same ones from any start and on any number of devices."""
+"""Numbered batches do not depend on the start or the number of devices."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from examples.training.seeds import seed_of
 
 @pytest.fixture
 def mixture(tmp_path):
-    # Images are missing, which batches say and do not mind.
+    # The images are missing; batches report that.
     columns = Columns(
         {"imgname": [f"{i}.jpg" for i in range(30)], "center": np.zeros((30, 2)) + 9.0,
          "scale": np.full(30, 20.0)},

@@ -20,7 +20,7 @@ def write_for_ever(path):
 
 
 def test_a_killed_writer_never_leaves_half_a_checkpoint(tmp_path):
-    """Killed at several moments while it does nothing but write checkpoints."""
+    """Kill a process at several moments while it writes checkpoints."""
     path, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
     for wait in (0.0, 0.003, 0.011):
         path.unlink(missing_ok=True)

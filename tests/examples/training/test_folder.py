@@ -41,7 +41,7 @@ def test_other_settings_are_refused_once_there_is_a_checkpoint(tmp_path, config)
     claim_folder(tmp_path, Config())
     claim_folder(tmp_path, Config(rate=0.2))
     train(tmp_path, Config(rate=0.2), 1)
-    # The checkpoint knows its settings.
+    # The checkpoint contains its settings.
     if config == "lost":
         (tmp_path / CONFIG_FILE).unlink()
     elif config == "damaged":

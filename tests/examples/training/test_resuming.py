@@ -1,7 +1,6 @@
-"""Stopped anywhere between two writes, a resumed training ends with the files of an unbroken one.
+"""A training that is stopped between two writes and resumed ends with the files of an unbroken one.
 
-The moments are those at which a training has done a part of what belongs to a step; kills at random
-ones are in `tests.tools.test_kill_runs`.
+These moments split the work of one step; `tests.tools.test_kill_runs` kills at random moments.
 """
 
 import numpy as np
@@ -49,7 +48,7 @@ def whole(poses, tmp_path_factory):
 
 
 def stop_validation(patch, step):
-    """In the validation after a step."""
+    """Stop in the validation after a step."""
     original = LiftingModule.validation_step
 
     def stopped(self, *args):
@@ -61,7 +60,7 @@ def stop_validation(patch, step):
 
 
 def stop_checkpoint(patch, step, name, before):
-    """Before or after a checkpoint is written."""
+    """Stop before or after a checkpoint is written."""
     original = WholeFiles.save_checkpoint
 
     def stopped(self, checkpoint, path, **options):
@@ -76,7 +75,7 @@ def stop_checkpoint(patch, step, name, before):
 
 
 def stop_finish(patch):
-    """After the last step, before its results are written."""
+    """Stop after the last step, before the results are written."""
 
     def stopped(*_):
         raise Stopped
