@@ -17,7 +17,7 @@ def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
     assert [device_of(choice).type for choice in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert [device_of(choice).type for choice in ("auto", "cpu")] == ["cpu", "cpu"]
-    with pytest.raises(ValueError, match="--device cuda: this PyTorch finds no GPU"):
+    with pytest.raises(ValueError, match="--device cuda: PyTorch finds no GPU"):
         device_of("cuda")
     with pytest.raises(ValueError, match="one of auto, cpu, cuda, got 'tpu'"):
         device_of("tpu")
