@@ -43,8 +43,8 @@ def unit_fault(keypoints: Tensor) -> str | None:
 
     The units are those of the whole array. Coordinates are taken as normalised if every person
     with an extent lies within 2 pixels of the origin, so a tiny person elsewhere in the image, or
-    among people of the usual size, is none. Confidences are taken as scores if more than a tenth
-    of them lies below 0 or above 1.5. Keypoints of confidence 0, NaN and infinity are not read.
+    among people of the usual size, is none. Confidences are taken as scores if, for more than half
+    of the people, more than a tenth of them lies below 0 or above 1.5. Keypoints of confidence 0, NaN and infinity are not read.
 
     Args:
         keypoints: (..., K, 3) x, y and confidence.
@@ -65,13 +65,17 @@ def unit_fault(keypoints: Tensor) -> str | None:
 
 def _conf_fault(keypoints: Tensor) -> str | None:
     conf = keypoints[..., 2]
-    conf = conf[conf.isfinite() & (conf != 0)]
-    wrong = conf[(conf < 0) | (conf > LARGEST_CONF)]
-    if len(wrong) < 2 or len(wrong) <= _SHARE_OF_SCORES * len(conf):
+    given = conf.isfinite() & (conf != 0)
+    outside = given & ((conf < 0) | (conf > LARGEST_CONF))
+    numbers = given.sum(dim=-1)
+    odd = (outside.sum(dim=-1) > 1) & (outside.sum(dim=-1) > _SHARE_OF_SCORES * numbers)
+    # A unit is that of all people; what few of them have is damage to those.
+    if 2 * int(odd.sum()) <= int((numbers > 0).sum()):
         return None
+    wrong = conf[outside]
     return (
-        f"{len(wrong)} of {len(conf)} confidences lie below 0 or above {LARGEST_CONF:g} (from "
-        f"{float(wrong.min()):.3g} to {float(wrong.max()):.3g}), but probabilities from 0 to 1 are "
+        f"{len(wrong)} of {int(numbers.sum())} confidences lie below 0 or above "
+        f"{LARGEST_CONF:g} (from {float(wrong.min()):.3g} to {float(wrong.max()):.3g}), but probabilities from 0 to 1 are "
         "expected: divide scores by the score of a certain keypoint (percentages by 100) and clip "
         "them to 0 to 1; replace COCO's visibilities 1 and 2 by 1"
     )
@@ -149,8 +153,8 @@ def seen_keypoints(keypoints: Tensor) -> Tensor:
         keypoints: (..., K, 3) pixels and confidence.
 
     Returns:
-        (..., K, 3), zeros where the confidence is at most 0.1, a number is not finite, or a
-        coordinate exceeds `FARTHEST_PX`.
+        (..., K, 3), zeros where the confidence is at most 0.1 or above 1.5, a number is not
+        finite, or a coordinate exceeds `FARTHEST_PX`.
 
     Raises:
         TypeError: If ``keypoints`` is not a tensor.
@@ -158,6 +162,7 @@ def seen_keypoints(keypoints: Tensor) -> Tensor:
     """
     check_keypoints(keypoints)
     usable = keypoints.isfinite().all(dim=-1) & (keypoints[..., 2] > LEAST_CONF)
+    usable &= keypoints[..., 2] <= LARGEST_CONF
     usable &= (keypoints[..., :2].abs() < FARTHEST_PX).all(dim=-1)
     return torch.where(usable[..., None], keypoints, 0)
 
