@@ -97,6 +97,8 @@ def _test_wheel(
     """
     # Nothing of the caller's environment helps the wheel.
     session.env.update({name: None for name in os.environ if name.startswith("PYTHON")})
+    # On a busy machine, several threads take many times as long as one for matrices of this size.
+    session.env["OMP_NUM_THREADS"] = "1"
     pinned = ["--constraint", str(ROOT / constraints)] if constraints else []
 
     def install(*packages: str) -> None:
