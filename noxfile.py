@@ -60,6 +60,7 @@ assert fits.theta.shape == (1, 24, 3, 3) and fits.error_px.isfinite().all()
 
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["package"]
 
 
