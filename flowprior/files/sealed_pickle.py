@@ -20,7 +20,7 @@ from typing import Any
 from flowprior.files.limits import Refusal
 from flowprior.files.pickle_sketch import Sketch
 
-__all__ = ["Inert", "Refusal", "SealedUnpickler"]
+__all__ = ["Inert", "SealedUnpickler"]
 
 
 class Inert(dict[Any, Any]):

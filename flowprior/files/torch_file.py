@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from flowprior.files.file_kind import EMPTY, SAFETENSORS, not_the_file
+from flowprior.files.limits import Refusal
 from flowprior.files.model_file import CheckpointError
-from flowprior.files.sealed_pickle import Inert, Refusal, SealedUnpickler
+from flowprior.files.sealed_pickle import Inert, SealedUnpickler
 
 __all__ = ["read_torch_file"]
 
