@@ -88,6 +88,9 @@ def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
             f"{source} is no body model: {', '.join(missing)} missing, found "
             f"{', '.join(map(str, content)) or 'nothing'}"
         )
+    # A body with other joints differs in every array, so that its tree explains it best.
+    tree = _numbers(content["kintree_table"], "iu", f"{source}: kintree_table")
+    _check_tree(tree, source)
     arrays: dict[str, NDArray[Any]] = {}
     for name, value in content.items():
         if isinstance(name, str) and (
@@ -97,6 +100,18 @@ def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
             arrays[name] = _numbers(value, kinds, f"{source}: {name}")
     check_arrays(arrays, source)
     return arrays
+
+
+def _check_tree(tree: NDArray[Any], source: str) -> None:
+    # The root's parent is -1, stored as an unsigned number in the official files.
+    fits = tree.ndim == 2 and tree.size > 0
+    found = tuple(int(parent) for parent in tree[0].astype(np.int64)[1:]) if fits else ()
+    if found != SMPL_24.parents[1:]:
+        kind = {52: " (SMPL-H?)", 55: " (SMPL-X?)"}.get(len(found) + 1, "")
+        raise ValueError(
+            f"{source}: expected the tree of SMPL's 24 joints, "
+            f"got one of {len(found) + 1} joints{kind}"
+        )
 
 
 def check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
@@ -109,16 +124,7 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
     Raises:
         ValueError: If an array has another shape, or the body has other joints.
     """
-    tree = arrays["kintree_table"]
-    # The root's parent is -1, as an unsigned number in the official files.
-    fits = tree.ndim == 2 and tree.size > 0
-    found = tuple(int(parent) for parent in tree[0].astype(np.int64)[1:]) if fits else ()
-    if found != SMPL_24.parents[1:]:
-        kind = {52: " (SMPL-H?)", 55: " (SMPL-X?)"}.get(len(found) + 1, "")
-        raise ValueError(
-            f"{source}: expected the tree of SMPL's 24 joints, "
-            f"got one of {len(found) + 1} joints{kind}"
-        )
+    _check_tree(arrays["kintree_table"], source)
     count = arrays["v_template"].shape[0] if arrays["v_template"].ndim else 0
     expected: dict[str, tuple[int | None, ...]] = {
         "v_template": (count, 3),
