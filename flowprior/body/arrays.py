@@ -168,7 +168,7 @@ def _numbers(value: object, kinds: str, source: str) -> NDArray[Any]:
     array = _array(value)
     if not _is_numbers(array, kinds):
         numbers = "integers" if kinds == "iu" else "finite numbers"
-        raise ValueError(f"{source} is no array of {numbers}")
+        raise ValueError(f"{source} is not an array of {numbers}")
     return array
 
 
