@@ -183,7 +183,7 @@ def test_an_ordered_dictionary_of_python_2():
     found = read(program)
     assert list(found) == ["a"]
     np.testing.assert_array_equal(found["a"], ARRAY_VALUE)
-    refuse(b"\x80\x02ccollections\nOrderedDict\n]K\x01a\x85R.", "no pairs")
+    refuse(b"\x80\x02ccollections\nOrderedDict\n]K\x01a\x85R.", "not pairs")
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
@@ -514,7 +514,7 @@ def test_an_archive_in_a_compression_that_numpy_does_not_write(tmp_path):
     path = tmp_path / "data.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a.npy", npy(np.arange(3)))
-    with pytest.raises(ValueError, match=r"data\.npz has an entry 'a\.npy' that numpy did not"):
+    with pytest.raises(ValueError, match=r"data\.npz has an entry 'a\.npy' that NumPy did not"):
         read_npz(path)
 
 
