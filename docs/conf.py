@@ -88,7 +88,7 @@ def prepare_docstring(app, what, name, obj, options, lines):
     for number, line in enumerate(lines):
         code = line.split("``")  # every other part is a literal
         code[::2] = [
-            re.sub(r"(?<![\\*\w])\*(?=(batch|extra|sample)\b)|(?<!\\)\|(?=\w)", r"\\\g<0>", text)
+            re.sub(r"(?<![\\*\w])\*(?=(batch|extra|sample)\b)|(?<![\\|])\|(?=\w)", r"\\\g<0>", text)
             for text in code[::2]
         ]
         lines[number] = "``".join(code)
@@ -126,9 +126,10 @@ def resolve_public_name(app, env, node, contnode):
         for length in range(1, len(parts) + 1)
         if (package := ".".join(parts[:length])) in HOMES
     ]
-    # A docstring can also name anything in the library without its module, if the name is unique.
+    # A docstring can also name anything in the library without its module, if the name is unique
+    # or public in a package.
     ends = [name for name in python.objects if name.endswith(f".{node['reftarget']}")]
-    names += ends if len(ends) == 1 else []
+    names += ends if len(ends) == 1 else [name for name in ends if name in HOMES.values()]
     if not names:
         return None
     return python.resolve_xref(
