@@ -13,7 +13,7 @@ from flowprior.prior.spaces import RotationSpace
 from flowprior.prohmr.weights import SPACES
 
 POSES = {"rot6d": "joints in 6D", "so3": "joints on SO(3)", "points": "keypoints"}
-"""What a prior models, by the name of its pose space."""
+"""Descriptions of the pose spaces, by name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _info(args.file)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever reads has had enough; Python must not complain when it flushes at exit.
+        # The reader has closed the pipe; prevent an error when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, ValueError) as error:
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = commands.add_parser(
         "convert",
-        help="turn an original ProHMR checkpoint into a flowprior model",
+        help="convert an original ProHMR checkpoint to a flowprior model",
         description="Read an original ProHMR checkpoint, executing nothing from it, and write its "
         "flow as a flowprior model.",
     )
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--space",
         choices=sorted(set(SPACES.values())),
-        help="needed only for other sizes than the original's two",
+        help="needed only for sizes other than the original's two",
     )
     convert.add_argument(
         "--lu-forward",
@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser(
         "info",
-        help="say what is in a file",
-        description="Say what is in a flowprior model or an original ProHMR checkpoint.",
+        help="describe the content of a file",
+        description="Describe the content of a flowprior model or an original ProHMR checkpoint.",
     )
     info.add_argument("file", type=Path)
     return parser

@@ -23,11 +23,11 @@ TARGET = re.compile(r"^make ([\w-]+)", re.MULTILINE)
 
 PAGES_WITH_CODE = [path for path in PAGES if BLOCK.search(path.read_text(encoding="utf-8"))]
 GALLERY = sorted((ROOT / "docs" / "gallery").rglob("*.py"))
-# What is inside of flowprior.flow is public by its name in flowprior.flow.
+# Modules whose names do not start with an underscore, at any depth.
 MODULES = sorted(
     info.name
-    for info in pkgutil.iter_modules(flowprior.__path__, "flowprior.")
-    if not info.name.rpartition(".")[2].startswith("_")
+    for info in pkgutil.walk_packages(flowprior.__path__, "flowprior.")
+    if not any(part.startswith("_") for part in info.name.split("."))
 )
 
 
