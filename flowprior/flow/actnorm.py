@@ -124,8 +124,8 @@ class ActNorm(nn.Module):
             return
         if not self._has_own_weights:
             raise RuntimeError(
-                "ActNorm cannot be initialised inside torch.func.functional_call, which replaces its "
-                "weights: run one training batch through the model itself first"
+                "ActNorm cannot be initialised inside torch.func.functional_call, which replaces "
+                "its weights: run one training batch through the model itself first"
             )
         std = rows.std(dim=0).clamp(min=MIN_STD)
         self.log_scale.copy_(-std.log())

@@ -364,7 +364,7 @@ class FlowStack(nn.Module):
     ) -> Tensor:
         """Differential entropy of p(x | c) in nats.
 
-        In closed form if :attr:`has_exact_mode`, otherwise a mean over the log-densities of samples.
+        In closed form if :attr:`has_exact_mode`, otherwise averaged over samples.
 
         Args:
             context: (*batch, C), projected or not.
