@@ -186,10 +186,10 @@ class So3Space(RotationSpace):
     """Joint rotations, with densities over SO(3)^J with respect to the Haar measure of mass 1.
 
     The vector of a joint is its rotation vector, stretched from the ball of radius pi to all of
-    R^3, see :func:`flowprior.rotations.matrix_to_chart`. It depends only on the rotation, not on the
-    form or layout of theta or on the length of 6D vectors.
     R^3, see :func:`flowprior.rotations.matrix_to_chart`. It depends only on the rotation, not on
     the form or layout of theta or on the length of 6D vectors.
+
+    A density that vanishes for long vectors vanishes at rotations by pi and is discontinuous in
     the axis there. Use a frame in which such rotations are rare: for a camera whose y points down,
     rotate the root by pi about x first.
 

@@ -68,13 +68,13 @@ def latent_calibration(
     Raises:
         ValueError: As ``log_prob``, or if there are no poses.
     """
-    if not theta.numel():
-        raise ValueError("theta holds no poses to check with")
     ratios, num_poses = {}, 0
     for name in LU_FORWARDS:
         z = _with_lu_forward(prior, name)(context).encode(theta)
-        ratios[name] = z.square().mean().item()
         num_poses = z.shape[:-1].numel()
+        if not num_poses:
+            raise ValueError("theta holds no poses to check with")
+        ratios[name] = z.square().mean().item()
     return LatentCalibration(
         lu_forward=prior.flow.options["lu_forward"],
         exact_ratio=ratios["exact"],

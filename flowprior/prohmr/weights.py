@@ -244,7 +244,8 @@ def flow_state_from_prohmr(
 
 def _has_counterpart(flow: ConditionalFlow) -> bool:
     """Whether the original's code can represent the flow."""
-    plain = flow.options["coupling"] == "additive" and not flow.options["context_norm"]
+    context_norm = flow.options["context_norm"] and flow.context_features
+    plain = flow.options["coupling"] == "additive" and not context_norm
     return plain and (flow.temperature.is_meta or bool(flow.temperature == 1))
 
 
