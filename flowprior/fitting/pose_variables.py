@@ -13,8 +13,7 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior.fitting.mixture import PoseMixture
-from flowprior.flow import ProjectedContext
-from flowprior.flow.stack import StepContext, standard_normal_log_prob
+from flowprior.flow import standard_normal_log_prob
 from flowprior.prior.posterior import PosePosterior, PosePrior
 from flowprior.prior.spaces import RotationSpace
 
@@ -66,16 +65,6 @@ def facing(degrees: Tensor) -> Tensor:
     return rotations.matrix_to_rot6d(upright * rotations.rotvec_to_matrix(vector))
 
 
-def select_context(context: ProjectedContext, rows: Tensor) -> ProjectedContext:
-    """The contexts of some of a batch (P,)."""
-    return ProjectedContext(
-        tuple(
-            StepContext(step.hidden[rows], None if step.norm is None else step.norm[rows])
-            for step in context.steps
-        )
-    )
-
-
 @dataclass(frozen=True)
 class _FlowPose:
     """What both forms over a flow share.
@@ -113,9 +102,7 @@ class _FlowPose:
         return self.space.joints == BODY_JOINTS
 
     def _some(self, rows: Tensor) -> PosePosterior:
-        if not self.posterior.batch_shape:
-            return self.posterior
-        return PosePosterior(self.prior, select_context(self.posterior.context, rows))
+        return self.posterior[rows] if self.posterior.batch_shape else self.posterior
 
     def _with_root(self, x: Tensor) -> Tensor:
         """(P, size) of the prior's own start -> with the root before it, if that is free."""
@@ -167,9 +154,7 @@ class LatentPose(_FlowPose):
     def theta(self, x: Tensor) -> Tensor:
         """Numbers (P, size) -> theta (P, 24, 6)."""
         root, z = self._split(x)
-        # The flow itself: `decode` would look at every value once more in every evaluation.
-        vector = self.prior.flow.inverse(z, self.posterior.context)[0]
-        return self._theta(root, self.space.to_pose(vector))
+        return self._theta(root, self.posterior.decode(z, check=False))
 
     def penalty(self, x: Tensor) -> Tensor:
         """||z||^2 (P,)."""
