@@ -28,6 +28,7 @@ from flowprior.skeleton import (
     BODY_25,
     COCO_17,
     COCO_18,
+    PROHMR_19,
     PROHMR_44,
     PROHMR_FITTING_IGNORES,
     Skeleton,
@@ -173,15 +174,12 @@ class KeypointObjective:
         conf = keypoints[..., 2].clone()
         if not self.weights.use_hips:
             conf[:, list(IGNORED.get(skeleton.name, ()))] = 0
-        # Keypoints that nobody has seen cost nothing.
-        seen = (conf > 0).any(dim=0).nonzero()[:, 0].tolist()
-        self.used = _spared(body, skeleton, seen)
-        joints = [skeleton.index(name) for name in self.used.joint_names]
+        self.observed = _observed(skeleton, (conf > 0).any(dim=0).nonzero()[:, 0].tolist())
         self._data = _Data(
             pose,
             cameras,
-            cameras.to_units(keypoints[..., :2])[:, joints],
-            conf[:, joints].square() * cameras.data_weight[:, None],
+            cameras.to_units(keypoints[..., :2]),
+            conf.square() * cameras.data_weight[:, None],
             transl,
             betas,
         )
@@ -197,6 +195,11 @@ class KeypointObjective:
     def pose(self) -> PoseVariables:
         """The pose variables of all people."""
         return self._data.pose
+
+    @property
+    def has_keypoints(self) -> Tensor:
+        """(P,) bool, whether any keypoint of the person counts."""
+        return (self._data.weight > 0).any(dim=-1)
 
     @property
     def size(self) -> int:
@@ -262,11 +265,14 @@ class KeypointObjective:
     def image_term(self, parts: Parts, rows: Tensor) -> Tensor:
         """(n,) weighted robust distances in the image of people ``rows`` (n,)."""
         few = self._selected(rows)
-        seen = few.cameras.project(self.keypoints(parts, self.used), parts.focal)
-        square = (seen - few.keypoints).square()
         variance = self.weights.sigma**2
-        loss = (variance * square / (variance + square)).sum(dim=-1)
-        return (few.weight * loss).sum(dim=-1)
+        terms = []
+        for skeleton, columns in self.observed:
+            seen = few.cameras.project(self.keypoints(parts, skeleton), parts.focal)
+            square = (seen - few.keypoints[:, columns]).square()
+            loss = (variance * square / (variance + square)).sum(dim=-1)
+            terms.append((few.weight[:, columns] * loss).sum(dim=-1))
+        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
     def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
         """Numbers (n, D) of the people ``rows`` (n,) -> objective (n,)."""
@@ -316,12 +322,17 @@ def _factor(number: Tensor) -> Tensor:
     return (1 + number / 2).square()
 
 
-def _spared(body: BodyModel, skeleton: Skeleton, seen: Sequence[int]) -> Skeleton:
-    """The joint set without those that nobody sees, if the body has it.
+def _observed(skeleton: Skeleton, seen: Sequence[int]) -> tuple[tuple[Skeleton, slice], ...]:
+    """The joint sets to compute for keypoints of ``skeleton``, and their columns.
 
-    The body knows joint sets by name, and the parts of OpenPose's among them; of the 44, the 19
-    extra ones need most of the surface.
+    The 19 extra keypoints of the 44 need most of the surface, so they are left out where nobody
+    sees one. Both parts are summed separately, so that a person who sees none has the same
+    objective and gradient, bit by bit, whether others in the batch see one or not.
     """
-    if skeleton is PROHMR_44 and all(joint < BODY_25.num_joints for joint in seen):
-        return BODY_25
-    return skeleton
+    if skeleton is not PROHMR_44:
+        return ((skeleton, slice(None)),)
+    split = BODY_25.num_joints
+    first = (BODY_25, slice(0, split))
+    if all(joint < split for joint in seen):
+        return (first,)
+    return first, (PROHMR_19, slice(split, None))
