@@ -29,16 +29,13 @@ import torch
 from tqdm import tqdm
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
-from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder, cameras_for
+from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder
 from examples.fitting.outputs import fits_to_arrays
 from examples.fitting.settings import overridden
 from examples.fitting.shards import Chunk, People, chunks_of, read_chunk
 from examples.whole_files import prepare_folder, whole_file, write_json, write_text
 from flowprior.body import BodyModel
-from flowprior.fitting.cameras import CROP_PX
-from flowprior.fitting.focal_lengths import check_focal
-from flowprior.fitting.objective import KeypointWeights
-from flowprior.fitting.people import fit_people
+from flowprior.fitting import CROP_PX, KeypointWeights, check_focal, fit_keypoints
 from flowprior.skeleton import BODY_25
 
 __all__ = ["Annotator", "main"]
@@ -136,13 +133,13 @@ class Annotator:
             return None if array is None else torch.from_numpy(array).to(self.device)
 
         size = torch.from_numpy(people.image_size).to(self.device)
-        cameras = cameras_for("full", keypoints, size, self.focal)
-        fits = fit_people(
-            self.body,
+        fits = fit_keypoints(
             keypoints,
-            BODY_25,
-            cameras,
             self.priors.variables(self.kind, keypoints, context=given(people.context)),
+            body=self.body,
+            skeleton=BODY_25,
+            image_size=size,
+            focal_px=self.focal,
             betas=given(people.betas),
             weights=self.weights,
             max_iterations=self.steps,

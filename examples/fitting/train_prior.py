@@ -21,18 +21,19 @@ from tqdm import tqdm
 from examples.command_line import interruptible, positive
 from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
-from examples.fitting.people import detect, hide, photograph_bodies
 from examples.fitting.priors import KeypointPrior
+from examples.fitting.synthetic import detect, hide, photograph_bodies
 from examples.whole_files import prepare_folder, write_json
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
-from flowprior.fitting.mixture import PoseMixture
+from flowprior.fitting import PoseMixture
 
 __all__ = [
     "CONDITIONAL",
     "MIXTURE",
     "UNCONDITIONAL",
     "descend",
+    "fit_mixture",
     "main",
     "noisy",
     "train_conditional",
@@ -50,6 +51,32 @@ LEARNING_RATE = 3e-3
 MODE_WEIGHT = 200.0
 # Exact hinges have no finite density.
 ROTATION_NOISE = math.radians(1.0)
+
+
+def fit_mixture(
+    body_pose: Tensor, components: int = 8, seed: int = 0, poses: int = 8000
+) -> PoseMixture:
+    """Fit SMPLify's Gaussian mixture with scikit-learn.
+
+    Args:
+        body_pose: (N, 69) rotation vectors of the 23 joints below the root, radians.
+        components: Number of Gaussians.
+        seed: Seed of the initial means and of the choice of poses.
+        poses: Largest number of poses to use, chosen at random.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(body_pose), generator=generator)[:poses]
+    rows = body_pose[chosen].double().numpy()
+    # One degree of noise: hinges that never turn about two axes have no covariance there.
+    mixture = GaussianMixture(components, reg_covar=3e-4, random_state=seed).fit(rows)
+    return PoseMixture(
+        torch.from_numpy(mixture.weights_).float(),
+        torch.from_numpy(mixture.means_).float(),
+        torch.from_numpy(mixture.precisions_cholesky_).float(),
+        body_pose.mean(dim=0),
+    )
 
 
 def noisy(matrix: Tensor, generator: torch.Generator) -> Tensor:
@@ -190,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     start = time.perf_counter()
-    PoseMixture.fit(train[:, 1:].flatten(1), seed=args.seed).save(args.out / MIXTURE)
+    fit_mixture(train[:, 1:].flatten(1), seed=args.seed).save(args.out / MIXTURE)
     print(f"mixture: {time.perf_counter() - start:.0f} s", flush=True)
 
     torch.manual_seed(args.seed)

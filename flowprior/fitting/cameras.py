@@ -62,9 +62,7 @@ class Cameras:
             ValueError: Shapes do not fit, or a side or a focal length is not positive.
         """
         _check(centre, side)
-        if not isinstance(focal, Tensor):
-            check_focal(focal)
-        elif focal.device.type == "cpu":  # elsewhere the host would have to wait
+        if not isinstance(focal, Tensor) or focal.device.type == "cpu":
             check_focal(focal)
         one = torch.ones_like(side)
         weight = (REFERENCE_PX / CROP_PX) ** 2 * one
@@ -232,8 +230,7 @@ def cameras_for(
     elif isinstance(focal_px, Tensor) and focal_px.ndim:
         if focal_px.shape != side.shape:
             raise ValueError(
-                f"expected focal_px {tuple(side.shape)} or one number, got "
-                f"{tuple(focal_px.shape)}"
+                f"expected focal_px {tuple(side.shape)} or one number, got {tuple(focal_px.shape)}"
             )
         focal = focal_px.to(side)
         for each in focal.unique().tolist() if len(focal) else ():

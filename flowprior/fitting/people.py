@@ -182,6 +182,7 @@ def fit_keypoints(
             )
         betas = betas.expand(people, -1)
     weights = weights or KeypointWeights(pose=suited_weight(pose))
+
     def problem(rows: Tensor, start: Tensor, shape: Tensor | None) -> KeypointObjective:
         variables, cams, seen = pose.select(rows), cameras[rows], keypoints[rows]
         if transl is None:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior.fitting.mixture import PoseMixture
-from flowprior.flow import ProjectedContext
 from flowprior.fitting.solver import with_spare
+from flowprior.flow import ProjectedContext
 from flowprior.flow.stack import StepContext, standard_normal_log_prob
 from flowprior.keypoints import keypoint_context
 from flowprior.prior.conditional import ConditionalPosePrior

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from examples.data.poses import load_poses
-from examples.fitting.people import FOCAL_PX, IMAGE_PX, detect, photograph_bodies
+from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX, detect, photograph_bodies
 from examples.pictures import (
     MODE,
     TRUTH,

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from examples.data.poses import load_poses
-from examples.fitting.multiview import REFINED, embedded_views, refine, view_errors
-from examples.fitting.people import FOCAL_PX, IMAGE_PX
+from examples.fitting.fit_views import REFINED, embedded_views, refine, view_errors
+from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX
 from examples.pictures import MODE, TRUTH, body_views
 from examples.pictures.style import STYLE
 from flowprior import ConditionalPosePrior

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from examples.fitting.choices import cameras_for
-from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, hide
+from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX, People, detect, hide
 from flowprior.fitting.cameras import Cameras
 from flowprior.fitting.objective import KeypointWeights
 from flowprior.fitting.people import SMPLIFY_STAGES, Stage, fit_people

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from examples.fitting.people import FOCAL_PX, IMAGE_PX, project
+from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX, project
 from flowprior.fitting.cameras import Cameras
 from flowprior.fitting.objective import IGNORED, KeypointObjective, KeypointWeights
 from flowprior.keypoints import LEAST_CONF, keypoint_squares

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from examples.fitting.people import (
+from examples.fitting.synthetic import (
     FEWEST_VISIBLE,
     IMAGE_PX,
     detect,
