@@ -233,10 +233,9 @@ def cameras_for(
                 f"expected focal_px {tuple(side.shape)} or one number, got {tuple(focal_px.shape)}"
             )
         focal = focal_px.to(side)
-        for each in focal.unique().tolist() if len(focal) else ():
-            _check_plausible(each, None if size is None or frame == "crop" else size[focal == each])
     else:
         focal = float(focal_px)
+    if focal_px is not None:
         _check_plausible(focal, None if frame == "crop" else size)
     crop = Cameras.crop(centre, side, focal)
     if frame == "crop" or size is None:
@@ -249,15 +248,23 @@ def cameras_for(
     return full.where(known, crop)
 
 
-def _check_plausible(focal: float, image_size: Tensor | None) -> None:
-    """Check one focal length for all people, by the smallest image whose size is known."""
-    sides = torch.empty(0) if image_size is None else image_size.amax(dim=-1)
-    known = sides[sides.isfinite() & (sides > 0)]
-    if len(known):
-        check_focal(focal, float(known.min()))
-    else:
-        # A person fills the crop: under more than 90 degrees, they would be within reach.
-        check_focal(focal, CROP_PX, shortest=0.5)
+def _check_plausible(focal: Tensor | float, image_size: Tensor | None) -> None:
+    """Check focal lengths, one for all people by the smallest image whose size is known."""
+    given = torch.as_tensor(focal).reshape(-1).cpu()
+    sides = torch.full((1,), torch.nan) if image_size is None else image_size.amax(dim=-1).cpu()
+    sides = torch.where(sides.isfinite() & (sides > 0), sides, torch.nan)
+    if not isinstance(focal, Tensor):
+        sides = (
+            torch.where(sides.isnan(), torch.inf, sides).amin(dim=0, keepdim=True)
+            if len(sides)
+            else torch.full((1,), torch.inf)
+        )
+        sides = torch.where(sides.isinf(), torch.nan, sides)
+    sides = sides.expand_as(given)
+    unknown = sides.isnan()
+    check_focal(given[~unknown], sides[~unknown])
+    # A person fills the crop: under more than 90 degrees, they would be within reach.
+    check_focal(given[unknown], CROP_PX, shortest=0.5)
 
 
 def _check(centre: Tensor, side: Tensor) -> None:

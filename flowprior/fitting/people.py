@@ -164,6 +164,11 @@ def fit_keypoints(
     if not stages:
         raise ValueError("expected at least one stage, got none")
     skeleton = skeleton or skeleton_of(keypoints)
+    if keypoints.shape[1] != skeleton.num_joints:
+        raise ValueError(
+            f"expected keypoints_2d (P, {skeleton.num_joints}, 3) for {skeleton.name}, got "
+            f"{tuple(keypoints.shape)}"
+        )
     body = body or BodyModel().to(keypoints.device)
     keypoints = seen_keypoints(keypoints.detach().to(body.faces.device))
     people = len(keypoints)
