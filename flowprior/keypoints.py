@@ -44,7 +44,8 @@ def unit_fault(keypoints: Tensor) -> str | None:
     The units are those of the whole array. Coordinates are taken as normalised if every person
     with an extent lies within 2 pixels of the origin, so a tiny person elsewhere in the image, or
     among people of the usual size, is none. Confidences are taken as scores if more than a tenth
-    of them lies below 0 or above 1.5. Keypoints of confidence 0, NaN and infinity are not read.
+    of them lies below 0 or above 1.5, in at least half of the people. Keypoints of confidence 0,
+    NaN and infinity are not read.
 
     Args:
         keypoints: (..., K, 3) x, y and confidence.
@@ -65,9 +66,11 @@ def unit_fault(keypoints: Tensor) -> str | None:
 
 def _conf_fault(keypoints: Tensor) -> str | None:
     conf = keypoints[..., 2]
-    conf = conf[conf.isfinite() & (conf != 0)]
-    wrong = conf[(conf < 0) | (conf > LARGEST_CONF)]
-    if len(wrong) < 2 or len(wrong) <= _SHARE_OF_SCORES * len(conf):
+    given = conf.isfinite() & (conf != 0)
+    outside = given & ((conf < 0) | (conf > LARGEST_CONF))
+    people, damaged = given.any(dim=-1).sum(), outside.any(dim=-1).sum()
+    conf, wrong = conf[given], conf[outside]
+    if len(wrong) < 2 or len(wrong) <= _SHARE_OF_SCORES * len(conf) or 2 * damaged < people:
         return None
     return (
         f"{len(wrong)} of {len(conf)} confidences lie below 0 or above {LARGEST_CONF:g} (from "

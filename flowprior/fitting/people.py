@@ -173,7 +173,7 @@ def fit_keypoints(
     keypoints = seen_keypoints(keypoints.detach().to(body.faces.device))
     people = len(keypoints)
     pose = variables_of(prior, keypoints, skeleton)
-    keypoints = keypoints.to(pose.start(1))
+    keypoints = keypoints.to(pose.start(people))
     if cameras is None:
         cameras = cameras_for(keypoints, image_size, focal_px, frame=frame)
     elif not (image_size is None and focal_px is None and frame is None):
