@@ -15,19 +15,19 @@ PATIENCE = 20  # steps without a decrease after which a problem ends: Adam is no
 
 @dataclass
 class Adam:
-    """Adam for n problems; where they are is the best point so far.
+    """State of Adam for n problems, and the best point of each so far.
 
     Args:
         x: (n, D) best points.
-        value: (n,) there.
-        gradient: (n, D) there.
-        status: (n,).
-        iterations: (n,).
-        current: (n, D) where Adam is.
+        value: (n,) objective at the best points.
+        gradient: (n, D) gradients at the best points.
+        status: (n,) int64, values of `Status`.
+        iterations: (n,) int64, number of steps.
+        current: (n, D) current points of Adam.
         mean: (n, D) running mean of the gradient.
-        square: (n, D) running mean of its square.
-        waited: (n,) int64, steps without a fall of the best value.
-        stopping: When to stop.
+        square: (n, D) running mean of the squared gradient.
+        waited: (n,) int64, steps since the best value last decreased.
+        stopping: Stopping criteria.
         rate: Step length.
 
     References:
@@ -56,23 +56,23 @@ class Adam:
         stopping: Stopping,
         rate: float,
     ) -> "Adam":
-        """Problems at their starts (n, D), with value and gradient there."""
+        """Start from points (n, D) with values (n,) and gradients (n, D)."""
         zero = torch.zeros_like(status)
         adam = cls(x, value, gradient, status, zero, x, 0 * x, 0 * x, zero, stopping, rate)
         adam._step(gradient, torch.ones_like(value, dtype=torch.bool))
         return adam
 
     def select(self, rows: Tensor) -> "Adam":
-        """Only the problems of these rows."""
+        """The state of the problems ``rows``."""
         return select_rows(self, rows)
 
     def trial(self) -> Tensor:
-        """(n, D) where to evaluate next."""
+        """Points (n, D) to evaluate next."""
         running = (self.status == Status.RUNNING)[:, None]
         return torch.where(running, self.current, self.x)
 
     def observe(self, value: Tensor, gradient: Tensor) -> None:
-        """Take the evaluation of the current points into account, and step."""
+        """Process values (n,) and gradients (n, D) at the trial points, and step."""
         running = self.status == Status.RUNNING
         finite = value.isfinite() & gradient.isfinite().all(dim=-1)
         better = running & finite & (value < self.value)
