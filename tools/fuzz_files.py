@@ -46,6 +46,7 @@ from examples.lifting.config import CONFIGS, read_config
 from examples.prohmr.demo import find_people
 from flowprior import ConditionalPosePrior
 from flowprior.body.arrays import read_body, read_regressor
+from flowprior.prohmr import load_prior, to_state_dict
 from flowprior.skeleton import H36M_17, SMPL_24
 
 __all__ = ["SOURCES", "Source", "attempt", "main", "make_sources", "mutant"]
@@ -282,7 +283,7 @@ def _found(read: Callable[[Path], object]) -> Callable[[Path], object]:
 
 def _saved(legacy: bool) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        state = _prior().to_prohmr_state_dict()
+        state = to_state_dict(_prior())
         content = {"state_dict": state, "epoch": 3, "hyper_parameters": {"a": [1, (2, 3)]}}
         torch.save(content, path, _use_new_zipfile_serialization=not legacy)
 
@@ -295,8 +296,8 @@ SOURCES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
     "smpl_0.pkl": (lambda _: _pickled(_body(), 0), read_body),
     "smpl_2.pkl": (lambda _: _pickled(_body(chumpy=True), 2), read_body),
     "smpl_5.pkl": (lambda _: _pickled(_body(), 5), read_body),
-    "prohmr.pt": (_saved(legacy=False), ConditionalPosePrior.from_prohmr),
-    "legacy.pt": (_saved(legacy=True), ConditionalPosePrior.from_prohmr),
+    "prohmr.pt": (_saved(legacy=False), load_prior),
+    "legacy.pt": (_saved(legacy=True), load_prior),
     "amass_poses.npz": (lambda _: _amass(), _found(read_motion)),
     "cmu_mocap.npz": (lambda _: _split(), _found(read_motion)),
     "h36m.npz": (lambda _: _h36m(), _survey),

@@ -14,8 +14,7 @@ from torch import Tensor
 from flowprior import rotations
 from flowprior.fitting.mixture import PoseMixture
 from flowprior.fitting.solver import with_spare
-from flowprior.flow import ProjectedContext
-from flowprior.flow.stack import StepContext, standard_normal_log_prob
+from flowprior.flow import standard_normal_log_prob
 from flowprior.keypoints import keypoint_context
 from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.posterior import PosePosterior, PosePrior
@@ -89,16 +88,6 @@ def facing(degrees: Tensor) -> Tensor:
     return rotations.matrix_to_rot6d(upright * rotations.rotvec_to_matrix(vector))
 
 
-def _select_context(context: ProjectedContext, rows: Tensor) -> ProjectedContext:
-    """The contexts of the rows (n,) of a batch (P,)."""
-    return ProjectedContext(
-        tuple(
-            StepContext(step.hidden[rows], None if step.norm is None else step.norm[rows])
-            for step in context.steps
-        )
-    )
-
-
 @dataclass(frozen=True)
 class _FlowPose:
     """Base of the forms over a flow.
@@ -139,9 +128,7 @@ class _FlowPose:
         return self.space.joints == BODY_JOINTS
 
     def _some(self, rows: Tensor) -> PosePosterior:
-        if not self.posterior.batch_shape:
-            return self.posterior
-        return PosePosterior(self.prior, _select_context(self.posterior.context, rows))
+        return self.posterior[rows] if self.posterior.batch_shape else self.posterior
 
     def _with_root(self, x: Tensor) -> Tensor:
         """Prepend the root, if it is free, to the start (P, D) of the flow's variables."""
@@ -199,9 +186,7 @@ class LatentPose(_FlowPose):
     def theta(self, x: Tensor) -> Tensor:
         """Convert x (P, size) to theta (P, 24, 6)."""
         root, z = self._split(x)
-        # Directly by the flow: `decode` would check all values in every evaluation.
-        vector = self.prior.flow.inverse(z, self.posterior.context)[0]
-        return self._theta(root, self.space.to_pose(vector))
+        return self._theta(root, self.posterior.decode(z, check=False))
 
     def penalty(self, x: Tensor) -> Tensor:
         """||z||^2 (P,)."""
@@ -401,6 +386,4 @@ def _posterior_of(prior: PosePrior, keypoints: Tensor, skeleton: Skeleton) -> Po
         # Padded, so that a context does not depend on the number of people.
         rows = with_spare(torch.arange(len(keypoints), device=keypoints.device))
         context = keypoint_context(seen)[rows].to(prior.flow.device, prior.flow.dtype)
-        posterior = prior(context)
-    people = torch.arange(len(keypoints), device=keypoints.device)
-    return PosePosterior(prior, _select_context(posterior.context, people))
+        return prior(context)[: len(keypoints)]
