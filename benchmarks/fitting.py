@@ -1,14 +1,14 @@
-"""Fits to keypoints, many at once, against the loop over images with torch's L-BFGS.
+"""Benchmark of fits to keypoints: many at once, against a loop over people with torch's L-BFGS.
 
     python -m benchmarks.fitting --prior outputs/fitting/priors --data cmu_mocap.npz
     python -m benchmarks.fitting --prior DIR --data cmu_mocap.npz --parity 256
     python -m benchmarks.fitting --prior DIR --device cuda --people 4096 --alone
 
-Both minimise the same objective over the same numbers, to the same tolerance, with as many
-iterations at most. The loop takes one person at a time through ``torch.optim.LBFGS`` with its
-strong-Wolfe search and a history of 100, as ProHMR does, with the flow as it was trained; the other
-takes all of them through `flowprior.fitting.solver` with the frozen flow. Rounds alternate between
-the two; times are medians.
+Both minimise the same objective over the same variables, with the same tolerance and maximum number
+of iterations. The loop fits one person at a time with ``torch.optim.LBFGS``, its strong-Wolfe
+search and a history of 100, as ProHMR does, with the flow as trained; the other fits all people
+with `flowprior.fitting.minimize` and the frozen flow. Rounds alternate between the two; times are
+medians.
 """
 
 import argparse
@@ -50,7 +50,7 @@ TOLERANCE_VALUE = 1e-9
 def problems(
     model: KeypointPrior, rotvecs: Tensor, weight: float, device: torch.device, dtype: torch.dtype
 ) -> Callable[[PosePrior], KeypointObjective]:
-    """The fit of some people with 30 % of their keypoints missing, given a form of the prior."""
+    """The objective for people with 30 % of their keypoints missing, for a given prior."""
     generator = torch.Generator().manual_seed(0)
     people = photograph_bodies(rotvecs, BodyModel(), generator)
     seen = corrupt(people, "missing", generator).to(device)
@@ -104,7 +104,7 @@ def loop(objective: KeypointObjective, iterations: int) -> Tensor:
 def together(
     objective: KeypointObjective, iterations: int, start: Tensor | None = None
 ) -> Solution:
-    """All of them at once."""
+    """Fit all people at once."""
     return minimize(
         objective,
         objective.start() if start is None else start,
@@ -115,7 +115,7 @@ def together(
 
 
 def timed(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Seconds that passed, and seconds of the CPU, which other programs do not add to."""
+    """Wall-clock seconds, and CPU seconds of this process."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     start, busy = time.perf_counter(), time.process_time()
@@ -126,7 +126,7 @@ def timed(run: Callable[[], object], device: torch.device) -> tuple[float, float
 
 
 def throughput(args: argparse.Namespace, device: torch.device) -> dict[str, object]:
-    """People a second of both, and their ratio."""
+    """People per second of both, and their ratio."""
     model, rotvecs = _inputs(args, args.people)
     build = problems(model, rotvecs, args.weight, device, torch.float32)
     fast = build(model.prior.freeze())

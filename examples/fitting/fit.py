@@ -1,10 +1,9 @@
-"""Fit a body to everybody whose keypoints were detected.
+"""Fit bodies to detected 2D keypoints.
 
     python -m examples.fitting.fit --data keypoints.json --prior outputs/fitting/priors --out DIR
 
 Reads OpenPose's JSON, one file or a folder, or COCO's, annotations or results. Without ``--data``
-four people of the embedded poses are fitted. ``key=value`` changes a weight: ``pose=16`` is the
-original's.
+four people in embedded poses are fitted. ``key=value`` changes a weight: ``pose=16`` is ProHMR's.
 """
 
 import argparse
@@ -56,7 +55,7 @@ EMBEDDED_PEOPLE = 4
 
 
 def embedded_people(body: BodyModel, seed: int) -> Detections:
-    """A few people of the embedded poses, as a detector would see them."""
+    """Simulated detections of a few people in embedded poses."""
     generator = torch.Generator().manual_seed(seed)
     rotvecs = torch.from_numpy(load_poses(None, seed).rotvecs("test"))
     rows = torch.randint(len(rotvecs), (EMBEDDED_PEOPLE,), generator=generator)
@@ -101,7 +100,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.fitting.fit",
-        description="Fit a body to everybody whose 2D keypoints were detected.",
+        description="Fit bodies to detected 2D keypoints.",
         epilog="Written to --out: fits.npz (SMPL parameters), report.json (each person), "
         "bodies.glb, and pictures. Exit code: 0 done, 2 bad arguments or data, 130 interrupted.",
     )

@@ -1,11 +1,11 @@
-"""One body pose from several views whose cameras nobody knows.
+"""Fit one body pose to several uncalibrated views.
 
     python -m examples.fitting.fit_views --data left.json front.json right.json --prior DIR
 
-Every file is one view: keypoints of one person, OpenPose's or COCO's. Without ``--data`` people of
-the embedded poses are seen from four sides each. Rotations of the body must agree between the
-views, the root is free in each; ``keypoints=1`` adds the keypoints' own terms, and with them one
-shape for all views.
+Each file contains one view: keypoints of one person in OpenPose's or COCO's format. Without
+``--data``, people in embedded poses are seen in four views each. The rotations of the body must
+agree between the views; the root is free in each. ``keypoints=1`` adds the reprojection errors, and
+with them one shape for all views.
 """
 
 import argparse
@@ -52,7 +52,7 @@ EMBEDDED_VIEWS = 4
 def embedded_views(
     rotvecs: Tensor, body: BodyModel, views: int, generator: torch.Generator
 ) -> tuple[People, Tensor]:
-    """People (B, 24, 3), each from several sides, and what a detector saw: (B V, 25, 3)."""
+    """People in poses (B, 24, 3), each in several views, and their detections (B V, 25, 3)."""
     people = photograph_bodies(rotvecs.repeat_interleave(views, dim=0), body, generator, shape=0.0)
     lost = hide(people.keypoints, generator, truncated=0.4, limb=0.4)
     return people, detect(people.keypoints, lost, generator)
@@ -62,13 +62,13 @@ def embedded_views(
 def view_errors(
     theta: Tensor, truth: Tensor, body: BodyModel, betas: Tensor | None = None
 ) -> tuple[float, float]:
-    """MPJPE and that after alignment over all views, millimetres.
+    """MPJPE and PA-MPJPE over all views, millimetres.
 
     Args:
-        theta: (N, 24, 3, 3).
-        truth: (N, 24, 3) joints, camera frame.
+        theta: (N, 24, 3, 3) rotations.
+        truth: (N, 24, 3) ground-truth joints, metres, camera frame.
         body: The body.
-        betas: (N, 10).
+        betas: (N, 10) shape.
     """
     joints = body(theta, betas).joints
     error = mpjpe(joints - joints[:, :1], truth - truth[:, :1])
@@ -77,7 +77,7 @@ def view_errors(
 
 @torch.no_grad()
 def draw(refined: ViewFits, person: int, body: BodyModel, path: Path) -> None:
-    """The paper's figure 5: what each view says alone, in pink, and together, in green."""
+    """Draw each view alone, in pink, and the joint fit, in green, as in the paper's figure 5."""
     pictures: dict[str, Image] = {}
     faces = body.faces.numpy()
     views = refined.mask[person].nonzero()[:, 0].tolist()
@@ -105,7 +105,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.fitting.fit_views",
-        description="One body pose from several views whose cameras nobody knows.",
+        description="Fit one body pose to several uncalibrated views.",
     )
     parser.add_argument("--data", type=Path, nargs="+", metavar="FILE", help="keypoints of "
                         "each view, or poses with --evaluate; embedded if left out")  # fmt: skip
