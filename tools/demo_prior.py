@@ -23,7 +23,7 @@ from torch import Tensor
 from examples.command_line import positive
 from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
-from examples.fitting.people import detect, hide, project, sample_places, sample_turns
+from examples.fitting.synthetic import detect, hide, project, sample_places, sample_turns
 from examples.fitting.train_prior import descend, noisy
 from examples.whole_files import prepare_folder
 from flowprior import ConditionalPosePrior, rotations

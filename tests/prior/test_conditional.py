@@ -136,9 +136,7 @@ def test_rows_do_not_see_their_neighbours(rows, seed):
 
 
 def test_unknown_options_are_listed_with_the_valid_ones():
-    with pytest.raises(
-        TypeError, match=r"'hiden_features'; the options of the flow are hidden"
-    ):
+    with pytest.raises(TypeError, match=r"'hiden_features'; the options of the flow are hidden"):
         ConditionalPosePrior(4, hiden_features=8)
     with pytest.raises(TypeError, match="unexpected keyword argument 'features'"):
         ConditionalPosePrior(4, features=8)
