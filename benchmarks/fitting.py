@@ -6,8 +6,9 @@
 
 Both minimise the same objective over the same variables, with the same tolerance and iteration
 limit. The loop fits one person at a time with ``torch.optim.LBFGS``, its strong-Wolfe search and a
-history of 100, as in ProHMR, and the trained flow. The batched fit uses `flowprior.fitting.minimize`
-for all people and the frozen flow. Rounds alternate between the two; times are medians.
+history of 100, as in ProHMR, and the trained flow. The batched fit uses
+`flowprior.fitting.minimize` for all people and the frozen flow. Rounds alternate between the two;
+times are medians.
 """
 
 import argparse

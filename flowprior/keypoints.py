@@ -77,8 +77,8 @@ def _conf_fault(keypoints: Tensor) -> str | None:
     return (
         f"{len(wrong)} of {int(numbers.sum())} confidences lie below 0 or above "
         f"{LARGEST_CONF:g} (from {float(wrong.min()):.3g} to {float(wrong.max()):.3g}), but "
-        "probabilities from 0 to 1 are expected: divide scores by the score of a certain keypoint (percentages by 100) and clip "
-        "them to 0 to 1; replace COCO's visibilities 1 and 2 by 1"
+        "probabilities from 0 to 1 are expected: divide scores by the score of a certain keypoint "
+        "(percentages by 100) and clip them to 0 to 1; replace COCO's visibilities 1 and 2 by 1"
     )
 
 
