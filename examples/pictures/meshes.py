@@ -23,6 +23,7 @@ from examples.pictures.rendering import (
 )
 from examples.pictures.skeletons import VIEWS, view_rotation
 from examples.pictures.style import MODE, SAMPLES, UNCERTAINTY, Array, Image
+from examples.pinhole import flip_yz
 from flowprior.files.whole_file import whole_file
 
 __all__ = [
@@ -82,7 +83,7 @@ def body_views(
         width = max(1, round(1.08 * pixels_per_metre * extent[0]))
         camera = Camera(pixels_per_metre * distance, (width / 2, height / 2), (0.0, 0.0, distance))
         panel = render_bodies(
-            (bodies - centre) @ rotation.T * (1.0, -1.0, -1.0),
+            flip_yz((bodies - centre) @ rotation.T),
             faces,
             camera,
             (width, height),

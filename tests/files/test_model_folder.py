@@ -16,6 +16,7 @@ import torch
 from flowprior import CheckpointError, ConditionalPosePrior
 from flowprior.files import model_file, model_folder
 from flowprior.files.model_card import ModelCard
+from flowprior.prohmr import load_prior, to_state_dict
 from tests.processes import in_child, run_python
 
 hub = pytest.importorskip("huggingface_hub")
@@ -182,8 +183,8 @@ def test_a_protected_file_protects_the_whole_model(folder, name):
 def from_original(folder):
     original = ConditionalPosePrior(4, joints=8, space="points", preset="prohmr", hidden_features=8)
     original.nll(torch.randn(10, 8, 3), torch.randn(10, 4))
-    torch.save({"state_dict": original.to_prohmr_state_dict()}, folder / "original.ckpt")
-    return ConditionalPosePrior.from_prohmr(folder / "original.ckpt", space="points")
+    torch.save({"state_dict": to_state_dict(original)}, folder / "original.ckpt")
+    return load_prior(folder / "original.ckpt", space="points")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def from_original(folder):
         lambda folder: ConditionalPosePrior.load(folder / "model.safetensors"),
         from_original,
     ],
-    ids=["from_pretrained", "load", "from_prohmr"],
+    ids=["from_pretrained", "load", "load_prior"],
 )
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_model_loaded_in_inference_mode_has_gradients_later(folder, load, freeze):
@@ -530,7 +531,9 @@ def reach(cache, **environment):
 )
 def test_without_network(tmp_path, environment):
     said = reach(tmp_path, **environment)
-    assert said.startswith("ConnectionError user/model is no folder here nor in the Hugging Face")
+    assert said.startswith(
+        "ConnectionError user/model is neither a folder here nor in the Hugging Face"
+    )
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -587,7 +590,7 @@ def test_downloaded_by_the_real_package_and_cached(tmp_path):
 def test_without_the_package_folders_work_and_the_extra_is_named(prior, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert same(prior, ConditionalPosePrior.from_pretrained(folder))
-    with pytest.raises(ImportError, match=r"user/model is no folder.*flowprior\[hub\]"):
+    with pytest.raises(ImportError, match=r"user/model is not a folder.*flowprior\[hub\]"):
         ConditionalPosePrior.from_pretrained("user/model")
     with pytest.raises(ImportError, match=r"flowprior\[hub\]"):
         prior.push_to_hub("user/model")

@@ -14,6 +14,7 @@ import torch
 from flowprior import CheckpointError, ConditionalPosePrior, metrics, rotations
 from flowprior.body import BodyModel
 from flowprior.keypoints import example_keypoints, keypoint_context
+from flowprior.prohmr import load_prior
 from tests.tour.mistake import Mistake
 
 
@@ -371,17 +372,17 @@ MISTAKES: dict[str, list[Mistake]] = {
             "a regressor file as SMPL",
             lambda: BodyModel(written("SMPL_to_J19.pkl", pickle.dumps({"J19": 1}))),
             ValueError,
-            ("no body model", "v_template", "missing", "found J19"),
+            ("not a body model", "v_template", "missing", "found J19"),
         ),
         Mistake(
             "`load` of a Lightning checkpoint",
             lambda: ConditionalPosePrior.load(lightning_file()),
             CheckpointError,
-            ("PyTorch checkpoint", "ConditionalPosePrior.from_prohmr"),
+            ("PyTorch checkpoint", "load_prior"),
         ),
         Mistake(
-            "`from_prohmr` of another model",
-            lambda: ConditionalPosePrior.from_prohmr(lightning_file()),
+            "`prohmr.load_prior` of another model",
+            lambda: load_prior(lightning_file()),
             CheckpointError,
             ("last.ckpt", "0 flows of ProHMR", "encoder.weight"),
         ),
