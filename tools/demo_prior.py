@@ -23,8 +23,16 @@ from torch import Tensor
 from examples.command_line import positive
 from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
-from examples.fitting.synthetic import detect, hide, project, sample_places, sample_turns
+from examples.fitting.synthetic import (
+    FOCAL_PX,
+    IMAGE_PX,
+    detect,
+    hide,
+    sample_places,
+    sample_turns,
+)
 from examples.fitting.train_prior import descend, noisy
+from examples.pinhole import project
 from examples.whole_files import prepare_folder
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
@@ -154,7 +162,7 @@ def photograph(poses: Poses, generator: torch.Generator) -> tuple[Tensor, Tensor
     root = turn @ poses.rotations[:, 0]
     theta = torch.cat([root[:, None], poses.rotations[:, 1:]], dim=1)
     points = poses.keypoints @ turn.mT + sample_places(turn, generator)[:, None]
-    pixels = project(points)
+    pixels = project(points, FOCAL_PX, IMAGE_PX / 2)
     return (
         theta,
         poses.joints @ turn.mT,

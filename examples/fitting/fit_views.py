@@ -27,7 +27,6 @@ from examples.fitting.choices import PriorFolder, given_context, to_body_25
 from examples.fitting.synthetic import (
     FOCAL_PX,
     IMAGE_PX,
-    UPRIGHT,
     People,
     detect,
     hide,
@@ -35,6 +34,7 @@ from examples.fitting.synthetic import (
 )
 from examples.pictures import MODE, body_views, gallery_picture, write_glb
 from examples.pictures.style import Image
+from examples.pinhole import flip_yz
 from examples.training.settings import with_overrides
 from examples.whole_files import prepare_folder, save_npz, write_json
 from flowprior.body import BodyModel
@@ -87,7 +87,7 @@ def draw(refined: ViewFits, person: int, body: BodyModel, path: Path) -> None:
     ):
         for view in views:
             posed = body(theta[person, view][None], refined.betas[person][None])
-            vertices = (posed.vertices[0] - posed.joints[0, :1]).numpy() * np.array(UPRIGHT)
+            vertices = flip_yz((posed.vertices[0] - posed.joints[0, :1]).numpy())
             pictures[f"view {view + 1} {title}"] = body_views(
                 vertices, faces, views=("front", "side"), colours=colour, height=230
             )
@@ -216,7 +216,7 @@ def run(args: argparse.Namespace) -> None:
 def _upright_bodies(refined: ViewFits, body: BodyModel) -> np.ndarray:
     theta = torch.cat([refined.theta[:, 0, :1], refined.body_pose], dim=1)
     posed = body(theta, refined.betas)
-    vertices: np.ndarray = (posed.vertices - posed.joints[:, :1]).numpy() * np.array(UPRIGHT)
+    vertices: np.ndarray = flip_yz((posed.vertices - posed.joints[:, :1]).numpy())
     return vertices[:20]
 
 

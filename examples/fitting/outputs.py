@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from examples.pictures import MODE, Camera, body_views, overlay_bodies, side_by_side, write_glb
 from examples.pictures.style import Image
+from examples.pinhole import flip_yz
 from examples.whole_files import save_npz, write_json
 from flowprior.body import BodyModel
 from flowprior.fitting import Fits
@@ -24,7 +25,6 @@ __all__ = [
     "write_fits",
 ]
 
-UPRIGHT = np.array([1.0, -1.0, -1.0])
 MARK = np.array([255, 190, 0], np.uint8)
 
 
@@ -78,7 +78,7 @@ def write_fits(
 def write_bodies(path: Path, fits: Fits, body: BodyModel, names: Sequence[str]) -> None:
     """Write all bodies to one GLB file, upright and side by side."""
     out = body(fits.theta, fits.betas)
-    vertices = (out.vertices - out.joints[:, :1]).cpu().numpy() * UPRIGHT
+    vertices = flip_yz((out.vertices - out.joints[:, :1]).cpu().numpy())
     write_glb(path, vertices, body.faces.cpu().numpy(), names=names, spacing=1.2)
 
 
@@ -124,7 +124,7 @@ def fit_picture(
     marked = mark(frame, (seen - corner) * zoom)
     behind = vertices[:, 2].min() <= 0.05
     over = frame if behind else overlay_bodies(frame, vertices, faces, camera, colours=colour)
-    upright = (vertices - vertices.mean(axis=0)) * UPRIGHT
+    upright = flip_yz(vertices - vertices.mean(axis=0))
     views = body_views(upright, faces, views=("front", "side"), colours=colour, height=height)
     return side_by_side([marked, mark(over, (seen - corner) * zoom), views], gap=8)
 

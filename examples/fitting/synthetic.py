@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from examples.data.virtual_views import FOCAL_PX, IMAGE_PX
+from examples.pinhole import flip_yz_rotations, project
 from flowprior import rotations
 from flowprior._precision import without_autocast
 from flowprior.body import BodyModel
@@ -23,15 +25,11 @@ __all__ = [
     "detect",
     "hide",
     "photograph_bodies",
-    "project",
     "sample_places",
     "sample_turns",
 ]
 
-FOCAL_PX = 1145.0
-IMAGE_PX = 1000.0
 FEWEST_VISIBLE = 4
-UPRIGHT = (1.0, -1.0, -1.0)  # half a turn about x, from y up to y down
 
 # Joints that COCO does not annotate; a detector trained on COCO misses all of them.
 NOT_IN_COCO = tuple(
@@ -82,13 +80,6 @@ class People:
         )
 
 
-def project(
-    points: Tensor, focal: Tensor | float = FOCAL_PX, centre: Tensor | float = IMAGE_PX / 2
-) -> Tensor:
-    """Pinhole projection of camera-frame points (..., 3) in metres to pixels (..., 2)."""
-    return focal * points[..., :2] / points[..., 2:] + centre
-
-
 def sample_turns(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Sample camera orientations around a person.
 
@@ -113,7 +104,7 @@ def sample_turns(like: Tensor, generator: torch.Generator | None = None) -> Tens
     yaw = _uniform(like, generator, -math.pi, math.pi)
     with without_autocast(like.device):
         camera = turn(2, roll) @ turn(0, pitch) @ turn(1, yaw)
-    return like.new_tensor(UPRIGHT)[:, None] * camera
+    return flip_yz_rotations(camera)
 
 
 def sample_places(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -176,7 +167,7 @@ def photograph_bodies(
     pelvis = body.keypoints(theta, betas=betas, skeleton=BODY_25)[:, BODY_25.index("mid_hip")]
     transl = place - pelvis
     joints = body(theta, betas, transl).joints
-    points = project(body.keypoints(theta, BODY_25, betas, transl))
+    points = project(body.keypoints(theta, BODY_25, betas, transl), FOCAL_PX, IMAGE_PX / 2)
     keypoints = torch.cat([points, torch.ones_like(points[..., :1])], dim=-1)
     return People(theta, betas, transl, joints, keypoints)
 

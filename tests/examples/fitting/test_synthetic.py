@@ -3,20 +3,21 @@ import torch
 
 from examples.fitting.synthetic import (
     FEWEST_VISIBLE,
+    FOCAL_PX,
     IMAGE_PX,
     People,
     detect,
     hide,
     photograph_bodies,
-    project,
 )
+from examples.pinhole import project
 from flowprior import rotations
 from flowprior.skeleton import BODY_25
 
 
 def test_people_are_where_their_keypoints_are_seen(people, body):
     points = body.keypoints(people.theta, BODY_25, people.betas, people.transl)
-    torch.testing.assert_close(project(points), people.keypoints[..., :2])
+    torch.testing.assert_close(project(points, FOCAL_PX, IMAGE_PX / 2), people.keypoints[..., :2])
     joints = body(people.theta, people.betas, people.transl).joints
     torch.testing.assert_close(joints, people.joints)
     assert (points[..., 2] > 1).all()
