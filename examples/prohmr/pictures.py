@@ -83,7 +83,7 @@ def person_picture(
         (224, W, 3) uint8.
     """
     image = crop_picture(crop)
-    posterior = prediction.posterior.prior(prediction.context[row : row + 1])
+    posterior = prediction.posterior[row : row + 1]
     theta = torch.cat(
         [posterior.mode()[:, None], posterior.sample(samples, generator=generator)], dim=1
     )
