@@ -2,9 +2,9 @@
 
     python -m benchmarks --threads 1 --rounds 15 --json speed.json
 
-Every round runs all variants of a case once in shuffled order, and a matrix product as a yardstick;
-medians are reported as the time of the fastest peer over ours, and as the share of the measured
-float32 matrix peak. Peak memory and compilation are measured apart.
+Every round runs all variants of a case once, in shuffled order, and a matrix product as a
+reference. The table shows medians, as the time of the fastest peer divided by ours and as the share
+of the measured float32 matrix peak. Peak memory and compilation are measured separately.
 """
 
 import argparse
@@ -31,8 +31,8 @@ Call = Callable[[], object]
 OURS = ("flowprior", "frozen", "frozen bf16")
 MATRIX = 2048
 LARGE = 1e12
-# Products that one sample needs without the context's share, fused as far as they can be, and those
-# of one context.
+# Floating-point operations of the matrix products for one sample, maximally fused and without the
+# context, and for one context.
 SAMPLE_FLOP = STEPS * 2 * (1.5 * FEATURES * HIDDEN + (2 * BLOCKS - 1) * HIDDEN**2 + FEATURES**2)
 CONTEXT_FLOP = STEPS * 2 * CONTEXT * HIDDEN
 SIZES = {
@@ -63,11 +63,11 @@ class Case:
 
     @property
     def fastest_peer(self) -> str:
-        """Name of the peer that needed least time."""
+        """Name of the fastest peer."""
         return min((n for n in self.seconds if n not in OURS), key=self.seconds.__getitem__)
 
     def ratio(self, variant: str) -> float:
-        """Time of the fastest peer over that of one of ours."""
+        """Time of the fastest peer divided by that of one of our variants."""
         return self.seconds[self.fastest_peer] / self.seconds[variant]
 
     def share(self, variant: str) -> float:
@@ -76,7 +76,7 @@ class Case:
 
 
 class Models:
-    """Ours and the peers, with inputs, on one device."""
+    """Our models and the peers, with inputs, on one device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -99,13 +99,13 @@ class Models:
         self.x = torch.randn(64, FEATURES, device=device)
 
     def weights_need_gradients(self, need: bool) -> None:
-        """Of all trainable variants."""
+        """Set ``requires_grad`` of all trainable variants."""
         for model in (self.ours, *self.peers.values()):
             if isinstance(model, nn.Module):
                 model.requires_grad_(need)
 
     def log_prob(self) -> Case:
-        """Log-density of 64 poses, each with a context of its own."""
+        """Log-density of 64 poses with one context each."""
         calls: dict[str, Call] = {
             "flowprior": partial(self.ours.log_prob, self.x, self.context),
             "frozen": partial(self.frozen["frozen"].log_prob, self.x, self.context),
@@ -115,7 +115,7 @@ class Models:
         return Case("log_prob, B = 64", _without_grad(calls), 64 * (SAMPLE_FLOP + CONTEXT_FLOP))
 
     def fitting_step(self, batch: int) -> Case:
-        """Log-density and its gradient to theta, at a context that stays."""
+        """Log-density and its gradient with respect to theta, for a fixed context."""
         context = self.context[:batch]
         x = self.x[:batch].clone().requires_grad_()
 
@@ -133,7 +133,7 @@ class Models:
         return Case(f"fitting step, B = {batch}", calls, 2 * batch * SAMPLE_FLOP)
 
     def training_step(self) -> Case:
-        """Mode, one sample and NLL at one context, forward and backward, as ProHMR does."""
+        """Mode, one sample and NLL for one context, forward and backward, as in ProHMR."""
         context = self.context.clone().requires_grad_()
         x, z = self.x, torch.randn_like(self.x)
         zero = torch.zeros_like(z)
@@ -155,7 +155,7 @@ class Models:
         return Case("ProHMR training step, B = 64", calls, flop)
 
     def sampling(self, batch: int, count: int) -> Case:
-        """Samples for a batch of contexts, the context's projection included."""
+        """Samples for a batch of contexts, including the projection of the contexts."""
         context = self.context[:batch]
         calls: dict[str, Call] = {"flowprior": partial(self.ours.sample, context, count)}
         for name, stack in self.frozen.items():
@@ -166,7 +166,7 @@ class Models:
         return Case(f"sample, B = {batch}, n = {count}", _without_grad(calls), flop)
 
     def more_samples(self, batch: int, count: int) -> Case:
-        """Samples from posteriors that are held: peers read the context again with each call."""
+        """Samples from existing posteriors; the peers process the context in each call."""
         context = self.context[:batch]
         case = self.sampling(batch, count)
         stacks: dict[str, FlowStack] = {"flowprior": self.ours, **self.frozen}
@@ -179,7 +179,7 @@ class Models:
         return Case(name, case.calls | _without_grad(held), batch * count * SAMPLE_FLOP)
 
     def latent_error(self) -> float:
-        """How far bfloat16 moves decoded latents, rms, in standard deviations of the samples."""
+        """RMS error of latents decoded in bfloat16, in standard deviations of the samples."""
         z = torch.randn(64, 256, FEATURES, device=self.device)
         with torch.no_grad():
             exact = self.ours.inverse(z, self.context)[0]
@@ -188,7 +188,7 @@ class Models:
 
 
 def _make_lively(flow: ConditionalFlow) -> None:
-    """Weights as of a trained flow: a new one hardly moves its input."""
+    """Set weights like those of a trained flow, because a new flow is nearly the identity."""
     with torch.no_grad():
         for name, parameter in flow.named_parameters():
             if name.endswith(("linears.1.weight", "output.weight")):
@@ -209,7 +209,7 @@ def time_case(case: Case, rounds: int, device: torch.device, shuffler: random.Ra
     """Fill in median seconds of every variant and the matrix peak of the same rounds."""
     left, right = (torch.randn(MATRIX, MATRIX, device=device) for _ in range(2))
     calls: dict[str, Call] = {**case.calls, "matrix": lambda: left @ right}
-    # A round of the largest cases takes minutes: one of them has to do.
+    # A round of the largest cases takes minutes, so they run only once.
     rounds = 1 if case.flop > LARGE else rounds
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + (rounds > 1)):
@@ -221,14 +221,14 @@ def time_case(case: Case, rounds: int, device: torch.device, shuffler: random.Ra
             if number or rounds == 1:  # the first round warms up
                 times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    # The peak is what the product reaches undisturbed, not on average.
+    # The peak is the fastest product, not the average.
     case.matrix_flops = 2 * MATRIX**3 / min(times["matrix"])
     del medians["matrix"]
     case.seconds = medians
 
 
 def peak_memory(call: Call, device: torch.device) -> float:
-    """Most memory in MiB that a call adds while it runs."""
+    """Peak memory in MiB that a call adds."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -254,7 +254,7 @@ def _wait(device: torch.device) -> None:
 
 
 def compile_times(models: Models, rounds: int) -> dict[str, float]:
-    """Seconds to compile, and how many times faster the compiled call then is."""
+    """Compilation time in seconds, and the speed-up of the compiled call."""
     x, context = models.x, models.context
     stack = models.frozen["frozen"]
     projected = stack.project_context(context)
@@ -269,7 +269,7 @@ def compile_times(models: Models, rounds: int) -> dict[str, float]:
         return lambda: compiled(x, context).backward()
 
     models.weights_need_gradients(True)
-    # Samples are decoded latents; the noise is drawn outside of the graph.
+    # Samples are decoded latents; the noise is drawn outside the graph.
     mode = "reduce-overhead" if models.device.type == "cuda" else None
     log_prob = torch.compile(stack.log_prob, fullgraph=True, mode=mode)
     decode = torch.compile(stack.inverse, fullgraph=True, mode=mode)
@@ -316,10 +316,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--sizes", choices=SIZES, default="quick", help="default: %(default)s")
-    parser.add_argument("--only", default="", help="cases whose name holds this")
-    parser.add_argument("--memory", action="store_true", help="also the peak memory")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile")
-    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    parser.add_argument("--only", default="", help="run only cases whose name contains this")
+    parser.add_argument("--memory", action="store_true", help="also measure peak memory")
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to this file")
     return parser.parse_args(argv)
 
 

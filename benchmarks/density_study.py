@@ -1,11 +1,11 @@
-"""Which flow describes poses best at equal cost? Real motion capture, held-out people, three seeds.
+"""Comparison of the flow's options at equal cost, on motion capture of held-out subjects.
 
     python -m benchmarks.density_study --data cmu_mocap.npz --out outputs/density_study
 
-Every variant is trained with the same encoder, views, steps and number of parameters on p(target |
-2D keypoints, half of the views with hidden joints), and judged on people it has not seen. Targets
-are 16 joints in metres, or the rotations of SMPL's 24 joints. Results of finished runs are kept in
-``--out``, so the command continues where it stopped.
+All variants model p(target | 2D keypoints), with hidden joints in half of the views. They are
+trained with the same encoder, views, steps and number of parameters, and evaluated on held-out
+subjects. Targets are 16 joints in metres, or the rotations of SMPL's 24 joints. Results of finished
+runs are kept in ``--out``, so an interrupted command can be continued.
 """
 
 import argparse
@@ -56,9 +56,9 @@ CALIBRATION_SAMPLES = 200
 BATCH = 256
 COUNTS = (1, 10, 50, 100, 1000)
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.95)
-# Of the mean L1 error of the decoded z = 0, in units of the flow's vectors, against nats.
+# Weight of the mean L1 error of the decoded z = 0, in nats per unit of the flow's vectors.
 MODE_WEIGHT = 200.0
-# Rotations get this noise in training and scoring: exact hinges have no finite density.
+# Noise of rotations in training and evaluation, because exact hinges have no finite density.
 ROTATION_NOISE = math.radians(1.0)
 VIEWS_PER_CHUNK = 20
 
@@ -77,9 +77,9 @@ class Poses:
         *,
         augment: bool = False,
     ) -> tuple[Views, Tensor]:
-        """Views of some poses and their rotations (B, 24, 3, 3), the root seen from the camera.
+        """Views of poses and their rotations (B, 24, 3, 3), with the root in the camera frame.
 
-        With ``augment``, half of the people are mirrored and all have other proportions.
+        With ``augment``, half of the people are mirrored and all change their proportions.
         """
         joints, rotvecs = self.joints[rows], self.rotvecs[rows]
         if augment:
@@ -89,7 +89,7 @@ class Poses:
         seen = photograph(joints, generator)
         turn, _ = roma.rigid_points_registration(joints, seen.joints)
         matrix = rotations.rotvec_to_matrix(rotvecs)
-        # Turned by pi about x, so that people stand upright and half-turns are rare.
+        # Rotate by pi about x, so that people are upright and half-turns are rare.
         upright = matrix.new_tensor([1.0, -1.0, -1.0])[:, None] * (turn @ matrix[:, 0])
         matrix = torch.cat((upright[:, None], matrix[:, 1:]), dim=1)
         jitter = ROTATION_NOISE * torch.randn(rotvecs.shape, generator=generator)
@@ -97,7 +97,7 @@ class Poses:
 
 
 def load(path: Path) -> dict[str, Poses]:
-    """The three parts of the motion capture file, which share no subject."""
+    """Read the three parts of the motion capture file, which share no subject."""
     with np.load(path, allow_pickle=False) as file:
         joints = torch.from_numpy(file["joints17"])
         rotvecs = torch.from_numpy(file["poses"]).reshape(-1, 24, 3)
@@ -109,7 +109,7 @@ def load(path: Path) -> dict[str, Poses]:
 
 
 class Model(nn.Module):
-    """Encoder of 2D keypoints and prior, of one variant."""
+    """Encoder of 2D keypoints and prior of one variant."""
 
     def __init__(self, target: str, options: dict[str, Any]) -> None:
         super().__init__()
@@ -123,11 +123,11 @@ class Model(nn.Module):
         return encoded
 
     def theta(self, views: Views, matrix: Tensor) -> Tensor:
-        """What the prior is over."""
+        """The target of the prior."""
         return views.relative if self.target == "joints" else matrix
 
     def joints(self, theta: Tensor) -> Tensor:
-        """Theta as the prior returns it -> (..., 17, 3) from the pelvis, metres."""
+        """Theta as returned by the prior -> (..., 17, 3) relative to the pelvis, metres."""
         if self.target == "joints":
             return torch.cat((torch.zeros_like(theta[..., :1, :]), theta), dim=-2)
         rotvec = rotations.matrix_to_rotvec(rotations.rot6d_to_matrix(theta))
@@ -136,7 +136,7 @@ class Model(nn.Module):
 
 
 def same_budget(target: str, options: dict[str, Any]) -> int:
-    """Hidden width that gives a variant as many parameters as the reference, as near as can be."""
+    """Hidden width with which a variant has about as many parameters as the reference."""
 
     def count(settings: dict[str, Any]) -> int:
         with torch.device("meta"):
@@ -150,7 +150,7 @@ def same_budget(target: str, options: dict[str, Any]) -> int:
 
 
 def train(model: Model, poses: Poses, steps: int, seed: int) -> Model:
-    """NLL and the mode's error, AdamW, one cycle of the learning rate."""
+    """Train on NLL and the mode's error with AdamW and one cycle of the learning rate."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=1e-4, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.05)
@@ -172,9 +172,9 @@ def train(model: Model, poses: Poses, steps: int, seed: int) -> Model:
 
 
 def noisy_nll(model: Model, theta: Tensor, context: Tensor) -> Tensor:
-    """NLL per view. Rotations get the noise of training: exact hinges have no finite density.
+    """NLL per view, with the noise of training for rotations; exact hinges have no finite density.
 
-    Joints are scored as they are.
+    Joints are evaluated without noise.
     """
     x = model.prior.space.to_vector(theta)
     if model.target == "pose":
@@ -185,7 +185,7 @@ def noisy_nll(model: Model, theta: Tensor, context: Tensor) -> Tensor:
 
 
 def judge(model: Model, data: dict[str, Poses], num_views: int, seed: int) -> dict[str, float]:
-    """All figures on held-out people."""
+    """All figures for held-out subjects."""
     generator = torch.Generator().manual_seed(1000 + seed)
 
     def held_out(split: str) -> tuple[Views, Tensor]:
@@ -316,7 +316,7 @@ def draw(results: dict[str, dict[str, float]], target: str, out: Path) -> None:
 
 
 def main() -> None:
-    """Run what is missing, then print the tables and draw the pictures."""
+    """Run the missing variants, print the tables and draw the pictures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.density_study")
     parser.add_argument("--data", type=Path, required=True, help="motion capture .npz")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")

@@ -1,14 +1,14 @@
-"""Benchmark of fits to keypoints: many at once, against a loop over people with torch's L-BFGS.
+"""Time batched fits to keypoints against a loop over people with torch's L-BFGS.
 
     python -m benchmarks.fitting --prior outputs/fitting/priors --data cmu_mocap.npz
     python -m benchmarks.fitting --prior DIR --data cmu_mocap.npz --parity 256
     python -m benchmarks.fitting --prior DIR --device cuda --people 4096 --alone
 
-Both minimise the same objective over the same variables, with the same tolerance and maximum number
-of iterations. The loop fits one person at a time with ``torch.optim.LBFGS``, its strong-Wolfe
-search and a history of 100, as ProHMR does, with the flow as trained; the other fits all people
-with `flowprior.fitting.minimize` and the frozen flow. Rounds alternate between the two; times are
-medians.
+Both minimise the same objective over the same variables, with the same tolerance and iteration
+limit. The loop fits one person at a time with ``torch.optim.LBFGS``, its strong-Wolfe search and a
+history of 100, as in ProHMR, and the trained flow. The batched fit uses
+`flowprior.fitting.minimize` for all people and the frozen flow. Rounds alternate between the two;
+times are medians.
 """
 
 import argparse
@@ -50,7 +50,7 @@ TOLERANCE_VALUE = 1e-9
 def problems(
     model: KeypointPrior, rotvecs: Tensor, weight: float, device: torch.device, dtype: torch.dtype
 ) -> Callable[[PosePrior], KeypointObjective]:
-    """The objective for people with 30 % of their keypoints missing, for a given prior."""
+    """Fits of people with 30 % of their keypoints missing, as a function of the prior."""
     generator = torch.Generator().manual_seed(0)
     people = photograph_bodies(rotvecs, BodyModel(), generator)
     seen = corrupt(people, "missing", generator).to(device)
@@ -73,7 +73,7 @@ def problems(
 
 
 def loop(objective: KeypointObjective, iterations: int) -> Tensor:
-    """Final objectives (P,) of one torch.optim.LBFGS per person."""
+    """Final objectives (P,) with one torch.optim.LBFGS per person."""
     values = []
     for person, start in enumerate(objective.start()):
         rows = torch.tensor([person], device=start.device)
@@ -115,7 +115,7 @@ def together(
 
 
 def timed(run: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Wall-clock seconds, and CPU seconds of this process."""
+    """Wall-clock seconds and CPU seconds of this process."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     start, busy = time.perf_counter(), time.process_time()
@@ -126,7 +126,7 @@ def timed(run: Callable[[], object], device: torch.device) -> tuple[float, float
 
 
 def throughput(args: argparse.Namespace, device: torch.device) -> dict[str, object]:
-    """People per second of both, and their ratio."""
+    """People per second of both methods, and their ratio."""
     model, rotvecs = _inputs(args, args.people)
     build = problems(model, rotvecs, args.weight, device, torch.float32)
     fast = build(model.prior.freeze())
@@ -168,10 +168,10 @@ def throughput(args: argparse.Namespace, device: torch.device) -> dict[str, obje
 
 
 def parity(args: argparse.Namespace) -> dict[str, object]:
-    """How the final objectives compare, person by person, all of them computed in float64.
+    """Compare the final objectives per person, evaluated in float64.
 
-    The loop runs in float64 with each of its budgets; the other in the precision that is asked for,
-    to its own end, and from there again as often as is asked for.
+    The loop runs in float64 with each iteration budget. The batched fit runs in the requested
+    precision until it terminates, and then with the requested numbers of restarts.
     """
     model, rotvecs = _inputs(args, args.parity)
     device = torch.device("cpu")
@@ -215,16 +215,19 @@ def main() -> int:
     """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fitting")
     parser.add_argument("--prior", type=Path, required=True, help="folder of train_prior")
-    parser.add_argument("--data", type=Path, help="poses; embedded if left out")
+    parser.add_argument("--data", type=Path, help="poses (default: embedded)")
     parser.add_argument("--people", type=int, default=64)
     parser.add_argument("--iterations", type=int, default=150)
-    parser.add_argument("--weight", type=float, default=64.0, help="of the prior")
+    parser.add_argument("--weight", type=float, default=64.0, help="weight of the prior")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--loop-people", type=int, metavar="N", help="of the loop only; its time is scaled up"
+        "--loop-people",
+        type=int,
+        metavar="N",
+        help="people for the loop only; its time is scaled up",
     )
-    parser.add_argument("--alone", action="store_true", help="without the loop")
+    parser.add_argument("--alone", action="store_true", help="skip the loop")
     parser.add_argument("--parity", type=int, metavar="N", help="compare N final objectives")
     parser.add_argument(
         "--loop-iterations",
@@ -232,7 +235,7 @@ def main() -> int:
         nargs="+",
         metavar="N",
         default=[200, 600],
-        help="of the loop, with --parity; 200 and 600 are those of ProHMR's demo and evaluation",
+        help="budgets of the loop, with --parity; ProHMR's demo and evaluation use 200 and 600",
     )
     parser.add_argument(
         "--restarts", type=int, nargs="+", metavar="N", default=[0, 3], help="with --parity"

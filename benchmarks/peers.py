@@ -1,7 +1,7 @@
-"""The same flow from the parts of other libraries: same widths, same conditioner, same depth.
+"""The same flow built from other libraries: same widths, same conditioner, same depth.
 
-Each maps data x (N, D) with contexts (N, C) to latents and back, and repeats the context for every
-sample, as its own ``sample`` does.
+Each flow maps data x (N, D) with contexts (N, C) to latents and back, and repeats the context for
+every sample, as the library's ``sample`` does.
 """
 
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ __all__ = ["BLOCKS", "CONTEXT", "FEATURES", "HIDDEN", "PEERS", "STEPS", "Peer"]
 
 
 class Peer(Protocol):
-    """What is timed of a flow."""
+    """The methods of a flow that are timed."""
 
     def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
         """(N, D), (N, C) -> (N,)."""
@@ -33,11 +33,11 @@ class Peer(Protocol):
         """Latents (N, D), contexts (N, C) -> (N, D)."""
 
     def sample(self, context: Tensor, num_samples: int) -> Tensor:
-        """(B, C) -> (B, n, D), by the library's own way of sampling."""
+        """(B, C) -> (B, n, D), with the library's own sampling."""
 
 
 class Concatenating(nn.Module):
-    """The original's conditioner: features and context go into the first layer together."""
+    """The original's conditioner: the first layer reads features and context together."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Nflows(nn.Module):
 
 
 class _ZukoAffine(nn.Module):
-    """ActNorm's place: an affine map of its own weights."""
+    """An affine map with its own weights, in place of ActNorm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class _ZukoAffine(nn.Module):
 
 
 class _ZukoLinear(nn.Module):
-    """LULinear's place: LU, or a rotation with ``rotate``, which zuko inverts faster."""
+    """LU, or with ``rotate`` a rotation, which zuko inverts faster; in place of LULinear."""
 
     def __init__(self, rotate: bool) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class ZukoRotation(Zuko):
 
 
 class _NormflowsActNorm(normflows.flows.ActNorm):  # type: ignore[misc]
-    """Takes the context that the library's conditional flow hands to every layer."""
+    """Ignores the context that the library's conditional flow passes to every layer."""
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latent to data."""
@@ -171,7 +171,7 @@ class _NormflowsActNorm(normflows.flows.ActNorm):  # type: ignore[misc]
 
 
 class _NormflowsAdditive(normflows.flows.base.Flow):  # type: ignore[misc]
-    """The library has no conditional additive coupling."""
+    """A conditional additive coupling, which the library lacks."""
 
     def __init__(self, odd_moves: bool) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class _NormflowsAdditive(normflows.flows.base.Flow):  # type: ignore[misc]
 
 
 class Normflows(nn.Module):
-    """normflows 1.7, with a coupling of our own."""
+    """normflows 1.7, with our coupling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ class Normflows(nn.Module):
 
 
 class Freia(nn.Module):
-    """FrEIA 0.2: affine couplings and orthogonal maps, the nearest it has."""
+    """FrEIA 0.2: affine couplings and orthogonal maps, the closest that it provides."""
 
     def __init__(self) -> None:
         super().__init__()

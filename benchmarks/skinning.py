@@ -33,7 +33,7 @@ BATCHES = (1, 64, 1024)
 
 
 def arrays_of_smpls_size() -> dict[str, NDArray[Any]]:
-    """Random arrays of SMPL's shapes, four weights per vertex."""
+    """Random arrays with SMPL's shapes and four weights per vertex."""
     rng = np.random.default_rng(0)
     weights = np.zeros((SMPL_VERTICES, 24))
     rows = np.arange(SMPL_VERTICES)[:, None]
@@ -51,7 +51,7 @@ def arrays_of_smpls_size() -> dict[str, NDArray[Any]]:
 
 
 def bodies(name: str) -> tuple[BodyModel, Callable[[Tensor, Tensor], Any]]:
-    """Ours and smplx's layer with the same arrays."""
+    """Our body and smplx's layer with the same arrays."""
     import smplx
 
     arrays: dict[str, NDArray[Any]]
@@ -79,7 +79,7 @@ def bodies(name: str) -> tuple[BodyModel, Callable[[Tensor, Tensor], Any]]:
 
 
 def cases(name: str) -> dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]]:
-    """By task, ours and theirs: rotations (N, 24, 3, 3) and betas (N, 10) -> points."""
+    """Both implementations by task: rotations (N, 24, 3, 3) and betas (N, 10) -> points."""
     ours, theirs = bodies(name)
     openpose = list(mapping(SMPL_45, BODY_25))
     return {

@@ -1,5 +1,7 @@
 """Sphinx configuration. The build needs no network; warnings are errors."""
 
+import importlib
+import pkgutil
 import re
 import sys
 from importlib.metadata import version as installed_version
@@ -67,9 +69,14 @@ linkcheck_anchors = False  # pages that are made by scripts have theirs only in 
 
 # Every reference inside the library must resolve; those that leave it have no inventory here.
 nitpicky = True
-nitpick_ignore = [("py:class", "flowprior.files.model_folder.Model")]  # the class itself
+nitpick_ignore = [  # type variables
+    ("py:class", "flowprior.files.model_folder.Model"),
+    ("py:class", "flowprior.fitting.line_search.State"),
+]
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|os|collections|contextlib|types|abc|typing|pathlib|pickle)\..*"),
+    (r"py:.*", r"(torch|numpy|os|collections|contextlib|types|abc|typing|pathlib)\..*"),
+    (r"py:.*", r"(pickle|pickletools|enum)\..*"),
+    (r"py:class", r"flowprior\..*\._\w+"),  # private base classes
     (r"py:.*", r"(bool|int|float|str|object|type|dict|list|tuple|None|optional)"),
     (r"py:.*", r"(OSError|TypeError|ValueError|RuntimeError|FileNotFoundError)"),
     (r"py:.*", r"(Any|Callable|Mapping|Tensor|PathLike)"),
@@ -81,7 +88,8 @@ def prepare_docstring(app, what, name, obj, options, lines):
     for number, line in enumerate(lines):
         code = line.split("``")  # every other part is a literal
         code[::2] = [
-            re.sub(r"(?<![\\*\w])\*(?=(batch|extra|sample)\b)", r"\\*", text) for text in code[::2]
+            re.sub(r"(?<![\\*\w])\*(?=(batch|extra|sample)\b)|(?<![\\|])\|(?=\w)", r"\\\g<0>", text)
+            for text in code[::2]
         ]
         lines[number] = "``".join(code)
     if what in {"attribute", "data", "property"}:
@@ -89,16 +97,43 @@ def prepare_docstring(app, what, name, obj, options, lines):
         lines.insert(0, "\\ ")
 
 
+def homes_of_public_names():
+    """The full names of definitions, by the names under which packages re-export them."""
+    names = {}
+    for info in pkgutil.walk_packages(flowprior.__path__, "flowprior."):
+        if info.ispkg or info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(info.name)
+        for name in getattr(module, "__all__", ()):
+            for package in ("flowprior", info.name.rpartition(".")[0]):
+                parent = importlib.import_module(package)
+                if getattr(parent, name, None) is getattr(module, name):
+                    names[f"{package}.{name}"] = f"{info.name}.{name}"
+    return names
+
+
+HOMES = homes_of_public_names()
+
+
 def resolve_public_name(app, env, node, contnode):
-    """``flowprior.ConditionalFlow`` is documented on the page of the module that defines it."""
-    package, _, name = node.get("reftarget", "").rpartition(".")
-    if package != "flowprior" or name not in flowprior.__all__:
+    """``flowprior.ConditionalFlow`` is documented with the module that defines it."""
+    if node.get("refdomain") != "py":
         return None
-    defined = getattr(flowprior, name)
-    target = f"{defined.__module__}.{defined.__qualname__}"
     python = env.get_domain("py")
+    parts = node["reftarget"].split(".")
+    names = [
+        ".".join([HOMES[package], *parts[length:]])
+        for length in range(1, len(parts) + 1)
+        if (package := ".".join(parts[:length])) in HOMES
+    ]
+    # A docstring can also name anything in the library without its module, if the name is unique
+    # or public in a package.
+    ends = [name for name in python.objects if name.endswith(f".{node['reftarget']}")]
+    names += ends if len(ends) == 1 else [name for name in ends if name in HOMES.values()]
+    if not names:
+        return None
     return python.resolve_xref(
-        env, node["refdoc"], app.builder, node["reftype"], target, node, contnode
+        env, node["refdoc"], app.builder, node["reftype"], names[0], node, contnode
     )
 
 

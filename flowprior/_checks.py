@@ -1,4 +1,4 @@
-"""Input checks, made before any work and worded for the person who made the call."""
+"""Checks of arguments, with messages for the caller."""
 
 from numbers import Integral
 
@@ -24,7 +24,7 @@ def require_width(name: str, value: Tensor, width: int) -> None:
 
 
 def require_like(name: str, value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``value`` in ``dtype``; ValueError if that would lose precision or it lies elsewhere."""
+    """Convert to ``dtype``; ValueError for a wider dtype, integers, or another device."""
     if value.device != device:
         raise ValueError(
             f"{name} is on {value.device}, but the weights are on {device}: move one of them "
@@ -43,6 +43,6 @@ def require_like(name: str, value: Tensor, dtype: torch.dtype, device: torch.dev
 
 
 def require_count(name: str, value: object, least: int = 0) -> None:
-    """Raise ValueError unless ``value`` is a whole number, NumPy's too, of at least ``least``."""
+    """Raise ValueError unless ``value`` is an integer (Python or NumPy) of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")

@@ -9,10 +9,10 @@ __all__ = ["escape_unencodable"]
 def escape_unencodable() -> None:
     r"""Make standard output and error escape the characters that their encoding lacks.
 
-    On a console or pipe of another encoding than UTF-8, such as cp1252 or ASCII, a file name in
-    Japanese is then printed as ``\u65e5\u672c`` instead of raising UnicodeEncodeError.
+    On a console or pipe with another encoding than UTF-8, such as cp1252 or ASCII, a Japanese file
+    name is then printed as ``\u65e5\u672c`` instead of raising UnicodeEncodeError.
     """
     for stream in (sys.stdout, sys.stderr):
-        # There is no stream without a console; notebooks have streams of their own, in UTF-8.
+        # Without a console there is no stream; notebooks replace the streams and use UTF-8.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""PyTorch's global modes: tensors that outlive the mode in which they are made."""
+"""Tensors that outlive the PyTorch mode in which they are created, such as inference mode."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ __all__ = ["lasting", "outside_inference_mode"]
 
 
 def outside_inference_mode() -> contextlib.AbstractContextManager[object]:
-    """A context in which inference mode is off, for calls that keep tensors.
+    """A context without inference mode, for calls that cache tensors.
 
-    roma 1.8 keeps a constant from its first call. Made in inference mode, it would prevent every
-    later gradient through it.
+    roma 1.8 caches a constant in its first call. If it were created in inference mode, it would
+    prevent all later gradients through it.
     """
     inference = torch.is_inference_mode_enabled()
     return torch.inference_mode(False) if inference else contextlib.nullcontext()
@@ -20,10 +20,10 @@ def outside_inference_mode() -> contextlib.AbstractContextManager[object]:
 
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
-    """Make tensors that serve later calls, such as loaded weights and caches.
+    """A context for creating tensors that later calls use, such as loaded weights and caches.
 
-    A tensor made in inference mode can never take part in autograd. What is made here can, whatever
-    the mode of the caller. Also a decorator.
+    A tensor created in inference mode can never take part in autograd. Tensors created in this
+    context can, whatever the mode of the caller. It also works as a decorator.
     """
     with outside_inference_mode(), torch.no_grad():
         yield

@@ -1,4 +1,4 @@
-"""Packages that only some calls need: imported by these calls, named where they are missing."""
+"""Optional packages, imported on demand; errors name the extra that installs them."""
 
 import importlib
 from types import ModuleType
@@ -7,20 +7,20 @@ __all__ = ["import_optional"]
 
 
 def import_optional(module: str, *, purpose: str, package: str, extra: str) -> ModuleType:
-    """A module of an optional package.
+    """Import a module of an optional package.
 
     Args:
-        module: Its full name.
-        purpose: What needs it, as the subject of a sentence.
-        package: What the module is a part of, as pip calls it.
-        extra: The extra of flowprior that brings the package.
+        module: Full name of the module.
+        purpose: The feature that needs it, as the subject of the error message.
+        package: Name of the package for pip.
+        extra: The extra of flowprior that installs the package.
 
     Returns:
         The module.
 
     Raises:
-        ImportError: The package is not installed, or fails to import; the message says what
-            installs it.
+        ImportError: If the package is not installed or cannot be imported; the message contains the
+            command that installs it.
     """
     try:
         return importlib.import_module(module)

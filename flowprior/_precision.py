@@ -15,24 +15,24 @@ T = TypeVar("T")
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """A context in which autocast is off on this type of device."""
-    # torch 2.5 cannot compile the question; devices that compile all have autocast.
+    """A context without autocast for this type of device."""
+    # torch 2.5 cannot compile is_autocast_available; all devices that compile have autocast.
     if torch.compiler.is_compiling() or torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 
 def at_least_float32(value: Tensor) -> Tensor:
-    """The tensor in float32, or in float64 if it is float64. Integers become float32."""
+    """Convert to float32, unless the tensor is float64. Integers become float32."""
     return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def in_full_precision(function: Callable[P, T]) -> Callable[P, T]:
-    """Compute a function of tensors in float32 or better, also under autocast.
+    """Decorator: compute a function of tensors in float32 or better, also under autocast.
 
-    Its tensors reach the function in one dtype, half precision and integers as float32. A tensor
-    that it returns is given in the dtype of the input: the widest floating-point dtype among its
-    tensors, float32 if all are integers.
+    The function receives all tensors in one dtype; half precision and integers become float32. If
+    it returns a tensor, the result is converted to the dtype of the input: the widest
+    floating-point dtype among the arguments, float32 if all are integers.
     """
 
     @functools.wraps(function)

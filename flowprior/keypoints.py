@@ -1,4 +1,4 @@
-"""2D keypoints: which of them count, checks of their units, and the context of a prior."""
+"""2D keypoints: confidence threshold, checks of units, and the context of a prior."""
 
 import torch
 from torch import Tensor
@@ -23,35 +23,35 @@ LEAST_CONF = 0.1
 """A keypoint counts as seen above this confidence, in contexts, boxes, crops, fits and pictures."""
 
 LARGEST_CONF = 1.5
-"""Largest confidence of a keypoint; OpenPose's exceed 1 by a little."""
+"""Largest plausible confidence of a keypoint; OpenPose's slightly exceed 1."""
 
 FARTHEST_PX = 1e5
-"""No image is larger: a keypoint farther from its origin is damaged."""
+"""Largest plausible coordinate in pixels: a keypoint farther from the origin is damaged."""
 
 ENLARGE = 1.2
-"""Side of the square around a person, in sides of the tightest one around the keypoints seen."""
+"""Side of the square around a person, relative to the tightest square around seen keypoints."""
 
-# Normalised coordinates run from 0 or -1 to 1, and a little farther where limbs leave the image.
+# Normalised coordinates range from 0 or -1 to 1, and slightly beyond if limbs leave the image.
 _FARTHEST_NORMALISED = 2.0
 
-# A single wrong confidence is damage to one keypoint; from this share on the unit is another.
+# A few wrong confidences are damaged keypoints; a larger share indicates another unit.
 _SHARE_OF_SCORES = 0.1
 
 
 def unit_fault(keypoints: Tensor) -> str | None:
     """Detect coordinates that are not pixels and confidences that are not probabilities.
 
-    The units are those of the whole array. Coordinates are taken as normalised if every person
-    with an extent lies within 2 pixels of the origin, so a tiny person elsewhere in the image, or
-    among people of the usual size, is none. Confidences are taken as scores if more than a tenth
-    of them lies below 0 or above 1.5, in at least half of the people. Keypoints of confidence 0,
-    NaN and infinity are not read.
+    The check applies to the whole array. Coordinates count as normalised if all people with an
+    extent are within 2 pixels of the origin; a tiny person elsewhere in the image, or among people
+    of normal size, does not raise an error. Confidences count as scores if, for more than half of
+    the people, more than a tenth of them are below 0 or above 1.5. Keypoints with confidence 0, NaN
+    or infinity are ignored.
 
     Args:
         keypoints: (..., K, 3) x, y and confidence.
 
     Returns:
-        A sentence that says what is wrong and how to correct it; None where nothing is, and where
+        A sentence that describes the problem and its correction; None if there is no problem, or if
         values cannot be read: under ``torch.compile``, ``vmap`` and CUDA graph capture.
     """
     if torch.compiler.is_compiling() or not keypoints.numel():
@@ -60,7 +60,7 @@ def unit_fault(keypoints: Tensor) -> str | None:
         return None
     try:
         return _conf_fault(keypoints.detach()) or _coordinate_fault(keypoints.detach())
-    except RuntimeError:  # vmap cannot look at values
+    except RuntimeError:  # vmap cannot read values
         return None
 
 
@@ -68,15 +68,17 @@ def _conf_fault(keypoints: Tensor) -> str | None:
     conf = keypoints[..., 2]
     given = conf.isfinite() & (conf != 0)
     outside = given & ((conf < 0) | (conf > LARGEST_CONF))
-    people, damaged = given.any(dim=-1).sum(), outside.any(dim=-1).sum()
-    conf, wrong = conf[given], conf[outside]
-    if len(wrong) < 2 or len(wrong) <= _SHARE_OF_SCORES * len(conf) or 2 * damaged < people:
+    numbers = given.sum(dim=-1)
+    odd = (outside.sum(dim=-1) > 1) & (outside.sum(dim=-1) > _SHARE_OF_SCORES * numbers)
+    # A unit is that of all people; what few of them have is damage to those.
+    if 2 * int(odd.sum()) <= int((numbers > 0).sum()):
         return None
+    wrong = conf[outside]
     return (
-        f"{len(wrong)} of {len(conf)} confidences lie below 0 or above {LARGEST_CONF:g} (from "
-        f"{float(wrong.min()):.3g} to {float(wrong.max()):.3g}), but probabilities from 0 to 1 are "
-        "expected: divide scores by the score of a certain keypoint (percentages by 100) and clip "
-        "them to 0 to 1; replace COCO's visibilities 1 and 2 by 1"
+        f"{len(wrong)} of {int(numbers.sum())} confidences lie below 0 or above "
+        f"{LARGEST_CONF:g} (from {float(wrong.min()):.3g} to {float(wrong.max()):.3g}), but "
+        "probabilities from 0 to 1 are expected: divide scores by the score of a certain keypoint "
+        "(percentages by 100) and clip them to 0 to 1; replace COCO's visibilities 1 and 2 by 1"
     )
 
 
@@ -104,8 +106,8 @@ def check_keypoints(keypoints: Tensor) -> None:
         keypoints: (..., K, 3) pixels, y down, and confidence.
 
     Raises:
-        TypeError: If ``keypoints`` is no tensor.
-        ValueError: If it has another shape or dtype, its coordinates are normalised (0 to 1 or -1
+        TypeError: If ``keypoints`` is not a tensor.
+        ValueError: If it has a wrong shape or dtype, its coordinates are normalised (0 to 1 or -1
             to 1), or its confidences are not probabilities; see :func:`unit_fault`.
     """
     require_tensor("keypoints", keypoints)
@@ -127,7 +129,7 @@ def pixel_keypoints(
     Args:
         keypoints: (..., K, 3) x, y from ``low`` to 1 across the image, and confidence.
         image_size: Width and height in pixels, a pair or a tensor (..., 2).
-        low: 0, or -1 where coordinates run from -1 to 1.
+        low: 0, or -1 if coordinates range from -1 to 1.
 
     Returns:
         (..., K, 3) pixels and the same confidence.
@@ -146,39 +148,40 @@ def pixel_keypoints(
 
 
 def seen_keypoints(keypoints: Tensor) -> Tensor:
-    """Replace keypoints that do not count as seen by zeros.
+    """Replace keypoints that do not count as seen with zeros.
 
     Args:
         keypoints: (..., K, 3) pixels and confidence.
 
     Returns:
-        (..., K, 3), zeros where the confidence is at most 0.1, a number is not finite, or a
-        coordinate exceeds `FARTHEST_PX`.
+        (..., K, 3), zeros where the confidence is at most 0.1 or above 1.5, a number is not
+        finite, or a coordinate exceeds `FARTHEST_PX`.
 
     Raises:
         TypeError: If ``keypoints`` is not a tensor.
-        ValueError: As :func:`check_keypoints`.
+        ValueError: As for :func:`check_keypoints`.
     """
     check_keypoints(keypoints)
     usable = keypoints.isfinite().all(dim=-1) & (keypoints[..., 2] > LEAST_CONF)
+    usable &= keypoints[..., 2] <= LARGEST_CONF
     usable &= (keypoints[..., :2].abs() < FARTHEST_PX).all(dim=-1)
     return torch.where(usable[..., None], keypoints, 0)
 
 
 def keypoint_squares(keypoints: Tensor, least_conf: float = LEAST_CONF) -> tuple[Tensor, Tensor]:
-    """Squares around people, from their keypoints.
+    """Compute squares around people from their keypoints.
 
     Args:
-        keypoints: (..., K, 3) pixels and confidence, of any set of keypoints.
+        keypoints: (..., K, 3) pixels and confidence, in any joint set.
         least_conf: Keypoints count above this confidence.
 
     Returns:
-        Centres (..., 2) and sides (...), in pixels, 1.2 times as large as the tightest square; the
-        centre is (0.5, 0.5) where nothing is seen, and no side is below 1.2.
+        Centres (..., 2) and sides (...) in pixels, 1.2 times as large as the tightest square. If no
+        keypoint is seen, the centre is (0.5, 0.5). A side is at least 1.2.
 
     Raises:
-        TypeError: If ``keypoints`` is no tensor.
-        ValueError: As :func:`check_keypoints`.
+        TypeError: If ``keypoints`` is not a tensor.
+        ValueError: As for :func:`check_keypoints`.
     """
     check_keypoints(keypoints)
     used = keypoints[..., 2:] > least_conf
@@ -190,22 +193,22 @@ def keypoint_squares(keypoints: Tensor, least_conf: float = LEAST_CONF) -> tuple
 
 
 def keypoint_context(keypoints: Tensor) -> Tensor:
-    """2D keypoints as a context vector, seen from the square around them.
+    """Convert 2D keypoints to a context vector, relative to the square around them.
 
-    A keypoint that is seen, of a confidence above 0.1, becomes (x, y, 1) with x to the right and y
-    down, from -1 to 1 across the square of :func:`keypoint_squares`. One that is not becomes
-    (0, 0, 0), whatever its pixels are. So the context depends on neither the resolution of the
-    image nor the place of the person in it.
+    A keypoint with a confidence above 0.1 becomes (x, y, 1), with x to the right and y down, from
+    -1 to 1 across the square of :func:`keypoint_squares`. Any other keypoint becomes (0, 0, 0). The
+    context therefore depends neither on the resolution of the image nor on the position of the
+    person in it.
 
     Args:
-        keypoints: (..., K, 3) pixels, y down, and confidence, such as a detector reports.
+        keypoints: (..., K, 3) pixels, y down, and confidence, as from a detector.
 
     Returns:
         (..., 3 K).
 
     Raises:
-        TypeError: If ``keypoints`` is no tensor.
-        ValueError: If it has another shape, normalised coordinates, or confidences that are not
+        TypeError: If ``keypoints`` is not a tensor.
+        ValueError: If it has a wrong shape, normalised coordinates, or confidences that are not
             probabilities; see :func:`unit_fault`.
     """
     centre, side = keypoint_squares(keypoints)
@@ -216,9 +219,9 @@ def keypoint_context(keypoints: Tensor) -> Tensor:
 
 
 def example_keypoints() -> Tensor:
-    """COCO's 17 keypoints of one person, to try a prior with.
+    """COCO's 17 keypoints of one person, for examples.
 
-    Somebody made up, who faces the camera, the left arm stretched out to the side, in an image of
+    A synthetic person faces the camera with the left arm stretched to the side, in an image of
     340 x 480 pixels.
 
     Returns:

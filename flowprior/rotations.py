@@ -1,8 +1,8 @@
-"""Rotations: 6D <-> matrix <-> rotation vector. Layouts are explicit; the arithmetic is roma's.
+"""Rotations: conversions between 6D vectors, matrices, rotation vectors and an unbounded chart.
 
-Matrices act on column vectors. Rotation vectors are axis times angle in radians. A 6D vector holds
-two of a matrix's rows or columns (Zhou et al., *On the Continuity of Rotation Representations in
-Neural Networks*, 2019; https://arxiv.org/abs/1812.07035) in one of three orders:
+Matrices act on column vectors. Rotation vectors are axis times angle in radians. A 6D vector
+contains two rows or columns of a matrix (Zhou et al., *On the Continuity of Rotation
+Representations in Neural Networks*, 2019; https://arxiv.org/abs/1812.07035) in one of three orders:
 
 ================= ============================= ==========================================
 layout            entries                       written by
@@ -12,16 +12,19 @@ layout            entries                       written by
 ``"rows"``        r00 r01 r02 r10 r11 r12       PyTorch3D, TokenHMR
 ================= ============================= ==========================================
 
-A wrong layout raises no error: it gives wrong rotations. :func:`matching_layouts` names those in
-which some vectors are rotations at all. Between ``"columns"`` and ``"rows"`` nothing tells: what
-one reads as a rotation is its inverse to the other.
+A wrong layout raises no error but produces wrong rotations. :func:`matching_layouts` returns the
+layouts in which given vectors are rotations. The numbers alone do not reveal whether the layout is
+``"columns"`` or ``"rows"``: read with the wrong one, every rotation becomes its inverse.
 
 Every function computes in float32 or better, also under autocast, and returns the dtype of its
-input: half precision is rounded once, at the end. Integers are converted to float32.
+input, so half precision is rounded only once. Integers are converted to float32.
 
-Densities over rotations are taken with respect to Haar measure of total mass 1, the only measure
-that no choice of axes changes: uniformly distributed rotations have density 1. Both
-:func:`exp_log_volume` and :func:`chart_log_volume` say how much of it a set of coordinates holds.
+Densities over rotations are with respect to Haar measure of total mass 1, the only measure that is
+invariant under rotations: uniformly distributed rotations have density 1.
+:func:`exp_log_volume` and :func:`chart_log_volume` are the log-densities of Haar measure in two
+coordinate systems.
+
+`roma <https://naver.github.io/roma/>`_ does the arithmetic.
 """
 
 import math
@@ -34,7 +37,7 @@ from torch import Tensor
 from flowprior._checks import require_tensor
 from flowprior._precision import at_least_float32, in_full_precision, without_autocast
 
-# roma is imported where it is used: it loads torch's compiler, which takes a second.
+# roma is imported on demand, because it loads torch's compiler, which takes a second.
 
 __all__ = [
     "LAYOUTS",
@@ -54,17 +57,17 @@ __all__ = [
 
 LAYOUTS = ("columns", "interleaved", "rows")
 
-# Vectors shorter than this have no usable direction: its gradient would exceed 1 / SHORTEST. The
-# gradients of float16 end at 65504, and its vectors are no more accurate than that.
+# The direction of a shorter vector is unusable, because its gradient would exceed 1 / SHORTEST.
+# Gradients in float16 are limited to 65504, and its vectors are no more accurate than that.
 SHORTEST = 1e-8
 SHORTEST_FLOAT16 = 2.0**-8
 
-# Half-turns stop this short in the chart, of which they would be at infinity. Float32 tells the
-# two sides of the antipode apart to a tenth of it.
+# Half-turns, which would be at infinity in the chart, are clamped to this angle. The resolution of
+# float32 near the antipode is a tenth of the difference.
 MAX_ANGLE = math.pi * (1 - 1e-6)
 SMALLEST_COSINE = math.cos(MAX_ANGLE / 2)
 
-# Density of Haar measure at the identity, where all rotation coordinates in radians agree.
+# Log-density of Haar measure at the identity, where all rotation coordinates in radians agree.
 LOG_VOLUME_AT_IDENTITY = -math.log(8 * math.pi**2)
 
 # Taylor coefficients in the square of the argument, to float64 precision where they are used.
@@ -77,10 +80,10 @@ ASINH_RATIO = [math.comb(2 * k, k) / (-4) ** k / (2 * k + 1) for k in range(12)]
 def rot6d_to_matrix(x: Tensor, layout: str = "columns") -> Tensor:
     """Decode 6D vectors by Gram-Schmidt.
 
-    Any finite input gives a rotation with finite gradients. A first vector of length zero is
+    Any finite input yields a rotation with finite gradients. A first vector of length zero is
     replaced by the x axis, and a second vector that is zero or parallel to the first by the
-    coordinate axis farthest from it; a vector that was replaced gets no gradient. Lengths below
-    1e-8 count as zero, in float16 those below 1/256, whose gradients float16 could not hold.
+    coordinate axis farthest from it; a replaced vector receives no gradient. Lengths below 1e-8
+    count as zero, in float16 lengths below 1/256, whose gradients would overflow.
 
     Args:
         x: (..., 6), not necessarily orthonormal.
@@ -90,7 +93,7 @@ def rot6d_to_matrix(x: Tensor, layout: str = "columns") -> Tensor:
         Rotation matrices (..., 3, 3), in the dtype of x.
 
     Raises:
-        ValueError: For another shape or an unknown layout.
+        ValueError: If the shape is wrong or the layout is unknown.
     """
     vectors = _split(x, layout)
     dtype = x.dtype if x.is_floating_point() else torch.float32
@@ -100,7 +103,7 @@ def rot6d_to_matrix(x: Tensor, layout: str = "columns") -> Tensor:
 
 
 def _gram_schmidt(vectors: Tensor, dtype: torch.dtype) -> Tensor:
-    """Two vectors (..., 2, 3), given in ``dtype`` -> rotations with them as columns (..., 3, 3)."""
+    """Vectors (..., 2, 3), originally in ``dtype``, as columns -> rotations (..., 3, 3)."""
     import roma
 
     shortest = SHORTEST_FLOAT16 if dtype == torch.float16 else SHORTEST
@@ -116,7 +119,7 @@ def _gram_schmidt(vectors: Tensor, dtype: torch.dtype) -> Tensor:
     parallel = off_axis.detach().norm(dim=-1, keepdim=True) < 16 * torch.finfo(precision).eps
     second = torch.where(parallel, farthest, second)
 
-    # The second pass removes what rounding left of the first vector in a nearly parallel second.
+    # The second pass removes the rounding error of a nearly parallel second vector.
     rotation = roma.special_gramschmidt(torch.stack((first, second), dim=-1))
     return roma.special_gramschmidt(rotation[..., :2])
 
@@ -133,7 +136,7 @@ def matrix_to_rot6d(matrix: Tensor, layout: str = "columns") -> Tensor:
         (..., 6).
 
     Raises:
-        ValueError: For another shape or an unknown layout.
+        ValueError: If the shape is wrong or the layout is unknown.
     """
     _require_layout(layout)
     _require_trailing("matrix", matrix, (3, 3))
@@ -168,18 +171,18 @@ def matrix_to_rotvec(matrix: Tensor) -> Tensor:
 def exp_log_volume(rotvec: Tensor) -> Tensor:
     r"""Volume term of the exponential map: log-density of Haar measure over rotation vectors.
 
-    That is :math:`\log \frac{1 - \cos t}{4 \pi^2 t^2}` for a vector of length t, with respect to
-    Lebesgue measure on the ball of radius pi, over which it integrates to 1. A density over that
-    ball divided by this one is a density over rotations.
+    It is :math:`\log \frac{1 - \cos t}{4 \pi^2 t^2}` for a vector of length t, with respect to
+    Lebesgue measure on the ball of radius pi, over which its exponential integrates to 1. A density
+    over that ball divided by this density is a density over rotations.
 
     Args:
         rotvec: (..., 3) in radians, of length at most pi.
 
     Returns:
-        (...), in nats, with every derivative right at the zero vector too.
+        (...), in nats. All derivatives are correct, also at the zero vector.
 
     Raises:
-        ValueError: For another shape.
+        ValueError: If the shape is wrong.
 
     References:
         Falorsi et al., *Reparameterizing Distributions on Lie Groups*, AISTATS 2019;
@@ -197,18 +200,18 @@ def exp_log_volume(rotvec: Tensor) -> Tensor:
 
 @in_full_precision
 def matrix_to_chart(matrix: Tensor) -> Tensor:
-    r"""Rotations as unbounded 3-vectors: rotation vectors stretched so that the antipode is far.
+    r"""Map rotations to unbounded 3-vectors: rotation vectors stretched towards the antipode.
 
-    A rotation by the angle t about some axis becomes the vector of length
+    A rotation by the angle t about an axis becomes the vector of length
 
     .. math:: r = 2 \operatorname{artanh} \sin(t / 2) = 2 \operatorname{arsinh} \tan(t / 2)
 
     along that axis, so its unit quaternion is :math:`(\tanh(r/2)\,x/r,\ \operatorname{sech}(r/2))`.
-    Small rotations are their rotation vectors, in radians; half a turn would be at infinity, which
+    Small rotations equal their rotation vectors in radians; half a turn would be at infinity, which
     r approaches as slowly as :math:`2 \log(4 / (\pi - t))`.
 
-    Angles beyond :data:`MAX_ANGLE`, a millionth short of pi, are taken for it: r is at most 28.1.
-    There the sign of the axis, about which half a turn says nothing, is a fixed one.
+    Angles are clamped to :data:`MAX_ANGLE`, a millionth below pi, so r is at most 28.1. There the
+    sign of the axis, which is ambiguous for half a turn, follows a fixed rule.
 
     Args:
         matrix: Rotation matrices (..., 3, 3).
@@ -217,13 +220,13 @@ def matrix_to_chart(matrix: Tensor) -> Tensor:
         (..., 3), finite and with finite gradients for every rotation.
 
     Raises:
-        ValueError: For another shape.
+        ValueError: If the shape is wrong.
     """
     import roma
 
     _require_trailing("matrix", matrix, (3, 3))
     vector, cosine = roma.rotmat_to_unitquat(matrix).split((3, 1), dim=-1)
-    # No axis of rational direction is perpendicular to (1, sqrt 2, sqrt 3), where signs would flip.
+    # The sign is that of the product with (1, sqrt 2, sqrt 3), which is nonzero for rational axes.
     a, b, c = vector.unbind(dim=-1)
     tie = (a + math.sqrt(2) * b + math.sqrt(3) * c)[..., None]
     sign = torch.where(cosine.abs() < SMALLEST_COSINE, tie, cosine)
@@ -250,7 +253,7 @@ def chart_to_matrix(x: Tensor) -> Tensor:
         Rotation matrices (..., 3, 3).
 
     Raises:
-        ValueError: For another shape.
+        ValueError: If the shape is wrong.
     """
     import roma
 
@@ -273,18 +276,17 @@ def chart_to_matrix(x: Tensor) -> Tensor:
 def chart_log_volume(x: Tensor) -> Tensor:
     r"""Log-density of Haar measure over the vectors of :func:`matrix_to_chart`.
 
-    That is :math:`\log \frac{\tanh^2 h}{8 \pi^2 h^2 \cosh h}` for a vector of length 2h, with
-    respect to Lebesgue measure. It is :func:`exp_log_volume` less the log-determinant of the
-    stretching.
+    It is :math:`\log \frac{\tanh^2 h}{8 \pi^2 h^2 \cosh h}` for a vector of length 2h, with respect
+    to Lebesgue measure: :func:`exp_log_volume` minus the log-determinant of the stretching.
 
     Args:
         x: (..., 3), of any length with a finite square.
 
     Returns:
-        (...), in nats, with every derivative right at zero too.
+        (...), in nats. All derivatives are correct, also at zero.
 
     Raises:
-        ValueError: For another shape.
+        ValueError: If the shape is wrong.
     """
     _require_trailing("x", x, (3,))
     half_squared = x.square().sum(dim=-1) / 4
@@ -298,7 +300,7 @@ def chart_log_volume(x: Tensor) -> Tensor:
 
 @in_full_precision
 def geodesic_distance(first: Tensor, second: Tensor) -> Tensor:
-    """Angle between rotations, with finite gradients everywhere (zero at equality).
+    """Angle between rotations, with finite gradients everywhere (zero for equal rotations).
 
     Args:
         first: Rotation matrices (..., 3, 3).
@@ -308,22 +310,22 @@ def geodesic_distance(first: Tensor, second: Tensor) -> Tensor:
         (...), in radians, from 0 to pi.
 
     Raises:
-        ValueError: For another shape.
+        ValueError: If the shape is wrong.
     """
     import roma
 
     _require_trailing("first", first, (3, 3))
     _require_trailing("second", second, (3, 3))
-    # An arc cosine or sine of the matrix entries would have infinite slope at one of the ends.
+    # The arc cosine or sine of matrix entries has an infinite slope at one end of its range.
     return roma.rotmat_to_rotvec(first.mT @ second).norm(dim=-1)
 
 
 @in_full_precision
 def orthogonality_loss(x: Tensor, layout: str = "columns") -> Tensor:
-    r"""How far 6D vectors are from encoding rotations: mean of :math:`(A^T A - I)^2`.
+    r"""Deviation of 6D vectors from orthonormality: mean of :math:`(A^T A - I)^2`.
 
-    A is the 3x2 matrix of the two 3-vectors. The mean runs over its four products and all leading
-    axes; it is 0, with zero gradients, where there are none.
+    A is the 3x2 matrix of the two 3-vectors. The mean is over the four entries and all leading
+    axes; for empty input it is 0, with zero gradients.
 
     Args:
         x: (..., 6).
@@ -333,7 +335,7 @@ def orthogonality_loss(x: Tensor, layout: str = "columns") -> Tensor:
         Scalar ().
 
     Raises:
-        ValueError: For another shape or an unknown layout.
+        ValueError: If the shape is wrong or the layout is unknown.
 
     References:
         Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, 2021, loss L_orth.
@@ -346,18 +348,18 @@ def orthogonality_loss(x: Tensor, layout: str = "columns") -> Tensor:
 
 @in_full_precision
 def matching_layouts(x: Tensor, tolerance: float = 0.01) -> tuple[str, ...]:
-    """The layouts in which 6D vectors are orthonormal, as those of rotations are.
+    """Layouts in which 6D vectors are orthonormal, like those of rotations.
 
     Args:
-        x: (..., 6), encoded rotations of unknown layout.
-        tolerance: Greatest error of a product of the two 3-vectors.
+        x: (..., 6), encoded rotations in an unknown layout.
+        tolerance: Largest error of a product of the two 3-vectors.
 
     Returns:
-        Some of :data:`LAYOUTS`: ``("columns", "rows")``, which cannot be told apart,
-        ``("interleaved",)``, or none, where x is far from orthonormal in all.
+        A subset of :data:`LAYOUTS`: ``("columns", "rows")``, which cannot be distinguished,
+        ``("interleaved",)``, or empty if x is not orthonormal in any layout.
 
     Raises:
-        ValueError: For another shape.
+        ValueError: If the shape is wrong.
     """
     identity = torch.eye(2, device=x.device)
 
@@ -383,9 +385,9 @@ def _even(
     far: Callable[[Tensor], Tensor],
     limit: float = 1.0,
 ) -> Tensor:
-    """An even function of a length: ``near`` of its square below ``limit``, else ``far`` of it.
+    """An even function of a length: ``near`` of the squared length below ``limit``, else ``far``.
 
-    Through the length itself, derivatives at zero would be infinite or lost to rounding.
+    As a function of the length, derivatives at zero would be infinite or lost to rounding.
     """
     is_near = squared < limit
     return torch.where(
@@ -404,12 +406,12 @@ def _polynomial(coefficients: Sequence[float], y: Tensor) -> Tensor:
 
 
 def _log_cosh(h: Tensor) -> Tensor:
-    """Of positive numbers, without overflow."""
+    """Logarithm of cosh for positive numbers, without overflow."""
     return h + (-2 * h).exp().log1p() - math.log(2)
 
 
 def _scale_to_one(vector: Tensor, shortest: float) -> Tensor:
-    """Scale so that squares neither overflow nor vanish, which keeps the direction."""
+    """Scale vectors so that squares neither overflow nor underflow; the direction is unchanged."""
     largest = vector.detach().abs().amax(dim=-1, keepdim=True)
     return torch.where(largest < shortest, 0.0, vector / largest.clamp(min=shortest))
 

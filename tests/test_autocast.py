@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flowprior import metrics, rotations
-from flowprior.metrics import calibration
+from flowprior.metrics import calibration, errors
 from flowprior.metrics import protocols as evaluation
 from flowprior.prior.encoder import ContextEncoder
 from flowprior.prior.spaces import SPACES, make_space
@@ -45,7 +45,7 @@ ARGUMENTS = {
 
 
 def public_functions():
-    for module in (rotations, calibration, metrics):
+    for module in (rotations, calibration, errors):
         for name in module.__all__:
             value = getattr(module, name)
             if inspect.isfunction(value):

@@ -5,7 +5,6 @@ import torch
 
 from flowprior._optional import import_optional
 from flowprior.body import BodyModel
-from flowprior.body.arrays import surface_vertices
 from flowprior.metrics import quantise
 
 
@@ -24,25 +23,25 @@ def without(monkeypatch):
 @pytest.mark.parametrize(
     ("call", "module", "message"),
     [
-        (BodyModel, "smplx", r"BodyModel needs .* smplx: pip install 'flowprior\[body\]'"),
-        (
-            lambda: surface_vertices({}, 6890),
-            "smplx",
-            r"SMPL's surface needs .* smplx: pip install 'flowprior\[body\]'",
-        ),
         (
             lambda: quantise(torch.zeros(4, 2, 3), 2),
             "sklearn",
             r"quantise needs .* scikit-learn: pip install 'flowprior\[examples\]'",
         ),
     ],
-    ids=["BodyModel", "surface_vertices", "quantise"],
+    ids=["quantise"],
 )
 def test_a_missing_package_is_named_with_its_extra(without, call, module, message):
     without(module)
     with pytest.raises(ImportError, match=message) as error:
         call()
     assert (error.value.name or "").partition(".")[0] == module
+
+
+@pytest.mark.parametrize("package", ["smplx", "scipy", "sklearn", "matplotlib"])
+def test_a_body_needs_no_other_package(without, package):
+    without(package)
+    assert BodyModel().keypoints(torch.zeros(24, 3)).shape == (44, 3)
 
 
 def test_a_package_that_fails_to_import_says_why(tmp_path, monkeypatch):

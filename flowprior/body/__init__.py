@@ -1,4 +1,4 @@
-"""Body models: theta in, joints, vertices and keypoints out."""
+"""Bodies: joints, vertices and keypoints from a pose and a shape."""
 
 from flowprior.body.model import (
     BodyModel,

@@ -1,4 +1,4 @@
-"""Files of bodies and of keypoint regressors, read without running anything of them and checked."""
+"""Safe readers and checks for files of bodies and keypoint regressors."""
 
 import os
 from collections.abc import Mapping
@@ -29,11 +29,11 @@ REQUIRED = ("v_template", "shapedirs", "posedirs", "J_regressor", "kintree_table
 INDICES = ("kintree_table", "f", "vertex_ids")
 SMPL_VERTICES = 6890
 REGRESSOR_PREFIX = "regressor "
-"""What stands before the name of a joint set where a body file has a regressor of its own."""
+"""Prefix of a joint set's name in the key of a regressor inside a body file."""
 
-# Vertices of SMPL's surface that stand for points of the face, feet and hands, in the order of
-# `flowprior.skeleton.SMPL_45` behind the 24 joints. The numbers are facts about SMPL's mesh; smplx
-# has the same in ``smplx.vertex_ids``, by the names below.
+# Vertices of SMPL's surface at points of the face, feet and hands, in the order of
+# `flowprior.skeleton.SMPL_45` after the 24 joints. The numbers are facts about SMPL's mesh, and
+# equal those of ``smplx.vertex_ids`` for the names below.
 SMPLX_NAMES = (
     *("nose", "reye", "leye", "rear", "lear"),
     *("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
@@ -49,19 +49,19 @@ SMPL_SURFACE = (
 
 
 def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
-    """The arrays of a body, checked.
+    """Read and check the arrays of a body.
 
     Args:
         path: None for the embedded body, or an SMPL file, ``.pkl`` or ``.npz``.
 
     Returns:
-        The arrays that ``smplx`` asks for, by its names; of the embedded body also ``vertex_ids``
-        and, by `REGRESSOR_PREFIX` and the name of the joint set, regressors of keypoints.
+        The arrays by their names in SMPL's files. For the embedded body also ``vertex_ids`` and
+        keypoint regressors, whose keys are `REGRESSOR_PREFIX` and the name of the joint set.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no body with SMPL's joints, refers to code, or an array has another shape
-            than it must have.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not a body with SMPL's joints, refers to code, or contains an
+            array with a wrong shape.
     """
     content: object
     if path is None:
@@ -73,7 +73,7 @@ def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
     elif not Path(path).exists():
         raise FileNotFoundError(
             f"{path}: no such file. SMPL comes from https://smpl.is.tue.mpg.de after registration; "
-            "BodyModel() without a file is the embedded body"
+            "BodyModel() without a file uses the embedded body"
         )
     elif Path(path).suffix == ".npz":
         content = read_npz(path)
@@ -85,9 +85,12 @@ def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
     missing = [name for name in REQUIRED if name not in content]
     if missing:
         raise ValueError(
-            f"{source} is no body model: {', '.join(missing)} missing, found "
+            f"{source} is not a body model: {', '.join(missing)} missing, found "
             f"{', '.join(map(str, content)) or 'nothing'}"
         )
+    # A body with other joints differs in every array; an error about its tree is the most helpful.
+    tree = _numbers(content["kintree_table"], "iu", f"{source}: kintree_table")
+    _check_tree(tree, source)
     arrays: dict[str, NDArray[Any]] = {}
     for name, value in content.items():
         if isinstance(name, str) and (
@@ -99,18 +102,8 @@ def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
-    """Check that the arrays of a body fit each other and have SMPL's joints.
-
-    Args:
-        arrays: By the names of SMPL's files.
-        source: Where they are from, for error messages.
-
-    Raises:
-        ValueError: If an array has another shape, or the body has other joints.
-    """
-    tree = arrays["kintree_table"]
-    # The root's parent is -1, as an unsigned number in the official files.
+def _check_tree(tree: NDArray[Any], source: str) -> None:
+    # The root's parent is -1, stored as an unsigned number in the official files.
     fits = tree.ndim == 2 and tree.size > 0
     found = tuple(int(parent) for parent in tree[0].astype(np.int64)[1:]) if fits else ()
     if found != SMPL_24.parents[1:]:
@@ -119,6 +112,19 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
             f"{source}: expected the tree of SMPL's 24 joints, "
             f"got one of {len(found) + 1} joints{kind}"
         )
+
+
+def check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
+    """Check that the arrays of a body fit each other and have SMPL's joints.
+
+    Args:
+        arrays: Arrays by their names in SMPL's files.
+        source: Name of the source, for error messages.
+
+    Raises:
+        ValueError: If an array has a wrong shape, or the body does not have SMPL's 24 joints.
+    """
+    _check_tree(arrays["kintree_table"], source)
     count = arrays["v_template"].shape[0] if arrays["v_template"].ndim else 0
     expected: dict[str, tuple[int | None, ...]] = {
         "v_template": (count, 3),
@@ -143,7 +149,7 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
     for name in ("f", "vertex_ids"):
         indices = arrays.get(name, np.zeros(0, np.int64))
         if indices.size and not 0 <= indices.min() <= indices.max() < count:
-            raise ValueError(f"{source}: {name} names vertices that are not among the {count}")
+            raise ValueError(f"{source}: {name} contains indices outside the {count} vertices")
 
 
 def _array(value: object) -> NDArray[Any]:
@@ -158,20 +164,23 @@ def _is_numbers(array: NDArray[Any], kinds: str) -> bool:
 
 
 def _numbers(value: object, kinds: str, source: str) -> NDArray[Any]:
-    """An entry of a file as an array of finite numbers of some kinds of dtype."""
+    """Convert an entry of a file to an array of finite numbers with one of the dtype kinds."""
     array = _array(value)
     if not _is_numbers(array, kinds):
         numbers = "integers" if kinds == "iu" else "finite numbers"
-        raise ValueError(f"{source} is no array of {numbers}")
+        raise ValueError(f"{source} is not an array of {numbers}")
     return array
 
 
 def surface_vertices(arrays: Mapping[str, NDArray[Any]], count: int) -> NDArray[np.int64] | None:
-    """The 21 vertices that smplx appends to the joints; None if they are not known.
+    """The 21 vertices that ``smplx`` appends to the joints.
 
     Args:
-        arrays: Of the body, from `read_body`.
-        count: How many vertices it has.
+        arrays: Arrays of the body, from `read_body`.
+        count: Number of its vertices.
+
+    Returns:
+        (21,) int64 indices of vertices; None if they are unknown.
     """
     if "vertex_ids" in arrays:
         return arrays["vertex_ids"].astype(np.int64)
@@ -181,19 +190,19 @@ def surface_vertices(arrays: Mapping[str, NDArray[Any]], count: int) -> NDArray[
 
 
 def read_regressor(name: str, source: RegressorSource, count: int) -> Array:
-    """Keypoints as linear functions of the vertices.
+    """Read a keypoint regressor: keypoints as linear functions of the vertices.
 
     Args:
-        name: Of the joint set.
+        name: Name of the joint set.
         source: A ``.npy``, ``.npz`` or ``.pkl`` file, or an array.
-        count: How many vertices the body has.
+        count: Number of vertices of the body.
 
     Returns:
         (K, count) float64.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: There is no such joint set, or the file is no such regressor.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the joint set is unknown, or the source is not such a regressor.
     """
     if name not in SKELETONS:
         raise ValueError(f"there is no joint set {name!r}; there are {', '.join(SKELETONS)}")

@@ -1,10 +1,10 @@
 """BodyModel: joints, vertices and keypoints of a body with SMPL's 24 joints.
 
-Without a file, `BodyModel` is the embedded body, which anyone may use and redistribute. With the
-user's own SMPL file it is SMPL; the file is read without ``chumpy`` and none of its code runs.
+Without a file, `BodyModel` uses the embedded body, which anyone may use and redistribute. With the
+user's SMPL file it is SMPL; reading the file needs no ``chumpy`` and executes nothing in it.
 
-Rest pose: a T-pose, y up, facing +z, the left side at +x, in metres. Keypoint sets are those of
-`flowprior.skeleton`.
+The rest pose is a T-pose in metres with y up, facing +z, with the left side at +x. Keypoint sets
+are those of `flowprior.skeleton`.
 """
 
 import os
@@ -62,34 +62,34 @@ class BodyOutput:
 
 
 class BodyModel(nn.Module):
-    """A body with SMPL's 24 joints: pose and shape in, joints, vertices and keypoints out.
+    """Joints, vertices and keypoints of a body with SMPL's 24 joints, from its pose and shape.
 
-    Theta is accepted in every form that a prior takes: 6D (..., 24, 6) or flat (..., 144), matrices
-    (..., 24, 3, 3), rotation vectors (..., 24, 3). Everything is differentiable and batched over
-    any leading axes; no row depends on another. Computation and results are in the dtype of the
-    model, float32 unless converted (``body.double()``), also under autocast. The arrays of the body
-    are buffers that no ``state_dict`` holds, so a checkpoint of a model that contains it stays free
-    of them.
+    Theta is accepted in every form that a prior accepts: 6D (..., 24, 6) or flat (..., 144),
+    matrices (..., 24, 3, 3), rotation vectors (..., 24, 3). All operations are differentiable and
+    batched over any leading axes; no row depends on another. Computation and results are in the
+    dtype of the model, also under autocast: float32 unless converted (``body.double()``). The
+    arrays of the body are buffers that are not part of any ``state_dict``, so a checkpoint of a
+    model that contains the body does not contain its arrays.
 
     Args:
-        path: None for the embedded body, or an SMPL file: the official ``.pkl``, or an ``.npz`` of
-            its arrays.
+        path: None for the embedded body, or an SMPL file: the official ``.pkl``, or an ``.npz``
+            with its arrays.
         layout: Order of the six numbers of theta in 6D, one of
             :data:`flowprior.rotations.LAYOUTS`.
-        num_betas: Number of shape coefficients: the first of those that the file has.
-        regressors: Further keypoints as linear functions of the vertices, by the name of their
+        num_betas: Number of shape coefficients; the first ones in the file are used.
+        regressors: Additional keypoints as linear functions of the vertices, by the name of their
             joint set: a ``.npy``, ``.npz`` or ``.pkl`` file or an array, (K, V). For ProHMR's 44
             keypoints on SMPL, ``{"PROHMR-19": "SMPL_to_J19.pkl"}``. The embedded body has a
             stand-in.
 
     Attributes:
         faces: (F, 3) int64, triangles of vertices.
-        name: What was loaded.
+        name: Name of the body: the file, the class of the ``smplx`` module, or "embedded body".
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is no body with SMPL's joints, refers to code, or an array has
-            another shape than it must have.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not a body with SMPL's joints, refers to code, or contains an
+            array with a wrong shape.
 
     References:
         Loper et al., *SMPL: A Skinned Multi-Person Linear Model*, 2015. The embedded body is
@@ -182,7 +182,7 @@ class BodyModel(nn.Module):
         self._parts = nn.ModuleDict()
 
     def extra_repr(self) -> str:
-        """What ``print`` shows."""
+        """The arguments that ``repr`` shows."""
         return f"{self.name}, vertices={self.num_vertices}, layout={self._space.layout!r}"
 
     @property
@@ -194,9 +194,9 @@ class BodyModel(nn.Module):
     def default_skeleton(self) -> Skeleton:
         """The joint set that `keypoints` and `regress` return if none is given.
 
-        ProHMR's 44 keypoints if the body has them, which the embedded body does and SMPL does with
-        the regressor ``SMPL_to_J19.pkl``; otherwise the 45 joints of ``smplx`` (SMPL's surface
-        has them); otherwise the 24 joints.
+        ProHMR's 44 keypoints if the body provides them, as the embedded body does, and SMPL with
+        the regressor ``SMPL_to_J19.pkl``; otherwise the 45 joints of ``smplx``, for a body with
+        SMPL's surface; otherwise the 24 joints.
         """
         known = self._known()
         return next(each for each in (PROHMR_44, SMPL_45, SMPL_24) if each.name in known)
@@ -208,16 +208,16 @@ class BodyModel(nn.Module):
 
         Args:
             theta: (*batch, *extra, 24, k), the pose in any accepted form.
-            betas: (*batch, num_betas), or (num_betas,) for all alike; the average shape if None.
-                The axes that theta has more stand between batch and event, as samples do.
-            transl: (*batch, 3) or (*batch, *extra, 3) metres, added to every point.
+            betas: (*batch, num_betas), or (num_betas,) for all poses; the average shape if None.
+                The extra axes of theta, such as samples, share the shape of their row.
+            transl: (*batch, 3) or (*batch, *extra, 3), metres, added to every point.
 
         Returns:
             Joints (*batch, *extra, 24, 3) and vertices (*batch, *extra, V, 3), metres.
 
         Raises:
-            TypeError: If an argument is no tensor.
-            ValueError: If shapes, dtypes or devices do not fit.
+            TypeError: If an argument is not a tensor.
+            ValueError: If shapes, dtypes or devices do not match.
         """
         vertices, joints = self._pose(self._surface, theta, betas, transl)
         return BodyOutput(joints, vertices)
@@ -231,8 +231,8 @@ class BodyModel(nn.Module):
     ) -> Tensor:
         """Pose the body and return one set of keypoints, without posing its whole surface.
 
-        The values are those of ``regress(body(theta, betas, transl), skeleton)``, for a fraction of
-        time and memory: only the vertices that the keypoints depend on are computed.
+        The values equal those of ``regress(body(theta, betas, transl), skeleton)`` at a fraction of
+        the time and memory, because only the vertices that the keypoints depend on are computed.
 
         Args:
             theta: (*batch, *extra, 24, k), the pose in any accepted form.
@@ -244,9 +244,9 @@ class BodyModel(nn.Module):
             (*batch, *extra, K, 3), metres, in the dtype of the model.
 
         Raises:
-            TypeError: If an argument is no tensor, or ``skeleton`` is no joint set.
-            ValueError: If shapes, dtypes or devices do not fit, or the body has no such keypoints;
-                the message says what they would need.
+            TypeError: If an argument is not a tensor, or ``skeleton`` is not a joint set.
+            ValueError: If shapes, dtypes or devices do not match, or the body lacks the keypoints;
+                the message names what they require.
         """
         part = self._part(skeleton)
         vertices, joints = self._pose(part.surface, theta, betas, transl)
@@ -256,15 +256,15 @@ class BodyModel(nn.Module):
         """Compute keypoints of a body that is already posed.
 
         Args:
-            output: What this body returned, joints (..., 24, 3) and vertices (..., V, 3).
+            output: Output of this body, joints (..., 24, 3) and vertices (..., V, 3).
             skeleton: A joint set of `keypoint_sets`; `default_skeleton` if None.
 
         Returns:
             (..., K, 3), metres, in the dtype of the model.
 
         Raises:
-            TypeError: If ``skeleton`` is no joint set.
-            ValueError: If the body has no such keypoints; the message says what they would need.
+            TypeError: If ``skeleton`` is not a joint set.
+            ValueError: If the body lacks the keypoints; the message names what they require.
         """
         part = self._part(skeleton)
         joints = _as_model("output.joints", output.joints, part.matrix)
@@ -299,7 +299,7 @@ class BodyModel(nn.Module):
         width = betas.shape[-1] if betas.ndim else 0
         if self.num_betas < width <= self._available_betas:
             raise ValueError(
-                f"betas has shape {tuple(betas.shape)}, but this body was made for "
+                f"betas has shape {tuple(betas.shape)}, but this body has "
                 f"{self.num_betas} coefficients: BodyModel(..., num_betas={width}) uses {width} of "
                 f"the {self._available_betas} shape directions of {self.name}"
             )
@@ -310,12 +310,12 @@ class BodyModel(nn.Module):
         if not isinstance(skeleton, Skeleton):
             hint = ""
             if isinstance(skeleton, Tensor):
-                hint = "; give shape and place by name, betas=... and transl=..."
+                hint = "; pass shape and translation by name, betas=... and transl=..."
             raise TypeError(
                 "skeleton must be a joint set of flowprior.skeleton such as BODY_25, got "
                 f"{type(skeleton).__name__}{hint}"
             )
-        # A name may hold a dot or a space, which no module's name may.
+        # Names of joint sets can contain a dot, names of modules cannot.
         key = f"{skeleton.name}/{skeleton.num_joints}".replace(".", "_")
         if key not in self._parts:
             rows = self._rows(skeleton)
@@ -324,7 +324,7 @@ class BodyModel(nn.Module):
             with lasting():
                 made = _Part(self._surface, rows)
             if type(made.matrix) is not Tensor:
-                return made  # of a program that is being traced: it has no values to keep
+                return made  # traced by torch.compile or torch.export: there are no values to cache
             self._parts[key] = made
         part = self._parts[key]
         assert isinstance(part, _Part)
@@ -343,7 +343,7 @@ class BodyModel(nn.Module):
         return None
 
     def _known(self) -> dict[str, tuple[Skeleton, Array]]:
-        """Joint sets that are given rather than mapped from another."""
+        """Joint sets that the body provides directly, rather than through a mapping."""
         count = SMPL_24.num_joints + self.num_vertices
         identity = np.eye(SMPL_24.num_joints, count)
         known = {SMPL_24.name: (SMPL_24, identity)}
@@ -369,7 +369,7 @@ class BodyModel(nn.Module):
         _, found = shared_joints(best, skeleton)
         lacking = [n for joint, n in enumerate(skeleton.joint_names) if joint not in found]
         return (
-            f"{self.name} has no {', '.join(lacking) or 'keypoints'} of {skeleton.name}: give "
+            f"{self.name} has no {', '.join(lacking) or 'keypoints'} of {skeleton.name}: pass "
             f"BodyModel a regressor file (K, {self.num_vertices}), for the keypoints of ProHMR and "
             f"of the data sets regressors={{'{PROHMR_19.name}': 'SMPL_to_J19.pkl'}}, or "
             f"{{'{skeleton.name}': ...}}. It has {', '.join(self.keypoint_sets)}"
@@ -405,7 +405,7 @@ class _Part(nn.Module):
 
 
 def _joint_tree(template: Tensor, shapedirs: Tensor, regressor: Tensor) -> JointTree:
-    """The tree of SMPL's joints, which are linear functions of the rest vertices."""
+    """Build the tree of SMPL's joints, which are linear functions of the rest vertices."""
     exact = regressor.double()
     joints = exact @ template.double()
     directions = torch.einsum("jv,vcb->jcb", exact, shapedirs.double())
@@ -417,13 +417,13 @@ def _float(array: NDArray[Any]) -> Tensor:
 
 
 def _as_model(name: str, value: Tensor, like: Tensor) -> Tensor:
-    """A tensor in the dtype of the model; ValueError if it lies elsewhere or is more precise."""
+    """Convert to the dtype of the model; ValueError for another device or a wider dtype."""
     require_tensor(name, value)
     return require_like(name, value, like.dtype, like.device)
 
 
 def _spread(name: str, value: Tensor, shape: torch.Size, width: int) -> Tensor:
-    """(*batch, width) as (*batch, *extra, width) for poses of shape (*batch, *extra)."""
+    """Expand (*batch, width) to (*batch, *extra, width) for poses of shape (*batch, *extra)."""
     given = value.shape[:-1]
     fits = value.ndim and value.shape[-1] == width and len(given) <= len(shape)
     if not fits or any(a not in (1, b) for a, b in zip(given, shape, strict=False)):

@@ -1,4 +1,4 @@
-"""Bodies of other packages."""
+"""Adapters for the bodies of other packages."""
 
 from typing import Any
 
@@ -20,7 +20,8 @@ def arrays_of_smplx(module: nn.Module) -> dict[str, NDArray[Any]]:
         module: A ``smplx.SMPL`` or ``smplx.SMPLLayer``.
 
     Returns:
-        The arrays by the names of SMPL's files, as `flowprior.body.arrays.read_body` returns them.
+        The arrays by their names in SMPL's files, as `flowprior.body.arrays.read_body` returns
+        them.
 
     Raises:
         TypeError: If the module lacks the buffers of a ``smplx`` body model.
@@ -33,7 +34,7 @@ def arrays_of_smplx(module: nn.Module) -> dict[str, NDArray[Any]]:
     found = {name: getattr(module, name).detach().cpu().numpy() for name in BUFFERS}
     vertices, parents = len(found["v_template"]), found["parents"]
     arrays = {name: found[name] for name in ("v_template", "shapedirs", "J_regressor")}
-    # (207, 3 V) in the module, (V, 3, 207) in the files.
+    # The module stores (207, 3 V), the files (V, 3, 207).
     arrays["posedirs"] = found["posedirs"].T.reshape(vertices, 3, -1)
     arrays["weights"] = found["lbs_weights"]
     arrays["kintree_table"] = np.stack([parents, np.arange(len(parents))])

@@ -1,4 +1,4 @@
-"""Linear blend skinning: rotations and shape coefficients in, joints and vertices out.
+"""Linear blend skinning: joints and vertices from rotations and shape coefficients.
 
 References:
     Loper et al., *SMPL: A Skinned Multi-Person Linear Model*, 2015, equations 2 to 9.
@@ -18,7 +18,7 @@ __all__ = ["JointTree", "Surface"]
 
 Array: TypeAlias = NDArray[Any]
 
-# With matrices of other widths, BLAS rounds a row differently depending on its place in the batch.
+# For matrices of other widths, BLAS rounds a row differently depending on its place in the batch.
 WIDTH_MULTIPLE = 16
 
 
@@ -29,7 +29,7 @@ class JointTree(nn.Module):
 
     Args:
         template: (J, 3) joints at rest, metres.
-        directions: (J, 3, B) their offsets per shape coefficient, metres.
+        directions: (J, 3, B) offsets of the joints per shape coefficient, metres.
         parents: Parent of each joint, which precedes it; -1 for joint 0, the root.
 
     Raises:
@@ -37,13 +37,17 @@ class JointTree(nn.Module):
     """
 
     rest: Tensor
+    _parent: Tensor
+    _order: Tensor
+    _inverse: Tensor
+    _above: Tensor
 
     def __init__(self, template: Array, directions: Array, parents: Sequence[int]) -> None:
         super().__init__()
         if any(not 0 <= parent < joint for joint, parent in enumerate(parents) if joint):
             raise ValueError(f"expected one root and every joint after its parent, got {parents}")
         self.parents = tuple(parents)
-        # Float64, because a conversion of the module must not keep the rounding of float32.
+        # Kept in float64, so that converting the module to float64 does not keep float32 rounding.
         rows = np.concatenate([template[..., None], directions], axis=-1)
         self._exact = rows.astype(np.float64).reshape(3 * len(parents), -1).T
         self.register_buffer("rest", torch.from_numpy(self._exact).float(), persistent=False)
@@ -66,20 +70,20 @@ class JointTree(nn.Module):
             self.register_buffer(name, buffer, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "JointTree":
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.rest = torch.from_numpy(self._exact).to(self.rest)
         return self
 
     def forward(self, rotation: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-        """Joints and the rigid motion of each.
+        """Compute the joints and their rigid motions.
 
         Args:
             rotation: (N, J, 3, 3) rotations relative to the parent.
             betas: (N, B) shape coefficients.
 
         Returns:
-            Joints (N, J, 3), metres. Motions (N, J, 3, 4): the matrix [R | t] that takes a point
-            attached to the joint from the rest pose to where it is now, R x + t.
+            Joints (N, J, 3), metres. Motions (N, J, 3, 4): the matrix [R | t] that maps a point
+            attached to the joint from the rest pose to its current position, R x + t.
         """
         rest = torch.addmm(self.rest[0], _padded(betas), _padded(self.rest[1:].mT).mT)
         rest = rest.unflatten(1, (-1, 3))
@@ -152,13 +156,13 @@ class Surface(nn.Module):
         return torch.addcmul(posed, z, rest[..., 2:])
 
     def select(self, vertices: Tensor) -> "Surface":
-        """Some of the vertices.
+        """Select vertices.
 
         Args:
             vertices: (U,) indices.
 
         Returns:
-            A surface of these U vertices.
+            A surface with these U vertices.
         """
         part = object.__new__(Surface)
         nn.Module.__init__(part)
@@ -171,7 +175,7 @@ class Surface(nn.Module):
 
 
 def _levels(parents: Sequence[int]) -> list[list[int]]:
-    """The joints by their depth below the root."""
+    """Group the joints by their depth below the root."""
     depth = [0] * len(parents)
     for joint, parent in enumerate(parents):
         depth[joint] = depth[parent] + 1 if joint else 0
@@ -179,5 +183,5 @@ def _levels(parents: Sequence[int]) -> list[list[int]]:
 
 
 def _padded(rows: Tensor) -> Tensor:
-    """Zeros behind the last axis, to a multiple of `WIDTH_MULTIPLE`."""
+    """Pad the last axis with zeros to a multiple of `WIDTH_MULTIPLE`."""
     return F.pad(rows, (0, -rows.shape[-1] % WIDTH_MULTIPLE))

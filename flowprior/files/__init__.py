@@ -1,3 +1,3 @@
-"""Reading and writing files: formats, checks, model files and folders."""
+"""Model files and folders, safe readers, limits on files, atomic writes."""
 
 __all__ = []

@@ -7,17 +7,17 @@ from pathlib import Path
 
 __all__ = ["CHECKPOINT", "EMPTY", "PICKLE", "SAFETENSORS", "not_the_file"]
 
-EMPTY = "is empty: perhaps its download or copy was broken off"
-"""Said of a file without content."""
+EMPTY = "is empty: the download or copy may have been interrupted"
+"""Description of an empty file."""
 
 CHECKPOINT = "is a PyTorch checkpoint"
-"""Said of what ``torch.save`` writes."""
+"""Description of a file that ``torch.save`` wrote."""
 
 PICKLE = "is a pickle"
-"""Said of a pickle, perhaps a damaged one."""
+"""Description of a pickle, possibly a damaged one."""
 
 SAFETENSORS = "is a safetensors file"
-"""Said of a safetensors file, perhaps a damaged one."""
+"""Description of a safetensors file, possibly a damaged one."""
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -47,28 +47,29 @@ _SIGNATURES = {
 
 
 def not_the_file(path: str | os.PathLike[str]) -> str:
-    """Identify a file that is not of the expected format, by its content.
+    """Identify the format of an unexpected file by its content.
 
     Args:
         path: A regular file.
 
     Returns:
-        A clause to put after its name, such as :data:`EMPTY`; "" if the format is unknown.
+        A clause that follows the file's name in a message, such as :data:`EMPTY`; "" if the format
+        is unknown.
 
     Raises:
-        OSError: The file cannot be read.
+        OSError: If the file cannot be read.
     """
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES)
     if not head:
         return EMPTY
     if head.startswith(LFS_POINTER):
-        return "is a pointer of Git LFS, not the file itself: git lfs pull fetches that"
+        return "is a Git LFS pointer, not the file itself: run git lfs pull to fetch the file"
     start = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return (
-            "is a web page: perhaps the one that asks to log in or to accept a licence; "
-            "do that in a browser and download the file there"
+            "is a web page, perhaps a login or licence page: log in or accept the licence in a "
+            "browser, and download the file there"
         )
     if head.startswith(b"PK"):
         return _zip_kind(Path(path))
@@ -85,7 +86,7 @@ def not_the_file(path: str | os.PathLike[str]) -> str:
 
 
 def _inflated(head: bytes) -> bytes:
-    """The start of what zlib compressed, as joblib does; other content as it is."""
+    """Decompress the start of a zlib stream, as joblib writes; return other content unchanged."""
     try:
         return zlib.decompressobj().decompress(head, _HEAD_BYTES)
     except zlib.error:
@@ -97,9 +98,9 @@ def _zip_kind(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return "starts like a zip archive, but is cut short or damaged"
+        return "starts like a zip archive, but is truncated or damaged"
     if any(name.endswith("/data.pkl") for name in names):
         return CHECKPOINT
     if names and all(name.endswith(".npy") for name in names):
         return "is an .npz archive of arrays"
-    return f"is a zip archive: unpack it first; it holds {', '.join(names[:3]) or 'nothing'}"
+    return f"is a zip archive: unpack it first; it contains {', '.join(names[:3]) or 'nothing'}"

@@ -1,12 +1,12 @@
-"""Limits on files: what a file may demand of its reader, checked before the work is done.
+"""Limits on the memory and time that a file can make its reader use.
 
-A few bytes can ask for any amount of memory or time: by nesting, by naming one part many times, by
-compression, by sizes that are only announced. Every reader of this library and of its examples
-checks these limits first. It raises ``ValueError``, for model files
-:class:`~flowprior.files.model_file.CheckpointError`, with the file's name.
+A few bytes can demand any amount of memory or time: through nesting, repeated references,
+compression, or declared sizes. Every reader of the library and of its examples checks these limits
+before it does the work. It raises ``ValueError`` with the file's name; for model files it raises
+:class:`~flowprior.files.model_file.CheckpointError`.
 
-The limits admit the largest files of the field. To read a larger one of your own, raise the
-constant before reading::
+The limits permit the largest files of the field. To read a larger file that you trust, raise the
+constant first::
 
     import flowprior.files.limits
     flowprior.files.limits.MAX_PIXELS = 2**30
@@ -38,27 +38,27 @@ __all__ = [
 ]
 
 MAX_FILE_BYTES = 4 * 2**30
-"""Size of a file that is read as a whole: a pickle, JSON, ``.npy``."""
+"""Largest size in bytes of a file that is read as a whole: a pickle, JSON, ``.npy``."""
 
 MAX_CONFIG_BYTES = 2**20
-"""Size of a configuration, YAML or JSON."""
+"""Largest size in bytes of a configuration, YAML or JSON."""
 
 MAX_EXPANDED_BYTES = 2**28
-"""Memory that any file may expand to; larger files may also use :data:`MAX_EXPANSION`."""
+"""Bytes to which any file may expand; for larger files see :data:`MAX_EXPANSION`."""
 
 MAX_EXPANSION = 40
-"""Memory that a file may expand to, in multiples of its size."""
+"""Multiple of its own size to which a file may always expand."""
 
 MAX_DEPTH = 100
-"""Depth of nested containers."""
+"""Largest depth of nested containers."""
 
 MAX_PIXELS = 2**27
-"""Pixels of an image."""
+"""Largest number of pixels of an image."""
 
 MAX_COLLISIONS = 1000
-"""Keys of one dictionary that share a hash. A lookup compares them one by one."""
+"""Largest number of keys of one dictionary with the same hash: a lookup compares all of them."""
 
-# Formats spend at least a byte on so many pixels: PNG packs 8 to a byte and deflates 1032 to 1.
+# No format stores more pixels in a byte: PNG packs 8 per byte and compresses at most 1032 to 1.
 _PIXELS_PER_BYTE = 10_000
 
 _KINDS = {
@@ -71,24 +71,24 @@ _KINDS = {
 
 
 class Refusal(Exception):
-    """Why a file is not read, in words to be put after its name."""
+    """A file is not read; the message continues a sentence that begins with the file's name."""
 
 
 def require_regular(
     path: str | os.PathLike[str], error: Callable[[str], ValueError] = ValueError
 ) -> int:
-    """Check that a path is a regular file: reading a pipe or device may never end.
+    """Check that a path is a regular file, because reading a pipe or a device may never end.
 
     Args:
         path: The file.
         error: The exception to raise.
 
     Returns:
-        Its size in bytes.
+        The size of the file in bytes.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a regular file; the exception comes from ``error``.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a regular file; ``error`` creates the exception.
     """
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
@@ -102,7 +102,7 @@ def read_limited(
     limit: int | None = None,
     error: Callable[[str], ValueError] = ValueError,
 ) -> bytes:
-    """Read a whole regular file of limited size.
+    """Read a regular file of limited size.
 
     Args:
         path: The file.
@@ -113,14 +113,13 @@ def read_limited(
         The content.
 
     Raises:
-        OSError: The file cannot be read; FileNotFoundError if there is none.
-        ValueError: It is not a regular file, or is too large; the exception comes from ``error``.
+        OSError: If the file cannot be read; FileNotFoundError if it does not exist.
+        ValueError: If it is not a regular file, or is too large; ``error`` creates the exception.
     """
     size, limit = require_regular(path, error), MAX_FILE_BYTES if limit is None else limit
     if size > limit:
         raise error(
-            f"{os.fspath(path)} has {size} bytes; at most {limit} are read, see "
-            "flowprior.files.limits"
+            f"{os.fspath(path)} has {size} bytes; the limit is {limit}, see flowprior.files.limits"
         )
     with open(path, "rb") as file:
         return file.read()
@@ -142,9 +141,9 @@ def read_json(
         Its content.
 
     Raises:
-        OSError: The file cannot be read; FileNotFoundError if there is none.
-        ValueError: It is not a regular file, too large, nested too deeply or not JSON; the
-            exception comes from ``error``.
+        OSError: If the file cannot be read; FileNotFoundError if it does not exist.
+        ValueError: If it is not a regular file, too large, nested too deeply or not JSON; ``error``
+            creates the exception.
     """
     try:
         return parse_json(read_limited(path, limit, error))
@@ -153,13 +152,13 @@ def read_json(
 
 
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401
-    """Parse JSON that is nested at most :data:`MAX_DEPTH` deep.
+    """Parse JSON that is nested at most :data:`MAX_DEPTH` levels deep.
 
     Args:
         text: The JSON.
 
     Raises:
-        Refusal: It is nested deeper, or not JSON.
+        Refusal: If the text is nested more deeply, or is not JSON.
     """
     try:
         content = json.loads(text)
@@ -180,18 +179,18 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401
 
 
 def require_expanded(expanded: int, size: int) -> None:
-    """Check how much memory a file needs.
+    """Check how much memory the content of a file needs.
 
     Args:
-        expanded: Bytes that its content takes when expanded.
-        size: Bytes of the file.
+        expanded: Size of the expanded content in bytes.
+        size: Size of the file in bytes.
 
     Raises:
-        Refusal: It is more than :data:`MAX_EXPANDED_BYTES` and :data:`MAX_EXPANSION` allow.
+        Refusal: If it exceeds both :data:`MAX_EXPANDED_BYTES` and :data:`MAX_EXPANSION`.
     """
     if expanded > max(MAX_EXPANDED_BYTES, MAX_EXPANSION * size):
         raise Refusal(
-            f"expands from {size} to {expanded} bytes; it is damaged or was made to exhaust "
+            f"expands from {size} to {expanded} bytes; it is damaged or was crafted to exhaust "
             "memory. If you trust it, raise flowprior.files.limits.MAX_EXPANDED_BYTES"
         )
 
@@ -200,32 +199,33 @@ def require_pixels(width: int, height: int, size: int) -> None:
     """Check the size of an image before it is decoded.
 
     Args:
-        width: Pixels across.
-        height: Pixels down.
-        size: Bytes of the file.
+        width: Width in pixels.
+        height: Height in pixels.
+        size: Size of the file in bytes.
 
     Raises:
-        Refusal: The image has more than :data:`MAX_PIXELS`, or more than its bytes can hold.
+        Refusal: If the image has more than :data:`MAX_PIXELS`, or more than a file of this size
+            can store.
     """
     if width * height > MAX_PIXELS:
         raise Refusal(
-            f"is an image of {width} x {height} pixels; at most {MAX_PIXELS} pixels are read. If "
+            f"is an image of {width} x {height} pixels; the limit is {MAX_PIXELS} pixels. If "
             "you trust it, raise flowprior.files.limits.MAX_PIXELS"
         )
     if width * height > _PIXELS_PER_BYTE * size:
         raise Refusal(
-            f"announces an image of {width} x {height} pixels in {size} bytes; it is damaged"
+            f"declares an image of {width} x {height} pixels in {size} bytes; it is damaged"
         )
 
 
 def require_spread(keys: Iterable[Hashable]) -> None:
-    """Check that the keys of a dictionary do not collide, which takes quadratic time.
+    """Check that few keys of a dictionary share a hash, because collisions take quadratic time.
 
     Args:
-        keys: The keys, each once.
+        keys: The distinct keys.
 
     Raises:
-        Refusal: More than :data:`MAX_COLLISIONS` of them share a hash.
+        Refusal: If more than :data:`MAX_COLLISIONS` of them share a hash.
     """
     if max(Counter(map(hash, keys)).values(), default=0) > MAX_COLLISIONS:
-        raise Refusal("has a dictionary whose keys collide; it was made to waste time")
+        raise Refusal("has a dictionary whose keys collide; it was crafted to waste time")

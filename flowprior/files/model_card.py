@@ -1,4 +1,4 @@
-"""Model cards: the README.md of a shared model, with the front matter that the hub reads."""
+"""Model cards: the ``README.md`` of a shared model, with front matter for the hub."""
 
 import json
 import math
@@ -17,19 +17,19 @@ NAME_LENGTH = 80
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What people should know of a model before they use it.
+    """Information about a model for its users.
 
     Attributes:
-        name: Title, and what :meth:`text` loads in its example; the folder's if empty.
-        license: Of the weights, as the hub spells it, such as ``"mit"``; left out if None.
-        description: What the model is for and what its context is, in Markdown.
-        data: What it was trained on, in words.
+        name: Title, and the name that the example of :meth:`text` loads; the folder's if empty.
+        license: License of the weights, as the hub spells it, such as ``"mit"``; omitted if None.
+        description: Purpose of the model and meaning of its context, in Markdown.
+        data: Description of the training data.
         metrics: Figures by name, with their unit in the name: ``{"MPJPE of the mode, mm": 80.2}``.
-        usage: Markdown to stand in place of the two lines that load the model.
-        tags: Further tags of the hub.
+        usage: Markdown that replaces the two lines that load the model.
+        tags: Additional tags for the hub.
 
     Raises:
-        ValueError: If a metric is no finite number.
+        ValueError: If a metric is not a finite number.
     """
 
     name: str = ""
@@ -46,15 +46,15 @@ class ModelCard:
                 raise ValueError(f"metric {name!r} must be a finite number, got {value!r}")
 
     def text(self, name: str, config: Mapping[str, Any], version: str) -> str:
-        """The card.
+        """The text of the card.
 
         Args:
-            name: Stands in for an empty ``name``.
+            name: Used if the card has no name.
             config: The prior's configuration.
-            version: Of the library that writes it.
+            version: Name and version of the library.
 
         Returns:
-            The front matter and Markdown.
+            The front matter, then Markdown.
         """
         name = self.name or name
         sections = [
@@ -79,7 +79,7 @@ class ModelCard:
             | {key: config[key] for key in ("preset", "space", "layout", "joints")},
         }
         if self.metrics:
-            data = textwrap.shorten(self.data, NAME_LENGTH, placeholder=" ...") or "not said"
+            data = textwrap.shorten(self.data, NAME_LENGTH, placeholder=" ...") or "unspecified"
             entries["model-index"] = [
                 {
                     "name": name,
@@ -95,7 +95,7 @@ class ModelCard:
                     ],
                 }
             ]
-        # JSON is YAML: nothing that stands in a name can break out of it.
+        # JSON is valid YAML, and its quoting keeps any name inside its string.
         lines = [
             f"{key}: {json.dumps(value, ensure_ascii=False)}"
             for key, value in entries.items()

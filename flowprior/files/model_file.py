@@ -1,4 +1,4 @@
-"""Model files: safetensors with the configuration inside, written atomically."""
+"""Model files: safetensors that include the configuration, written atomically."""
 
 import contextlib
 import json
@@ -41,24 +41,24 @@ FORMAT = "flowprior"
 FORMAT_VERSION = 1
 
 
-# torch.compile(module) keeps the module as an attribute of this name.
+# torch.compile(module) stores the module as an attribute with this name.
 _COMPILED = re.compile(r"(?<![^.])_orig_mod\.")
-# Weights of another kind, such as 8 bits, load but compute nothing.
+# Weights of other dtypes, such as 8-bit ones, load but cannot be used for computation.
 _WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class CheckpointError(ValueError):
-    """A model file that cannot be used, and why."""
+    """A model file cannot be used; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What a model file holds.
+    """The content of a model file.
 
     Attributes:
         tensors: Weights and buffers by name.
-        config: What is needed to build the model again; JSON types.
-        provenance: Where the weights come from, in words for people.
+        config: Arguments from which the model can be built again; JSON types.
+        provenance: Description of the origin of the weights.
     """
 
     tensors: Mapping[str, Tensor]
@@ -70,10 +70,10 @@ def save(path: str | os.PathLike[str], model: ModelFile) -> None:
     """Write a model file atomically: an interruption leaves an existing file unchanged.
 
     Args:
-        path: The file, in a folder that exists. A symbolic link is followed; an existing file
-            keeps its permissions.
-        model: Its content, tensors on any device. Tensors that share memory, such as tied weights,
-            are stored once under each name.
+        path: The file, in an existing folder. Symbolic links are followed; an existing file keeps
+            its permissions.
+        model: The content, with tensors on any device. Tensors that share memory, such as tied
+            weights, are stored once under each name.
 
     Raises:
         PermissionError: If the file is write-protected.
@@ -85,7 +85,18 @@ def save(path: str | os.PathLike[str], model: ModelFile) -> None:
 
 
 def serialize(model: ModelFile) -> bytes:
-    """The content of the file that :func:`save` writes; raises its TypeError and ValueError."""
+    """Encode the content of the file that :func:`save` writes.
+
+    Args:
+        model: As for :func:`save`.
+
+    Returns:
+        The bytes of a safetensors file.
+
+    Raises:
+        TypeError: If the configuration is not JSON.
+        ValueError: If a tensor cannot be stored, such as a sparse one; the message names it.
+    """
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -96,7 +107,7 @@ def serialize(model: ModelFile) -> bytes:
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors stores them: dense, on the CPU, no two of them in one memory."""
+    """Convert tensors to what safetensors stores: dense, on the CPU, without shared memory."""
     result: dict[str, Tensor] = {}
     memory: set[int] = set()
     for name, tensor in tensors.items():
@@ -118,13 +129,13 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
         path: A file written by :func:`save`.
 
     Returns:
-        Its content, tensors on the CPU in memory of their own: what happens to the file later does
-        not change them.
+        The content, with tensors on the CPU. They own their memory, so later changes to the file
+        do not affect them.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        CheckpointError: If the file is truncated or damaged, is no flowprior model, or was written
-            in a newer format.
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is truncated or damaged, is not a flowprior model, or was
+            written in a newer format.
     """
     with _opened(path) as file:
         metadata = file.metadata() or {}
@@ -136,17 +147,17 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
 
 @lasting()
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], ModelFile | None]:
-    """Read a safetensors file of any library.
+    """Read a safetensors file written by any library.
 
     Args:
         path: The file.
 
     Returns:
-        Its tensors, on the CPU in memory of their own; and what :func:`load` returns if
-        :func:`save` wrote the file.
+        The tensors, on the CPU, which own their memory; and the result of :func:`load` if
+        :func:`save` wrote the file, otherwise None.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         CheckpointError: If the file is truncated or damaged, or was written by a newer flowprior.
     """
     with _opened(path) as file:
@@ -158,29 +169,29 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Model
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """A safetensors file, with errors in our words."""
+    """Open a safetensors file; convert errors to CheckpointError."""
     path = Path(path)
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; give the model file itself")
+        raise CheckpointError(f"{path} is a folder; pass the model file")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     require_regular(path, CheckpointError)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file
-    # The others where PyTorch lacks the dtype of a tensor.
+    # safetensors raises the other types if PyTorch lacks the dtype of a tensor.
     except (safetensors.SafetensorError, AttributeError, RuntimeError, TypeError) as error:
         found = not_the_file(path)
         if found == CHECKPOINT:
             found += ", not a flowprior model: flowprior.prohmr.load_prior reads ProHMR's"
         if not found or found == SAFETENSORS:
-            found = f"is truncated, damaged or no safetensors file ({error})"
+            found = f"is truncated, damaged or not a safetensors file ({error})"
         raise CheckpointError(f"{path} {found}") from error
 
 
 def _tensors(file: Any) -> dict[str, Tensor]:  # noqa: ANN401, the library has no types
-    # The library maps the file: without a copy, weights would change with it, and reading them
-    # after the file was cut short would end the process.
+    # safetensors maps the file into memory. Without a copy, changes to the file would change the
+    # weights, and reading them after the file was truncated would kill the process.
     return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
 
@@ -206,22 +217,22 @@ def _parsed(text: str) -> Any:  # noqa: ANN401
 
 
 def uncompiled(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove from names what ``torch.compile`` adds to those of the modules it wraps.
+    """Remove the ``_orig_mod`` that ``torch.compile`` inserts into the names of tensors.
 
     Args:
-        path: The file they come from.
-        tensors: By name, ``_orig_mod`` at any place in it.
+        path: The file of the tensors, for error messages.
+        tensors: Tensors by name, with ``_orig_mod`` at any place in the names.
 
     Returns:
-        The tensors by their names without it.
+        The tensors by their original names.
 
     Raises:
-        CheckpointError: Two tensors would have one name.
+        CheckpointError: If two tensors would have the same name.
     """
     found = {_COMPILED.sub("", name): tensor for name, tensor in tensors.items()}
     if len(found) < len(tensors):
         raise CheckpointError(
-            f"{path} holds weights of a compiled and of another module under one name"
+            f"{path} contains weights of a compiled and of another module under the same name"
         )
     return found
 
@@ -229,14 +240,17 @@ def uncompiled(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> d
 def require_plausible(
     path: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Raise CheckpointError if a configuration asks for a model that the tensors cannot fill.
+    """Check that the tensors of a file suffice for its configuration, before building the model.
 
-    Building it first and comparing then takes any time and memory that the file demands.
+    Building the model first would take any time and memory that the file demands.
 
     Args:
-        path: The file.
-        config: The arguments of the model, nested or not.
-        tensors: Its weights.
+        path: The file, for error messages.
+        config: Arguments of the model, possibly nested.
+        tensors: Weights by name.
+
+    Raises:
+        CheckpointError: If the configuration describes a model with more weights or layers.
     """
     sizes = list(_sizes(config))
     numbers = sum(tensor.numel() for tensor in tensors.values())
@@ -263,7 +277,7 @@ def _sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def require_readable(path: str | os.PathLike[str], version: int) -> None:
-    """Raise CheckpointError if a file's format is newer than what this library reads."""
+    """Raise CheckpointError if this library is too old to read a file's format version."""
     if version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version}, this flowprior reads up to {FORMAT_VERSION}: "
@@ -272,7 +286,7 @@ def require_readable(path: str | os.PathLike[str], version: int) -> None:
 
 
 def require_finite(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError, naming them, if tensors hold NaN or infinity."""
+    """Raise CheckpointError if tensors contain NaN or infinity; the message names them."""
     bad = [
         name
         for name, tensor in tensors.items()
@@ -285,9 +299,9 @@ def require_finite(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) 
 def require_same_tensors(
     path: str | os.PathLike[str], found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> None:
-    """Raise CheckpointError, listing every difference, unless names, shapes and dtypes agree.
+    """Raise CheckpointError unless names, shapes and dtypes agree; the message lists differences.
 
-    Weights may be of any dtype that PyTorch computes with.
+    Weights may have any floating-point dtype that PyTorch computes with.
     """
     problems = [f"missing {name}" for name in wanted if name not in found]
     problems += [f"unexpected {name}" for name in found if name not in wanted]

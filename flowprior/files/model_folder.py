@@ -1,8 +1,8 @@
 """Models in folders and on the Hugging Face Hub: ``save_pretrained`` and ``from_pretrained``.
 
 The files are those of ``huggingface_hub``'s ``PyTorchModelHubMixin``: ``config.json``,
-``model.safetensors`` and ``README.md``. A class that uses the mixin reads them, and what it writes
-is read here. The package itself is imported only to reach the hub.
+``model.safetensors`` and ``README.md``. Classes that use the mixin can read them, and this module
+reads the files of such classes. It imports ``huggingface_hub`` only to access the hub.
 """
 
 import contextlib
@@ -34,21 +34,21 @@ CARD_FILE = "README.md"
 LIBRARY = "flowprior"
 
 BUNDLED = {"flowprior/demo": Path(__file__).parents[1] / "assets" / "demo"}
-"""Models that come with the library, by name; they need neither network nor hub."""
+"""Models that ship with the library, by name; loading them needs no network."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# Where the configurations of other libraries say what they are.
+# Entries by which the configurations of other libraries identify themselves.
 _FOREIGN = ("library_name", "model_type", "architectures", "_class_name")
 
 Model = TypeVar("Model", bound="SharedModel")
 
 
 class SharedModel(nn.Module):
-    """A model that can be saved to a folder, pushed to the Hugging Face Hub, and found again.
+    """A model that can be saved to a folder, pushed to the Hugging Face Hub, and loaded again.
 
     Attributes:
-        config: The arguments that build it; JSON types.
-        provenance: Where the weights come from, in words for people.
+        config: Arguments from which the model can be built; JSON types.
+        provenance: Description of the origin of the weights.
     """
 
     config: dict[str, Any]
@@ -62,7 +62,7 @@ class SharedModel(nn.Module):
         content: ModelFile,
         device: torch.device | str,
     ) -> Model:
-        """The model of a file's content, in evaluation mode; CheckpointError if it is of none."""
+        """Build the model, in evaluation mode; CheckpointError if the content is of another one."""
 
     def save_pretrained(
         self,
@@ -76,34 +76,34 @@ class SharedModel(nn.Module):
         """Write ``model.safetensors``, ``config.json`` and a model card ``README.md`` to a folder.
 
         All files are written before the first of them replaces an older one. If the call is
-        interrupted, the folder holds either the old model or the new one: the weights file
-        contains its configuration, and :meth:`from_pretrained` relies on that. An existing card
-        is kept unless ``model_card_kwargs`` are given.
+        interrupted, the folder contains either the old model or the new one: the weights file
+        includes the configuration, from which :meth:`from_pretrained` builds the model. An existing
+        card is kept unless ``model_card_kwargs`` are given.
 
         Args:
             save_directory: The folder, created if it does not exist.
             repo_id: ``"user/name"`` on the hub; the folder's name if None.
-            push_to_hub: Whether to upload it too.
+            push_to_hub: Whether to upload the model too.
             model_card_kwargs: Arguments of :class:`flowprior.files.model_card.ModelCard`:
                 ``license``, ``description``, ``data``, ``metrics``, ...
-            **push_to_hub_kwargs: Further arguments of :meth:`push_to_hub`.
+            **push_to_hub_kwargs: Additional arguments of :meth:`push_to_hub`.
 
         Returns:
-            The address of the commit with ``push_to_hub``, otherwise None.
+            The URL of the commit with ``push_to_hub``, otherwise None.
 
         Raises:
             PermissionError: If one of the files is write-protected.
             OSError: If the files cannot be written.
-            TypeError: If the card has no such argument.
-            ValueError: If a metric of the card is no finite number.
-            ImportError: With ``push_to_hub``, if ``huggingface_hub`` is missing.
+            TypeError: If ``model_card_kwargs`` contains an unknown argument.
+            ValueError: If a metric of the card is not a finite number.
+            ImportError: If ``push_to_hub`` is True and ``huggingface_hub`` is missing.
         """
         if push_to_hub_kwargs and not push_to_hub:
             names = ", ".join(push_to_hub_kwargs)
             raise TypeError(f"save_pretrained takes {names} only with push_to_hub=True")
         folder = Path(save_directory)
         if push_to_hub:
-            _hub()  # says at once if it is missing
+            _hub()  # raises before anything is written if the package is missing
         card = ModelCard(**model_card_kwargs or {})
         text = card.text(repo_id or folder.resolve().name, self.config, f"{LIBRARY} {_version()}")
         replace = bool(model_card_kwargs)
@@ -130,20 +130,20 @@ class SharedModel(nn.Module):
         """Upload the three files of :meth:`save_pretrained` to the Hugging Face Hub, as one commit.
 
         Args:
-            repo_id: ``"user/name"``, made where there is none.
+            repo_id: ``"user/name"``; the repository is created if it does not exist.
             commit_message: Message of the commit.
             private: Whether a new repository is private; the account's default if None.
-            token: Of the account; the one that ``hf auth login`` keeps if None.
+            token: Token of the account; the one stored by ``hf auth login`` if None.
             branch: The branch to push to; ``main`` if None.
             create_pr: Whether to open a pull request instead.
             model_card_kwargs: As for :meth:`save_pretrained`.
 
         Returns:
-            The address of the commit.
+            The URL of the commit.
 
         Raises:
             ImportError: If ``huggingface_hub`` is missing.
-            OSError: If the hub cannot be reached or refuses.
+            OSError: If the hub cannot be reached or rejects the upload.
         """
         api = _hub().HfApi(token=token)
         repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
@@ -172,27 +172,28 @@ class SharedModel(nn.Module):
     ) -> Model:
         """Read a model from a folder, from the library itself, or from the Hugging Face Hub.
 
-        Nothing is executed of what is read.
+        Reading executes nothing inside the files.
 
         Args:
-            pretrained_model_name_or_path: A folder written by :meth:`save_pretrained`; else a name
-                of :data:`BUNDLED`, ``"flowprior/demo"``; else ``"user/name"`` on the hub.
-            force_download: Whether to load files again that are in the hub's cache.
-            token: Of an account; the one that ``hf auth login`` keeps if None.
+            pretrained_model_name_or_path: A folder written by :meth:`save_pretrained`; otherwise a
+                name in :data:`BUNDLED`, such as ``"flowprior/demo"``; otherwise ``"user/name"`` on
+                the hub.
+            force_download: Whether to download files that are already in the hub's cache.
+            token: Token of an account; the one stored by ``hf auth login`` if None.
             cache_dir: The hub's cache.
-            local_files_only: Whether to be content with the cache.
+            local_files_only: Whether to use only the cache.
             revision: Branch, tag or commit on the hub; ``main`` if None.
-            device: Where its weights shall be.
+            device: Device of the weights.
 
         Returns:
-            The model, in evaluation mode and its saved dtype.
+            The model, in evaluation mode and in the dtype it was saved in.
 
         Raises:
-            FileNotFoundError: If there is no such folder or name, or no such revision.
-            ConnectionError: If the hub cannot be reached and the cache does not have it.
-            ImportError: If it must come from the hub and ``huggingface_hub`` is missing.
-            CheckpointError: If the files are damaged, of another library or model, of a newer
-                format, or hold NaN or infinity.
+            FileNotFoundError: If the folder, the name or the revision does not exist.
+            ConnectionError: If the hub cannot be reached and the cache lacks the model.
+            ImportError: If the model is on the hub and ``huggingface_hub`` is missing.
+            CheckpointError: If the files are damaged, of another library or model, or in a newer
+                format, or contain NaN or infinity.
         """
         name = os.fspath(pretrained_model_name_or_path)
         folder = Path(name)
@@ -231,7 +232,7 @@ def write_folder(folder: Path, model: ModelFile, card: str, *, replace_card: boo
         folder: The folder, created if it does not exist.
         model: Weights and configuration.
         card: Text of ``README.md``.
-        replace_card: Whether an existing card is replaced.
+        replace_card: Whether to replace an existing card.
 
     Raises:
         PermissionError: If one of the files is write-protected.
@@ -249,33 +250,32 @@ def write_folder(folder: Path, model: ModelFile, card: str, *, replace_card: boo
         WEIGHTS_FILE: model_file.serialize(model),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    remove_partials(folder, CARD_FILE)  # the others go when their files are written
+    remove_partials(folder, CARD_FILE)  # writing the other files removes theirs
     if replace_card or not (folder / CARD_FILE).exists():
-        # The folder's name, which stands in the card, may not be valid text.
+        # The card contains the folder's name, which may not be valid text.
         contents = {CARD_FILE: card.encode(errors="backslashreplace"), **contents}
-    # Nothing is replaced before everything is written. The stack is left from its end, so the
-    # weights come first: they hold their configuration, the other two files only repeat it.
+    # Nothing is replaced before everything is written. The stack unwinds from its end, so the
+    # weights are replaced first: they include the configuration, which the other files repeat.
     with contextlib.ExitStack() as stack:
         for name, content in contents.items():
             stack.enter_context(whole_file(folder / name)).write_bytes(content)
 
 
 def read_folder(folder: Path) -> ModelFile:
-    """Read a model's files, written here or by ``PyTorchModelHubMixin``.
+    """Read a model's files, written by this module or by ``PyTorchModelHubMixin``.
 
-    The configuration is that in the weights file, if flowprior wrote it; ``config.json`` then only
-    repeats it for other readers. Where the two differ, as after an interrupted save, a warning
-    lists the differences.
+    If flowprior wrote the weights file, its configuration is used, and ``config.json`` only repeats
+    it for other readers. If the two differ, as after an interrupted save, a warning lists the
+    differences.
 
     Args:
-        folder: A folder that exists.
+        folder: An existing folder.
 
     Returns:
         Weights and configuration.
 
     Raises:
-        CheckpointError: If files are missing, damaged, of another library, of a newer format, or
-            hold NaN or infinity.
+        CheckpointError: If files are missing, damaged, of another library or in a newer format.
     """
     if not (folder / WEIGHTS_FILE).is_file():
         raise _missing(folder, WEIGHTS_FILE)
@@ -299,7 +299,7 @@ def read_folder(folder: Path) -> ModelFile:
 def _missing(folder: Path, name: str) -> CheckpointError:
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
     return CheckpointError(
-        f"{folder} has no {name}, so save_pretrained did not write it; it holds {found}"
+        f"{folder} has no {name}, so save_pretrained did not write it; it contains {found}"
     )
 
 
@@ -331,18 +331,18 @@ def _hub() -> Any:  # noqa: ANN401, it may not be there
         import huggingface_hub.errors
     except ImportError as error:
         raise ImportError(
-            "the Hugging Face Hub is reached by the package huggingface_hub, which is missing: "
-            "pip install 'flowprior[hub]'; folders need nothing"
+            "access to the Hugging Face Hub needs the package huggingface_hub, which is missing: "
+            "pip install 'flowprior[hub]'. Local folders do not need it"
         ) from error
     return huggingface_hub
 
 
 def _download(name: str, **options: Any) -> Path:  # noqa: ANN401
-    """The folder in the hub's cache that holds one revision of a model."""
+    """Download one revision of a model; returns its folder in the hub's cache."""
     try:
         hub = _hub()
     except ImportError as error:
-        raise ImportError(f"{name} is no folder here; {error}") from error
+        raise ImportError(f"{name} is not a folder here; {error}") from error
     errors = hub.errors
     try:
         folder = hub.snapshot_download(
@@ -351,7 +351,7 @@ def _download(name: str, **options: Any) -> Path:  # noqa: ANN401
     except errors.GatedRepoError as error:
         raise PermissionError(
             f"{name} is gated on the Hugging Face Hub: ask for access there, then run "
-            "'hf auth login' or give token="
+            "'hf auth login' or pass token="
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         at = f" at revision {options['revision']!r}" if options["revision"] else ""
@@ -360,10 +360,13 @@ def _download(name: str, **options: Any) -> Path:  # noqa: ANN401
             "one needs 'hf auth login' or token="
         ) from error
     except errors.HFValidationError as error:
-        raise FileNotFoundError(f"{name} is no folder here, and no name on the hub") from error
+        raise FileNotFoundError(
+            f"{name} is neither a folder here nor a valid name on the hub"
+        ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise ConnectionError(
-            f"{name} is no folder here nor in the Hugging Face cache, and the hub was not reached "
-            "(no network, HF_HUB_OFFLINE, or local_files_only): connect once, or give a folder"
+            f"{name} is neither a folder here nor in the Hugging Face cache, and the hub was not "
+            "reached (no network, HF_HUB_OFFLINE, or local_files_only): connect once, or pass a "
+            "folder"
         ) from error
     return Path(folder)

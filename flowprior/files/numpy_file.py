@@ -1,14 +1,14 @@
-"""Reading NumPy's files, pickled ones too, without running anything that is inside them.
+"""Safe readers for NumPy's files and for pickles of arrays.
 
-Body models and data sets of this field come as pickles: the official SMPL files (of Python 2, with
-objects of the dead package ``chumpy``), the sequences of 3DPW, archives whose arrays are pickled
-dictionaries. ``pickle.load`` and ``numpy.load(allow_pickle=True)`` run whatever such a file says.
-Here arrays are rebuilt from parts that are checked; other objects stay
-:class:`~flowprior.files.sealed_pickle.Inert`.
+Body models and data sets of the field are distributed as pickles: the official SMPL files (from
+Python 2, with objects of the abandoned package ``chumpy``), the sequences of 3DPW, archives whose
+arrays are pickled dictionaries. ``pickle.load`` and ``numpy.load(allow_pickle=True)`` execute any
+code that such a file contains. These readers execute nothing: they rebuild arrays from checked
+parts and return other objects as :class:`~flowprior.files.sealed_pickle.Inert`.
 
-What an array looks like in a pickle is read off NumPy (``ndarray.__reduce__``), what a sparse
-matrix looks like off SciPy, and a ``chumpy`` array off the files themselves: ``Ch`` holds its value
-as ``x``, ``Select`` an array ``a``, the indices ``idxs`` into it and a ``preferred_shape``.
+The pickled form of an array follows NumPy (``ndarray.__reduce__``), that of a sparse matrix SciPy,
+and that of a ``chumpy`` array the SMPL files: ``Ch`` stores its value as ``x``; ``Select`` stores
+an array ``a``, indices ``idxs`` into it and a ``preferred_shape``.
 """
 
 import io
@@ -39,27 +39,28 @@ __all__ = ["read_npy", "read_npz", "read_pickle"]
 
 Array: TypeAlias = NDArray[Any]
 
-# No regressor or weight of any body model has more entries; a made-up shape can.
+# Regressors and weights of body models have fewer entries; a forged shape can have more.
 LARGEST_DENSE = 2**25
-ADVICE = "If you made this file yourself, save its arrays with numpy.savez instead."
+ADVICE = "If you created this file yourself, save its arrays with numpy.savez instead."
 
 
 def read_pickle(path: str | os.PathLike[str]) -> object:
-    """Read a pickle of arrays, of Python 2 or 3, running nothing of it.
+    """Read a pickle of arrays, written by Python 2 or 3, without executing anything in it.
 
     Args:
         path: The file, such as an official SMPL ``.pkl`` or a sequence of 3DPW.
 
     Returns:
-        Its content, usually a dictionary. Arrays, NumPy scalars, sparse matrices and the arrays of
-        ``chumpy`` come as NumPy arrays and scalars; strings of Python 2 are read as Latin-1.
-        ``OrderedDict``, ``defaultdict``, ``Counter`` and other subclasses of ``dict`` come as
-        dictionaries, ``deque`` and subclasses of ``list`` as lists. Objects of other classes are
-        :class:`~flowprior.files.sealed_pickle.Inert`, with arrays in their ``args`` and ``state``.
+        The content, usually a dictionary. Arrays, NumPy scalars, sparse matrices and ``chumpy``
+        arrays become NumPy arrays and scalars; strings of Python 2 are decoded as Latin-1.
+        ``OrderedDict``, ``defaultdict``, ``Counter`` and other subclasses of ``dict`` become
+        dictionaries; ``deque`` and subclasses of ``list`` become lists. Objects of other classes
+        become :class:`~flowprior.files.sealed_pickle.Inert`, with arrays in their ``args`` and
+        ``state``.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no pickle, is damaged, exceeds the limits of
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not a pickle, is damaged, exceeds the limits of
             :mod:`~flowprior.files.limits`, or refers to code that has no place in a data file.
     """
     path = Path(path)
@@ -70,12 +71,12 @@ def read_pickle(path: str | os.PathLike[str]) -> object:
         return _loads(program)
     except Refusal as refusal:
         raise ValueError(f"{path} {refusal}") from None
-    # On bytes that make no sense, pickle and numpy raise almost anything.
+    # On invalid bytes, pickle and NumPy raise almost any exception.
     except Exception as error:
         found = not_the_file(path)
         if not found or found == PICKLE:
             found = (
-                f"is no pickle, or a damaged one of {len(program)} bytes "
+                f"is not a pickle, or a damaged one of {len(program)} bytes "
                 f"({type(error).__name__}: {error!s:.200})"
             )
         raise ValueError(f"{path} {found}") from error
@@ -84,21 +85,20 @@ def read_pickle(path: str | os.PathLike[str]) -> object:
 def read_npz(
     path: str | os.PathLike[str], keys: Collection[str] | None = None
 ) -> dict[str, Array | object]:
-    """Read an ``.npz`` file, pickled entries included, running nothing of it.
+    """Read an ``.npz`` file, including pickled entries, without executing anything in it.
 
     Args:
-        path: The file, as ``numpy.savez`` or ``numpy.savez_compressed`` write it.
-        keys: Read these of its entries alone, where there are such; all if None.
+        path: The file, as written by ``numpy.savez`` or ``numpy.savez_compressed``.
+        keys: Names of the entries to read, if present; all entries if None.
 
     Returns:
-        Its arrays by name. An entry that is one pickled object, as VideoPose3D's ``positions_3d``
-        is, comes as that object.
+        Arrays by name. An entry that is a single pickled object, such as VideoPose3D's
+        ``positions_3d``, is returned as that object.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no ``.npz`` file, is damaged, exceeds the limits of
-            :mod:`~flowprior.files.limits`, or one of its entries refers to code that has no place
-            in a data file.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not an ``.npz`` file, is damaged, exceeds the limits of
+            :mod:`~flowprior.files.limits`, or refers to code that has no place in a data file.
     """
     path = Path(path)
     if path.is_dir():
@@ -121,7 +121,7 @@ def read_npz(
                 return {key: _read_entry(archive, info) for key, info in entries.items()}
         except Refusal as refusal:
             raise ValueError(f"{path} {refusal}") from None
-        # As above, and zipfile too.
+        # As above; zipfile also raises almost any exception.
         except Exception as error:
             raise ValueError(
                 f"{path} is not an .npz file, or a damaged one "
@@ -133,24 +133,24 @@ def read_npy(path: str | os.PathLike[str]) -> Array:
     """Read an ``.npy`` file of numbers or text.
 
     Args:
-        path: The file, as ``numpy.save`` writes it.
+        path: The file, as written by ``numpy.save``.
 
     Returns:
         The array.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no ``.npy`` file, is damaged, holds pickled objects, or exceeds the limits
-            of :mod:`~flowprior.files.limits`.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not an ``.npy`` file, is damaged, contains pickled objects, or
+            exceeds the limits of :mod:`~flowprior.files.limits`.
     """
     content = read_limited(path)
     if not content.startswith(np.lib.format.MAGIC_PREFIX):
         found = not_the_file(path) or "does not start like one"
         raise ValueError(f"{os.fspath(path)} is not an .npy file: it {found}")
     try:
-        # From memory: where a header announces gigabytes, a file would make room for them.
+        # Read from memory: from a file, NumPy would allocate whatever the header declares.
         if _holds_objects(io.BytesIO(content), len(content)):
-            raise Refusal(f"holds pickled objects instead of numbers. {ADVICE}")
+            raise Refusal(f"contains pickled objects instead of numbers. {ADVICE}")
         return _sound(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False))
     except Refusal as refusal:
         raise ValueError(f"{os.fspath(path)} {refusal}") from None
@@ -162,14 +162,14 @@ def read_npy(path: str | os.PathLike[str]) -> Array:
 
 
 def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array | object:
-    # NumPy writes no other; an LZMA stream may demand gigabytes to be unpacked.
+    # NumPy writes no other kinds; unpacking an LZMA stream can require gigabytes.
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise Refusal(f"has an entry {info.filename!r} that numpy did not compress")
+        raise Refusal(f"has an entry {info.filename!r} that NumPy did not compress")
     with archive.open(info) as entry:
         if _holds_objects(entry, info.file_size):
             content = _loads(entry.read())
             if not isinstance(content, np.ndarray):
-                raise Refusal(f"has an entry {info.filename!r} that is no array")
+                raise Refusal(f"has an entry {info.filename!r} that is not an array")
             return content.item() if content.ndim == 0 else content
     with archive.open(info) as entry:
         return _sound(np.lib.format.read_array(entry, allow_pickle=False))
@@ -183,12 +183,12 @@ def _holds_objects(entry: IO[bytes], size: int) -> bool:
         size: Its size in bytes.
 
     Returns:
-        Whether what follows the header is a pickle.
+        Whether a pickle follows the header.
 
     Raises:
-        Refusal: The array that is announced does not fit the file.
+        Refusal: If the declared array is larger than the file.
     """
-    # Version 3.0 differs from 2.0 by the encoding of names.
+    # Version 3.0 differs from 2.0 only in the encoding of names.
     version = np.lib.format.read_magic(entry)
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -202,22 +202,22 @@ def _holds_objects(entry: IO[bytes], size: int) -> bool:
         return True
     announced = math.prod(shape) * dtype.itemsize
     if announced > size:
-        raise Refusal(f"announces an array of {announced} bytes in a file of {size} bytes")
+        raise Refusal(f"declares an array of {announced} bytes in a file of {size} bytes")
     return False
 
 
 def _sound(array: Array) -> Array:
-    """An array whose text is text: Python fails later on numbers that are no characters."""
+    """Check the text of an array: Python would fail later on invalid characters."""
     if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
         codes = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))).view(np.uint32)
         if codes.max() > sys.maxunicode:
-            raise Refusal("has text with characters that do not exist")
+            raise Refusal("has text with invalid characters")
     return array
 
 
 def _loads(program: bytes) -> object:
     restored: dict[str, type[object]] = {"numpy.dtype": _Dtype, "numpy.ndarray": _NdarrayClass}
-    # Bytes, as Python 3 writes them for Python 2.
+    # Python 3 writes bytes for Python 2 in this form.
     restored |= {"_codecs.encode": _Bytes, "builtins.bytes": _Bytes}
     for core in ("numpy.core", "numpy._core"):
         restored[f"{core}.multiarray._reconstruct"] = _Array
@@ -234,22 +234,22 @@ def _loads(program: bytes) -> object:
 
 
 class _Thaw:
-    """Turns what was restored into plain objects, each once, however often it occurs.
+    """Converts restored objects to plain ones, each once, even if it is referenced many times.
 
     Args:
-        size: Of the pickle in bytes. Parts of it can be named many times over, so the arrays may
-            only grow to a small multiple of it.
+        size: Size of the pickle in bytes. The arrays may only grow to a small multiple of it,
+            because a pickle can reference its parts many times.
     """
 
     def __init__(self, size: int) -> None:
         self._room = 4 * size + 2**20
         self._dense_room = LARGEST_DENSE
         self._done: dict[int, object] = {}
-        self._sources: list[object] = []  # kept alive: an id is good for a living object only
+        self._sources: list[object] = []  # keeps objects alive: ids are unique only while they live
         self._foreign: list[Inert] = []
 
     def whole(self, value: object) -> object:
-        """The plain object, with arrays in the objects of other classes too."""
+        """Convert an object, and the arrays inside objects of other classes."""
         made = self.plain(value)
         while self._foreign:
             foreign, known = self._foreign.pop(), len(self._sources)
@@ -258,7 +258,7 @@ class _Thaw:
             except Refusal:
                 if self._room < 0 or self._dense_room < 0:
                     raise
-                # Of a dtype that is not read here, such as the dates of a table: it stays as it is.
+                # The dtype is not supported, such as the dates of a table: leave it unchanged.
                 for source in self._sources[known:]:
                     self._done.pop(id(source), None)
                 continue
@@ -267,7 +267,7 @@ class _Thaw:
         return made
 
     def plain(self, value: object) -> object:
-        """The plain object."""
+        """Convert an object."""
         if not isinstance(value, dict | list | tuple | set | frozenset):
             return value
         if id(value) in self._done:
@@ -285,7 +285,7 @@ class _Thaw:
             made = type(value)(members)
         elif isinstance(value, list):
             entries: list[object] = []
-            made = self._done[key] = entries  # before it is filled: it may contain itself
+            made = self._done[key] = entries  # registered first, because it may contain itself
             entries.extend(self.plain(entry) for entry in value)
         else:
             items: dict[object, object] = {}
@@ -297,7 +297,7 @@ class _Thaw:
     def fill(
         self, items: dict[object, object], pairs: Iterable[tuple[object, object]]
     ) -> dict[object, object]:
-        """Put plain keys and entries into a dictionary."""
+        """Convert keys and entries and put them into a dictionary."""
         plain = [(self.plain(key), self.plain(entry)) for key, entry in pairs]
         if not all(isinstance(key, str) for key, _ in plain):
             require_spread(key for key, _ in plain)
@@ -305,7 +305,7 @@ class _Thaw:
         return items
 
     def array(self, shape: object, dtype: object, order: Literal["C", "F"], data: object) -> Array:
-        """An array of announced shape and dtype, if the data that is there fits them."""
+        """Build an array, after checking that its data fits the declared shape and dtype."""
         if not isinstance(dtype, _Dtype):
             raise Refusal("has an array without a dtype")
         if not isinstance(shape, tuple) or any(type(n) is not int or n < 0 for n in shape):
@@ -313,30 +313,30 @@ class _Thaw:
         kind, count = dtype.build(self), math.prod(shape)
         self._room -= count * kind.itemsize
         if self._room < 0:
-            raise Refusal("announces more arrays than it holds; it was made to exhaust memory")
+            raise Refusal("declares more arrays than it contains; it was crafted to exhaust memory")
         if kind.hasobject:
             if not isinstance(data, list) or len(data) != count:
-                raise Refusal(f"announces an array of {count} objects, but does not hold it")
+                raise Refusal(f"declares an array of {count} objects, but does not contain it")
             objects = np.empty(count, dtype=object)
             for index, entry in enumerate(data):
                 objects[index] = self.plain(entry)
             return objects.reshape(shape)
         data = self.plain(data) if isinstance(data, _Bytes) else data
-        if isinstance(data, str):  # the bytes of Python 2
+        if isinstance(data, str):  # bytes of Python 2
             data = data.encode("latin1")
         if not isinstance(data, bytes | bytearray) or len(data) != count * kind.itemsize:
             raise Refusal(
-                f"announces an array of {count * kind.itemsize} bytes, but does not hold it"
+                f"declares an array of {count * kind.itemsize} bytes, but does not contain it"
             )
         native = kind.newbyteorder("=")
         if not len(data):
             return np.zeros(shape, native)
-        # A copy, which is writable and does not hold on to the whole file.
+        # Copy: the result is writable and does not keep the whole file in memory.
         array = np.frombuffer(data, kind).reshape(shape, order=order)
         return _sound(array.astype(native))
 
     def dense(self, shape: object) -> NDArray[np.float64]:
-        """Zeros of the shape of a sparse matrix."""
+        """Zeros with the shape of a sparse matrix."""
         if (
             not isinstance(shape, tuple)
             or len(shape) != 2
@@ -345,11 +345,11 @@ class _Thaw:
             raise Refusal(f"has a sparse matrix of shape {reprlib.repr(shape)}")
         self._dense_room -= math.prod(shape)
         if self._dense_room < 0:
-            raise Refusal(f"has a sparse matrix of shape {shape}, too large to be written out")
+            raise Refusal(f"has a sparse matrix of shape {shape}, too large for a dense array")
         return np.zeros(shape)
 
     def _object(self, value: Inert) -> object:
-        """What an object of a class that is not loaded stands for; itself if for nothing else."""
+        """Convert an object whose class is not loaded; returned unchanged if nothing is known."""
         if type(value).__module__.partition(".")[0] == "chumpy" and isinstance(value.state, dict):
             made = self._chumpy(type(value).__qualname__, value.state)
             if made is not None:
@@ -362,7 +362,7 @@ class _Thaw:
         return value
 
     def _chumpy(self, name: str, state: dict[object, object]) -> Array | None:
-        """The array that an object of chumpy stands for; None for an expression."""
+        """The array that a chumpy object represents; None for an expression."""
         state = {
             key: self.plain(state[key])
             for key in ("x", "a", "idxs", "preferred_shape")
@@ -373,17 +373,19 @@ class _Thaw:
         if name == "Select" and {"a", "idxs"} <= state.keys():
             source, indices = np.asarray(state["a"]), np.asarray(state["idxs"])
             if indices.dtype.kind not in "biu":
-                raise Refusal("has a chumpy array that is selected by no indices")
+                raise Refusal("has a chumpy array whose selection is not by indices")
             self._room -= indices.size * source.itemsize
             if self._room < 0:
-                raise Refusal("announces more arrays than it holds; it was made to exhaust memory")
+                raise Refusal(
+                    "declares more arrays than it contains; it was crafted to exhaust memory"
+                )
             chosen = source.ravel()[indices]
             return np.asarray(chosen.reshape(state.get("preferred_shape", chosen.shape)))
         return None
 
 
 def _reconstructed(value: Inert) -> Inert:
-    """The object itself, where pickle protocols 0 and 1 wrap it in a call that makes it."""
+    """Unwrap an object that pickle protocols 0 and 1 store as a call that creates it."""
     kind = value.args[0] if value.args else None
     if type(value).__qualname__ != "_reconstructor" or not isinstance(kind, type):
         return value
@@ -391,7 +393,7 @@ def _reconstructed(value: Inert) -> Inert:
         return value
     made = kind()
     made.state = value.state
-    # What it has as a kind of dictionary or list.
+    # Entries, if it is a subclass of dict or list.
     content = value.args[2] if len(value.args) > 2 else None
     if type(content) is dict:
         made.update(content)
@@ -401,11 +403,11 @@ def _reconstructed(value: Inert) -> Inert:
 
 
 class _NdarrayClass(Inert):
-    """Stands for the class ``numpy.ndarray``, which pickles name and never call."""
+    """Replaces the class ``numpy.ndarray``, which pickles reference but never call."""
 
 
 class _Lazy(Inert):
-    """What becomes an array or a dictionary once the whole pickle is read."""
+    """An object that is converted after the whole pickle is read."""
 
     def build(self, thaw: _Thaw) -> object:
         """The array, scalar, dtype or dictionary."""
@@ -413,17 +415,17 @@ class _Lazy(Inert):
 
 
 class _Mapping(_Lazy):
-    """A dictionary of the package collections: its entries, or what it was constructed from."""
+    """A dictionary of the module ``collections``, from its entries or constructor arguments."""
 
     def build(self, thaw: _Thaw) -> dict[object, object]:
         items: dict[object, object] = {}
         for source in self.args:
             if isinstance(source, dict) and not isinstance(source, Inert):
                 thaw.fill(items, source.items())
-            elif isinstance(source, list):  # as Python 2 wrote them
+            elif isinstance(source, list):  # the form of Python 2
                 pairs = [tuple(pair) for pair in source if isinstance(pair, list | tuple)]
                 if len(pairs) < len(source) or any(len(pair) != 2 for pair in pairs):
-                    raise Refusal("has an ordered dictionary that is made of no pairs")
+                    raise Refusal("has an ordered dictionary whose entries are not pairs")
                 thaw.fill(items, pairs)
         return thaw.fill(items, self.items())
 
@@ -435,15 +437,15 @@ class _Bytes(_Lazy):
         if not self.args:
             return b""
         if len(self.args) != 2 or type(self.args[0]) is not str or self.args[1] != "latin1":
-            raise Refusal("has bytes that are none")
+            raise Refusal("has invalid bytes")
         return self.args[0].encode("latin1")
 
 
 class _Dtype(_Lazy):
-    """A dtype: its code, and its byte order once the state is set."""
+    """A dtype: its code in ``args`` and its byte order in ``state``."""
 
     def build(self, thaw: _Thaw) -> np.dtype[Any]:
-        """The dtype, of numbers, booleans, strings or objects."""
+        """Build a dtype of numbers, booleans, strings or objects."""
         code = self.args[0] if self.args else None
         if not isinstance(code, str) or not re.fullmatch(r"[<>=|]?[biufcSUO]\d{0,9}", code):
             raise Refusal(f"has an array of an unusual dtype: {reprlib.repr(code)}")
@@ -457,7 +459,7 @@ class _Array(_Lazy):
 
     def build(self, thaw: _Thaw) -> Array:
         if not isinstance(self.state, tuple) or len(self.state) != 5:
-            raise Refusal("has an array without its content")
+            raise Refusal("has an array without content")
         _, shape, dtype, fortran, data = self.state
         return thaw.array(shape, dtype, "F" if fortran else "C", data)
 
@@ -467,7 +469,7 @@ class _Buffer(_Lazy):
 
     def build(self, thaw: _Thaw) -> Array:
         if len(self.args) != 4:
-            raise Refusal("has an array without its content")
+            raise Refusal("has an array without content")
         data, dtype, shape, order = self.args
         return thaw.array(shape, dtype, "F" if order == "F" else "C", data)
 
@@ -477,35 +479,35 @@ class _Scalar(_Lazy):
 
     def build(self, thaw: _Thaw) -> object:
         if len(self.args) != 2:
-            raise Refusal("has a number without its content")
+            raise Refusal("has a number without content")
         return thaw.array((), self.args[0], "C", self.args[1])[()]
 
 
 class _Sparse(_Lazy):
-    """A sparse matrix: its attributes, of which ``data`` holds the entries that are not zero."""
+    """A sparse matrix; its attribute ``data`` contains the nonzero entries."""
 
     def parts(self, thaw: _Thaw, *names: str) -> list[Array]:
-        """The dense matrix, all zeros, its entries and the attributes of those names, all flat."""
+        """A dense matrix of zeros, the nonzero entries, and the named attributes, all flat."""
         if not isinstance(self.state, dict):
-            raise Refusal("has a sparse matrix without its content")
+            raise Refusal("has a sparse matrix without content")
         shape = thaw.plain(self.state.get("_shape", self.state.get("shape")))
         found = {name: thaw.plain(self.state.get(name)) for name in ("data", *names)}
         for name, part in found.items():
             kinds = "fiub" if name == "data" else "iu"
             if not isinstance(part, np.ndarray) or part.ndim != 1 or part.dtype.kind not in kinds:
-                raise Refusal(f"has a sparse matrix without its {name}")
+                raise Refusal(f"has a sparse matrix without valid {name}")
         return [thaw.dense(shape), *(np.asarray(part) for part in found.values())]
 
     @staticmethod
     def add(dense: Array, rows: Array, columns: Array, entries: Array) -> None:
-        """Add entries to the places they are at; several in one place add up."""
+        """Add entries at their positions; entries at the same position add up."""
         for places, count in zip((rows, columns), dense.shape, strict=True):
             if len(places) != len(entries):
                 raise Refusal(
-                    f"has a sparse matrix of {len(entries)} entries in {len(places)} places"
+                    f"has a sparse matrix of {len(entries)} entries with {len(places)} indices"
                 )
             if len(places) and not 0 <= places.min() <= places.max() < count:
-                raise Refusal("has a sparse matrix with an entry outside of it")
+                raise Refusal("has a sparse matrix with an index out of range")
         np.add.at(dense, (rows, columns), entries)
 
 
@@ -525,7 +527,7 @@ class _Csr(_Sparse):
             or ends[-1] > len(entries)
         ):
             raise Refusal("has a sparse matrix whose indptr does not fit its entries")
-        # SciPy may keep room for more entries.
+        # SciPy may allocate more entries than it uses.
         used = slice(int(ends[-1]))
         rows = np.repeat(np.arange(len(target)), counts)
         self.add(target, rows, indices[used], entries[used])

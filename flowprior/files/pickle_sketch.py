@@ -1,8 +1,8 @@
-"""The outline of what a pickle builds, drawn without building it.
+"""Bounds on the depth, size and cost of a pickle, computed without building its objects.
 
-A pickle names a part of itself as often as it likes. Nested tuples overflow the C stack when they
-are hashed, shared lists grow beyond any memory when they are written out, and keys that collide
-make a dictionary slow. The outline tells all of that from the instructions.
+A pickle can reference a part of itself any number of times. Nested tuples overflow the C stack when
+they are hashed, shared lists exceed any memory when they are expanded, and colliding keys make a
+dictionary slow. `Sketch` derives all of this from the instructions alone.
 """
 
 import pickletools
@@ -14,9 +14,9 @@ from flowprior.files.limits import Refusal, require_expanded
 
 __all__ = ["Sketch"]
 
-# What a number, a text or a container takes at least.
+# Least memory of a number, a string or a container.
 _NODE_BYTES = 32
-# Python hashes an integer to its remainder by this number.
+# Python hashes an integer to its remainder modulo this number.
 _HASH_MODULUS = sys.hash_info.modulus
 
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
@@ -28,7 +28,7 @@ _PLAIN = {
     *("DICT", "EMPTY_DICT", "EMPTY_SET", "FROZENSET"),
 }
 _TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"}
-# Numbers and texts, whose argument is all that they are.
+# Numbers and strings, whose argument is the value itself.
 _VALUES = {
     opcode.name
     for opcode in pickletools.opcodes
@@ -39,16 +39,16 @@ _MARK = object()
 
 
 class _Part:
-    """A container or object of a pickle; numbers and texts stand for themselves.
+    """A container or object of a pickle; numbers and strings represent themselves.
 
     Attributes:
-        depth: Levels of containers in it, itself included.
-        size: Bytes that it takes where nothing is shared.
-        own: Of those, what is not in other parts.
+        depth: Levels of nested containers, including this one.
+        size: Bytes it would take if nothing were shared.
+        own: Bytes that do not belong to other parts.
         parts: The containers and objects in it.
         plain: Whether it is a list, tuple, dictionary or set.
-        hash: What it hashes to.
-        hashes: Counts of its keys by hash.
+        hash: Its hash.
+        hashes: Number of its keys by hash.
     """
 
     __slots__ = ("depth", "hash", "hashes", "own", "parts", "plain", "size")
@@ -65,10 +65,10 @@ class _Part:
 
 
 class Sketch:
-    """Follows the instructions of a pickle.
+    """Follows the instructions of a pickle and checks the limits.
 
     Args:
-        size: Of the pickle in bytes.
+        size: Size of the pickle in bytes.
     """
 
     def __init__(self, size: int) -> None:
@@ -78,19 +78,19 @@ class Sketch:
         self._hashed = 0
 
     def follow(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:  # noqa: ANN401
-        """Take one instruction.
+        """Process one instruction.
 
         Args:
             opcode: The instruction.
-            argument: Its argument, decoded.
+            argument: Its decoded argument.
 
         Raises:
-            Refusal: What it builds is too deep, too large or too slow.
-            ValueError: The pickle is damaged.
+            Refusal: If the result would be too deep, too large or too slow.
+            ValueError: If the pickle is damaged.
         """
         name = opcode.name
         if name in _VALUES:
-            if isinstance(argument, bytearray):  # cannot be hashed
+            if isinstance(argument, bytearray):  # not hashable
                 part = _Part(plain=False)
                 part.own = part.size = _size(argument)
                 argument = part
@@ -149,7 +149,7 @@ class Sketch:
         self._stack.append(part)
 
     def _hash(self, part: _Part, keys: list[Any]) -> None:
-        """Count how many keys of a container share a hash, of those that can be made to."""
+        """Count the keys of a container that share a hash, among those whose hash can be forged."""
         for key in keys:
             self._hashed += _size(key)
             made = isinstance(key, _Part) or (isinstance(key, int) and abs(key) >= _HASH_MODULUS)
@@ -157,7 +157,9 @@ class Sketch:
                 value = hash(key)
                 part.hashes[value] = part.hashes.get(value, 0) + 1
                 if part.hashes[value] > limits.MAX_COLLISIONS:
-                    raise Refusal("has a dictionary whose keys collide; it was made to waste time")
+                    raise Refusal(
+                        "has a dictionary whose keys collide; it was crafted to waste time"
+                    )
         require_expanded(self._hashed, self._size)
 
     def _top(self) -> Any:  # noqa: ANN401
@@ -185,10 +187,10 @@ def _check(depth: int, expanded: int, size: int) -> None:
 
 
 def _require_modest(root: Any, size: int) -> None:  # noqa: ANN401
-    """Check the whole, in which parts have grown after they were put into others."""
+    """Check the whole result, because parts can grow after they were put into others."""
     if not isinstance(root, _Part):
         return
-    # Depth and size by id, children first. Objects may refer to what they are in.
+    # Depth and size by id, children first. Objects may refer to their own containers.
     done: dict[int, tuple[int, int]] = {}
     path = [(root, iter(root.parts))]
     places = {id(root): 0}

@@ -1,12 +1,11 @@
-"""Unpickling that can reach nothing but stand-ins: what all readers of pickled files share.
+"""An unpickler that imports and calls nothing, shared by all readers of pickled files.
 
-Unpickling imports what a pickle names and calls it. `SealedUnpickler` never does: what a reader
-restores (tensors, arrays) it builds itself from checked parts, an object of any other class becomes
-:class:`Inert`, its contents without its code, and names that have no place in a data file are
-refused.
+Unpickling normally imports and calls whatever a pickle names. `SealedUnpickler` does neither: it
+replaces the names that a reader restores (tensors, arrays) by stand-ins that build them from
+checked parts, turns objects of any other class into :class:`Inert`, which have their contents
+without their code, and rejects names that have no place in a data file.
 
-The way to restrict unpickling is that of the Python documentation (``pickle``, "Restricting
-Globals").
+The restriction follows the Python documentation (``pickle``, "Restricting Globals").
 """
 
 import io
@@ -20,27 +19,27 @@ from typing import Any
 from flowprior.files.limits import Refusal
 from flowprior.files.pickle_sketch import Sketch
 
-__all__ = ["Inert", "Refusal", "SealedUnpickler"]
+__all__ = ["Inert", "SealedUnpickler"]
 
 
 class Inert(dict[Any, Any]):
-    """An object whose class is not loaded; its entries, if it is a kind of dictionary.
+    """An object whose class is not loaded; its entries are those of a subclass of ``dict``.
 
-    Its type is named like that class: ``__module__`` and ``__qualname__``.
+    The ``__module__`` and ``__qualname__`` of its type are those of the class.
 
     Attributes:
-        args: What it was constructed from.
-        state: What its attributes were to be set from.
-        elements: Its elements, if it is a kind of list or set.
+        args: Arguments of the constructor.
+        state: The state from which unpickling would set the attributes.
+        elements: Elements, if the class is a subclass of ``list`` or ``set``.
     """
 
     args: tuple[Any, ...]
     state: Any
     elements: list[Any]
 
-    # Not all ways of unpickling call __init__.
+    # Some pickle instructions do not call __init__.
     def __new__(cls, /, *args: object, **_: object) -> "Inert":
-        """Construct from anything."""
+        """Accept any arguments."""
         self = super().__new__(cls)
         self.args, self.state, self.elements = args, None, []
         return self
@@ -48,19 +47,19 @@ class Inert(dict[Any, Any]):
     def __init__(self, *_: object, **__: object) -> None:
         super().__init__()
 
-    # Where this is missing, unpickling sets any attribute, methods included.
+    # Without this method, unpickling would set any attribute, including methods.
     def __setstate__(self, state: object) -> None:
         self.state = state
 
     def append(self, element: object) -> None:
-        """Take an element, as unpickling a list demands."""
+        """Append an element; unpickling a list calls this."""
         self.elements.append(element)
 
     def extend(self, elements: Iterable[object]) -> None:
-        """Take elements, as unpickling a list demands."""
+        """Append elements; unpickling a list calls this."""
         self.elements.extend(elements)
 
-    # It may be the key of a dictionary.
+    # An object can be the key of a dictionary.
     __hash__ = object.__hash__  # type: ignore[assignment]
     __eq__ = object.__eq__
     __ne__ = object.__ne__
@@ -74,15 +73,15 @@ class SealedUnpickler(pickle.Unpickler):
 
     Args:
         program: The pickle.
-        restored: Stand-ins that restore something, by full name. All must be classes with a
-            ``__setstate__``, as a pickle could set attributes of anything else, for good.
-        advice: What the owner of a refused file can do, a sentence.
-        encoding: Of the strings of Python 2.
+        restored: Stand-ins by the full name they replace. All must be classes with a
+            ``__setstate__``, because a pickle could permanently set attributes of other objects.
+        advice: A sentence for the error message: what the owner of a rejected file can do.
+        encoding: Encoding of the strings of Python 2.
 
     Raises:
-        Refusal: The pickle is nested too deeply, or was made to exhaust memory or time; when
-            loading, it names code that has no place in a data file.
-        ValueError: The pickle has instructions that would get around this class.
+        Refusal: If the pickle is nested too deeply or would exhaust memory or time; when loading,
+            if it names code that has no place in a data file.
+        ValueError: If the pickle has instructions that would bypass this class.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class SealedUnpickler(pickle.Unpickler):
         self._advice = advice
 
     def find_class(self, module: str, name: str) -> type[object]:
-        """The stand-in for a name. Nothing is imported."""
+        """Return the stand-in for a name; nothing is imported."""
         module = _PYTHON2_MODULES.get(module, module)
         full_name = f"{module}.{name}"
         if full_name in self._restored:
@@ -105,7 +104,7 @@ class SealedUnpickler(pickle.Unpickler):
         if not _is_data(full_name):
             raise Refusal(
                 f"refers to code that has no place in a data file: {full_name!r:.200}. Nothing "
-                f"was run. {self._advice}"
+                f"was executed. {self._advice}"
             )
         made = type(name, (Inert,), {"__module__": module, "__qualname__": name})
         self._restored[full_name] = made
@@ -113,21 +112,20 @@ class SealedUnpickler(pickle.Unpickler):
 
 
 def _checked(program: bytes) -> bytes:
-    """Refuse what the unpickler would do without asking :class:`SealedUnpickler`.
+    """Reject instructions that the unpickler executes without calling :class:`SealedUnpickler`.
 
-    That is allocating whatever the pickle announces, returning registered extensions, and hashing
-    keys of any depth. Decoding the instructions here fails where a text or number is announced that
-    goes beyond the end.
+    Those allocate whatever size the pickle declares, return registered extensions, or hash keys of
+    any depth. Decoding the instructions fails if a string or number extends beyond the end.
 
     Returns:
-        The pickle without its division into frames: where a frame ends amid an instruction, the
-        unpickler drops the first part, and would read another program than was checked.
+        The pickle without frames. If a frame ends inside an instruction, the unpickler drops the
+        first part of it, and would execute another program than the one checked here.
     """
     pieces, start = [], 0
     sketch = Sketch(len(program))
     for opcode, argument, position in pickletools.genops(program):
         if opcode.name in _PUTS and int(argument or 0) > len(program):
-            raise ValueError(f"a memo that does not fit a pickle of {len(program)} bytes")
+            raise ValueError(f"a memo index that does not fit a pickle of {len(program)} bytes")
         if opcode.name in _UNCHECKED:
             raise ValueError(f"pickle instruction {opcode.name}")
         if opcode.name == "FRAME":
@@ -142,8 +140,8 @@ _UNCHECKED = {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
 
 _PYTHON2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
-# What an honest pickle takes from the standard library. Everything else of it is refused: nothing
-# of it would run, but only a file made to do harm has a use for it.
+# Names of the standard library that legitimate pickles contain. All others are rejected: they would
+# not be executed, but only a malicious file uses them.
 _PATHS = "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath"
 _STANDARD = {
     "_codecs": "encode",
@@ -166,8 +164,8 @@ _STANDARD_NAMES = frozenset(
 )
 _TYPING_NAME = re.compile(r"typing\.[A-Z]\w*")
 
-# Of other packages: classes, by the convention that their names start with a capital, and the few
-# functions that restore tensors and arrays.
+# From other packages: classes, recognised by a capitalised name, and the few functions that restore
+# tensors and arrays.
 _CLASS_NAME = re.compile(r"(\w+\.)*_*[A-Z]\w*")
 _FUNCTION_NAME = re.compile(
     r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2"
@@ -179,7 +177,7 @@ _FUNCTION_NAME = re.compile(
 
 
 def _is_data(name: str) -> bool:
-    """Whether a global is a kind of data, as far as its name tells."""
+    """Whether the name of a global suggests that it is data."""
     if name.split(".", 1)[0] in sys.stdlib_module_names:
         return name in _STANDARD_NAMES or _TYPING_NAME.fullmatch(name) is not None
     return any(pattern.fullmatch(name) for pattern in (_CLASS_NAME, _FUNCTION_NAME))

@@ -1,13 +1,13 @@
-"""Reading PyTorch checkpoints without running anything that is inside them.
+"""A safe reader for PyTorch checkpoints.
 
 A ``.pt`` or ``.ckpt`` file is a zip archive of one pickle and a raw record for each tensor storage.
-Unpickling imports what the pickle names and calls it, so here every name stands for a harmless
-stand-in instead: tensors are rebuilt, objects of any other class (the configuration, the state of
-callbacks) become :class:`~flowprior.files.sealed_pickle.Inert`, their contents without their code.
+Unpickling normally imports and calls whatever the pickle names. This reader replaces every name by
+a harmless stand-in: it rebuilds tensors, and objects of any other class (the configuration, the
+state of callbacks) become :class:`~flowprior.files.sealed_pickle.Inert`.
 
-``torch.load(weights_only=True)`` does not serve: even where its class is allowed, it refuses items
-set on a subclass of ``dict``, which is how every ``yacs`` configuration is stored ("Can only
-SETITEM for dict, collections.OrderedDict, collections.Counter").
+``torch.load(weights_only=True)`` is not sufficient: even if a class is allowed, it rejects items of
+a subclass of ``dict``, the form of every ``yacs`` configuration ("Can only SETITEM for dict,
+collections.OrderedDict, collections.Counter").
 
 The format is that of ``torch.save`` since PyTorch 1.6 (``torch/serialization.py``).
 """
@@ -25,34 +25,35 @@ import torch
 from torch import Tensor
 
 from flowprior.files.file_kind import EMPTY, SAFETENSORS, not_the_file
+from flowprior.files.limits import Refusal
 from flowprior.files.model_file import CheckpointError
-from flowprior.files.sealed_pickle import Inert, Refusal, SealedUnpickler
+from flowprior.files.sealed_pickle import Inert, SealedUnpickler
 
 __all__ = ["read_torch_file"]
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> dict[Any, Any]:
-    """Read what ``torch.save`` or Lightning wrote, running nothing of it.
+    """Read a file written by ``torch.save`` or Lightning without executing anything in it.
 
-    The values of the tensors are not judged: they may be NaN, or of any dtype.
+    The values of the tensors are not checked: they may be NaN, and of any dtype.
 
     Args:
         path: The file, in the zip format that PyTorch has written since version 1.6.
 
     Returns:
-        The dictionary in the file. Tensors are on the CPU, whatever device they came from, need no
-        gradient and share memory where they did when saved. Objects of other classes are
-        :class:`~flowprior.files.sealed_pickle.Inert`, references to classes and functions are
+        The dictionary in the file. Tensors are on the CPU, do not require gradients, and share
+        memory as they did when saved. Objects of other classes are
+        :class:`~flowprior.files.sealed_pickle.Inert`; references to classes and functions are
         subclasses of it.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        CheckpointError: If it is no such file, is damaged, announces more data than it holds, or
-            refers to code that has no place in a checkpoint.
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is not a checkpoint, is damaged, declares more data than it
+            contains, or refers to code that has no place in a checkpoint.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path} is not a file; give the checkpoint file itself")
+        raise CheckpointError(f"{path} is not a file; pass the checkpoint file")
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -63,10 +64,10 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[Any, Any]:
             content = _read(file, size)
         except Refusal as refusal:
             raise CheckpointError(f"{path} {refusal}") from None
-        # On bytes that make no sense, zipfile, pickle and torch raise almost anything.
+        # On invalid bytes, zipfile, pickle and torch raise almost any exception.
         except Exception as error:
             raise CheckpointError(
-                f"{path} is cut short or damaged: compare its size ({size} bytes) with the "
+                f"{path} is truncated or damaged: compare its size ({size} bytes) with the "
                 f"original's and copy it again ({type(error).__name__}: {error!s:.200})"
             ) from error
     if type(content) is dict or isinstance(content, _Dict):
@@ -83,10 +84,10 @@ _LEGACY_MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 
 
 def _describe(path: str | os.PathLike[str], head: bytes) -> str:
-    """Say what a file is that does not start like a zip archive."""
+    """Describe a file that is not a zip archive, for error messages."""
     if _LEGACY_MAGIC in head[:16]:
         return (
-            "is in the format of PyTorch before 1.6, which is not read here; convert it with "
+            "is in the format of PyTorch before 1.6, which is not supported; convert it with "
             "torch.save(torch.load(path, map_location='cpu', weights_only=True), new_path)"
         )
     found = not_the_file(path) or "does not start like a file written by torch.save"
@@ -100,7 +101,7 @@ def _describe(path: str | os.PathLike[str], head: bytes) -> str:
 
 def _read(file: BinaryIO, size: int) -> object:
     with zipfile.ZipFile(file) as archive, warnings.catch_warnings():
-        # Of wrong escapes in damaged strings.
+        # Damaged strings cause warnings about invalid escapes.
         warnings.simplefilter("ignore")
         records = _Records(archive, size)
         return _Unpickler(records.read("data.pkl"), records).load_unsealed()
@@ -111,7 +112,7 @@ class _Records:
 
     Args:
         archive: The open archive.
-        size: Size of the file in bytes; no more than that is ever read from it.
+        size: Size of the file in bytes; no more than that is read from it.
     """
 
     def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
@@ -119,14 +120,14 @@ class _Records:
         infos = archive.infolist()
         self._infos = {info.filename: info for info in infos}
         if len(self._infos) < len(infos):
-            raise Refusal("has several records of the same name and is refused")
+            raise Refusal("has several records with the same name")
         for info in infos:
-            # torch.save never compresses or encrypts; a small file cannot unfold into a huge one.
+            # torch.save never compresses or encrypts, so a small file cannot become a huge one.
             if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
                 raise Refusal("is a compressed or encrypted zip, not a PyTorch checkpoint")
         announced = sum(info.file_size for info in infos)
         if announced > size:
-            raise Refusal(f"announces {announced} bytes of data in a file of {size} bytes")
+            raise Refusal(f"declares {announced} bytes of data in a file of {size} bytes")
         roots = [name[:-8] for name in self._infos if re.fullmatch(r"[^/]+/data\.pkl", name)]
         if len(roots) != 1:
             raise Refusal("is a zip archive, but not a PyTorch checkpoint: it has no data.pkl")
@@ -138,7 +139,7 @@ class _Records:
         if self._root + "byteorder" in self._infos:
             order = self.read("byteorder")
         if order != sys.byteorder.encode():
-            raise Refusal(f"was written on a machine of other byte order ({order!r:.20})")
+            raise Refusal(f"was written on a machine with another byte order ({order!r:.20})")
 
     def size(self, name: str) -> int:
         """Size of a record in bytes."""
@@ -150,7 +151,7 @@ class _Records:
 
 
 class _Dict(dict[Any, Any]):
-    """Stands for ordered and default dictionaries; drops the attributes they may have."""
+    """Replaces ordered and default dictionaries; drops their attributes."""
 
     def __init__(self, *_: object) -> None:
         super().__init__()
@@ -160,17 +161,18 @@ class _Dict(dict[Any, Any]):
 
 
 class _Storage(Inert):
-    """The contents (N,) of one or several tensors, and these tensors."""
+    """The content (N,) of one or several tensors, and these tensors."""
 
     content: Tensor
     views: list[Tensor]
 
 
 class _Sealed(Tensor):
-    """A tensor while the unpickler has it.
+    """A tensor during unpickling, on which no function can be called.
 
-    To fill a set it would call even a tensor's ``add``, to fill a dictionary ``__setitem__``, to
-    set attributes ``__setstate__``: enough to change weights, or to exhaust memory by broadcasting.
+    The unpickler would call a tensor's ``add`` to fill a set, its ``__setitem__`` to fill a
+    dictionary, and its ``__setstate__`` to set attributes. A pickle could use them to change
+    weights, or to exhaust memory by broadcasting.
     """
 
     def __new__(
@@ -181,7 +183,7 @@ class _Sealed(Tensor):
         stride: tuple[int, ...],
         *_: object,
     ) -> "_Sealed":
-        """A view of a storage, after checking that it stays inside."""
+        """Create a view of a storage, after checking that it is within bounds."""
         if not isinstance(storage, _Storage):
             raise TypeError(f"a tensor of a {type(storage).__name__}")
         if any(type(n) is not int or not 0 <= n < 2**63 for n in (offset, *size, *stride)):
@@ -191,11 +193,11 @@ class _Sealed(Tensor):
         count = len(storage.content)
         if 0 not in size:
             last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-            # A view that repeats elements would pass the first test and explode when copied.
+            # A view that repeats elements passes the first test but would grow when copied.
             if last >= count or math.prod(size) > count:
                 raise Refusal(
                     f"has a tensor of shape {size} with strides {stride} in a storage of {count} "
-                    "elements; it is damaged or was made to exhaust memory"
+                    "elements; it is damaged or was crafted to exhaust memory"
                 )
         view = storage.content.as_strided(size, stride, offset).as_subclass(cls)
         storage.views.append(view)
@@ -207,33 +209,33 @@ class _Sealed(Tensor):
 
 
 class _Parameter(Inert):
-    """Stands for the functions that make a tensor a parameter."""
+    """Replaces the functions that turn a tensor into a parameter."""
 
     def __new__(cls, tensor: object, /, *_: object) -> object:  # type: ignore[misc]
-        """The tensor itself."""
+        """Return the tensor itself."""
         return tensor
 
 
 class _Unpickler(SealedUnpickler):
-    """An unpickler of the tensors of an archive.
+    """An unpickler that rebuilds the tensors of an archive.
 
     Args:
         program: The pickle.
-        records: Where the tensors' contents come from.
+        records: The records with the contents of the tensors.
     """
 
     def __init__(self, program: bytes, records: _Records) -> None:
         super().__init__(
             program,
             _RESTORED,
-            "If you made this file yourself, save its weights alone: "
+            "If you created this file yourself, save only its weights: "
             "torch.save({'state_dict': model.state_dict()}, path)",
         )
         self._records = records
         self._storages: dict[tuple[str, torch.dtype], _Storage] = {}
 
     def load_unsealed(self) -> object:
-        """The content, with tensors that are of use again."""
+        """Load the content, with ordinary tensors."""
         content = self.load()
         for storage in self._storages.values():
             for view in storage.views:
@@ -241,24 +243,24 @@ class _Unpickler(SealedUnpickler):
         return content
 
     def persistent_load(self, pid: tuple[Any, ...]) -> object:
-        """The storage that a persistent id announces, its size checked before it is read."""
+        """Read the storage that a persistent id declares, after checking its size."""
         kind, type_, key, _, count = pid
         dtype = _STORAGE_DTYPES.get(f"{type_.__module__}.{type_.__qualname__}")
         if kind != "storage" or dtype is None or not isinstance(key, str) or type(count) is not int:
-            raise TypeError("a persistent id of no known storage")
+            raise TypeError("a persistent id of an unknown storage")
         if (key, dtype) not in self._storages:
             record = f"data/{key}"
             announced, present = count * dtype.itemsize, self._records.size(record)
             if announced != present:
                 raise Refusal(
-                    f"announces {announced} bytes for {record}, which has {present}; it is damaged "
-                    "or was made to exhaust memory"
+                    f"declares {announced} bytes for {record}, which has {present}; it is damaged "
+                    "or was crafted to exhaust memory"
                 )
-            # frombuffer refuses an empty buffer and warns of one it must not write to.
+            # frombuffer rejects an empty buffer and warns about a read-only one.
             buffer = bytearray(self._records.read(record)) or bytearray(1)
             content = torch.frombuffer(buffer, dtype=torch.uint8)[:present]
             storage = self._storages[key, dtype] = _Storage()
-            # A bool of any other byte than 0 and 1 is undefined behaviour.
+            # A bool with another byte than 0 or 1 is undefined behaviour.
             storage.content = content != 0 if dtype == torch.bool else content.view(dtype)
             storage.views = []
         return self._storages[key, dtype]

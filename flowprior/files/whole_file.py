@@ -19,29 +19,29 @@ except ImportError:  # Windows, which does not delete a file that another proces
 __all__ = ["PARTIAL", "remove_partials", "whole_file", "write_whole"]
 
 PARTIAL = ".partial"
-"""Suffix of a file that is being written, or that a killed program left."""
+"""Suffix of a file that is being written, or that a killed program left behind."""
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Provide a temporary file that replaces ``path`` when the block ends.
 
-    The new content is on disk before it takes the place of the old one. If the block raises, the
+    The new content is on disk before it replaces the old one. If the block raises, the
     temporary file is deleted and ``path`` stays as it is. If the process is killed, a hidden file
     with the suffix ``.partial`` remains; the next write to the same path deletes it.
 
-    A symbolic link is followed: the file it points to is replaced and the link stays. An existing
-    file keeps its permissions (and its owner, where the user may set it); a new one gets those of
-    the umask.
+    Symbolic links are followed: the target is replaced and the link stays. An existing file keeps
+    its permissions (and its owner, if the user may set it); the umask determines those of a new
+    file.
 
     Args:
-        path: The file to create or replace, in a folder that exists.
+        path: The file to create or replace, in an existing folder.
 
     Yields:
-        The existing, empty file to write to, in the same folder.
+        The path of an empty file in the same folder, to write to.
 
     Raises:
-        PermissionError: If ``path`` is write-protected, even for a user who could write anyway.
+        PermissionError: If ``path`` is write-protected, even if the user could write anyway.
         OSError: If the file cannot be written, or ``path`` is a folder, a device or a pipe.
     """
     path = Path(path)
@@ -67,7 +67,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         os.close(lock)
-    # The new name must be on disk too before anyone relies on it.
+    # The new name must also be on disk before a program relies on it.
     with contextlib.suppress(OSError):
         folder = os.open(target.parent, os.O_RDONLY)
         try:
@@ -80,7 +80,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file atomically, as `whole_file` does.
 
     Args:
-        path: The file to create or replace, in a folder that exists.
+        path: The file to create or replace, in an existing folder.
         content: The content of the file.
 
     Raises:
@@ -94,12 +94,12 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
 def remove_partials(folder: str | os.PathLike[str], name: str | None = None) -> None:
     """Delete the temporary files that killed programs left in a folder.
 
-    Files that a running program of this machine is writing are kept.
+    Files that a running program on this machine is writing are kept.
 
     Args:
         folder: The folder.
-        name: Delete only what was to become the file of this name in the folder. If None, delete
-            all of them, in subfolders too.
+        name: Delete only temporary files for the file with this name. If None, delete all of them,
+            also in subfolders.
     """
     stem = r".+" if name is None else re.escape(name)
     pattern = re.compile(rf"\.{stem}\.[0-9a-f]{{8}}{re.escape(PARTIAL)}", re.DOTALL)
@@ -112,7 +112,7 @@ def remove_partials(folder: str | os.PathLike[str], name: str | None = None) -> 
 
 
 def _status(target: Path) -> os.stat_result | None:
-    """The file that is to be replaced, None if there is none; OSError if it must stay."""
+    """Status of the file to replace; None if there is none, OSError if it must stay."""
     try:
         found = os.lstat(target)
     except FileNotFoundError:
@@ -123,28 +123,28 @@ def _status(target: Path) -> os.stat_result | None:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "is a device or a pipe, not a regular file")
-    # The system lets root write anywhere, and lets anyone replace a protected file.
+    # The system lets root write anywhere and lets any user replace a protected file.
     if not found.st_mode & 0o222 or not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, "the file is write-protected")
     return found
 
 
 def _create(target: Path, *, private: bool) -> tuple[Path, int]:
-    """A new file beside the target, and a descriptor that holds a lock on it."""
+    """Create a file next to the target; returns its path and a descriptor that locks it."""
     while True:
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL}")
-        # What an existing file hides from others stays hidden while it is written.
+        # Content that an existing file hides from other users stays hidden during the write.
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         lock = os.open(partial, flags, 0o600 if private else 0o666)
         _try_lock(lock)
-        # Another program may have taken it for abandoned before it was locked.
+        # Another program may have deleted it as abandoned before it was locked.
         if partial.exists():
             return partial, lock
         os.close(lock)
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Lock a file for this process; False if another one holds the lock, or there are no locks."""
+    """Lock a file for this process; False if another process holds it or locks are unsupported."""
     if fcntl is None:
         return False
     try:
@@ -156,7 +156,7 @@ def _try_lock(descriptor: int) -> bool:
 
 def _remove_if_abandoned(partial: Path) -> None:
     if fcntl is None:
-        partial.unlink()  # fails while its writer has it open
+        partial.unlink()  # fails while the writing process has it open
         return
     descriptor = os.open(partial, os.O_RDWR)
     try:
@@ -168,7 +168,7 @@ def _remove_if_abandoned(partial: Path) -> None:
 
 def _copy_permissions(before: os.stat_result, partial: Path) -> None:
     if hasattr(os, "chown"):
-        with contextlib.suppress(OSError):  # only root may give files away
+        with contextlib.suppress(OSError):  # only root may change the owner
             now = partial.stat()
             if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
                 os.chown(partial, before.st_uid, before.st_gid)
@@ -176,5 +176,5 @@ def _copy_permissions(before: os.stat_result, partial: Path) -> None:
 
 
 def _about(path: Path, error: OSError) -> OSError:
-    """The error about the file that the user named, not about the partial one beside it."""
+    """The same error for the file that the user named instead of the partial file."""
     return OSError(error.errno, error.strerror, str(path))

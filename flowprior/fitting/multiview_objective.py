@@ -15,7 +15,6 @@ References:
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import roma
 import torch
 from torch import Tensor
 
@@ -62,6 +61,8 @@ def mean_rotation(matrix: Tensor, weight: Tensor | None = None) -> Tensor:
     Returns:
         (..., 3, 3) rotations.
     """
+    import roma
+
     if weight is not None:
         matrix = weight[..., None, None] * matrix
     with outside_inference_mode():

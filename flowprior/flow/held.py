@@ -41,7 +41,9 @@ class HeldFlow:
 
     @property
     def _weight(self) -> Tensor:
-        return next(each for each in self._tensors if each is not None)
+        # Those of the steps share one dtype; the temperature, which comes first, may have another.
+        found = (each for each in reversed(self._tensors) if each is not None)
+        return next(each for each in found if each.is_floating_point())
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Call a method of the flow."""

@@ -1,4 +1,4 @@
-"""Errors of poses, calibration of posteriors, evaluation protocols."""
+"""Pose errors, calibration of posteriors, evaluation protocols."""
 
 from flowprior.metrics.calibration import (
     JointCalibration,

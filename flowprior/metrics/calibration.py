@@ -1,11 +1,11 @@
-"""Calibration of a pose posterior: can its probabilities be believed, and how sharp is it?
+"""Calibration and sharpness of a pose posterior.
 
-The best of n samples says nothing of this and can get better as calibration gets worse. Report a
-calibration error next to it, and ``sample_spread`` next to that: a model that ignores its context
-can be perfectly calibrated.
+The best of n samples does not measure calibration, and can improve while calibration gets worse.
+Report a calibration error with it, and ``sample_spread`` with that: a model that ignores its
+context can be perfectly calibrated.
 
-Sums run in float64 whatever the dtype of the input, on its device. Samples are taken in pieces: a
-thousand poses with 4096 samples each need hardly more memory than the samples themselves.
+Sums are computed in float64 on the device of the input. Samples are processed in pieces: a thousand
+poses with 4096 samples each need little more memory than the samples themselves.
 """
 
 import math
@@ -34,14 +34,15 @@ _BLOCK = 2**22
 def latent_pit(z: Tensor) -> Tensor:
     r"""Probability integral transform of the squared latent norm under its chi-square law.
 
-    Were the density right, z would be standard normal and this value uniform on [0, 1]. It is the
-    mass of the latent ball that has z on its edge: many values near 1 are truths further out than
-    the model holds possible (overconfident), many near 0 the opposite.
+    If the density were correct, z would be standard normal and this value uniform on [0, 1]. It is
+    the mass of the latent ball that has z on its surface: many values near 1 indicate an
+    overconfident model, whose truths are farther out than expected; many values near 0 indicate an
+    underconfident one.
 
-    The decoded ball is the highest-density region of that mass where the log-determinant does not
-    depend on theta (additive couplings, with or without ``context_norm``); with affine or spline
-    couplings it is a region of that mass, no longer the smallest. Only the norm is looked at: a
-    latent of the right length and the wrong direction passes.
+    If the log-determinant does not depend on theta (additive couplings, with or without
+    ``context_norm``), the decoded ball is the highest-density region of that mass. With affine or
+    spline couplings it is a region of that mass, but not the smallest. Only the norm is evaluated,
+    so a latent of the right length in the wrong direction is not detected.
 
     Args:
         z: (..., D), latents of true poses, from ``PosePosterior.encode``.
@@ -50,7 +51,7 @@ def latent_pit(z: Tensor) -> Tensor:
         (...) in float64, in [0, 1].
 
     Raises:
-        ValueError: ``z`` has no latent axis, is not of floating point, or holds NaN or infinity.
+        ValueError: If ``z`` has no latent axis, is not floating point, or contains NaN or infinity.
 
     References:
         Rosenblatt, *Remarks on a Multivariate Transformation*, 1952, for the transform; the
@@ -66,19 +67,19 @@ def latent_pit(z: Tensor) -> Tensor:
 
 
 def coverage(pit: Tensor, levels: Tensor | Sequence[float] | None = None) -> Tensor:
-    """Fraction of poses inside the region that should hold a given share of them.
+    """Fraction of poses inside the regions of given nominal mass.
 
-    A calibrated model gives back the levels; an overconfident one stays below them.
+    For a calibrated model the result equals the levels; for an overconfident one it is smaller.
 
     Args:
-        pit: Any shape, at least one value: what ``latent_pit`` gives for true poses.
-        levels: (L,) masses q in [0, 1]; 0, 0.05, ..., 1 if left out.
+        pit: Any shape, at least one value: the result of ``latent_pit`` for true poses.
+        levels: (L,) masses q in [0, 1]; 0, 0.05, ..., 1 if None.
 
     Returns:
-        (L,) in float64: the share of ``pit`` that is at most q.
+        (L,) in float64: the fraction of ``pit`` that is at most q.
 
     Raises:
-        ValueError: There are no values, or values or levels are not within [0, 1].
+        ValueError: If there are no values, or values or levels are not within [0, 1].
     """
     _require_finite("pit", pit)
     _require_unit_interval("pit", pit)
@@ -90,18 +91,18 @@ def coverage(pit: Tensor, levels: Tensor | Sequence[float] | None = None) -> Ten
 def calibration_error(coverage: Tensor, levels: Tensor | Sequence[float] | None = None) -> Tensor:
     """Mean distance of a coverage curve from the diagonal.
 
-    0 is perfect, 0.5 the worst. Chance alone gives a perfect model about 0.3 / sqrt(N) on N
+    0 is perfect, 0.5 the worst. By chance alone, a perfect model has about 0.3 / sqrt(N) on N
     independent poses.
 
     Args:
         coverage: (..., L), from ``coverage`` or ``JointCalibration``.
-        levels: (L,), those ``coverage`` was taken at; 0, 0.05, ..., 1 if left out.
+        levels: (L,), the levels of ``coverage``; 0, 0.05, ..., 1 if None.
 
     Returns:
         (...) in float64: the mean over the levels of abs(coverage - level).
 
     Raises:
-        ValueError: Coverage or levels are not within [0, 1], or they do not match.
+        ValueError: If coverage or levels are not within [0, 1], or do not match.
     """
     _require_finite("coverage", coverage)
     _require_unit_interval("coverage", coverage)
@@ -116,13 +117,13 @@ def calibration_error(coverage: Tensor, levels: Tensor | Sequence[float] | None 
 
 @dataclass(frozen=True, eq=False)
 class JointCalibration:
-    """How often each joint lies as near the centre of its samples as they say.
+    """Coverage of each joint by the quantiles of its samples.
 
     Attributes:
         levels: (L,) quantiles q.
-        coverage: (J, L), the fraction of poses in which joint j is nearer the centre than the
-            q-quantile of its samples. Below q: overconfident.
-        num_poses: Number of poses it was measured on.
+        coverage: (J, L), the fraction of poses in which joint j is nearer to the centre than the
+            q-quantile of its samples. A value below q indicates overconfidence.
+        num_poses: Number of evaluated poses.
     """
 
     levels: Tensor
@@ -131,17 +132,17 @@ class JointCalibration:
 
     @property
     def median_coverage(self) -> Tensor:
-        """(L,), the median over the joints: the published curve."""
+        """(L,), the median over the joints, as published."""
         return self.coverage.quantile(0.5, dim=0)
 
     @property
     def ece(self) -> float:
-        """Calibration error of the median curve: the published figure."""
+        """Calibration error of the median curve, as published."""
         return calibration_error(self.median_coverage, self.levels).item()
 
     @property
     def joint_errors(self) -> Tensor:
-        """(J,), the calibration error of each joint: a median over joints hides bad ones."""
+        """(J,), the calibration error of each joint; the median over joints hides outliers."""
         return calibration_error(self.coverage, self.levels)
 
 
@@ -150,40 +151,40 @@ def expected_calibration_error(
 ) -> JointCalibration:
     """Expected calibration error of 3D joints, as published.
 
-    For each joint the centre is the coordinate-wise median of its samples. Coverage at q is how
-    often the q-quantile of the samples' distances to the centre is strictly greater than the
-    distance of the truth. The figure is the distance of the median curve over the joints from the
-    diagonal.
+    The centre of a joint is the coordinate-wise median of its samples. Coverage at q is the
+    fraction of poses in which the q-quantile of the samples' distances to the centre is strictly
+    greater than the distance of the truth. The error is the distance of the median curve over the
+    joints from the diagonal.
 
-    Leave out a joint that is fixed at the origin: the truth is never strictly nearer than its
-    samples, so it scores 0.5. Compare only figures from like numbers of samples: the truth of a
-    perfect model lies beyond its furthest sample in one pose of n + 1, and the median leans towards
-    the samples, so that for a normal
-    distribution it scores 0.09 with 9 samples, 0.018 with 50 and 0.004 with 200.
+    Exclude a joint that is fixed at the origin: the truth is never strictly nearer than the
+    samples, so its error is 0.5. Compare only errors from equal numbers of samples: for a perfect
+    model the truth is farther than the farthest sample in one of n + 1 poses, and the median is
+    biased towards the samples, so a normal distribution has an error of 0.09 with 9 samples, 0.018
+    with 50 and 0.004 with 200.
 
     Args:
-        samples: (*batch, n, J, 3), n at least 2, in any unit; the published figures have n = 200.
-        target: (*batch, J, 3), in the same unit and root.
-        levels: (L,) quantiles in [0, 1]; 0, 0.05, ..., 1 if left out, as published.
+        samples: (*batch, n, J, 3), n at least 2, in any unit; the published figures use n = 200.
+        target: (*batch, J, 3), in the same unit and relative to the same root.
+        levels: (L,) quantiles in [0, 1]; 0, 0.05, ..., 1 if None, as published.
 
     Returns:
         The published figure, and the curve and error of each joint.
 
     Raises:
-        ValueError: Shapes are not as above, do not match or hold no poses; values are NaN or
-            infinite; levels are not within [0, 1].
+        ValueError: If shapes are not as above, do not match or contain no poses; values are NaN or
+            infinite; or levels are not within [0, 1].
 
     References:
         Pierzchlewicz et al., *Multi-Hypothesis 3D Human Pose Estimation Metrics Favor Miscalibrated
-        Distributions*, 2022, arXiv 2210.11179. Details as in their code
-        (github.com/sinzlab/cGNF): of an even number of samples the median is the lower middle one,
-        quantiles interpolate linearly.
+        Distributions*, 2022, arXiv 2210.11179. Details follow their code
+        (github.com/sinzlab/cGNF): the median of an even number of samples is the lower middle one;
+        quantiles are interpolated linearly.
     """
     x, y = _flat_rows(samples, target)
     q = _levels(levels, samples.device)
     rows, n, joints, _ = x.shape
     if rows == 0:
-        raise ValueError(f"target of shape {tuple(target.shape)} holds no poses to average over")
+        raise ValueError(f"target of shape {tuple(target.shape)} contains no poses")
     position = q * (n - 1)
     lower = position.floor().long()
     upper = (lower + 1).clamp(max=n - 1)
@@ -192,7 +193,7 @@ def expected_calibration_error(
     step = max(1, _BLOCK // (joints * max(3 * n, len(q))))
     for drawn, truth in zip(x.split(step), y.split(step), strict=True):
         drawn = drawn.double()
-        # Sorting, not torch.median: that one has no deterministic form on CUDA.
+        # Sort, because torch.median has no deterministic implementation on CUDA.
         centre = drawn.sort(dim=1).values[:, (n - 1) // 2]
         spread = torch.linalg.vector_norm(drawn - centre[:, None], dim=-1).sort(dim=1).values
         error = torch.linalg.vector_norm(truth.double() - centre, dim=-1)
@@ -202,13 +203,13 @@ def expected_calibration_error(
 
 
 def energy_score(samples: Tensor, target: Tensor) -> Tensor:
-    """Energy score of whole poses: mean distance to the truth less half the mean distance apart.
+    """Energy score of poses: mean distance to the truth minus half the mean pairwise distance.
 
-    A strictly proper scoring rule, lower is better: over many poses nothing scores better than the
-    true distribution, so calibration and sharpness, joint by joint and between joints, are judged
-    in one number. Distances are Euclidean in all 3 J coordinates. The estimate is the fair one,
-    over pairs of distinct samples: its mean does not depend on n, and one pose may score below 0.
-    Differentiable, though under autograd the distances of all pairs are kept.
+    This is a strictly proper scoring rule; lower is better. Over many poses no distribution scores
+    better than the true one, so one number measures calibration and sharpness, of each joint and
+    between joints. Distances are Euclidean in all 3 J coordinates. The estimate is the fair one,
+    over pairs of distinct samples: its mean does not depend on n, and the score of a pose can be
+    negative. It is differentiable, but autograd keeps the distances of all pairs.
 
     Args:
         samples: (*batch, n, J, 3), n at least 2, in metres.
@@ -218,11 +219,11 @@ def energy_score(samples: Tensor, target: Tensor) -> Tensor:
         (*batch), in metres, in the wider dtype of the two.
 
     Raises:
-        ValueError: Shapes are not as above or do not match, or values are NaN or infinite.
+        ValueError: If shapes are not as above or do not match, or values are NaN or infinite.
 
     References:
         Gneiting and Raftery, *Strictly Proper Scoring Rules, Prediction, and Estimation*, 2007,
-        section 4.3, with the sign turned; Ferro, *Fair scores for ensemble forecasts*, 2014.
+        section 4.3, with the opposite sign; Ferro, *Fair scores for ensemble forecasts*, 2014.
     """
     x, y = _flat_rows(samples, target)
     n = x.shape[1]
@@ -231,13 +232,13 @@ def energy_score(samples: Tensor, target: Tensor) -> Tensor:
     for drawn, truth in zip(x.flatten(2).split(step), y.flatten(1).split(step), strict=True):
         drawn, truth = drawn.double(), truth.double()[:, None]
         to_truth = torch.linalg.vector_norm(drawn - truth, dim=-1).mean(dim=1)
-        # cdist cancels badly far from the origin.
+        # cdist loses precision far from the origin.
         drawn = drawn - drawn.mean(dim=1, keepdim=True)
         apart = torch.zeros_like(to_truth)
         size = max(1, _BLOCK // (n * step))
         for start in range(0, n, size):
             distance = torch.cdist(drawn[:, start : start + size], drawn)
-            # What cdist gives for a sample and itself is rounding.
+            # The distance of a sample to itself is only rounding error.
             itself = distance.diagonal(offset=start, dim1=1, dim2=2)
             apart = apart + distance.sum(dim=(1, 2)) - itself.sum(dim=1)
         scores.append(to_truth - apart / (2 * n * (n - 1)))
@@ -252,11 +253,11 @@ def sample_spread(samples: Tensor) -> Tensor:
         samples: (*batch, n, J, 3), n at least 2, in metres.
 
     Returns:
-        (*batch, J), in metres. The mean is that of the samples, so few of them understate it, by a
-        factor of about sqrt(1 - 1 / n).
+        (*batch, J), in metres. The distances are to the mean of the samples, so with few samples
+        the result is too small, by a factor of about sqrt(1 - 1 / n).
 
     Raises:
-        ValueError: The shape is not as above, or values are NaN or infinite.
+        ValueError: If the shape is not as above, or values are NaN or infinite.
     """
     x = _flat_samples(samples)
     n, joints = x.shape[1:3]
@@ -270,7 +271,7 @@ def sample_spread(samples: Tensor) -> Tensor:
 
 
 def _flat_samples(samples: Tensor) -> Tensor:
-    """Samples with one batch axis, or a ValueError."""
+    """Samples with one batch axis; ValueError for a wrong shape."""
     _require_finite("samples", samples)
     shape = tuple(samples.shape)
     if samples.ndim < 3 or shape[-1] != 3 or shape[-2] == 0:
@@ -283,7 +284,7 @@ def _flat_samples(samples: Tensor) -> Tensor:
 
 
 def _flat_rows(samples: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples and target with one batch axis, or a ValueError."""
+    """Samples and target with one batch axis; ValueError for wrong shapes."""
     x = _flat_samples(samples)
     _require_finite("target", target)
     if target.shape != samples.shape[:-3] + samples.shape[-2:]:
@@ -318,7 +319,7 @@ def _require_finite(name: str, value: Tensor) -> None:
         raise ValueError(f"expected {name} of a floating-point dtype, got {value.dtype}")
     if value.numel() == 0:
         return
-    # NaN passes through to the extremes, and they need no mask as large as the samples.
+    # NaN propagates to the extremes, which need no mask as large as the samples.
     if not all(extreme.isfinite() for extreme in value.detach().aminmax()):
         bad = int((~value.isfinite()).sum())
         raise ValueError(f"{name} holds NaN or infinity in {bad} of {value.numel()} entries")

@@ -1,8 +1,7 @@
-"""Errors of 3D joints and vertices, what samples are worth, and calibration.
+"""Errors of 3D joints and vertices, best of n samples, and diversity of samples.
 
-Lengths come out in the unit they went in with: metres, everywhere else in this library. Sums run in
-float64 on the device of the input, results come in the dtype of the input, and nothing given is
-changed.
+Results have the unit of the input; the library uses metres. Sums are computed in float64 on the
+device of the input, and results have the dtype of the input. Inputs are not modified.
 """
 
 import math
@@ -31,20 +30,20 @@ __all__ = [
 def mpjpe(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean per-joint position error: the mean over the joints of the Euclidean distance.
 
-    Nothing is aligned here: subtract the root joint first where the protocol says so.
+    Poses are not aligned: subtract the root joint first if the protocol requires it.
 
     Args:
         pred: (..., J, 3), in metres.
         target: (..., J, 3), in metres. Each leading axis has the size it has in ``pred``, or 1 on
             either side: samples (B, n, J, 3) are compared with ``target[:, None]``.
-        valid: Which joints count, of bool or 0 / 1: (J,), or (..., J) with leading axes as in
-            ``target``. The others may hold anything. All if None.
+        valid: Which joints count, as bool or 0 / 1: (J,), or (..., J) with leading axes as in
+            ``target``; all joints if None. The other joints may have any values.
 
     Returns:
-        (...), in metres; NaN where no joint counts, which :class:`Tally` leaves out and counts.
+        (...), in metres; NaN where no joint counts. :class:`Tally` excludes and counts NaN.
 
     Raises:
-        ValueError: The shapes are not (..., J, 3), do not match, or are not of floating point.
+        ValueError: If shapes are not (..., J, 3) or do not match, or a dtype is not floating point.
 
     References:
         Ionescu et al., *Human3.6M: Large Scale Datasets and Predictive Methods for 3D Human
@@ -106,7 +105,7 @@ def pa_mpjpe(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> Tenso
 
 
 def pve(pred: Tensor, target: Tensor) -> Tensor:
-    """Per-vertex error: the mean distance of the vertices of two meshes of one topology.
+    """Per-vertex error: the mean distance between the vertices of two meshes of the same topology.
 
     Args:
         pred: (..., V, 3), in metres.
@@ -122,17 +121,17 @@ def pve(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def best_of_n(errors: Tensor, n: int) -> Tensor:
-    """Smallest error among the first n samples: an oracle, since it takes the truth to pick one.
+    """Smallest error among the first n samples, an oracle metric: selecting it requires the truth.
 
     Args:
         errors: (..., N) errors of N samples, in any unit.
-        n: How many samples to look at, 1 to N.
+        n: Number of samples to consider, 1 to N.
 
     Returns:
         (...), in the unit of ``errors``.
 
     Raises:
-        ValueError: ``n`` is outside 1..N, or ``errors`` has no sample axis.
+        ValueError: If ``n`` is outside 1..N, or ``errors`` has no sample axis.
     """
     if errors.ndim == 0:
         raise ValueError("expected errors of shape (..., N) with a sample axis, got a scalar")
@@ -144,21 +143,23 @@ def best_of_n(errors: Tensor, n: int) -> Tensor:
 def quantise(samples: Tensor, n: int, *, seed: int = 0, nearest: bool = False) -> Tensor:
     """Reduce many samples to the n centroids of k-means.
 
-    So a model that can draw any number is compared with one that gives n hypotheses: draw 4096,
-    make n of them, take the best. Needs scikit-learn, which comes with ``flowprior[examples]``.
+    This makes a model that can draw any number of samples comparable with one that outputs n
+    hypotheses: draw 4096, reduce them to n, take the best. It needs scikit-learn, which is part of
+    ``flowprior[examples]``.
 
     Args:
         samples: (..., N, J, k), such as joints (B, 4096, 17, 3).
-        n: How many to keep, 1 to N.
-        seed: Of the k-means.
-        nearest: Return the sample nearest to each centroid instead, which is a pose: a mean of
-            poses has shorter bones than any of them.
+        n: Number of centroids, 1 to N.
+        seed: Seed of the k-means.
+        nearest: Whether to return the sample nearest to each centroid instead. Such a sample is a
+            pose, whereas a mean of poses has shorter bones than any of them.
 
     Returns:
         (..., n, J, k).
 
     Raises:
-        ValueError: ``n`` is outside 1..N, the samples have fewer than three axes or are not finite.
+        ValueError: If ``n`` is outside 1..N, or the samples have fewer than three axes or are not
+            finite.
 
     References:
         Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, 2021, supplement 5.2;
@@ -188,21 +189,21 @@ def quantise(samples: Tensor, n: int, *, seed: int = 0, nearest: bool = False) -
 
 
 def sample_diversity(samples: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """How far samples lie from their mean, for joints that were seen and for those that were not.
+    """Mean distance of samples to their mean, separately for visible and hidden joints.
 
-    A useful posterior is narrow where there is evidence and wide where there is none. The values
-    are those of single joints, so that a `Tally` of several batches has their mean over all joints.
+    A useful posterior is narrow where there is evidence and wide where there is none. There is one
+    value per joint, so a `Tally` of several batches computes the mean over all joints.
 
     Args:
         samples: (B, n, J, 3), n at least 2, in metres.
-        visible: (B, J) of bool or 0 / 1.
+        visible: (B, J) as bool or 0 / 1.
 
     Returns:
         Mean distances of the samples of each visible joint (V,) and of each hidden joint (H,) to
         their mean, in metres; V + H is B J.
 
     Raises:
-        ValueError: The shapes do not fit, or samples are NaN or infinite.
+        ValueError: If the shapes do not match, or samples are NaN or infinite.
 
     References:
         Sengupta et al., *HuManiFlow: Ancestor-Conditioned Normalising Flows on SO(3) Manifolds for
@@ -218,18 +219,18 @@ def sample_diversity(samples: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def consistency_2d(samples_2d: Tensor, keypoints_2d: Tensor, conf: Tensor) -> Tensor:
-    """How far projected samples lie from the 2D keypoints that were seen.
+    """Mean distance of projected samples to the visible 2D keypoints.
 
     Args:
         samples_2d: (B, n, K, 2), in pixels or any other unit.
-        keypoints_2d: (B, K, 2), in the same unit. Those without confidence may hold anything.
-        conf: (B, K), not negative; a keypoint counts if it is above zero.
+        keypoints_2d: (B, K, 2), in the same unit. Keypoints without confidence may have any values.
+        conf: (B, K), not negative; a keypoint counts if its confidence is positive.
 
     Returns:
-        (B, n), mean distance over the keypoints that count; NaN if there is none.
+        (B, n), the mean distance over the keypoints that count; NaN if there are none.
 
     Raises:
-        ValueError: The shapes do not fit.
+        ValueError: If the shapes do not match.
     """
     batch, points = conf.shape if conf.ndim == 2 else (-1, -1)
     fits = samples_2d.ndim == 4 and samples_2d.shape[::2] == (batch, points)
@@ -248,7 +249,7 @@ def consistency_2d(samples_2d: Tensor, keypoints_2d: Tensor, conf: Tensor) -> Te
 def _prepared(
     pred: Tensor, target: Tensor, valid: Tensor | None
 ) -> tuple[torch.dtype, Tensor, Tensor, Tensor]:
-    """The dtype of the result; poses in float64, zero where they do not count; weights."""
+    """Dtype of the result; poses in float64, zero where joints do not count; weights."""
     _check_joints(pred, target)
     dtype = torch.promote_types(pred.dtype, target.dtype)
     shape = torch.broadcast_shapes(pred.shape, target.shape)[:-1]
@@ -275,7 +276,7 @@ def _check_joints(pred: Tensor, target: Tensor) -> None:
             )
         if not joints.is_floating_point():
             raise ValueError(f"expected {name} of a floating-point dtype, got {joints.dtype}")
-    # One axis too few would broadcast a batch against itself without a word.
+    # With one axis too few, a batch would silently broadcast against itself.
     fits = pred.ndim == target.ndim and pred.shape[-2] == target.shape[-2]
     sizes = zip(pred.shape, target.shape, strict=False)
     if not fits or any(a != b and 1 not in (a, b) for a, b in sizes):

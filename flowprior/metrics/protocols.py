@@ -1,7 +1,7 @@
-"""Published evaluation protocols, and what samples of a posterior are worth under them.
+"""Published evaluation protocols, and the errors of samples under them.
 
-`evaluate_samples` draws thousands of samples and keeps none of their bodies: memory does not grow
-with their number.
+`evaluate_samples` evaluates thousands of samples without keeping their bodies, so memory does not
+grow with the number of samples.
 """
 
 import typing
@@ -28,16 +28,16 @@ __all__ = ["PROTOCOLS", "Protocol", "SampleErrors", "SupportsSampling", "evaluat
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which joints are judged, and from where they are seen.
+    """The joints over which errors are averaged, and the root they are relative to.
 
     Args:
-        name: What people call it.
-        skeleton: The joint set of predictions and truth.
+        name: Common name of the protocol.
+        skeleton: Joint set of predictions and truth.
         joints: Indices into ``skeleton``, over which errors are averaged.
         root: Index into ``skeleton`` of the joint that is subtracted first.
 
     Raises:
-        ValueError: A joint or the root is none of the skeleton, or there is no joint.
+        ValueError: If a joint or the root is not in the skeleton, or there are no joints.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Protocol:
             )
 
     def select(self, joints: Tensor) -> Tensor:
-        """The joints that are judged, seen from the root.
+        """Select the joints of the protocol, relative to the root.
 
         Args:
             joints: (..., J, 3) of ``skeleton``, in metres.
@@ -63,7 +63,7 @@ class Protocol:
             (..., number of ``self.joints``, 3), in metres.
 
         Raises:
-            ValueError: The shape is another.
+            ValueError: If the shape is wrong.
         """
         if joints.ndim < 2 or joints.shape[-2:] != (self.skeleton.num_joints, 3):
             raise ValueError(
@@ -76,19 +76,20 @@ class Protocol:
     def errors(
         self, pred: Tensor, target: Tensor, valid: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """MPJPE and PA-MPJPE as this protocol has them.
+        """Compute MPJPE and PA-MPJPE under this protocol.
 
         Args:
             pred: (..., J, 3) of ``skeleton``, in metres.
-            target: (..., J, 3) likewise, leading axes as in `flowprior.metrics.mpjpe`.
-            valid: Which joints count, (J,) or (..., J), of bool or 0 / 1; all if None, as in the
-                published figures. A root that does not count still is the root.
+            target: (..., J, 3) of ``skeleton``, in metres; leading axes as in
+                `flowprior.metrics.mpjpe`.
+            valid: Which joints count, (J,) or (..., J), as bool or 0 / 1; all if None, as in the
+                published figures. The root is subtracted even if it does not count.
 
         Returns:
             "mpjpe" and "pa_mpjpe", each (...), in metres.
 
         Raises:
-            ValueError: A shape is another.
+            ValueError: If a shape is wrong.
         """
         pred, target = self.select(pred), self.select(target)
         if valid is not None:
@@ -119,38 +120,37 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Protocol("Human3.6M lifting", H36M_17, tuple(range(17)), H36M_17.root),
     )
 }
-"""The protocols of ProHMR's tables by name, and that of 2D-to-3D lifting.
+"""The protocols of ProHMR's tables, and that of 2D-to-3D lifting, by name.
 
-Frames: Human3.6M has subjects S9 and S11 with every fifth frame, P2 their frontal camera 60457274
-only; multi-view has groups of the four cameras. In lifting the root is among the joints, with an
-error of zero.
+Frames: Human3.6M uses every fifth frame of subjects S9 and S11; P2 uses only their frontal camera
+60457274, multi-view uses groups of the four cameras. In lifting the root is among the joints, with
+an error of zero.
 """
 
 
 class SupportsSampling(typing.Protocol):
-    """What can be judged: `flowprior.prior.PosePosterior`, or anything with these two verbs."""
+    """A distribution to evaluate, such as `flowprior.prior.PosePosterior`."""
 
     def sample(self, num_samples: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Draw samples (*batch, n, J, k)."""
 
     def mode(self) -> Tensor:
-        """The one answer (*batch, J, k)."""
+        """The point estimate (*batch, J, k)."""
 
 
 @dataclass(frozen=True, eq=False)
 class SampleErrors:
-    """Errors of the mode and of the best of n samples, of each person by itself.
+    """Errors of the mode and of the best of n samples, for each person.
 
-    The best sample for MPJPE and the best for PA-MPJPE are two samples. What is NaN has no joint
-    that counts or a sample that is not finite; `flowprior.metrics.Tally` leaves it out and counts
-    it.
+    The best samples for MPJPE and for PA-MPJPE may differ. Errors are NaN where no joint is valid
+    or a sample is not finite; `flowprior.metrics.Tally` excludes and counts them.
 
     Attributes:
-        mode: By metric, "mpjpe" and "pa_mpjpe", the error (*batch) of the mode, in metres.
-        best: By n and metric, the least error (*batch) of the first n samples.
-        quantised: By n and metric, the least error (*batch) of n centroids of all samples.
-        samples: The samples (*batch, N, joints, 3) that were judged, seen from the root, if they
-            were to be kept.
+        mode: Error (*batch) of the mode in metres, by metric, "mpjpe" and "pa_mpjpe".
+        best: Least error (*batch) of the first n samples in metres, by n and metric.
+        quantised: Least error (*batch) of n centroids of all samples in metres, by n and metric.
+        samples: The joints (*batch, N, joints, 3) of all samples relative to the root, in metres,
+            with ``keep_samples``; otherwise None.
     """
 
     mode: dict[str, Tensor]
@@ -159,7 +159,7 @@ class SampleErrors:
     samples: Tensor | None = None
 
     def values_mm(self) -> dict[str, Tensor]:
-        """Every error by a name, in millimetres, flat: for ``Tally.add``.
+        """All errors by name, flat and in millimetres, for ``Tally.add``.
 
         Returns:
             (B,) each: "mode_mpjpe_mm", "best_of_25_pa_mpjpe_mm", "best_of_25_quantised_mpjpe_mm".
@@ -193,31 +193,32 @@ def evaluate_samples(
 ) -> SampleErrors:
     """Errors of the mode and of the best of n samples, for several n in one pass.
 
-    Samples are drawn, made bodies of and judged in blocks, and then forgotten. So memory is that of
-    one block whatever the number of samples; the judged joints alone are kept where asked for.
+    The function draws samples, poses bodies and computes errors block by block, so memory does not
+    grow with the number of samples. It keeps only the joints of the protocol, and only on request.
 
     Args:
-        posterior: Of a batch of people.
-        joints: Makes theta (*batch, n, J, k) the joints (*batch, n, joints of the skeleton, 3), in
-            metres: a body model and a regressor, say, with the people's betas. It gets at most
-            ``block`` samples of each person at a time.
+        posterior: Posterior of a batch of people.
+        joints: Maps theta (*batch, n, J, k) to joints (*batch, n, joints of the skeleton, 3) in
+            metres, for example a body model and a regressor with the betas of the people. It is
+            called with at most ``block`` samples of each person.
         target: (*batch, joints of the skeleton, 3), in metres.
-        protocol: Which joints are judged, such as ``PROTOCOLS["3DPW"]``.
-        counts: Each n to report. The largest is how many samples are drawn.
-        quantised: Each n to report after the samples were reduced to n by k-means, of the judged
-            joints. Needs scikit-learn.
-        include_mode: Whether the mode is the first of the samples, as in ProHMR's tables.
+        protocol: The joints to evaluate, such as ``PROTOCOLS["3DPW"]``.
+        counts: Values of n to report. The largest is the number of samples drawn.
+        quantised: Values of n to report after k-means reduces the samples, in the joints of the
+            protocol, to n centroids. Needs scikit-learn.
+        include_mode: Whether the mode is the first sample, as in ProHMR's tables.
         valid: Which joints of the skeleton count, as in `Protocol.errors`.
-        block: Samples of each person at a time. Which samples a generator gives depends on it.
-        keep_samples: Return the judged joints of all samples too.
-        generator: Source of the samples, on the device of the posterior.
+        block: Number of samples of each person per block. The samples that a generator produces
+            depend on it.
+        keep_samples: Whether to return the joints of all samples too.
+        generator: Random generator, on the device of the posterior.
 
     Returns:
         Errors in metres, in the dtype of joints and target.
 
     Raises:
-        ValueError: A count is not positive, or larger than the number of samples it is made of;
-            ``joints`` or ``target`` are no joints of the skeleton.
+        ValueError: If a count is not positive, ``quantised`` exceeds the number of samples, or
+            ``joints`` or ``target`` are not joints of the skeleton.
 
     References:
         Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, 2021, table 2 and
@@ -272,7 +273,7 @@ def evaluate_samples(
 def _quantised(
     samples: Tensor, n: int, protocol: Protocol, truth: Tensor, valid: Tensor | None
 ) -> dict[str, Tensor]:
-    """The least errors of n centroids; NaN where a sample is not finite."""
+    """Least errors of n centroids; NaN where a sample is not finite."""
     finite = samples.isfinite().flatten(-3).all(dim=-1)
     centroids = quantise(samples[finite], n)
     if valid is not None:

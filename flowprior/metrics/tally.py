@@ -1,4 +1,4 @@
-"""Averages over data sets that count what they leave out."""
+"""Averages over data sets, with a count of excluded values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ __all__ = [
 
 @dataclass
 class Tally:
-    """Means of errors over a dataset, and the count of what could not be judged.
+    """Means of errors over a data set, and the number of values that could not be evaluated.
 
-    Add batches as they come. Tallies of several processes add up with ``+``.
+    Call :meth:`add` for each batch. The operator ``+`` combines the tallies of several processes.
 
     Attributes:
-        sums: By metric and group, the sum of the finite values.
-        counts: By metric and group, how many there were.
-        left_out: By metric, how many values were NaN or infinite and are in no mean.
+        sums: Sum of the finite values, by metric and group.
+        counts: Number of finite values, by metric and group.
+        left_out: Number of NaN or infinite values, which are excluded from the means, by metric.
     """
 
     sums: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -32,10 +32,10 @@ class Tally:
 
         Args:
             values: Errors (B,) by the name of the metric.
-            groups: B names, such as the actions of Human3.6M; one group if None.
+            groups: B names of groups, such as the actions of Human3.6M; one group if None.
 
         Raises:
-            ValueError: A metric is not of shape (B,) with B the number of groups.
+            ValueError: If the shape of a metric is not (B,), with B the number of groups.
         """
         for name, value in values.items():
             if value.ndim != 1 or (groups is not None and len(groups) != len(value)):
@@ -63,7 +63,7 @@ class Tally:
         )
 
     def count(self, name: str) -> int:
-        """How many values are in the mean of a metric."""
+        """Number of values in the mean of a metric."""
         return sum(count for (metric, _), count in self.counts.items() if metric == name)
 
     def mean(self, name: str) -> float:

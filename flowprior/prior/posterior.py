@@ -126,10 +126,11 @@ class PosePrior(nn.Module):
 
     def _summary(self) -> str:
         space = self.space
-        facts = {"context_features": self.context_features, "joints": space.joints}
-        facts |= {"space": space.name}
-        facts |= {"layout": space.layout} if isinstance(space, RotationSpace) else {}
-        facts |= {"mode": "exact" if self.has_exact_mode else "by ascent"}
+        facts: dict[str, object] = {"context_features": self.context_features}
+        facts |= {"joints": space.joints, "space": space.name}
+        if isinstance(space, RotationSpace):
+            facts["layout"] = space.layout
+        facts["mode"] = "exact" if self.has_exact_mode else "by ascent"
         return ", ".join(f"{name}={value!r}" for name, value in facts.items())
 
     def _require_order(self, verb: str, theta: object, context: object) -> None:

@@ -1,4 +1,4 @@
-"""Joint sets of pose estimation: one table per set."""
+"""The joint sets that pose estimation uses, one table per set."""
 
 from collections.abc import Mapping
 
@@ -40,7 +40,7 @@ def _other_side(name: str) -> str:
 
 
 def _build(name: str, tree: str, meanings: Mapping[str, str] | None = None) -> Skeleton:
-    """A set from its joints in order, each as "joint<parent" and the root by its name alone."""
+    """Build a set from its joints in order, each as "joint<parent", the root as its name only."""
     pairs = [joint.partition("<")[::2] for joint in tree.split()]
     names = tuple(joint for joint, _ in pairs)
     return Skeleton(
@@ -68,8 +68,8 @@ _SMPL_TREE = """
 SMPL_24 = _build("SMPL-24", _SMPL_TREE)
 """The 24 joints of SMPL (Loper et al., *SMPL: A Skinned Multi-Person Linear Model*, 2015).
 
-Order and parents are those of the ``kintree_table`` of the model files, names those of the PyPI
-package ``smplx``. The first 22 are the body joints of SMPL-H and SMPL-X as well.
+Order and parents follow the ``kintree_table`` of the model files, names the PyPI package ``smplx``.
+The first 22 are also the body joints of SMPL-H and SMPL-X.
 """
 
 
@@ -88,8 +88,8 @@ SMPL_45 = _build(
 )
 """The 45 joints that ``smplx.SMPL`` returns: SMPL-24 and 21 vertices of the surface.
 
-The vertices are those of ``smplx.vertex_joint_selector``: face, feet, fingertips. They are no part
-of the model's kinematic tree; here each hangs on the joint that carries it.
+The vertices are those of ``smplx.vertex_joint_selector``: face, feet, fingertips. They are not part
+of the model's kinematic tree; here the parent of each is the joint that moves it.
 """
 
 
@@ -109,7 +109,7 @@ BODY_25 = _build(
 )
 """The 25 keypoints of OpenPose (Cao et al., *OpenPose*, 2019), in the order of its JSON files.
 
-The bones are the pairs that OpenPose draws (``POSE_BODY_25_PAIRS``), rooted at MidHip.
+The bones are the pairs that OpenPose draws (``POSE_BODY_25_PAIRS``); the root is MidHip.
 """
 
 
@@ -129,9 +129,9 @@ BODY_25B = _build(
 )
 """The 25 keypoints of OpenPose's model BODY_25B, in the order of its JSON files.
 
-COCO's 17, then upper neck and top of the head as MPII annotates them, then the feet as in
-`BODY_25`; it has no MidHip. Its files have 75 numbers per person as well, so nothing in them tells
-the two models apart. The order is that of OpenPose's ``poseParameters.cpp``; the bones are ours.
+COCO's 17, then upper neck and top of the head as annotated in MPII, then the feet as in `BODY_25`;
+there is no MidHip. Files of both models have 75 numbers per person, so their format does not reveal
+the model. The order follows OpenPose's ``poseParameters.cpp``; the bones are ours.
 """
 
 
@@ -147,8 +147,8 @@ COCO_17 = _build(
 )
 """The 17 keypoints of COCO (Lin et al., *Microsoft COCO*, 2014), as annotated.
 
-COCO has no neck or pelvis, and its own drawing has loops. The tree here is a part of that drawing
-(ears to shoulders, shoulders to hips) that reaches every joint and is its own mirror image.
+COCO has no neck or pelvis, and its published drawing contains loops. This tree is a symmetric part
+of that drawing (ears to shoulders, shoulders to hips) that reaches every joint.
 """
 
 
@@ -164,7 +164,7 @@ COCO_18 = _build(
 )
 """The 18 keypoints of OpenPose's COCO model; ``poses2d`` of 3DPW.
 
-COCO's 17 in another order, and a neck halfway between the shoulders. The bones are the pairs that
+COCO's 17 in another order, and a neck midway between the shoulders. The bones are the pairs that
 OpenPose draws (``POSE_COCO_PAIRS``).
 """
 
@@ -203,8 +203,8 @@ H36M_32 = _build(
 )
 """The 32 joints of Human3.6M's ``D3_Positions`` (Ionescu et al., *Human3.6M*, 2014).
 
-Several never move against a neighbour: 11 lies on 0, 16 and 24 on 13, 20 on 19, 28 on 27. Parents
-are those of the data set, as VideoPose3D has them.
+Several joints coincide with another: 11 with 0, 16 and 24 with 13, 20 with 19, 28 with 27. Parents
+are those of the data set, as in VideoPose3D.
 """
 
 
@@ -221,17 +221,17 @@ H36M_17 = _build(
 )
 """The 17 joints of Human3.6M that 2D-to-3D lifting predicts.
 
-The moving joints among `H36M_32`, in the order of Martinez et al., *A simple yet effective
-baseline for 3d human pose estimation*, 2017 (``una-dinosauria/3d-pose-baseline``) and of
-VideoPose3D, which hangs the shoulders on the thorax. "nose" is the joint that the first calls
-Neck/Nose and SPIN the jaw; "foot" is the ankle, "thorax" the base of the neck.
+The moving joints of `H36M_32`, in the order of Martinez et al., *A simple yet effective baseline
+for 3d human pose estimation*, 2017 (``una-dinosauria/3d-pose-baseline``) and of VideoPose3D, in
+which the thorax is the parent of the shoulders. "nose" is the joint that Martinez et al. call
+Neck/Nose and SPIN calls jaw; "foot" is the ankle, "thorax" the base of the neck.
 """
 
 
 H36M_16_NO_HIP = H36M_17.subset("H36M-16 without hip", range(1, 17), root=7)
-"""`H36M_17` without the hip: the joints whose positions relative to it a lifter predicts.
+"""`H36M_17` without the hip: a lifter predicts their positions relative to the hip.
 
-The target of ``una-dinosauria/3d-pose-baseline``; here the legs hang on the spine.
+The target of ``una-dinosauria/3d-pose-baseline``; here the spine is the parent of the legs.
 """
 
 
@@ -242,8 +242,8 @@ H36M_16_NO_NOSE = H36M_17.subset("H36M-16 without nose", [*range(9), *range(10, 
 MPII_16 = H36M_17.subset("MPII-16", (3, 2, 1, 4, 5, 6, 0, 7, 8, 10, 16, 15, 14, 11, 12, 13), root=0)
 """The 16 keypoints of MPII, as detected by stacked hourglasses and used for lifting.
 
-Order of MPII (Andriluka et al., *2D Human Pose Estimation*, 2014) and names of
-``una-dinosauria/3d-pose-baseline``, which takes MPII's pelvis, thorax, upper neck and head top for
+The order is that of MPII (Andriluka et al., *2D Human Pose Estimation*, 2014). The names are those
+of ``una-dinosauria/3d-pose-baseline``, which uses MPII's pelvis, thorax, upper neck and head top as
 hip, spine, thorax and head of Human3.6M.
 """
 
@@ -279,7 +279,7 @@ MPI_INF_3DHP_17 = _build(
 )
 """The 17 joints of MPI-INF-3DHP's test set (Mehta et al., *Monocular 3D Human Pose*, 2017).
 
-SPIN and ProHMR take its neck for LSP's and its spine and head for spine and jaw of Human3.6M.
+SPIN and ProHMR use its neck as LSP's, and its spine and head as spine and jaw of Human3.6M.
 """
 
 
@@ -305,14 +305,14 @@ PROHMR_19 = _build(
 )
 """The 19 "extra" keypoints of ProHMR: LSP's 14, pelvis and thorax of MPII, three of Human3.6M.
 
-What ``extra_keypoints_2d`` and ``extra_keypoints_3d`` hold in its data files and
-``SMPL_to_J19.pkl`` regresses from the vertices (``nkolot/ProHMR``); the first 19 of SPIN's 24. Its
-neck and head are those of the *data sets*, neither OpenPose's nor SMPL's. The bones are ours.
+They are the ``extra_keypoints_2d`` and ``extra_keypoints_3d`` of its data files, which
+``SMPL_to_J19.pkl`` regresses from the vertices (``nkolot/ProHMR``), and the first 19 of SPIN's 24.
+Neck and head are those of the *data sets*, neither OpenPose's nor SMPL's. The bones are ours.
 """
 
 
 def _join(name: str, first: Skeleton, second: Skeleton) -> Skeleton:
-    """The joints of one set and then those of another, the second root on the first."""
+    """Append one set to another; the parent of the second root is the first."""
     shift = first.num_joints
     hung = (shift + parent if parent >= 0 else first.root for parent in second.parents)
     return Skeleton(
@@ -327,8 +327,8 @@ def _join(name: str, first: Skeleton, second: Skeleton) -> Skeleton:
 PROHMR_44 = _join("PROHMR-44", BODY_25, PROHMR_19)
 """The 44 keypoints of ProHMR and HMR 2.0: `BODY_25`, then `PROHMR_19`.
 
-Joints 0 to 24 are read off the 45 of ``smplx`` (``mapping(SMPL_45, BODY_25)``), 25 to 43 regressed
-from the vertices. Joint 39 is the pelvis that losses and metrics subtract.
+Joints 0 to 24 are among the 45 of ``smplx`` (``mapping(SMPL_45, BODY_25)``); joints 25 to 43 are
+regressed from the vertices. Losses and metrics subtract joint 39, the pelvis.
 """
 
 
@@ -337,9 +337,9 @@ PROHMR_LIFTING_2D = PROHMR_19.subset("PROHMR lifting 2D", [*range(13), 14, 16, 1
 
 
 PROHMR_LIFTING_3D = PROHMR_19.subset("PROHMR lifting 3D", [*range(13), 16, 17, 18], root=16)
-"""The 16 joints that ProHMR's lifting model predicts, relative to the pelvis, which is left out.
+"""The 16 joints that ProHMR's lifting model predicts, relative to the pelvis, which is excluded.
 
-Here the spine is the root that the hips hang on.
+Here the spine is the root and the parent of the hips.
 """
 
 
@@ -350,7 +350,7 @@ PROHMR_PELVIS = 39
 PROHMR_EVAL_14 = (*range(25, 38), 43)
 """Indices into `PROHMR_44` that ProHMR evaluates on Human3.6M P2 and 3DPW.
 
-Known as "LSP-14" but for the head, which is that of Human3.6M.
+Often called "LSP-14", although the head is that of Human3.6M.
 """
 
 
@@ -363,18 +363,18 @@ PROHMR_EVAL_3DHP_17 = (*range(25, 39), 39, 41, 42)
 
 
 PROHMR_FITTING_IGNORES = (8, 9, 12, 27, 28, 39)
-"""Indices into `PROHMR_44` whose confidence ProHMR's fitting sets to 0: every hip and pelvis.
+"""Indices into `PROHMR_44` whose confidence ProHMR's fitting sets to 0: all hip and pelvis joints.
 
-Detectors and SMPL place them differently.
+Detectors and SMPL place these joints differently.
 """
 
 
 SPIN_H36M_TO_LSP_14 = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10)
 """SPIN's ``H36M_TO_J14``, for the 17 joints of its file ``J_regressor_h36m.npy`` only.
 
-That file has the left leg before the right one, against `H36M_17` and every file of Human3.6M's own
-order: applied to those it exchanges the legs and raises no error. For them use
-``mapping(H36M_17, LSP_14)``, known as ``H36M_J17_TO_J14``.
+In that file the left leg precedes the right one, unlike in `H36M_17` and in files with Human3.6M's
+own order. Applied to those, it silently exchanges the legs; use ``mapping(H36M_17, LSP_14)``
+instead, known as ``H36M_J17_TO_J14``.
 """
 
 
@@ -400,4 +400,4 @@ SKELETONS: Mapping[str, Skeleton] = {
         PROHMR_LIFTING_3D,
     )
 }
-"""Every joint set of this module by its name."""
+"""All joint sets of this module by name."""

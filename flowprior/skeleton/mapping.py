@@ -26,11 +26,11 @@ _LSP_FROM_H36M = {"neck": "thorax", "head_top": "head"}
 _H36M_FROM_LIFTING = {"thorax": "neck_lsp"}
 
 
-# ProHMR's preprocessing takes the immobile joints 11 and 24 for Human3.6M's pelvis and neck.
+# ProHMR's preprocessing uses the immobile joints 11 and 24 as Human3.6M's pelvis and neck.
 _LIFTING_FROM_H36M_32 = {"pelvis_mpii": "spine_base", "neck_lsp": "right_collar"}
 
 
-# Joints that published conversions take for one another though they do not mean the same:
+# Joints that published conversions identify although their meanings differ:
 # (source, target) -> {joint of the target: joint of the source}.
 _STAND_INS: dict[tuple[Skeleton, Skeleton], Mapping[str, str]] = {
     (H36M_17, LSP_14): _LSP_FROM_H36M,  # H36M_J17_TO_J14 of microsoft/MeshTransformer
@@ -52,16 +52,16 @@ def shared_joints(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...], 
     """The joints that two sets have in common.
 
     Args:
-        source: One joint set.
-        target: Another.
+        source: A joint set.
+        target: Another joint set.
 
     Returns:
-        K indices into ``source`` and the K indices of the same joints in ``target``, which ascend:
+        K indices i into ``source`` and the K ascending indices j of the same joints in ``target``:
         ``a[..., i, :]`` and ``b[..., j, :]`` can be compared.
     """
     stand_ins = _STAND_INS.get((source, target), {})
-    # Where ProHMR's 44 have a joint twice, a set of annotations means the extra one, that of the
-    # data sets. OpenPose's and COCO's keypoints, and those of the same name, mean the first.
+    # ProHMR's 44 contain some joints twice. Sets of annotations correspond to the second one, which
+    # is that of the data sets; OpenPose's and COCO's keypoints, and equal names, to the first.
     extras_first = target in (H36M_17, LSP_14, MPII_16, MPI_INF_3DHP_17)
     pairs = []
     for joint, (name, meaning) in enumerate(zip(target.joint_names, target.meanings, strict=True)):
@@ -76,29 +76,29 @@ def shared_joints(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...], 
 
 
 def mapping(source: Skeleton, target: Skeleton) -> tuple[int, ...]:
-    """Where each joint of one set is found in another.
+    """Indices that convert an array from one joint set to another.
 
-    Joints correspond by what they mean, not by name: the "left_foot" of Human3.6M is an ankle, that
-    of SMPL is not. Where a published conversion takes one joint for another, as Human3.6M's thorax
-    for LSP's neck, so does this.
+    Joints correspond by meaning, not by name: the "left_foot" of Human3.6M is an ankle, that of
+    SMPL is not. If published conversions identify two joints, such as Human3.6M's thorax and LSP's
+    neck, so does this function.
 
     Args:
-        source: The set that an array ``joints`` (..., J_source, 3) is in.
-        target: The set that it should be in.
+        source: The joint set of an array ``joints`` (..., J_source, 3).
+        target: The joint set to convert to.
 
     Returns:
         J_target indices into ``source``: ``joints[..., mapping(source, target), :]`` has the shape
         (..., J_target, 3).
 
     Raises:
-        ValueError: A joint of ``target`` has no counterpart in ``source``; the message names all of
-            those. `shared_joints` has the others.
+        ValueError: If a joint of ``target`` has no counterpart in ``source``; the message names all
+            such joints. `shared_joints` returns the others.
     """
     indices, found = shared_joints(source, target)
     missing = [name for joint, name in enumerate(target.joint_names) if joint not in found]
     if missing:
         raise ValueError(
             f"{source.name} has no counterpart for {', '.join(missing)} of {target.name}; "
-            "shared_joints() gives the joints that both have"
+            "shared_joints() returns the joints that both have"
         )
     return indices

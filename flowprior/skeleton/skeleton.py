@@ -1,7 +1,8 @@
-"""Joint sets: names, kinematic tree and left-right pairs, one table per set, and maps between them.
+"""The class of a joint set: joint names, kinematic tree and left-right pairs.
 
-"What is joint 39?" has a different answer in every set. The tables here are the sets that pose
-estimation uses; `mapping` takes an array from one to another by the meaning of its joints.
+Every joint set numbers its joints differently. `flowprior.skeleton.joint_sets` contains the sets
+that pose estimation uses; `flowprior.skeleton.mapping` converts between them by the meaning of
+their joints.
 """
 
 from collections.abc import Sequence
@@ -18,18 +19,18 @@ class Skeleton:
 
     Args:
         name: Name of the joint set.
-        joint_names: J names, in the order of the joint axis of every array of this set.
-        parents: J indices; joint j hangs on ``parents[j]``, the one root on -1. A parent may come
-            after its child, as LSP's knees come after their ankles.
-        flip: J indices; ``joints[..., flip, :]`` exchanges left and right. Mirroring a pose takes
-            this permutation *and* a sign change of one coordinate.
+        joint_names: J names, in the order of the joint axis of arrays.
+        parents: J indices of parents; -1 for the root, of which there is one. A parent may follow
+            its child, as LSP's knees follow the ankles.
+        flip: J indices; ``joints[..., flip, :]`` exchanges left and right. Mirroring a pose
+            requires this permutation *and* a sign change of one coordinate.
         meanings: J names in a vocabulary shared by all sets, which `mapping` compares: the hip of
-            Human3.6M, the pelvis of SMPL and the MidHip of OpenPose are all "pelvis". Left out,
-            the joint names themselves.
+            Human3.6M, the pelvis of SMPL and the MidHip of OpenPose are all "pelvis". The joint
+            names if empty.
 
     Raises:
-        ValueError: The tables do not have one entry per joint, the parents do not form one tree,
-            or ``flip`` does not undo itself.
+        ValueError: If the tables do not have one entry per joint, the parents do not form one tree,
+            or ``flip`` is not its own inverse.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Skeleton:
                 f"{self.name}: expected exactly one root, with parent -1, got {len(roots)}"
             )
         connected = {-1}
-        for _ in joints:  # no joint lies deeper than there are joints
+        for _ in joints:  # the depth of the tree is less than the number of joints
             connected |= {joint for joint in joints if self.parents[joint] in connected}
         for joint, parent in enumerate(self.parents):
             if joint not in connected:
@@ -65,7 +66,7 @@ class Skeleton:
                 )
         if sorted(self.flip) != joints or [self.flip[j] for j in self.flip] != joints:
             raise ValueError(
-                f"{self.name}: expected flip to be a permutation that undoes itself, "
+                f"{self.name}: expected flip to be a permutation that is its own inverse, "
                 f"got {self.flip}"
             )
 
@@ -79,7 +80,7 @@ class Skeleton:
 
     @property
     def root(self) -> int:
-        """Index of the joint that has no parent."""
+        """Index of the joint without a parent."""
         return self.parents.index(-1)
 
     @property
@@ -93,8 +94,11 @@ class Skeleton:
         Args:
             joint_name: One of ``joint_names``.
 
+        Returns:
+            The index of the joint.
+
         Raises:
-            ValueError: There is no such joint; the message has the names there are.
+            ValueError: If there is no such joint; the message lists the names.
         """
         if joint_name not in self.joint_names:
             raise ValueError(
@@ -103,20 +107,20 @@ class Skeleton:
         return self.joint_names.index(joint_name)
 
     def subset(self, name: str, joints: Sequence[int], root: int | None = None) -> "Skeleton":
-        """Some of the joints, in a new order.
+        """Select joints, in a new order.
 
         Args:
             name: Name of the new set.
-            joints: Indices into this set, each at most once; left and right in pairs.
-            root: Index into this set of the new root, needed where the old one is left out: every
-                joint that hung on it without another between now hangs on this one.
+            joints: Indices into this set, each at most once; left and right joints in pairs.
+            root: Index into this set of the new root, required if the old root is excluded: it
+                becomes the parent of all joints that have no ancestor in the new set.
 
         Returns:
-            The set of those joints; each hangs on the nearest of its ancestors that is in it.
+            The set of those joints; the parent of a joint is its nearest ancestor in the new set.
 
         Raises:
-            ValueError: A joint occurs without its mirror image, twice, or is none of this set, or
-                the joints left do not form one tree.
+            ValueError: If a joint occurs without its mirror image, twice, or is not in this set, or
+                the joints do not form one tree.
         """
         place = {joint: index for index, joint in enumerate(joints)}
         if len(place) != len(joints) or not set(place) <= set(range(self.num_joints)):

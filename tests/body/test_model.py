@@ -30,8 +30,6 @@ from flowprior.skeleton import (
     mapping,
 )
 
-smplx = pytest.importorskip("smplx", reason="a body model needs smplx: flowprior[body]")
-
 
 @pytest.fixture(scope="module")
 def embedded():
@@ -62,7 +60,8 @@ def smpl_file(tmp_path_factory):
 
 
 def reference(arrays, dtype, num_betas=10, vertex_ids=None):
-    """The body of smplx from the same arrays."""
+    """The body of smplx with the same arrays; skips without smplx."""
+    smplx = pytest.importorskip("smplx", reason="compares with smplx: flowprior[body]")
     struct = types.SimpleNamespace(**{**arrays, "shapedirs": arrays["shapedirs"][..., :num_betas]})
     return smplx.SMPLLayer(
         model_path="", data_struct=struct, dtype=dtype, vertex_ids=vertex_ids, num_betas=num_betas
@@ -443,7 +442,7 @@ def test_a_hostile_file_runs_nothing(tmp_path, chumpy, protocol):
     path = tmp_path / "SMPL_NEUTRAL.pkl"
     content = official(made_up_smpl(vertices=50), chumpy) | {"bs_style": Hostile()}
     path.write_bytes(pickle.dumps(content, protocol=protocol))
-    with pytest.raises(ValueError, match=r"SMPL_NEUTRAL\.pkl refers to code.*Nothing was run"):
+    with pytest.raises(ValueError, match=r"SMPL_NEUTRAL\.pkl refers to code.*Nothing was executed"):
         BodyModel(path)
     assert not marker.exists()
 
@@ -462,9 +461,9 @@ def write(path, **changes):
         ({"v_template": np.zeros((60, 2))}, r"v_template of shape \(60, 3\)"),
         ({"posedirs": np.zeros((60, 3, 93))}, r"posedirs of shape \(60, 3, 207\)"),
         ({"shapedirs": np.zeros((60, 3, 4))}, "4 shape directions, got num_betas=10"),
-        ({"v_template": np.full((60, 3), np.nan)}, "v_template is no array of finite numbers"),
-        ({"v_template": np.array(["a"])}, "v_template is no array of finite numbers"),
-        ({"f": np.array([[0, 1, 60]])}, "f names vertices that are not among the 60"),
+        ({"v_template": np.full((60, 3), np.nan)}, "v_template is not an array of finite numbers"),
+        ({"v_template": np.array(["a"])}, "v_template is not an array of finite numbers"),
+        ({"f": np.array([[0, 1, 60]])}, "f contains indices outside the 60 vertices"),
         ({"kintree_table": np.zeros((2, 52), int)}, "52 joints .SMPL-H"),
         ({"kintree_table": np.zeros((2, 24), int)}, "the tree of SMPL's 24 joints"),
     ],
@@ -533,7 +532,7 @@ def test_a_file_with_300_shape_directions(tmp_path):
         few(theta, betas[:, :10]).vertices,
         all_of_them(theta, betas * (torch.arange(300) < 10)).vertices,
     )
-    message = r"made for 10 coefficients: .*num_betas=300. uses 300 of the 300 .* of body\.npz"
+    message = r"this body has 10 coefficients: .*num_betas=300. uses 300 of the 300 .* of body\.npz"
     for call in (few, lambda *arguments: few.keypoints(arguments[0], SMPL_24, arguments[1])):
         with pytest.raises(ValueError, match=message):
             call(theta, betas)

@@ -40,7 +40,7 @@ MAKERS = {
     "empty": (lambda path: path.write_bytes(b""), "is empty"),
     "lfs": (
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
-        "is a pointer of Git LFS",
+        "is a Git LFS pointer",
     ),
     "doctype": (lambda path: path.write_text("\n<!doctype HTML><html>"), "is a web page"),
     "html": (lambda path: path.write_bytes(b"\xef\xbb\xbf<HTML lang='en'>"), "is a web page"),

@@ -107,7 +107,7 @@ def test_a_truncated_file_is_refused(saved, keep):
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "other"
     path.write_text("not a model")
-    with pytest.raises(CheckpointError, match="no safetensors file"):
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
         ConditionalPosePrior.load(path)
     safetensors.torch.save_file({"weight": torch.zeros(3)}, path)
     with pytest.raises(CheckpointError, match="not a flowprior model"):
@@ -341,5 +341,5 @@ def test_compiled_weights_beside_others_of_the_same_name(saved):
     name = next(iter(content.tensors))
     tensors = {**content.tensors, f"_orig_mod.{name}": content.tensors[name].clone()}
     model_file.save(saved, model_file.ModelFile(tensors, content.config))
-    with pytest.raises(CheckpointError, match="under one name"):
+    with pytest.raises(CheckpointError, match="under the same name"):
         model_file.load(saved)

@@ -532,7 +532,9 @@ def reach(cache, **environment):
 )
 def test_without_network(tmp_path, environment):
     said = reach(tmp_path, **environment)
-    assert said.startswith("ConnectionError user/model is no folder here nor in the Hugging Face")
+    assert said.startswith(
+        "ConnectionError user/model is neither a folder here nor in the Hugging Face"
+    )
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -589,7 +591,7 @@ def test_downloaded_by_the_real_package_and_cached(tmp_path):
 def test_without_the_package_folders_work_and_the_extra_is_named(prior, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert same(prior, ConditionalPosePrior.from_pretrained(folder))
-    with pytest.raises(ImportError, match=r"user/model is no folder.*flowprior\[hub\]"):
+    with pytest.raises(ImportError, match=r"user/model is not a folder.*flowprior\[hub\]"):
         ConditionalPosePrior.from_pretrained("user/model")
     with pytest.raises(ImportError, match=r"flowprior\[hub\]"):
         prior.push_to_hub("user/model")

@@ -183,7 +183,7 @@ def test_an_ordered_dictionary_of_python_2():
     found = read(program)
     assert list(found) == ["a"]
     np.testing.assert_array_equal(found["a"], ARRAY_VALUE)
-    refuse(b"\x80\x02ccollections\nOrderedDict\n]K\x01a\x85R.", "no pairs")
+    refuse(b"\x80\x02ccollections\nOrderedDict\n]K\x01a\x85R.", "not pairs")
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
@@ -300,10 +300,10 @@ def test_code_is_refused_and_never_runs(tmp_path, call, protocol):
     holder = np.empty((), dtype=object)
     holder[()] = {"deep": [gadget]}
     for content in (gadget, {"v_template": gadget}, [np.ones(2), (gadget,)], holder):
-        refuse(pickle.dumps(content, protocol=protocol), "Nothing was run")
+        refuse(pickle.dumps(content, protocol=protocol), "Nothing was executed")
         archive = tmp_path / "file.npz"
         archive.write_bytes(npz(a=np.array([1, gadget], dtype=object)))
-        with pytest.raises(ValueError, match="Nothing was run"):
+        with pytest.raises(ValueError, match="Nothing was executed"):
             read_npz(archive)
     assert not marker.exists()
 
@@ -319,7 +319,7 @@ def array_with_state(state):
 
 
 def array_program(shape, dtype="f8", data=b"", order=False):
-    """A pickle of an array that announces any shape."""
+    """A pickle of an array that declares any shape."""
     return array_with_state((1, shape, np.dtype(dtype), order, data))
 
 
@@ -328,22 +328,22 @@ def array_program(shape, dtype="f8", data=b"", order=False):
     [
         (b"", "is empty"),
         (b"<html>", "web page"),
-        (b"hello", "no pickle"),
-        (b"\x80\x04", "no pickle"),
-        (pickle.dumps(np.arange(1000.0))[:-300], "no pickle"),
-        (array_program((10**12,)), "does not hold it|exhaust memory"),
-        (array_program((2,), data=b"\0" * 15), "does not hold it"),
+        (b"hello", "not a pickle"),
+        (b"\x80\x04", "not a pickle"),
+        (pickle.dumps(np.arange(1000.0))[:-300], "not a pickle"),
+        (array_program((10**12,)), "does not contain it|exhaust memory"),
+        (array_program((2,), data=b"\0" * 15), "does not contain it"),
         (array_program((-1,), data=b"\0" * 8), "shape"),
         (array_program((3,), "O", [1]), "3 objects"),
         (array_program((1,), "O", b"12345678"), "1 objects"),
         (array_program((1,), [("a", "f8")], b"\0" * 8), "unusual dtype"),
         (array_program((1,), "M8[s]", b"\0" * 8), "unusual dtype"),
-        (array_with_state(None), "an array without its content"),
-        (array_with_state((1, (1,), np.dtype("f8"), False)), "an array without its content"),
+        (array_with_state(None), "an array without content"),
+        (array_with_state((1, (1,), np.dtype("f8"), False)), "an array without content"),
         (array_with_state((1, (1,), "f8", False, b"\0" * 8)), "an array without a dtype"),
-        (pickle.dumps(Call(BUFFER, b"", np.dtype("f8"), (0,))), "an array without its content"),
-        (pickle.dumps(Call(SCALAR, np.dtype("f8"))), "a number without its content"),
-        (pickle.dumps({"a": Call(codecs.encode, "a", "utf-16")}), "bytes that are none"),
+        (pickle.dumps(Call(BUFFER, b"", np.dtype("f8"), (0,))), "an array without content"),
+        (pickle.dumps(Call(SCALAR, np.dtype("f8"))), "a number without content"),
+        (pickle.dumps({"a": Call(codecs.encode, "a", "utf-16")}), "invalid bytes"),
     ],
 )
 def test_damaged_and_made_up_files(program, message):
@@ -383,7 +383,7 @@ def test_broken_sparse_matrices(state):
 def test_an_index_outside_a_sparse_matrix():
     sparse = scipy.sparse.csr_matrix(np.eye(3))
     sparse.indices[0] = 99
-    refuse(pickle.dumps(sparse), "an entry outside")
+    refuse(pickle.dumps(sparse), "index out of range")
 
 
 @pytest.mark.parametrize("kind", ["csr", "csc"])
@@ -429,7 +429,7 @@ def test_a_chumpy_array_with_more_indices_than_the_file_has(chumpy):
     program = pickle.dumps(made_of(chumpy.Select, a=wide, idxs=np.zeros(100_000, np.uint8)))
     refuse(program, "exhaust memory")
     program = pickle.dumps(made_of(chumpy.Select, a=np.ones(3), idxs=["x"]))
-    refuse(program, "by no indices")
+    refuse(program, "not by indices")
 
 
 @given(st.data())
@@ -455,7 +455,7 @@ def test_an_npz_entry_that_is_no_array(tmp_path):
     np.lib.format.write_array_header_1_0(header, announced)
     with zipfile.ZipFile(tmp_path / "file.npz", "w") as archive:
         archive.writestr("a.npy", header.getvalue() + pickle.dumps([1, 2]))
-    with pytest.raises(ValueError, match=r"file\.npz has an entry 'a\.npy' that is no array"):
+    with pytest.raises(ValueError, match=r"file\.npz has an entry 'a\.npy' that is not an array"):
         read_npz(tmp_path / "file.npz")
 
 
@@ -514,7 +514,7 @@ def test_an_archive_in_a_compression_that_numpy_does_not_write(tmp_path):
     path = tmp_path / "data.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a.npy", npy(np.arange(3)))
-    with pytest.raises(ValueError, match=r"data\.npz has an entry 'a\.npy' that numpy did not"):
+    with pytest.raises(ValueError, match=r"data\.npz has an entry 'a\.npy' that NumPy did not"):
         read_npz(path)
 
 
@@ -525,7 +525,7 @@ def test_an_npz_entry_that_announces_too_much(tmp_path):
     path = tmp_path / "data.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.npy", LYING)
-    with pytest.raises(ValueError, match=r"data\.npz announces an array of 79999992 bytes"):
+    with pytest.raises(ValueError, match=r"data\.npz declares an array of 79999992 bytes"):
         read_npz(path)
 
 
@@ -547,7 +547,7 @@ def test_npy(tmp_path, version):
         (b"hello", "does not start like one"),
         (npy(np.zeros(9))[:-8], "damaged"),
         (npy(np.zeros(9))[:20], "damaged"),
-        (LYING, "announces"),
+        (LYING, "declares"),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "damaged"),
         (b"\x93NUMPY\x07\x00\xff\xff\xff\xff", "version"),
         (npy(np.array([None])), "pickled objects"),

@@ -261,7 +261,7 @@ def test_code_is_refused_and_never_runs(tmp_path, name, protocol):
         {"state_dict": {}, "hyper_parameters": [{"a": (1, [gadget])}]},
         {"state_dict": {}, "hyper_parameters": argparse.Namespace(lr=gadget)},
     ):
-        refuse(saved(content, protocol), re.escape(f"data file: '{name}'. Nothing was run"))
+        refuse(saved(content, protocol), re.escape(f"data file: '{name}'. Nothing was executed"))
         assert not list(tmp_path.iterdir())
 
 
@@ -318,7 +318,7 @@ def test_nonsense_is_refused():
 
 def test_tensors_that_do_not_fit_the_file(one_gigabyte):
     ten_gigabytes = tensor_of(2_500_000_000, (50_000, 50_000), (50_000, 1))
-    refuse(archived(ten_gigabytes), "announces 10000000000 bytes .* has 16")
+    refuse(archived(ten_gigabytes), "declares 10000000000 bytes .* has 16")
     for tensor in (
         (4, (50_000, 50_000), (50_000, 1)),
         (4, (50_000, 50_000), (0, 0)),
@@ -336,7 +336,7 @@ def test_tensors_that_do_not_fit_the_file(one_gigabyte):
         (4.0, (1,), (1,)),
         (4, (1,), (1,), 0, "../data.pkl"),
     ):
-        refuse(archived(tensor_of(*tensor)), r"announces -?\d+ bytes|storage of 4|damaged")
+        refuse(archived(tensor_of(*tensor)), r"declares -?\d+ bytes|storage of 4|damaged")
 
 
 def test_sizes_announced_in_the_pickle(one_gigabyte):
@@ -351,7 +351,7 @@ def test_sizes_announced_in_the_pickle(one_gigabyte):
 def test_sizes_announced_in_the_zip(one_gigabyte):
     content = archived(b"}.")
     start = content.rindex(b"PK\x01\x02") + 20  # the last entry of the index: data/0
-    refuse(content[:start] + b"\xfe\xff\xff\xff" * 2 + content[start + 8 :], "announces 4294")
+    refuse(content[:start] + b"\xfe\xff\xff\xff" * 2 + content[start + 8 :], "declares 4294")
     refuse(archived(b"}.", bytes(10**6), compression=zipfile.ZIP_DEFLATED), "is a compressed")
 
 
@@ -372,13 +372,13 @@ HONEST = saved(
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_damaged_and_other_files(tmp_path):
     for kept in (0.001, 0.1, 0.5, 0.9, 0.99, 0.999):
-        refuse(HONEST[: int(kept * len(HONEST))], r"file\.pt is (cut short|not a PyTorch)")
+        refuse(HONEST[: int(kept * len(HONEST))], r"file\.pt is (truncated|not a PyTorch)")
     flipped = HONEST.replace(struct.pack("<2f", 500, 501), struct.pack("<2f", 500, 502))
     refuse(flipped, "damaged: .*CRC")
     refuse(b"", "is empty")
     refuse(b"hello, this is a text file\n", "not a PyTorch checkpoint")
     refuse(pickle.dumps({"a": 1}), "not a PyTorch checkpoint")
-    refuse(b"PK\x03\x04" + b"\0" * 100, "cut short or damaged")
+    refuse(b"PK\x03\x04" + b"\0" * 100, "truncated or damaged")
     refuse(safetensors.torch.save({"w": torch.ones(2)}), "is a safetensors file")
     refuse(saved({}, _use_new_zipfile_serialization=False), r"before 1\.6")
     refuse(zipped(("a.npy", b"")), r"no data\.pkl")

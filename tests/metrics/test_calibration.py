@@ -381,7 +381,7 @@ def test_no_poses():
     samples, target = torch.zeros(0, 8, 4, 3), torch.zeros(0, 4, 3)
     assert energy_score(samples, target).shape == (0,)
     assert sample_spread(samples).shape == (0, 4)
-    with pytest.raises(ValueError, match=r"\(0, 4, 3\) holds no poses"):
+    with pytest.raises(ValueError, match=r"\(0, 4, 3\) contains no poses"):
         expected_calibration_error(samples, target)
     with pytest.raises(ValueError, match="pit is empty"):
         coverage(torch.zeros(0))

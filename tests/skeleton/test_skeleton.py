@@ -108,8 +108,8 @@ def test_skeletons_are_immutable():
         (("a", "b"), (1, 0), (0, 1), "exactly one root.*got 0"),
         (("a", "b"), (-1, -2), (0, 1), "parent -2 of joint 1"),
         (("a", "b"), (-1, 2), (0, 1), "parent 2 of joint 1"),
-        (("a", "b", "c"), (-1, 0, 0), (1, 2, 0), "undoes itself"),
-        (("a", "b"), (-1, 0), (0, 7), "undoes itself"),
+        (("a", "b", "c"), (-1, 0, 0), (1, 2, 0), "own inverse"),
+        (("a", "b"), (-1, 0), (0, 7), "own inverse"),
     ],
 )
 def test_inconsistent_tables_are_refused(names, parents, flip, message):

@@ -372,7 +372,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             "a regressor file as SMPL",
             lambda: BodyModel(written("SMPL_to_J19.pkl", pickle.dumps({"J19": 1}))),
             ValueError,
-            ("no body model", "v_template", "missing", "found J19"),
+            ("not a body model", "v_template", "missing", "found J19"),
         ),
         Mistake(
             "`load` of a Lightning checkpoint",

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -34,7 +36,7 @@ class Mistake:
         return f"exit code {self.kind}" if isinstance(self.kind, int) else self.kind.__name__
 
     def message(self) -> str:
-        """What the user reads."""
+        """What the user reads, with files of the repository named relative to it."""
         before = Path.cwd()
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
@@ -42,6 +44,7 @@ class Mistake:
                 text = self._tell()
             finally:
                 os.chdir(before)
+        text = text.replace(f"{ROOT}{os.sep}", "")
         return re.sub(self.foreign, "...", text) if self.foreign else text
 
     def _tell(self) -> str:

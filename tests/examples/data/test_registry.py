@@ -79,7 +79,7 @@ class TestExitCodes:
         [
             ("a.npz", b"PK\x03\x04 and noise", "not an .npz file, or a damaged one"),
             ("a.npz", b"noise", "does not start like a zip archive"),
-            ("a.pkl", b"noise", "no pickle, or a damaged one"),
+            ("a.pkl", b"noise", "not a pickle, or a damaged one"),
             ("a.pkl", pickle.dumps({"x": 1, "y": 2}), "a pickle with the keys x, y"),
             ("a.pkl", pickle.dumps(3), "a pickled int, not of a known format"),
             ("a.txt", b"noise", "a file, not of a known format: .*3DPW sequences"),
