@@ -23,12 +23,12 @@ from flowprior._precision import without_autocast
 from flowprior.body import BodyModel
 from flowprior.fitting.cameras import Cameras
 from flowprior.fitting.pose_variables import PoseVariables
+from flowprior.fitting.solver import with_spare
 from flowprior.keypoints import seen_keypoints
 from flowprior.skeleton import (
     BODY_25,
     COCO_17,
     COCO_18,
-    PROHMR_19,
     PROHMR_44,
     PROHMR_FITTING_IGNORES,
     Skeleton,
@@ -115,6 +115,27 @@ class _Data:
         )
 
 
+@dataclass(frozen=True)
+class _Group:
+    """People with the same joint set: the first ``count`` of ``rows``, all of a batch if None."""
+
+    skeleton: Skeleton
+    rows: Tensor | None
+    count: int
+    cameras: Cameras
+    keypoints: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, skeleton: Skeleton, few: _Data, rows: Tensor | None, count: int) -> "_Group":
+        """The first joints of ``few``, as many as ``skeleton`` has."""
+        cameras, keypoints, weight = few.cameras, few.keypoints, few.weight
+        if rows is not None:
+            cameras, keypoints, weight = cameras[rows], keypoints[rows], weight[rows]
+        joints = skeleton.num_joints
+        return cls(skeleton, rows, count, cameras, keypoints[:, :joints], weight[:, :joints])
+
+
 class KeypointObjective:
     """The objective of P people over x (P, D): pose, betas, camera translation, focal length.
 
@@ -176,7 +197,11 @@ class KeypointObjective:
         conf = keypoints[..., 2].clone()
         if not self.weights.use_hips:
             conf[:, list(IGNORED.get(skeleton.name, ()))] = 0
-        self.observed = _observed(skeleton, (conf > 0).any(dim=0).nonzero()[:, 0].tolist())
+        # The 19 extra keypoints of the 44 need most of the surface, which others do without. Each
+        # person decides for themselves, so that rounding does not depend on the neighbours.
+        self._whole = torch.ones(people, dtype=torch.bool, device=keypoints.device)
+        if skeleton is PROHMR_44:
+            self._whole = (conf[:, BODY_25.num_joints :] > 0).any(dim=1)
         self._data = _Data(
             pose,
             cameras,
@@ -186,7 +211,9 @@ class KeypointObjective:
             betas,
         )
         self._rows: Tensor | None = None
+        self._order = torch.arange(0, device=keypoints.device)
         self._few = self._data
+        self._groups = self._grouped(self._data, self._whole)
         self.frozen: tuple[slice, ...] = ()
         self._start: Tensor | None = None
 
@@ -269,15 +296,18 @@ class KeypointObjective:
 
     def image_term(self, parts: Parts, rows: Tensor) -> Tensor:
         """Weighted robust reprojection error (n,) of the people ``rows`` (n,)."""
-        few = self._selected(rows)
-        variance = self.weights.sigma**2
+        self._selected(rows)
         terms = []
-        for skeleton, columns in self.observed:
-            seen = few.cameras.project(self.keypoints(parts, skeleton), parts.focal)
-            square = (seen - few.keypoints[:, columns]).square()
+        for group in self._groups:
+            some = parts if group.rows is None else _part(parts, group.rows)
+            seen = group.cameras.project(self.keypoints(some, group.skeleton), some.focal)
+            square = (seen - group.keypoints).square()
+            variance = self.weights.sigma**2
             loss = (variance * square / (variance + square)).sum(dim=-1)
-            terms.append((few.weight[:, columns] * loss).sum(dim=-1))
-        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+            terms.append((group.weight * loss).sum(dim=-1)[: group.count])
+        if len(terms) == 1:
+            return terms[0]
+        return torch.cat(terms)[self._order]
 
     def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
         """Objective (n,) of the people ``rows`` (n,) at x (n, D)."""
@@ -315,7 +345,23 @@ class KeypointObjective:
     def _selected(self, rows: Tensor) -> _Data:
         if rows is not self._rows:
             self._rows, self._few = rows, self._data.select(rows)
+            self._groups = self._grouped(self._few, self._whole[rows])
         return self._few
+
+    def _grouped(self, few: _Data, whole: Tensor) -> "tuple[_Group, ...]":
+        """Groups of people by the joint set to compute: all of it, or only OpenPose's part."""
+        if self.skeleton is not PROHMR_44 or bool(whole.all()):
+            return (_Group.of(self.skeleton, few, None, len(whole)),)
+        if not bool(whole.any()):
+            return (_Group.of(BODY_25, few, None, len(whole)),)
+        groups, order = [], []
+        for skeleton, mask in ((self.skeleton, whole), (BODY_25, ~whole)):
+            places = mask.nonzero()[:, 0]
+            padded = places[with_spare(torch.arange(len(places), device=places.device))]
+            groups.append(_Group.of(skeleton, few, padded, len(places)))
+            order.append(places)
+        self._order = torch.cat(order).argsort()
+        return tuple(groups)
 
 
 def _factor(number: Tensor) -> Tensor:
@@ -326,17 +372,5 @@ def _factor(number: Tensor) -> Tensor:
     return (1 + number / 2).square()
 
 
-def _observed(skeleton: Skeleton, seen: Sequence[int]) -> tuple[tuple[Skeleton, slice], ...]:
-    """The joint sets to compute for keypoints of ``skeleton``, and their columns.
-
-    The 19 extra keypoints of the 44 need most of the surface, so they are left out where nobody
-    sees one. Both parts are summed separately, so that a person who sees none has the same
-    objective and gradient, bit by bit, whether others in the batch see one or not.
-    """
-    if skeleton is not PROHMR_44:
-        return ((skeleton, slice(None)),)
-    split = BODY_25.num_joints
-    first = (BODY_25, slice(0, split))
-    if all(joint < split for joint in seen):
-        return (first,)
-    return first, (PROHMR_19, slice(split, None))
+def _part(parts: Parts, rows: Tensor) -> Parts:
+    return Parts(parts.theta[rows], parts.betas[rows], parts.transl[rows], parts.focal[rows])

@@ -3,7 +3,7 @@ import torch
 
 from flowprior.fitting import IGNORED, Cameras, KeypointObjective, KeypointWeights
 from flowprior.keypoints import LEAST_CONF, keypoint_squares
-from flowprior.skeleton import BODY_25, COCO_17, PROHMR_19, PROHMR_44, PROHMR_FITTING_IGNORES
+from flowprior.skeleton import BODY_25, COCO_17, PROHMR_44, PROHMR_FITTING_IGNORES
 from tests.fitting.people import FOCAL_PX, IMAGE_PX, project
 
 
@@ -102,7 +102,6 @@ def test_the_44_keypoints_are_those_of_openpose_where_only_they_are_seen(make, p
     x = make().start() + 0.1
     rows = torch.arange(5)
     wide = make(padded, PROHMR_44)
-    assert [each for each, _ in wide.observed] == [BODY_25]
     assert torch.equal(wide(x, rows), make()(x, rows))
 
 
@@ -111,7 +110,6 @@ def test_the_objective_of_one_person_does_not_depend_on_who_sees_the_extra_keypo
     beside = seen.clone()
     beside[3, 25:] = torch.tensor([500.0, 500.0, 1.0])
     alone, together = (make(keypoints, PROHMR_44) for keypoints in (seen, beside))
-    assert [each for each, _ in together.observed] == [BODY_25, PROHMR_19]
     x = (alone.start() + 0.1).requires_grad_()
     found, rows = [], torch.arange(5)
     for objective in (alone, together):
