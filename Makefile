@@ -61,25 +61,23 @@ docs: .venv/installed  ## build the documentation; a warning is an error
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html
 
 linkcheck: .venv/installed  ## check external links; needs a network
-	$(BIN)/python -m tools.links
 	$(BIN)/sphinx-build -D plot_gallery=0 -b linkcheck docs docs/_build/linkcheck
 
 coverage: .venv/installed  ## the lines and branches of the library that its tests run
 	$(PYTEST) $(LIBRARY) --cov --cov-report=term-missing:skip-covered
 
 package: .venv/installed  ## build wheel and sdist; test the wheel in an empty environment
-	$(BIN)/python -m tools.clean_room .venv-package --constraints constraints.txt
+	$(BIN)/nox -s package
 
 test-oldest: .venv/installed  ## test the wheel with the oldest supported torch and numpy
-	$(BIN)/python -m tools.clean_room .venv-oldest --python $(OLDEST_PYTHON) \
-		--constraints constraints-oldest.txt
+	$(BIN)/nox -s oldest --force-python $(OLDEST_PYTHON)
 
 test-newest: .venv/installed  ## test the wheel with the newest version of everything
-	$(BIN)/python -m tools.clean_room .venv-newest --python $(NEWEST_PYTHON) --extras
+	$(BIN)/nox -s newest --force-python $(NEWEST_PYTHON)
 
 bench: .venv/installed  ## measure speed and accuracy beside other libraries
 	$(PIP) -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove environments and everything that was built
-	rm -rf .venv .venv-package .venv-oldest .venv-newest .coverage build dist docs/_build docs/auto_gallery outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .nox .coverage build dist docs/_build docs/auto_gallery outputs .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,8 +6,9 @@
 
 Both minimise the same objective over the same variables, with the same tolerance and iteration
 limit. The loop fits one person at a time with ``torch.optim.LBFGS``, its strong-Wolfe search and a
-history of 100, as in ProHMR, and the trained flow. The batched fit uses `flowprior.fitting.solver`
-for all people and the frozen flow. Rounds alternate between the two; times are medians.
+history of 100, as in ProHMR, and the trained flow. The batched fit uses
+`flowprior.fitting.minimize` for all people and the frozen flow. Rounds alternate between the two;
+times are medians.
 """
 
 import argparse
@@ -23,16 +24,21 @@ from torch import Tensor
 
 from examples.data.poses import load_poses
 from examples.fitting.compare import corrupt
-from examples.fitting.people import FOCAL_PX, IMAGE_PX, photograph_bodies
 from examples.fitting.priors import KeypointPrior
+from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX, photograph_bodies
 from examples.fitting.train_prior import CONDITIONAL
 from flowprior.body import BodyModel
-from flowprior.fitting.cameras import Cameras
-from flowprior.fitting.objective import KeypointObjective, KeypointWeights
-from flowprior.fitting.people import first_translation, pose_kicks
-from flowprior.fitting.pose_variables import LatentPose
-from flowprior.fitting.restarts import minimize_again
-from flowprior.fitting.solver import Solution, minimize
+from flowprior.fitting import (
+    Cameras,
+    KeypointObjective,
+    KeypointWeights,
+    LatentPose,
+    Solution,
+    first_translation,
+    minimize,
+    minimize_again,
+    pose_kicks,
+)
 from flowprior.keypoints import keypoint_squares
 from flowprior.prior.posterior import PosePrior
 from flowprior.skeleton import BODY_25

@@ -10,10 +10,11 @@ from flowprior import CheckpointError, ConditionalPosePrior, __version__
 from flowprior._console import escape_unencodable
 from flowprior.flow import LU_FORWARDS
 from flowprior.prior.spaces import RotationSpace
+from flowprior.prohmr import load_prior
 from flowprior.prohmr.weights import SPACES
 
 POSES = {"rot6d": "joints in 6D", "so3": "joints on SO(3)", "points": "keypoints"}
-"""Descriptions of the pose spaces, by name."""
+"""Descriptions of the pose spaces, for ``info``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; those of the process if None.
 
     Returns:
-        The exit code: 0, or 1 after an error, which is printed to standard error. Wrong usage
-        exits with 2.
+        The exit code: 0, 1 after an error, which is printed to standard error, or 130 after an
+        interrupt. Wrong usage exits with 2.
     """
     escape_unencodable()
     args = _parser().parse_args(argv)
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _info(args.file)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has closed the pipe; prevent an error when Python flushes at exit.
+        # The reader closed the pipe; keep Python from raising again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, ValueError) as error:
@@ -56,16 +57,16 @@ def _parser() -> argparse.ArgumentParser:
 
     convert = commands.add_parser(
         "convert",
-        help="convert an original ProHMR checkpoint to a flowprior model",
-        description="Read an original ProHMR checkpoint, executing nothing from it, and write its "
-        "flow as a flowprior model.",
+        help="convert a ProHMR checkpoint to a flowprior model",
+        description="Read a ProHMR checkpoint, executing nothing from it, and write its flow as a "
+        "flowprior model.",
     )
     convert.add_argument("original", type=Path, help="checkpoint of ProHMR or its lifting model")
     convert.add_argument("prior", type=Path, help="file to write, usually .safetensors")
     convert.add_argument(
         "--space",
         choices=sorted(set(SPACES.values())),
-        help="needed only for sizes other than the original's two",
+        help="required only for sizes other than the two of ProHMR",
     )
     convert.add_argument(
         "--lu-forward",
@@ -77,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser(
         "info",
-        help="describe the content of a file",
-        description="Describe the content of a flowprior model or an original ProHMR checkpoint.",
+        help="describe a file",
+        description="Describe a flowprior model or a ProHMR checkpoint.",
     )
     info.add_argument("file", type=Path)
     return parser
@@ -90,7 +91,7 @@ def _convert(original: Path, target: Path, space: str | None, lu_forward: str, f
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target.parent}: no such folder")
     print(f"reading {original} ({_megabytes(original)})", flush=True)
-    prior = ConditionalPosePrior.from_prohmr(original, space=space, lu_forward=lu_forward)
+    prior = load_prior(original, space=space, lu_forward=lu_forward)
     print(f"writing {target}", flush=True)
     prior.save(target)
     _describe(prior, target)
@@ -101,11 +102,9 @@ def _info(file: Path) -> None:
         prior = ConditionalPosePrior.load(file)
     except CheckpointError as not_ours:
         try:
-            prior = ConditionalPosePrior.from_prohmr(file)
+            prior = load_prior(file)
         except CheckpointError as not_original:
-            raise CheckpointError(
-                f"{not_ours}; nor an original checkpoint: {not_original}"
-            ) from None
+            raise CheckpointError(f"{not_ours}; nor a ProHMR checkpoint: {not_original}") from None
     _describe(prior, file)
 
 

@@ -43,8 +43,9 @@ def unit_fault(keypoints: Tensor) -> str | None:
 
     The check applies to the whole array. Coordinates count as normalised if all people with an
     extent are within 2 pixels of the origin; a tiny person elsewhere in the image, or among people
-    of normal size, does not raise an error. Confidences count as scores if more than a tenth of
-    them are below 0 or above 1.5. Keypoints with confidence 0, NaN or infinity are ignored.
+    of normal size, does not raise an error. Confidences count as scores if, for more than half of
+    the people, more than a tenth of them are below 0 or above 1.5. Keypoints with confidence 0, NaN
+    or infinity are ignored.
 
     Args:
         keypoints: (..., K, 3) x, y and confidence.
@@ -65,15 +66,19 @@ def unit_fault(keypoints: Tensor) -> str | None:
 
 def _conf_fault(keypoints: Tensor) -> str | None:
     conf = keypoints[..., 2]
-    conf = conf[conf.isfinite() & (conf != 0)]
-    wrong = conf[(conf < 0) | (conf > LARGEST_CONF)]
-    if len(wrong) < 2 or len(wrong) <= _SHARE_OF_SCORES * len(conf):
+    given = conf.isfinite() & (conf != 0)
+    outside = given & ((conf < 0) | (conf > LARGEST_CONF))
+    numbers = given.sum(dim=-1)
+    odd = (outside.sum(dim=-1) > 1) & (outside.sum(dim=-1) > _SHARE_OF_SCORES * numbers)
+    # A unit is that of all people; what few of them have is damage to those.
+    if 2 * int(odd.sum()) <= int((numbers > 0).sum()):
         return None
+    wrong = conf[outside]
     return (
-        f"{len(wrong)} of {len(conf)} confidences lie below 0 or above {LARGEST_CONF:g} (from "
-        f"{float(wrong.min()):.3g} to {float(wrong.max()):.3g}), but probabilities from 0 to 1 are "
-        "expected: divide scores by the score of a certain keypoint (percentages by 100) and clip "
-        "them to 0 to 1; replace COCO's visibilities 1 and 2 by 1"
+        f"{len(wrong)} of {int(numbers.sum())} confidences lie below 0 or above "
+        f"{LARGEST_CONF:g} (from {float(wrong.min()):.3g} to {float(wrong.max()):.3g}), but "
+        "probabilities from 0 to 1 are expected: divide scores by the score of a certain keypoint "
+        "(percentages by 100) and clip them to 0 to 1; replace COCO's visibilities 1 and 2 by 1"
     )
 
 
@@ -149,8 +154,8 @@ def seen_keypoints(keypoints: Tensor) -> Tensor:
         keypoints: (..., K, 3) pixels and confidence.
 
     Returns:
-        (..., K, 3), zeros where the confidence is at most 0.1, a number is not finite, or a
-        coordinate exceeds `FARTHEST_PX`.
+        (..., K, 3), zeros where the confidence is at most 0.1 or above 1.5, a number is not
+        finite, or a coordinate exceeds `FARTHEST_PX`.
 
     Raises:
         TypeError: If ``keypoints`` is not a tensor.
@@ -158,6 +163,7 @@ def seen_keypoints(keypoints: Tensor) -> Tensor:
     """
     check_keypoints(keypoints)
     usable = keypoints.isfinite().all(dim=-1) & (keypoints[..., 2] > LEAST_CONF)
+    usable &= keypoints[..., 2] <= LARGEST_CONF
     usable &= (keypoints[..., :2].abs() < FARTHEST_PX).all(dim=-1)
     return torch.where(usable[..., None], keypoints, 0)
 

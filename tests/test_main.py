@@ -93,7 +93,7 @@ def test_nothing_is_overwritten_unasked(original, tmp_path, capsys):
         (["info", "nowhere"], "nowhere: no such file"),
         (["convert", "nowhere", "prior"], "nowhere"),
         (["convert", "{original}", "nowhere/prior"], "nowhere: no such folder"),
-        (["info", "{text}"], "nor an original checkpoint"),
+        (["info", "{text}"], "nor a ProHMR checkpoint"),
         (["info", "{folder}"], "is a folder"),
     ],
 )

@@ -114,7 +114,7 @@ def test_a_functional_call_sets_no_actnorm():
     prior = ConditionalPosePrior(C, joints=J, hidden_features=8)
     theta, context = torch.randn(9, J, 3), torch.randn(9, C)
     lent = {name: value.detach().clone() for name, value in weights_of(prior).items()}
-    with pytest.raises(RuntimeError, match="call nll once in training mode on the prior itself"):
+    with pytest.raises(RuntimeError, match="run one training batch through the model itself first"):
         functional_call(prior, lent, (context,)).log_prob(theta)
     trained = weights_of(make())
     lent = {name: value.detach().clone() for name, value in trained.items()}

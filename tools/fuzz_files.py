@@ -1,10 +1,10 @@
-"""Damages valid files of every format at random and reads them.
+"""Damage valid files of every format at random and read them.
 
     python -m tools.fuzz_files --mutants 4000
 
-A reader either returns, or raises ValueError or OSError with the file's name. It raises nothing
-else, does not need more than 20 s or 1 GB beyond what the process has, runs nothing of the file and
-does not crash. Each mutant follows from its number alone; ``--only N`` repeats one of them.
+A reader must return, or raise ValueError or OSError with the name of the file. It must raise no
+other exception, use at most 20 s and 1 GB of additional memory, execute nothing from the file and
+not crash. The number of a mutant determines its content; ``--only N`` repeats one mutant.
 """
 
 import argparse
@@ -46,6 +46,7 @@ from examples.lifting.config import CONFIGS, read_config
 from examples.prohmr.demo import find_people
 from flowprior import ConditionalPosePrior
 from flowprior.body.arrays import read_body, read_regressor
+from flowprior.prohmr import load_prior, to_state_dict
 from flowprior.skeleton import H36M_17, SMPL_24
 
 __all__ = ["SOURCES", "Source", "attempt", "main", "make_sources", "mutant"]
@@ -53,7 +54,7 @@ __all__ = ["SOURCES", "Source", "attempt", "main", "make_sources", "mutant"]
 SECONDS = 20
 BYTES = 2**30
 VERTICES = 40
-# Every dtype and size that a format counts with, at its edges.
+# Extreme values of the number types that occur in the formats.
 NUMBERS = [
     *(struct.pack("<i", n) for n in (-1, 0, 1, 2**31 - 1, -(2**31))),
     *(struct.pack(">i", n) for n in (1, 2**16, 2**31 - 1)),
@@ -71,9 +72,9 @@ class Source:
     """A valid file.
 
     Args:
-        name: Its name.
-        content: Its bytes.
-        read: Reads a file of that kind.
+        name: Name of the file.
+        content: Content of the file.
+        read: Reader of this kind of file.
     """
 
     name: str
@@ -110,7 +111,7 @@ def _prior() -> ConditionalPosePrior:
 
 
 def _model(path: Path) -> bytes:
-    """A model file whose header has a fixed order, which safetensors' own has not."""
+    """A model file whose header has a fixed order; safetensors writes it in any order."""
     _prior().save(path)
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
@@ -271,7 +272,7 @@ def _survey(path: Path) -> object:
 
 
 def _found(read: Callable[[Path], object]) -> Callable[[Path], object]:
-    """A reader, after the survey that finds out which it is."""
+    """A reader, preceded by the survey that identifies the format."""
 
     def both(path: Path) -> object:
         _survey(path)
@@ -282,7 +283,7 @@ def _found(read: Callable[[Path], object]) -> Callable[[Path], object]:
 
 def _saved(legacy: bool) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        state = _prior().to_prohmr_state_dict()
+        state = to_state_dict(_prior())
         content = {"state_dict": state, "epoch": 3, "hyper_parameters": {"a": [1, (2, 3)]}}
         torch.save(content, path, _use_new_zipfile_serialization=not legacy)
 
@@ -295,8 +296,8 @@ SOURCES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
     "smpl_0.pkl": (lambda _: _pickled(_body(), 0), read_body),
     "smpl_2.pkl": (lambda _: _pickled(_body(chumpy=True), 2), read_body),
     "smpl_5.pkl": (lambda _: _pickled(_body(), 5), read_body),
-    "prohmr.pt": (_saved(legacy=False), ConditionalPosePrior.from_prohmr),
-    "legacy.pt": (_saved(legacy=True), ConditionalPosePrior.from_prohmr),
+    "prohmr.pt": (_saved(legacy=False), load_prior),
+    "legacy.pt": (_saved(legacy=True), load_prior),
     "amass_poses.npz": (lambda _: _amass(), _found(read_motion)),
     "cmu_mocap.npz": (lambda _: _split(), _found(read_motion)),
     "h36m.npz": (lambda _: _h36m(), _survey),
@@ -320,15 +321,15 @@ SOURCES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
         lambda path: read_regressor(H36M_17.name, path, VERTICES),
     ),
 }
-"""How to write and how to read a file of each kind, by its name."""
+"""Writer and reader of each kind of file, by file name."""
 
 
 def mutant(number: int, sources: Sequence[Source]) -> tuple[Source, bytes]:
-    """One damaged file.
+    """Generate a damaged file.
 
     Args:
-        number: Which; the same number gives the same file.
-        sources: What is damaged.
+        number: Number of the mutant; the same number gives the same file.
+        sources: The valid files.
 
     Returns:
         The source and the bytes of the damaged file.
@@ -341,13 +342,13 @@ def mutant(number: int, sources: Sequence[Source]) -> tuple[Source, bytes]:
     for _ in range(int(random.integers(1, 5))):
         content = _damaged(content, random, sources)
     if content[:4] == b"\x89PNG" and random.random() < 0.5:
-        # An honest checksum, so that the header is believed.
+        # A correct checksum, so that the decoder accepts the header.
         content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
     return source, bytes(content)
 
 
 def _zip_mutant(content: bytes, random: np.random.Generator) -> bytes:
-    """An archive with one damaged member and honest checksums."""
+    """An archive with one damaged member and correct checksums."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = [(info, archive.read(info)) for info in archive.infolist()]
     chosen = int(random.integers(len(members)))
@@ -355,7 +356,7 @@ def _zip_mutant(content: bytes, random: np.random.Generator) -> bytes:
     with zipfile.ZipFile(buffer, "w") as archive:
         for index, (info, member) in enumerate(members):
             if index == chosen:
-                # The header or the pickle, more often than the numbers.
+                # Damage the header or the pickle more often than the numbers.
                 head = 128 if random.random() < 0.7 else len(member)
                 damaged = _damaged(bytearray(member[:head]), random, ())
                 member = bytes(damaged) + member[head:]
@@ -369,7 +370,7 @@ def _damaged(
     if not content:
         return bytearray(b"\0")
     start = int(random.integers(len(content)))
-    # Headers say more than numbers do.
+    # Damage headers more often than numbers.
     if random.random() < 0.4:
         start = int(random.integers(min(len(content), 200)))
     stop = min(len(content), start + int(2 ** random.uniform(0, 12)))
@@ -407,8 +408,8 @@ def attempt(read: Callable[[Path], object], path: Path) -> str:
         path: The file.
 
     Returns:
-        "" if it was read; "ValueError" or the like if it was refused as promised; otherwise what is
-        wrong, starting with "FAULT".
+        "" if the file was read; the name of the exception if the reader rejected it correctly;
+        otherwise a description that starts with "FAULT".
     """
     try:
         with warnings.catch_warnings():
@@ -433,7 +434,7 @@ def attempt(read: Callable[[Path], object], path: Path) -> str:
 
 
 def _watch() -> None:
-    """Kill this process if anything is executed or written that a file may have asked for."""
+    """Exit if anything is executed or written, because only a file can have caused it."""
     forbidden = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class")
 
     def hook(event: str, args: tuple[object, ...]) -> None:
@@ -445,7 +446,7 @@ def _watch() -> None:
 
 
 def _work(numbers: Sequence[int], sources: Sequence[Source], folder: Path, answers: int) -> None:
-    """In a child: read mutants, one line for each."""
+    """Read mutants in a child process and write one line for each."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, used + BYTES))
     watching = False
@@ -456,7 +457,7 @@ def _work(numbers: Sequence[int], sources: Sequence[Source], folder: Path, answe
         os.write(descriptor, content)
         os.close(descriptor)
         if not watching:
-            # Whatever a reader imports late is imported now.
+            # Read valid files first, so that all lazy imports happen now.
             for each in sources:
                 whole = folder / each.name
                 whole.write_bytes(each.content)
@@ -478,22 +479,22 @@ def _work(numbers: Sequence[int], sources: Sequence[Source], folder: Path, answe
 def run(
     numbers: Sequence[int], sources: Sequence[Source], seconds: float = SECONDS
 ) -> Iterator[tuple[int, str, str, float, int]]:
-    """Read mutants in a child process, and in another one after each that ends it.
+    """Read mutants in a child process; start another after each mutant that ends it.
 
     Args:
-        numbers: Which.
-        sources: What is damaged.
-        seconds: How long a reader may take.
+        numbers: Numbers of the mutants.
+        sources: The valid files.
+        seconds: Time limit of a reader.
 
     Yields:
-        The number, the name, what `attempt` says, seconds, and the child's peak memory in bytes.
+        Number, file name, result of `attempt`, seconds, and the child's peak memory in bytes.
     """
     left = list(numbers)
     while left:
         with tempfile.TemporaryDirectory() as folder:
             reader, writer = os.pipe()
             with warnings.catch_warnings():
-                # The threads of OpenCV and PyTorch take no locks that the child needs.
+                # The child needs no lock that threads of OpenCV or PyTorch may hold.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 child = os.fork()
             if child == 0:
@@ -508,7 +509,7 @@ def run(
             hung = False
             with os.fdopen(reader, "rb", buffering=0) as answers:
                 pending = b""
-                patience = 10.0 * SECONDS  # first it reads everything whole, and says so
+                patience = 10.0 * SECONDS  # the child first reads all valid files
                 while left:
                     if not select.select([answers], [], [], patience)[0]:
                         hung = True
@@ -531,7 +532,7 @@ def run(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; the exit code is 1 if there are faults."""
+    """Read the mutants; returns 1 if there are faults."""
     parser = argparse.ArgumentParser(prog="python -m tools.fuzz_files", description=__doc__)
     parser.add_argument("--mutants", type=int, default=4000, metavar="N")
     parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first")
@@ -553,7 +554,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             whole = Path(folder_name, source.name)
             whole.write_bytes(source.content)
             said = attempt(source.read, whole)
-            print(f"{source.name}: {len(source.content)} bytes, whole: {said or 'read'}")
+            print(f"{source.name}: {len(source.content)} bytes, undamaged: {said or 'read'}")
     counts: Counter[str] = Counter()
     faults, slowest, largest = 0, 0.0, 0
     numbers = range(args.first, args.first + args.mutants)

@@ -1,12 +1,12 @@
-"""Kill programs at random moments, run them again and compare their files with an unbroken run's.
+"""Kill programs at random moments, restart them and compare their files with an uninterrupted run.
 
     python -m tools.kill_runs --kills 20
 
-Every program is forked from a process that has already imported it, so that a run with tiny
-settings takes a second or a few. Half of the kills come after a random share of an unbroken run's
-time, the others before a random one of its writes (creating, renaming, linking or deleting a file);
-a third of the runs are killed twice. A kill is a SIGKILL of the program's own process alone: its
-children must notice and end.
+Each program is forked from a process that has already imported it, so that a run with tiny settings
+takes a few seconds. Half of the kills come after a random fraction of the time of an uninterrupted
+run, the others before a random write (creating, renaming, linking or deleting a file); a third of
+the runs are killed twice. A kill sends SIGKILL to the program's main process only: its children
+must notice and exit.
 """
 
 import argparse
@@ -51,10 +51,10 @@ __all__ = [
 ]
 
 TOKEN = "FLOWPRIOR_KILL_RUNS"
-PATIENCE_S = 600.0  # of a run that takes a few seconds
-GONE_S = 240.0  # in which the children of a killed program must end, on a busy machine
+PATIENCE_S = 600.0  # time limit of a run that takes a few seconds
+GONE_S = 240.0  # time in which the children of a killed program must exit on a busy machine
 CHANGES = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir"}
-# Times, and the command, which names the folder.
+# Entries that differ between runs: times, and the command, which contains the folder.
 VARYING = {
     *("seconds", "seconds_of_last_run", "step_s", "images_per_s", "command"),
     "of_which_waiting_for_images_s",
@@ -67,9 +67,9 @@ class Program:
 
     Args:
         module: Its module, with ``main(argv)``.
-        argv: Its arguments, in which ``{inputs}`` and ``{out}`` stand for the two folders.
-        needs: Programs that make its inputs, in folders of their names.
-        code: Exit code of an unbroken run.
+        argv: Its arguments; ``{inputs}`` and ``{out}`` are replaced by the two folders.
+        needs: Programs that write its inputs, into folders with their names.
+        code: Exit code of an uninterrupted run.
     """
 
     module: str
@@ -118,13 +118,13 @@ class Outcome:
     """The result of killing one program.
 
     Args:
-        kills: Kills that hit a running program.
-        before_writes: How many of them came before a write.
-        missed: Runs that ended before the kill.
-        differing: Trials whose final files differ, with what differs.
-        left: Trials that left processes behind.
-        seconds: Time of an unbroken run.
-        writes: Writes of an unbroken run.
+        kills: Number of kills that hit a running program.
+        before_writes: Number of them before a write.
+        missed: Number of runs that ended before the kill.
+        differing: Differences of the final files, by trial.
+        left: Processes left behind, by trial.
+        seconds: Time of an uninterrupted run.
+        writes: Number of writes of an uninterrupted run.
     """
 
     kills: int = 0
@@ -138,7 +138,7 @@ class Outcome:
 
 @functools.cache
 def preloaded() -> ForkServerContext:
-    """A context whose processes are forked from one that has imported all programs."""
+    """A multiprocessing context that forks from a process that has imported all programs."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(sorted({program.module for program in PROGRAMS.values()}))
     return context
@@ -154,16 +154,16 @@ def start(
     die_at: int = 0,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[ForkServerProcess]:
-    """Run a program in a process group of its own, which is killed where the block ends.
+    """Run a program in a new process group, which is killed at the end of the block.
 
     Args:
         module: A module with ``main(argv)``, whose return value is the exit code.
         argv: Its arguments.
-        log: File to which its output is appended; its time in seconds and the number of its writes
-            are put beside it, in a file that ends in ``.run``.
-        out: The folder whose writes count.
-        die_at: Number of the write before which it kills itself; 0 for none.
-        environment: Variables to set for it.
+        log: File to which its output is appended. The time in seconds and the number of writes are
+            written beside it, to a file that ends in ``.run``.
+        out: Folder in which writes are counted.
+        die_at: Number of the write before which the program kills itself; 0 for none.
+        environment: Environment variables to set.
     """
     arguments = (module, list(argv), log, out, die_at, dict(environment or {}))
     process = preloaded().Process(target=_run, args=arguments)
@@ -186,10 +186,10 @@ def _run(
     die_at: int,
     environment: dict[str, str],
 ) -> None:
-    """The life of a forked program."""
+    """Run a program in the forked process."""
     os.setsid()
     os.environ |= environment
-    os.environ[TOKEN] = str(log)  # what it executes inherits this
+    os.environ[TOKEN] = str(log)  # its children inherit this
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -215,7 +215,7 @@ def _run(
 
 
 def complete(name: str, inputs: Path, out: Path, log: Path) -> None:
-    """Run a program of `PROGRAMS` to its end; RuntimeError if it fails."""
+    """Run a program of `PROGRAMS` without interruption; RuntimeError if it fails."""
     program = PROGRAMS[name]
     with start(program.module, _argv(program, inputs, out), log, out=out) as process:
         process.join(PATIENCE_S)
@@ -225,12 +225,12 @@ def complete(name: str, inputs: Path, out: Path, log: Path) -> None:
 
 
 def _argv(program: Program, inputs: Path, out: Path) -> list[str]:
-    # Split first: the folders may have spaces.
+    # Split first, because the folders may contain spaces.
     return [word.format(inputs=inputs, out=out) for word in program.argv.split()]
 
 
 def make_inputs(folder: Path) -> None:
-    """Write poses of a few people, and keypoints to annotate, among them a damaged shard."""
+    """Write poses of six people, and two shards of keypoints, one of them damaged."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     joints, poses = zip(*(sample_poses(sample_person(rng), 60, rng) for _ in range(6)), strict=True)
@@ -250,13 +250,16 @@ def make_inputs(folder: Path) -> None:
 
 
 def kill(name: str, kills: int, seed: int, folder: Path) -> Outcome:
-    """Kill a program at random moments and compare.
+    """Kill a program at random moments and compare its files with an uninterrupted run.
 
     Args:
-        name: One of `PROGRAMS`.
-        kills: How often.
-        seed: Of the moments.
+        name: Name in `PROGRAMS`.
+        kills: Number of kills.
+        seed: Seed of the moments.
         folder: Folder for inputs, results and logs.
+
+    Returns:
+        Counts, differences and processes left behind.
 
     Raises:
         RuntimeError: A run that was not killed failed.
@@ -304,7 +307,7 @@ def kill(name: str, kills: int, seed: int, folder: Path) -> Outcome:
 
 
 def _left(log: Path) -> list[str]:
-    """Processes that a program has started and that do not end; they are killed then."""
+    """Wait for the processes that a program started; kill and return those that remain."""
     deadline = time.monotonic() + GONE_S
     while (found := descendants(log)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -325,13 +328,13 @@ def descendants(log: Path) -> dict[int, str]:
             if inherits and b") Z " not in (entry / "stat").read_bytes():
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
                 found[int(entry.name)] = command.decode(errors="replace")[:200]
-        except OSError:  # it has ended, or is somebody else's
+        except OSError:  # it has exited or belongs to another user
             continue
     return found
 
 
 def differences(first: Path, second: Path) -> list[str]:
-    """Files of two folders that are not equal; logs, times and commands do not count."""
+    """Files that differ between two folders, except for logs, times and commands."""
     listed = [
         {
             path.relative_to(folder).as_posix()
@@ -351,7 +354,7 @@ def differences(first: Path, second: Path) -> list[str]:
 
 
 def _content(path: Path) -> Any:
-    """What a file holds, as nested dictionaries and lists of numbers, tensors and arrays."""
+    """Read a file as nested dictionaries and lists of numbers, tensors and arrays."""
     readers: dict[str, Callable[[Path], Any]] = {
         ".ckpt": lambda path: torch.load(path, weights_only=True),
         ".json": lambda path: json.loads(path.read_text()),
@@ -363,7 +366,7 @@ def _content(path: Path) -> Any:
 
 
 def _differs(one: Any, other: Any, place: str = "") -> str | None:
-    """Where two contents differ; None if they are equal."""
+    """The first place where two contents differ; None if they are equal."""
     if isinstance(one, dict) and isinstance(other, dict):
         keys = [key for key in {**one, **other} if key not in VARYING]
         pairs = [(f"{place}[{key!r}]", one.get(key), other.get(key)) for key in keys]
@@ -389,9 +392,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("programs", nargs="*", help=f"of {', '.join(PROGRAMS)} (default: all)")
-    parser.add_argument("--kills", type=int, default=20, metavar="N", help="of each (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments")
+    parser.add_argument("programs", nargs="*", help=f"{', '.join(PROGRAMS)} (default: all)")
+    parser.add_argument(
+        "--kills", type=int, default=20, metavar="N", help="kills of each program (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the moments")
     args = parser.parse_args(argv)
     unknown = [name for name in args.programs if name not in PROGRAMS]
     if unknown:
@@ -403,9 +408,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcome = kill(name, args.kills, args.seed, folder)
         print(
             f"{name}: {outcome.kills} kills ({outcome.before_writes} before one of "
-            f"{outcome.writes} writes, {outcome.missed} came too late), "
+            f"{outcome.writes} writes, {outcome.missed} too late), "
             f"{len(outcome.differing)} with other files, {len(outcome.left)} with processes left; "
-            f"unbroken {outcome.seconds:.1f} s, all {time.perf_counter() - begin:.0f} s",
+            f"uninterrupted {outcome.seconds:.1f} s, total {time.perf_counter() - begin:.0f} s",
             flush=True,
         )
         for trial, places in [*outcome.differing.items(), *outcome.left.items()]:

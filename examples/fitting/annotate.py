@@ -29,16 +29,13 @@ import torch
 from tqdm import tqdm
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
-from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder, cameras_for
+from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder
 from examples.fitting.outputs import fits_to_arrays
 from examples.fitting.settings import overridden
 from examples.fitting.shards import Chunk, People, chunks_of, read_chunk
 from examples.whole_files import prepare_folder, whole_file, write_json, write_text
 from flowprior.body import BodyModel
-from flowprior.fitting.cameras import CROP_PX
-from flowprior.fitting.focal_lengths import check_focal
-from flowprior.fitting.objective import KeypointWeights
-from flowprior.fitting.people import fit_people
+from flowprior.fitting import CROP_PX, KeypointWeights, check_focal, fit_keypoints
 from flowprior.skeleton import BODY_25
 
 __all__ = ["Annotator", "main"]
@@ -47,26 +44,26 @@ FLAT = ("global_orient", "body_pose", "betas", "transl", "principal_point_px", "
 SETTINGS_FILE = "settings.json"
 UNREADABLE = "shard that cannot be read"
 RAY_STARTS = 10
-"""How often to start Ray, which gives its node 30 s each time."""
+"""Number of attempts to start Ray, each with Ray's limit of 30 s."""
 RAY_WAITS = {
     "RAY_gcs_server_port_wait_time_s": "600",
     "RAY_worker_register_timeout_seconds": "600",
 }
-"""Limits of Ray's, in seconds, for machines where importing PyTorch takes a minute."""
+"""Ray's time limits in seconds, for machines on which importing PyTorch takes a minute."""
 
 
 class Annotator:
-    """A worker: reads chunks, fits their people, writes their files.
+    """A worker that reads chunks, fits their people and writes the results.
 
     Args:
-        output: The folder to write to.
-        prior: The folder of priors.
-        kind: Which of them.
-        body: An SMPL file, or None for the embedded body.
-        weights: Of the fit.
-        steps: Most iterations.
-        focal: Focal length in pixels of the crop, or of images whose size is known; 5000 if None.
-        device: To fit on.
+        output: Output folder.
+        prior: Folder of priors.
+        kind: Kind of prior, one of `KINDS`.
+        body: SMPL file, or None for the embedded body.
+        weights: Weights of the fit.
+        steps: Maximum number of iterations.
+        focal: Focal length in pixels of the crop, or of images with known size; 5000 if None.
+        device: Device of the fits.
     """
 
     def __init__(
@@ -88,7 +85,7 @@ class Annotator:
         self.body = BodyModel(body).to(self.device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Do the chunks of a batch of rows; Ray Data's form of a worker."""
+        """Process a batch of chunks; the interface of Ray Data."""
         done: dict[str, list[Any]] = {"name": [], "kept": [], "rows": []}
         for shard, name, start, stop in zip(
             batch["shard"], batch["name"], batch["start"], batch["stop"], strict=True
@@ -136,13 +133,13 @@ class Annotator:
             return None if array is None else torch.from_numpy(array).to(self.device)
 
         size = torch.from_numpy(people.image_size).to(self.device)
-        cameras = cameras_for("full", keypoints, size, self.focal)
-        fits = fit_people(
-            self.body,
+        fits = fit_keypoints(
             keypoints,
-            BODY_25,
-            cameras,
             self.priors.variables(self.kind, keypoints, context=given(people.context)),
+            body=self.body,
+            skeleton=BODY_25,
+            image_size=size,
+            focal_px=self.focal,
             betas=given(people.betas),
             weights=self.weights,
             max_iterations=self.steps,
@@ -164,7 +161,7 @@ class Annotator:
 
 
 def pending(chunks: Sequence[Chunk], output: Path) -> list[Chunk]:
-    """The chunks to fit: those without a report, and those whose shard could not be read."""
+    """Chunks that have no report or whose shard could not be read."""
 
     def is_done(chunk: Chunk) -> bool:
         file = output / f"{chunk.name}.json"
@@ -174,7 +171,7 @@ def pending(chunks: Sequence[Chunk], output: Path) -> list[Chunk]:
 
 
 def summarise(chunks: Sequence[Chunk], output: Path) -> dict[str, Any]:
-    """What all chunks together hold."""
+    """Combine the reports of all chunks."""
     total: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     status: Counter[str] = Counter()
@@ -201,7 +198,7 @@ def summarise(chunks: Sequence[Chunk], output: Path) -> dict[str, Any]:
 
 
 def check_settings(output: Path, settings: dict[str, Any]) -> None:
-    """Refuse to mix fits of different settings in one folder; ValueError if they differ."""
+    """Raise ValueError if the folder contains fits with other settings."""
     file = output / SETTINGS_FILE
     text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     if not file.exists():

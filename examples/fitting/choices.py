@@ -1,4 +1,4 @@
-"""From the words of a command line to priors, pose variables and cameras."""
+"""Priors and pose variables, from command-line arguments."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,61 +14,57 @@ from examples.data.keypoints import to_prohmr_44
 from examples.fitting.priors import KeypointPrior
 from examples.fitting.train_prior import CONDITIONAL, MIXTURE, UNCONDITIONAL
 from examples.training.encoded import MODEL_FILE
-from flowprior import ConditionalPosePrior
+from flowprior import ConditionalPosePrior, fitting
 from flowprior.files.numpy_file import read_npz
-from flowprior.fitting.cameras import CROP_PX, FOCAL_PX, Cameras
-from flowprior.fitting.focal_lengths import check_focal
-from flowprior.fitting.mixture import PoseMixture
-from flowprior.fitting.pose_variables import AnglePose, DensityPose, LatentPose, PoseVariables
-from flowprior.fitting.solver import with_spare
-from flowprior.keypoints import keypoint_squares, seen_keypoints
+from flowprior.fitting import (
+    AnglePose,
+    DensityPose,
+    LatentPose,
+    PoseMixture,
+    PoseVariables,
+    with_spare,
+)
+from flowprior.keypoints import seen_keypoints
 from flowprior.prior.posterior import PosePrior
 from flowprior.skeleton import BODY_25, Skeleton
 
 __all__ = [
-    "FRAMES",
     "KINDS",
     "POSE_WEIGHTS",
     "PRIOR_FILE",
     "Evidence",
     "PriorFolder",
-    "cameras_for",
     "flow_pose",
     "given_context",
     "to_body_25",
 ]
 
 KINDS = ("conditional", "unconditional", "mixture", "isotropic", "none")
-FRAMES = ("crop", "full", "full-original")
 
 PRIOR_FILE = "prior.safetensors"
-"""In the folder of the conditional prior: the flow of a network of the user's."""
+"""File in the folder of the conditional prior: a flow conditioned on the user's own network."""
 
 CONTEXT_ROWS = 32
-"""People whose contexts are computed at once."""
+"""Block size for the computation of contexts."""
 
 POSE_WEIGHTS = {
-    "conditional": 64.0,
-    "unconditional": 64.0,
-    "mixture": 30.0,
-    "isotropic": 1000.0,
-    "none": 0.0,
+    kind: fitting.POSE_WEIGHTS["flow" if kind.endswith("conditional") else kind] for kind in KINDS
 }
-"""The weight of each prior's penalty that was best for held-out people; see `compare`."""
+"""Weights of the pose penalty with the lowest error on held-out people, see `compare`."""
 
 
 def to_body_25(keypoints: NDArray[np.float32], skeleton: Skeleton) -> NDArray[np.float32]:
-    """Keypoints (N, J, 3) of a detector in OpenPose's order, zeros for those that are not there."""
+    """Reorder keypoints (N, J, 3) of a detector to BODY-25 (N, 25, 3), zeros for missing ones."""
     return to_prohmr_44(keypoints, skeleton)[:, : BODY_25.num_joints]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a network of the user's own says of P people.
+    """Outputs of the user's own network for P people.
 
     Args:
-        context: (P, C), of the conditional prior.
-        betas: (P, 10) regressed shape, where a fit starts; None for the mean body.
+        context: (P, C) contexts for the conditional prior.
+        betas: (P, 10) regressed shape, the start of a fit; None for the average shape.
     """
 
     context: Tensor
@@ -81,20 +77,20 @@ def given_context(
     """Read the contexts of some people.
 
     Args:
-        path: An ``.npz`` file with ``context`` (N, C) and perhaps ``betas`` (N, 10), a row for each
-            person; or with ``image_names`` (N,) and ``person`` (N,) too, which say who is in which
-            row, as `examples.prohmr.contexts` writes it.
-        people: Image and number of each person.
-        device: Where it shall be.
+        path: An ``.npz`` file with ``context`` (N, C) and optionally ``betas`` (N, 10), one row per
+            person. It may also contain ``image_names`` (N,) and ``person`` (N,), which identify
+            the person of each row, as in the files of `examples.prohmr.contexts`.
+        people: Image name and number of each person.
+        device: Device of the result.
 
     Returns:
-        The evidence, and indices of the people that it belongs to: of all whose evidence is finite
-        if the file has no names, otherwise of those among them that the file names.
+        The evidence, and the indices of the people it belongs to: all people with finite evidence
+        if the file has no names, otherwise those among them that the file names.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no such file, is of other people, names somebody twice, has names that fit
-            several images, or nothing in it is finite.
+        ValueError: The file is not of this kind, belongs to other people, names a person twice, has
+            names that match several images, or contains no finite evidence.
     """
     content = read_npz(path)
     rows: NDArray[np.intp] = np.arange(len(people))
@@ -129,12 +125,12 @@ def given_context(
 
 
 def flow_pose(prior: PosePrior, context: Tensor, *, theta: bool = False) -> PoseVariables:
-    """Pose variables of people whose contexts are known.
+    """Pose variables of people with known contexts.
 
     Args:
-        prior: Over SMPL's rotations, in evaluation mode; a frozen one is faster.
+        prior: Prior over SMPL's rotations, in evaluation mode; a frozen one is faster.
         context: (P, C).
-        theta: Whether theta is fitted instead of the latent.
+        theta: Whether theta is optimised instead of the latent.
     """
     people = torch.arange(len(context), device=context.device)
     form = DensityPose if theta else LatentPose
@@ -144,14 +140,14 @@ def flow_pose(prior: PosePrior, context: Tensor, *, theta: bool = False) -> Pose
 
 @dataclass
 class PriorFolder:
-    """The priors that `examples.fitting.train_prior` has written, read when they are asked for.
+    """The priors written by `examples.fitting.train_prior`, read on first use.
 
     Args:
         folder: The folder.
-        device: Where their weights shall be.
+        device: Device of the weights.
 
     Raises:
-        FileNotFoundError: A file is missing; the message says how to make it.
+        FileNotFoundError: A file is missing; the message contains the command that creates it.
     """
 
     folder: Path
@@ -183,9 +179,10 @@ class PriorFolder:
 
     @property
     def of_contexts(self) -> PosePrior:
-        """The flow conditioned on a network of the user's, frozen.
+        """The flow conditioned on the user's own network, frozen.
 
-        It is ``prior.safetensors``, as `examples.prohmr.contexts` writes it, or else `conditional`.
+        Read from ``prior.safetensors``, a file of `examples.prohmr.contexts`; `conditional` if
+        there is none.
         """
         path = self.folder / CONDITIONAL / PRIOR_FILE
         if not path.exists() and (path.parent / MODEL_FILE).exists():
@@ -211,10 +208,10 @@ class PriorFolder:
 
     @torch.no_grad()
     def context(self, keypoints: Tensor) -> Tensor:
-        """Contexts of people, by the network of the conditional prior.
+        """Compute contexts with the network of the conditional prior.
 
-        Blocks of always the same size make a context independent of the other people bit by bit:
-        how matrix products round depends on the number of rows, and fits amplify the difference.
+        Blocks of constant size make the context of a person independent of the others, bit by
+        bit: matrix products round differently for other numbers of rows, and fits amplify that.
 
         Args:
             keypoints: (N, 25, 3) pixels and confidence.
@@ -223,7 +220,7 @@ class PriorFolder:
             (N, C).
 
         Raises:
-            FileNotFoundError: The folder has no conditional prior with its network.
+            FileNotFoundError: The folder contains no conditional prior with its network.
         """
         keypoints = seen_keypoints(keypoints)
         if not len(keypoints):
@@ -237,18 +234,17 @@ class PriorFolder:
     def variables(
         self, kind: str, keypoints: Tensor, *, theta: bool = False, context: Tensor | None = None
     ) -> PoseVariables:
-        """Pose variables for some people.
+        """Pose variables of N people.
 
         Args:
             kind: One of `KINDS`.
-            keypoints: (N, 25, 3) what the conditional prior sees, pixels and confidence.
-            theta: Whether a flow's theta is fitted instead of its latent.
-            context: (N, C) of a network of the user's own, instead of that of the keypoints; the
-                folder's conditional prior must take it.
+            keypoints: (N, 25, 3) pixels and confidence, the evidence of the conditional prior.
+            theta: Whether a flow's theta is optimised instead of its latent.
+            context: (N, C) contexts of the user's own network, instead of those of the keypoints.
 
         Raises:
-            FileNotFoundError: The folder has no such prior.
-            ValueError: There is no such kind, or the contexts are of another width.
+            FileNotFoundError: The folder contains no such prior.
+            ValueError: There is no such kind, or the contexts have another width.
         """
         if kind not in KINDS:
             raise ValueError(f"the prior must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -262,60 +258,3 @@ class PriorFolder:
                 return (DensityPose if theta else LatentPose)(self.unconditional(None))
         mixture = self.mixture
         return AnglePose(mixture.mean_pose, kind, mixture if kind == "mixture" else None)
-
-
-def cameras_for(
-    frame: str,
-    keypoints: Tensor,
-    image_size: Tensor | None,
-    focal: float | None,
-    *,
-    box: tuple[Tensor, Tensor] | None = None,
-) -> Cameras:
-    """Cameras of people.
-
-    Args:
-        frame: One of `FRAMES`: "crop" looks at the middle of the person; "full" is the camera of
-            the whole image with distances in units of the crop; "full-original" measures them in
-            pixels of the image, as ProHMR's code does.
-        keypoints: (N, K, 3) pixels and confidence, for the boxes.
-        image_size: (N, 2) width and height in pixels, which "crop" does without; people with NaN,
-            infinity or no positive size get "crop" whatever the frame of the others.
-        focal: In pixels of the crop or of the image; 5000 if None.
-        box: Centres (N, 2) and sides (N,) of the crops, pixels; squares around the keypoints if
-            None.
-
-    Raises:
-        ValueError: The frame needs the size of the image, there is no such frame, or the focal
-            length is not positive or must be in millimetres, whichever of the images it is of.
-    """
-    centre, side = keypoint_squares(seen_keypoints(keypoints)) if box is None else box
-    if frame not in FRAMES:
-        raise ValueError(f"the frame must be one of {', '.join(FRAMES)}, got {frame!r}")
-    if frame != "crop" and image_size is None:
-        raise ValueError(f"frame {frame!r} needs the size of the images: give the images, or crop")
-    if focal is not None:
-        _check_focal(focal, None if frame == "crop" else image_size)
-    crop = Cameras.crop(centre, side, FOCAL_PX if focal is None else focal)
-    if frame == "crop" or image_size is None:
-        return crop
-    known = (image_size.isfinite() & (image_size > 0)).all(dim=-1)
-    full = Cameras.full(
-        torch.where(known[:, None], image_size, CROP_PX),
-        centre,
-        side,
-        FOCAL_PX if focal is None else focal,
-        original_units=frame == "full-original",
-    )
-    return full.where(known, crop)
-
-
-def _check_focal(focal: float, image_size: Tensor | None) -> None:
-    """Check a focal length for all people: one image of another camera is no reason to stop."""
-    sides = torch.empty(0) if image_size is None else image_size.amax(dim=-1)
-    known = sides[sides.isfinite() & (sides > 0)]
-    if len(known):
-        check_focal(focal, float(known.min()))
-    else:
-        # A person fills the crop: whoever is seen under more than 90 degrees is within reach.
-        check_focal(focal, CROP_PX, shortest=0.5)

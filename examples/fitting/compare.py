@@ -20,15 +20,12 @@ from torch import Tensor
 from examples.command_line import interruptible, positive
 from examples.data.poses import load_poses
 from examples.fitting.choices import KINDS, PriorFolder
-from examples.fitting.people import FOCAL_PX, IMAGE_PX, People, detect, photograph_bodies
+from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX, People, detect, photograph_bodies
 from examples.pictures import MODE, REGRESSOR, SAMPLES, TRUTH, body_views, gallery_picture
 from examples.pictures.style import Image
 from examples.whole_files import prepare_folder, write_json
 from flowprior.body import BodyModel
-from flowprior.fitting.cameras import Cameras
-from flowprior.fitting.objective import KeypointWeights
-from flowprior.fitting.people import Fits, fit_people
-from flowprior.keypoints import keypoint_squares
+from flowprior.fitting import Fits, KeypointWeights, fit_keypoints
 from flowprior.metrics import mpjpe, pa_mpjpe
 from flowprior.skeleton import BODY_25, SMPL_24
 
@@ -113,14 +110,13 @@ class Bench:
     def fit(self, kind: str, condition: str, weight: float) -> Fits:
         """Fit everybody with one prior."""
         seen = self.seen[condition]
-        centre, side = keypoint_squares(seen)
-        size = torch.full_like(centre, IMAGE_PX)
-        return fit_people(
-            self.body,
+        return fit_keypoints(
             seen,
-            BODY_25,
-            Cameras.full(size, centre, side, FOCAL_PX),
             self.priors.variables(kind, seen),
+            body=self.body,
+            skeleton=BODY_25,
+            image_size=(IMAGE_PX, IMAGE_PX),
+            focal_px=FOCAL_PX,
             weights=KeypointWeights(pose=weight),
             max_iterations=self.steps,
         )

@@ -17,16 +17,15 @@ from torch import Tensor
 
 from examples.command_line import interruptible
 from examples.data.poses import load_poses
-from examples.fitting.choices import POSE_WEIGHTS, PriorFolder, cameras_for
+from examples.fitting.choices import POSE_WEIGHTS, PriorFolder
 from examples.fitting.compare import errors_mm
 from examples.fitting.outputs import fit_picture
-from examples.fitting.people import FOCAL_PX, IMAGE_PX, UPRIGHT, detect, photograph_bodies
+from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX, UPRIGHT, detect, photograph_bodies
 from examples.pictures import TRUTH, body_views, gallery_picture, side_by_side
 from examples.pictures.style import Image
 from examples.whole_files import prepare_folder, write_json
 from flowprior.body import BodyModel
-from flowprior.fitting.objective import KeypointWeights
-from flowprior.fitting.people import fit_people
+from flowprior.fitting import KeypointWeights, fit_keypoints
 from flowprior.skeleton import BODY_25
 
 __all__ = ["CASES", "main", "spoil"]
@@ -105,17 +104,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     people = photograph_bodies(rotvecs[rows], body, generator)
     nothing = torch.zeros(people.keypoints.shape[:2], dtype=torch.bool)
     seen = detect(people.keypoints, nothing, generator)
-    size = torch.full((len(people), 2), IMAGE_PX)
     panels: dict[str, Image] = {}
     results = {}
     for case, title in CASES.items():
         wrong = spoil(seen, case)
-        fits = fit_people(
-            body,
+        fits = fit_keypoints(
             wrong,
-            BODY_25,
-            cameras_for("full", wrong, size, FOCAL_PX),
             priors.variables("conditional", wrong),
+            body=body,
+            skeleton=BODY_25,
+            image_size=(IMAGE_PX, IMAGE_PX),
+            focal_px=FOCAL_PX,
             weights=KeypointWeights(pose=POSE_WEIGHTS["conditional"]),
         )
         with torch.no_grad():

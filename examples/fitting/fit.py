@@ -1,10 +1,9 @@
-"""Fit a body to everybody whose keypoints were detected.
+"""Fit bodies to detected 2D keypoints.
 
     python -m examples.fitting.fit --data keypoints.json --prior outputs/fitting/priors --out DIR
 
 Reads OpenPose's JSON, one file or a folder, or COCO's, annotations or results. Without ``--data``
-four people of the embedded poses are fitted. ``key=value`` changes a weight: ``pose=16`` is the
-original's.
+four people in embedded poses are fitted. ``key=value`` changes a weight: ``pose=16`` is ProHMR's.
 """
 
 import argparse
@@ -26,24 +25,27 @@ from examples.data.images import decode
 from examples.data.keypoints import Detections
 from examples.data.poses import load_poses
 from examples.fitting.choices import (
-    FRAMES,
     KINDS,
     POSE_WEIGHTS,
     PriorFolder,
-    cameras_for,
     given_context,
     to_body_25,
 )
 from examples.fitting.outputs import fit_picture, fits_to_arrays, write_bodies, write_fits
-from examples.fitting.people import FOCAL_PX, IMAGE_PX, detect, hide, photograph_bodies
 from examples.fitting.settings import overridden
+from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX, detect, hide, photograph_bodies
 from examples.pictures import save_image
 from examples.pictures.style import Image
 from examples.whole_files import prepare_folder
 from flowprior.body import BodyModel
-from flowprior.fitting.focal_lengths import check_focal
-from flowprior.fitting.objective import KeypointWeights
-from flowprior.fitting.people import ONE_STAGE, SMPLIFY_STAGES, fit_people
+from flowprior.fitting import (
+    FRAMES,
+    ONE_STAGE,
+    SMPLIFY_STAGES,
+    KeypointWeights,
+    check_focal,
+    fit_keypoints,
+)
 from flowprior.skeleton import BODY_25
 
 __all__ = ["image_of", "main"]
@@ -53,7 +55,7 @@ EMBEDDED_PEOPLE = 4
 
 
 def embedded_people(body: BodyModel, seed: int) -> Detections:
-    """A few people of the embedded poses, as a detector would see them."""
+    """Simulated detections of a few people in embedded poses."""
     generator = torch.Generator().manual_seed(seed)
     rotvecs = torch.from_numpy(load_poses(None, seed).rotvecs("test"))
     rows = torch.randint(len(rotvecs), (EMBEDDED_PEOPLE,), generator=generator)
@@ -98,7 +100,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.fitting.fit",
-        description="Fit a body to everybody whose 2D keypoints were detected.",
+        description="Fit bodies to detected 2D keypoints.",
         epilog="Written to --out: fits.npz (SMPL parameters), report.json (each person), "
         "bodies.glb, and pictures. Exit code: 0 done, 2 bad arguments or data, 130 interrupted.",
     )
@@ -172,14 +174,15 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     pose = folder.variables(args.kind, keypoints, theta=args.theta, context=context)
     frame = args.frame or ("crop" if sizes is None else "full")
     size = None if sizes is None else torch.from_numpy(sizes).to(device)
-    cameras = cameras_for(frame, keypoints, size, focal)
     start = time.perf_counter()
-    fits = fit_people(
-        body,
+    fits = fit_keypoints(
         keypoints,
-        BODY_25,
-        cameras,
         pose,
+        body=body,
+        skeleton=BODY_25,
+        image_size=size,
+        focal_px=focal,
+        frame=frame,
         betas=betas,
         weights=weights,
         stages=SCHEDULES[args.stages],

@@ -1,4 +1,4 @@
-"""What a fit leaves behind: SMPL parameters, bodies as GLB, pictures, a report on each person."""
+"""Output files of fits: SMPL parameters, bodies as GLB, pictures, and a report per person."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from examples.pictures import MODE, Camera, body_views, overlay_bodies, side_by_
 from examples.pictures.style import Image
 from examples.whole_files import save_npz, write_json
 from flowprior.body import BodyModel
-from flowprior.fitting.people import Fits
+from flowprior.fitting import Fits
 from flowprior.keypoints import LEAST_CONF
 
 __all__ = [
@@ -30,46 +30,28 @@ MARK = np.array([255, 190, 0], np.uint8)
 
 @torch.no_grad()
 def fits_to_arrays(fits: Fits, body: BodyModel) -> dict[str, NDArray[Any]]:
-    """SMPL parameters and how good they are, row by row.
-
-    Returns:
-        ``global_orient`` (P, 1, 3, 3) seen from the camera, ``body_pose`` (P, 23, 3, 3), ``betas``
-        (P, 10), ``transl`` (P, 3) metres, ``focal_px`` (P,), ``principal_point_px`` (P, 2),
-        ``joints`` (P, 24, 3) metres, camera frame, ``keypoints_2d_fit`` (P, K, 2) pixels,
-        ``objective``, ``pose_penalty``, ``error_px``, ``error`` (P,) and ``status`` (P,) words.
-    """
+    """The arrays of `Fits.to_arrays`, and ``joints`` (P, 24, 3) in metres, camera frame."""
     joints = body(fits.theta, fits.betas, fits.transl).joints
-    tensors = {
-        "global_orient": fits.theta[:, :1],
-        "body_pose": fits.theta[:, 1:],
-        "betas": fits.betas,
-        "transl": fits.transl,
-        "focal_px": fits.focal_px,
-        "principal_point_px": fits.principal_point_px,
-        "joints": joints,
-        "keypoints_2d_fit": fits.keypoints_2d,
-        "objective": fits.solution.value,
-        "pose_penalty": fits.penalty,
-        "error_px": fits.error_px,
-        "error": fits.error,
-        "iterations": fits.solution.iterations,
-    }
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-    return arrays | {"status": np.array(fits.solution.labels())}
+    return fits.to_arrays() | {"joints": joints.cpu().numpy()}
 
 
 def person_report(arrays: dict[str, NDArray[Any]], row: int) -> dict[str, Any]:
-    """What there is to say about one person, for JSON."""
+    """Report on one person, for JSON."""
     return {
         "status": str(arrays["status"][row]),
         "objective": round(float(arrays["objective"][row]), 3),
         "pose_penalty": round(float(arrays["pose_penalty"][row]), 3),
-        "error_px": round(float(arrays["error_px"][row]), 2),
-        "error_of_box": round(float(arrays["error"][row]), 4),
+        "error_px": _rounded(arrays["error_px"][row], 2),
+        "error_of_box": _rounded(arrays["error"][row], 4),
         "iterations": int(arrays["iterations"][row]),
         "betas": [round(float(value), 3) for value in arrays["betas"][row]],
         "transl": [round(float(value), 4) for value in arrays["transl"][row]],
     }
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    """For JSON, which has no NaN."""
+    return round(float(value), digits) if np.isfinite(value) else None
 
 
 def write_fits(
@@ -79,7 +61,7 @@ def write_fits(
     people: NDArray[np.int64],
     facts: dict[str, Any],
 ) -> None:
-    """Write ``fits.npz`` and ``report.json`` to an existing folder, each whole or not at all."""
+    """Write ``fits.npz`` and ``report.json`` atomically to an existing folder."""
     everything: dict[str, Any] = {"image_names": np.array(names), "person": people, **arrays}
     save_npz(out / "fits.npz", everything)
     report = {
@@ -94,7 +76,7 @@ def write_fits(
 
 @torch.no_grad()
 def write_bodies(path: Path, fits: Fits, body: BodyModel, names: Sequence[str]) -> None:
-    """Write all bodies to one GLB file, upright, side by side, each about its pelvis."""
+    """Write all bodies to one GLB file, upright and side by side."""
     out = body(fits.theta, fits.betas)
     vertices = (out.vertices - out.joints[:, :1]).cpu().numpy() * UPRIGHT
     write_glb(path, vertices, body.faces.cpu().numpy(), names=names, spacing=1.2)
@@ -111,16 +93,16 @@ def fit_picture(
     colour: str = MODE,
     height: int = 420,
 ) -> Image:
-    """One person: the keypoints, the body over the image, the body from the side.
+    """Picture of one person: keypoints, body over the image, body from the side.
 
     Args:
         fits: The fits.
-        row: Which person.
+        row: Index of the person.
         body: The body.
         keypoints: (K, 3) pixels and confidence.
-        image: (H, W, 3) uint8; white if there is none.
-        colour: Of the body.
-        height: Of the picture, pixels.
+        image: (H, W, 3) uint8; white if None.
+        colour: Colour of the body.
+        height: Height of the picture, pixels.
 
     Returns:
         (height, W, 3) uint8.
@@ -163,10 +145,10 @@ def _crop(given: Image | None, corner: NDArray[np.floating], side: float, height
 
 
 def mark(image: Image, points: NDArray[np.floating]) -> Image:
-    """Dots where keypoints were seen.
+    """Draw dots at detected keypoints.
 
     Args:
-        image: (H, W, 3) uint8, which stays as it is.
+        image: (H, W, 3) uint8; it is not changed.
         points: (K, 2) pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The priors that a fit can use: conditioned on keypoints, unconditional, and classical ones."""
+"""A prior conditioned on 2D keypoints, with its encoder."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ __all__ = ["KeypointPrior"]
 
 
 class KeypointPrior(nn.Module):
-    """p(theta | 2D keypoints) over SMPL's 24 rotations, the root seen from the camera.
+    """p(theta | 2D keypoints) over SMPL's 24 rotations, with the root relative to the camera.
 
     Args:
-        width: Width of the encoder, and so of the context.
+        width: Width of the encoder and of the context.
         hidden_features: Width of the flow's conditioners.
-        context_norm: Whether the context moves scale and shift of the flow.
+        context_norm: Whether scale and shift of the flow's ActNorm depend on the context.
     """
 
     def __init__(

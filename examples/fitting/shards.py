@@ -1,15 +1,17 @@
-"""The people of a large set: shards of several formats, cut into chunks of work.
+"""Readers of large data sets: shards of several formats, divided into chunks.
 
-A set is a file or a folder of shards: ``.npz`` files with ``body_keypoints_2d`` (N, 25, 3), as
-ProHMR's, or ``keypoints_2d`` of any size that a detector gives, and perhaps ``imgname``,
-``image_size`` (N, 2), ``context`` (N, C) of a network and ``betas`` (N, 10) that it regressed with
-it, as `examples.prohmr.contexts` writes them; ``.parquet`` files with a column ``keypoints_2d`` of
-as many numbers, and perhaps ``image_name``, ``person``, ``width`` and ``height``; and folders of
-OpenPose's JSON.
+A data set is a shard or a folder of shards of these formats:
 
-A chunk is a range of one shard. Its name says which, so that what has been done is known by name.
-A damaged shard costs its own people only: reading its chunks raises ValueError, and where not even
-its number of rows can be read it is one chunk of unknown length.
+* ``.npz`` files with ``body_keypoints_2d`` (N, 25, 3), as in ProHMR, or ``keypoints_2d`` (N, K, 3)
+  of a detector; optionally ``imgname``, ``image_size`` (N, 2), and the outputs ``context`` (N, C)
+  and ``betas`` (N, 10) of a network, as `examples.prohmr.contexts` writes them;
+* ``.parquet`` files with a column ``keypoints_2d`` of 3 K numbers and optionally ``image_name``,
+  ``person``, ``width`` and ``height``;
+* folders of OpenPose's JSON.
+
+A chunk is a range of rows of one shard, identified by its name. A damaged shard affects its own
+people only: reading its chunks raises ValueError. If even its number of rows cannot be read, it is
+a single chunk of unknown length.
 """
 
 import contextlib
@@ -48,7 +50,7 @@ _COLUMNS = (
 )
 _PARQUET_COLUMNS = ("keypoints_2d", "image_name", "person", "width", "height")
 FEWEST = 3
-"""Keypoints below which nobody can be placed."""
+"""Least number of keypoints of a person; with fewer, the camera is undetermined."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Chunk:
 
     Args:
         shard: The file or folder.
-        name: Unique among the chunks of a set, and fit for a file name.
+        name: Name that is unique in the data set and valid as a file name.
         start: First row; for a folder of JSON the first file.
         stop: The row after the last; 0 if the number of rows cannot be read.
     """
@@ -78,9 +80,9 @@ class People:
         person: (N,) int64.
         keypoints: (N, 25, 3) BODY-25, pixels and confidence.
         image_size: (N, 2) pixels; NaN where unknown.
-        report: What was left out.
-        context: (N, C) of a network, if the shard has it.
-        betas: (N, 10) regressed together with that.
+        report: Counts and examples of people that were left out.
+        context: (N, C) contexts of a network, if the shard has them.
+        betas: (N, 10) shape regressed by the same network.
     """
 
     row: NDArray[np.int64]
@@ -94,11 +96,11 @@ class People:
 
 
 def chunks_of(path: Path, size: int) -> list[Chunk]:
-    """Cut a set into chunks.
+    """Divide a data set into chunks.
 
     Args:
         path: A shard, or a folder with shards anywhere below it.
-        size: Most rows of a chunk.
+        size: Maximum number of rows of a chunk.
 
     Raises:
         FileNotFoundError: There is nothing at ``path``, or no shard below it.
@@ -133,7 +135,7 @@ def chunks_of(path: Path, size: int) -> list[Chunk]:
 
 @contextlib.contextmanager
 def _naming(shard: Path) -> Iterator[None]:
-    """Raise ValueError with the name of the shard, whatever reading it raises."""
+    """Convert errors while reading a shard to ValueError with its name."""
     try:
         yield
     # On damaged bytes zipfile, zlib, numpy and pyarrow raise almost anything.
@@ -247,7 +249,7 @@ def _read(chunk: Chunk) -> People:
 
 
 def _parquet(shard: Path, rows: slice) -> dict[str, list[Any]]:
-    """Some rows of a table; the columns that are read, others empty."""
+    """Rows of a table, with empty arrays for missing columns."""
     require_regular(shard)
     try:
         table = pq.read_table(shard, page_checksum_verification=True)
@@ -263,7 +265,7 @@ def _parquet(shard: Path, rows: slice) -> dict[str, list[Any]]:
 def _evidence(
     shard: Path, columns: dict[str, NDArray[Any]], name: str, rows: slice
 ) -> NDArray[np.float32] | None:
-    """Some rows (n, C) of a column, if there is one."""
+    """Rows (n, C) of a column; None if there is none."""
     if name not in columns:
         return None
     array = columns[name][rows]
@@ -277,7 +279,7 @@ def _text(value: object) -> str:
 
 
 def _stacked(listed: list[Any]) -> NDArray[np.float32]:
-    """Rows of numbers as (N, J, 3); NaN where a row has another length than most."""
+    """Reshape rows of numbers to (N, J, 3), with NaN for rows of an unusual length."""
     flat = [np.asarray(row, np.float32).ravel() if row else np.zeros(0) for row in listed]
     lengths = [len(row) for row in flat if len(row) in {3 * joints for joints in SETS}]
     length = max(set(lengths), key=lengths.count) if lengths else 3 * BODY_25.num_joints

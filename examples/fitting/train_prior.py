@@ -1,4 +1,4 @@
-"""Train the priors that the fits compare: one conditioned on 2D keypoints, one unconditional.
+"""Train the priors of the fits: conditioned on 2D keypoints, unconditional, and a mixture.
 
     python -m examples.fitting.train_prior --data cmu_mocap.npz --out outputs/fitting/priors
 
@@ -21,18 +21,19 @@ from tqdm import tqdm
 from examples.command_line import interruptible, positive
 from examples.data.augment import mirror_rotvecs
 from examples.data.poses import load_poses
-from examples.fitting.people import detect, hide, photograph_bodies
 from examples.fitting.priors import KeypointPrior
+from examples.fitting.synthetic import detect, hide, photograph_bodies
 from examples.whole_files import prepare_folder, write_json
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
-from flowprior.fitting.mixture import PoseMixture
+from flowprior.fitting import PoseMixture
 
 __all__ = [
     "CONDITIONAL",
     "MIXTURE",
     "UNCONDITIONAL",
     "descend",
+    "fit_mixture",
     "main",
     "noisy",
     "train_conditional",
@@ -44,22 +45,48 @@ UNCONDITIONAL = "unconditional.safetensors"
 MIXTURE = "mixture.npz"
 
 BATCH = 256
-FEWEST_STEPS_OF_A_CYCLE = 5  # with fewer, its phases have no length
+FEWEST_STEPS_OF_A_CYCLE = 5  # with fewer, the phases of the cycle are empty
 LEARNING_RATE = 3e-3
-# Of the mean L1 error of the decoded z = 0, in units of the flow's vectors, against nats.
+# Weight of the mean L1 error of the decoded z = 0, in nats per unit of the flow's vectors.
 MODE_WEIGHT = 200.0
 # Exact hinges have no finite density.
 ROTATION_NOISE = math.radians(1.0)
 
 
+def fit_mixture(
+    body_pose: Tensor, components: int = 8, seed: int = 0, poses: int = 8000
+) -> PoseMixture:
+    """Fit SMPLify's Gaussian mixture with scikit-learn.
+
+    Args:
+        body_pose: (N, 69) rotation vectors of the 23 joints below the root, radians.
+        components: Number of Gaussians.
+        seed: Seed of the initial means and of the choice of poses.
+        poses: Largest number of poses to use, chosen at random.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(body_pose), generator=generator)[:poses]
+    rows = body_pose[chosen].double().numpy()
+    # One degree of noise: hinges that never turn about two axes have no covariance there.
+    mixture = GaussianMixture(components, reg_covar=3e-4, random_state=seed).fit(rows)
+    return PoseMixture(
+        torch.from_numpy(mixture.weights_).float(),
+        torch.from_numpy(mixture.means_).float(),
+        torch.from_numpy(mixture.precisions_cholesky_).float(),
+        body_pose.mean(dim=0),
+    )
+
+
 def noisy(matrix: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotations (..., 3, 3), each turned a little more."""
+    """Add rotation noise to matrices (..., 3, 3)."""
     vector = torch.randn(matrix.shape[:-1], generator=generator)
     return matrix @ rotations.rotvec_to_matrix(ROTATION_NOISE * vector)
 
 
 def batch_of(rotvecs: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotation vectors (BATCH, 24, 3) of poses drawn at random, half of them mirrored."""
+    """Draw rotation vectors (BATCH, 24, 3) at random, half of them mirrored."""
     rows = rotvecs[torch.randint(len(rotvecs), (BATCH,), generator=generator)]
     flip = torch.rand(BATCH, 1, 1, generator=generator) < 0.5
     return torch.where(flip, mirror_rotvecs(rows), rows)
@@ -68,7 +95,7 @@ def batch_of(rotvecs: Tensor, generator: torch.Generator) -> Tensor:
 def descend(
     model: nn.Module, loss_of: Callable[[], Tensor], steps: int, name: str, rate: float
 ) -> None:
-    """AdamW, one cycle of the learning rate."""
+    """Minimise with AdamW and a one-cycle learning rate."""
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-4, fused=True)
     schedule: torch.optim.lr_scheduler.LRScheduler
     if steps < FEWEST_STEPS_OF_A_CYCLE:
@@ -95,7 +122,7 @@ def descend(
 def train_conditional(
     model: KeypointPrior, rotvecs: Tensor, body: BodyModel, steps: int, seed: int
 ) -> None:
-    """NLL and the mode's error on views made anew for every step.
+    """Minimise the NLL and the error of the mode, on new views in every step.
 
     Args:
         model: The prior to train.
@@ -125,7 +152,7 @@ def train_conditional(
 def train_unconditional(
     prior: ConditionalPosePrior, rotvecs: Tensor, steps: int, seed: int
 ) -> None:
-    """NLL of the rotations of the 23 joints below the root.
+    """Minimise the NLL of the rotations of the 23 joints below the root.
 
     Args:
         prior: The prior to train.
@@ -148,7 +175,7 @@ def train_unconditional(
 
 @torch.no_grad()
 def mode_error_mm(model: KeypointPrior, rotvecs: Tensor, body: BodyModel, views: int) -> float:
-    """MPJPE of the mode over 24 joints, from the pelvis, on held-out poses."""
+    """MPJPE of the mode over 24 joints relative to the pelvis, on held-out poses."""
     generator = torch.Generator().manual_seed(1)
     rows = torch.linspace(0, len(rotvecs) - 1, min(views, len(rotvecs))).round().long()
     people = photograph_bodies(rotvecs[rows], body, generator)
@@ -190,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     start = time.perf_counter()
-    PoseMixture.fit(train[:, 1:].flatten(1), seed=args.seed).save(args.out / MIXTURE)
+    fit_mixture(train[:, 1:].flatten(1), seed=args.seed).save(args.out / MIXTURE)
     print(f"mixture: {time.perf_counter() - start:.0f} s", flush=True)
 
     torch.manual_seed(args.seed)

@@ -51,7 +51,7 @@ from examples.prohmr.train import load_body
 from examples.whole_files import prepare_folder, write_text
 from flowprior import rotations
 from flowprior.body import BodyModel
-from flowprior.fitting.people import Fits
+from flowprior.fitting import Fits
 from flowprior.prior.posterior import PosePosterior
 from flowprior.skeleton import SMPL_24
 

@@ -2,11 +2,9 @@
 
 import argparse
 
-from examples.fitting.choices import FRAMES
 from examples.fitting.settings import overridden
 from examples.prohmr.fits import FitOptions
-from flowprior.fitting.multiview_objective import MultiviewWeights
-from flowprior.fitting.objective import KeypointWeights
+from flowprior.fitting import FRAMES, KeypointWeights, MultiviewWeights
 
 __all__ = ["add_fit_arguments", "fit_options"]
 

@@ -12,16 +12,24 @@ from torch import Tensor
 
 from examples.data.images import ImageBatch
 from examples.data.weak_perspective import FOCAL_PX, crop_translation, full_frame_translation
-from examples.fitting.choices import FRAMES, cameras_for, flow_pose
+from examples.fitting.choices import flow_pose
 from examples.prohmr.judging import crop_batch, supervise
 from examples.prohmr.model import Prediction, ProHMR
 from flowprior.body import BodyModel
-from flowprior.fitting.cameras import Cameras
-from flowprior.fitting.multiview import Refined, refine
-from flowprior.fitting.multiview_objective import MultiviewWeights
-from flowprior.fitting.objective import IGNORED, KeypointWeights
-from flowprior.fitting.people import Fits, first_translation, fit_people
-from flowprior.fitting.pose_variables import PoseVariables
+from flowprior.fitting import (
+    FRAMES,
+    IGNORED,
+    Cameras,
+    Fits,
+    KeypointWeights,
+    MultiviewWeights,
+    PoseVariables,
+    ViewFits,
+    cameras_for,
+    first_translation,
+    fit_keypoints,
+    fit_views,
+)
 from flowprior.keypoints import LEAST_CONF
 from flowprior.metrics.protocols import Protocol
 from flowprior.skeleton import PROHMR_44
@@ -41,7 +49,7 @@ class FitOptions:
     Args:
         keypoints: Weights of a fit to one image.
         views: Weights of a refinement over several.
-        frame: One of `examples.fitting.choices.FRAMES`.
+        frame: One of `flowprior.fitting.FRAMES`.
         theta: Whether theta is fitted instead of the flow's latent.
         max_iterations: Most steps.
     """
@@ -106,7 +114,7 @@ class ImageFitter:
     def cameras(self, seen: Seen) -> Cameras:
         """The cameras of people: of the crops that the model has seen, or of the whole images."""
         box = seen.center, seen.box_size
-        return cameras_for(self.options.frame, seen.keypoints_2d, seen.img_size, None, box=box)
+        return cameras_for(seen.keypoints_2d, seen.img_size, frame=self.options.frame, box=box)
 
     def countable(self, keypoints_2d: Tensor) -> Tensor:
         """How many keypoints (P,) of (P, 44, 3) a fit would see."""
@@ -125,17 +133,14 @@ class ImageFitter:
 
         Returns:
             The fits.
-
-        Raises:
-            ValueError: There is nobody.
         """
         pose, cameras = self.pose(prediction.context), self.cameras(seen)
-        return fit_people(
-            self.body,
+        return fit_keypoints(
             seen.keypoints_2d,
-            PROHMR_44,
-            cameras,
             pose,
+            body=self.body,
+            skeleton=PROHMR_44,
+            cameras=cameras,
             betas=prediction.betas.detach(),
             transl=self._translation(prediction, seen, cameras, pose),
             weights=self.options.keypoints,
@@ -144,7 +149,7 @@ class ImageFitter:
 
     def refine(
         self, prediction: Prediction, seen: Seen, groups: Sequence[Sequence[int]]
-    ) -> Refined:
+    ) -> ViewFits:
         """Refine the poses of people over their views.
 
         Args:
@@ -158,13 +163,13 @@ class ImageFitter:
         Raises:
             ValueError: A person has no view.
         """
-        return refine(
-            self.body,
+        return fit_views(
             seen.keypoints_2d,
-            self.cameras(seen),
             self.pose(prediction.context),
             groups,
+            body=self.body,
             skeleton=PROHMR_44,
+            cameras=self.cameras(seen),
             betas=prediction.betas.detach(),
             weights=self.options.views,
             use_hips=self.options.keypoints.use_hips,

@@ -31,7 +31,7 @@ from flowprior.files.torch_file import read_torch_file
 from flowprior.prior import ConditionalPosePrior
 from flowprior.prior.posterior import PosePosterior
 from flowprior.prior.spaces import RotationSpace
-from flowprior.prohmr import read_prohmr
+from flowprior.prohmr import load_prior, read_prohmr
 from flowprior.skeleton import SMPL_24
 
 __all__ = ["MODEL_CONFIG", "Prediction", "ProHMR", "ShapeCameraHead", "load_model", "load_original"]
@@ -262,7 +262,7 @@ def load_original(
     Args:
         path: Lightning's checkpoint, or its state dict.
         device: Where the models shall be.
-        lu_forward: As in `flowprior.ConditionalPosePrior.from_prohmr`.
+        lu_forward: As in `flowprior.prohmr.load_prior`.
 
     Returns:
         The model, in evaluation mode, and the discriminator; None if the file has none.
@@ -274,7 +274,7 @@ def load_original(
     weights = read_prohmr(path)
     if not weights.backbone or not weights.fc_head:
         raise CheckpointError(f"{path} has no backbone or no fc_head: it is no ProHMR from images")
-    prior = ConditionalPosePrior.from_prohmr(path, lu_forward=lu_forward)
+    prior = load_prior(path, lu_forward=lu_forward)
     keywords = {key: value for key, value in prior.config.items() if key != "context_features"}
     model = ProHMR(
         "resnet50", head_features=len(weights.fc_head["layers.0.weight"]), prior=keywords

@@ -255,11 +255,10 @@ class ProHMRModule(lightning.LightningModule):
             return
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed_of(self.config.seed, 4))
-            if prior.config["preset"] != "prohmr":
-                # The original takes targets without noise. Features that never vary, such as those
-                # of hands, then start a thousandfold too large in every step.
-                pose = pose + prior.target_noise * torch.randn_like(pose)
-            prior.flow(pose, prior.flow.project_context(context))
+            projected = prior.flow.project_context(context)
+            prior.flow.initialize_without_noise(pose, projected)
+            if not prior.flow.is_initialized():
+                prior.flow(pose + prior.target_noise * torch.randn_like(pose), projected)
 
     def _nll(self, prediction: Prediction, supervision: Supervision, number: int) -> Tensor:
         """The mean over the annotated rows of all processes, as far as this one's go."""

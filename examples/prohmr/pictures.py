@@ -21,7 +21,7 @@ from examples.prohmr.fits import FEWEST_KEYPOINTS, ImageFitter, Seen
 from examples.prohmr.judging import crop_batch
 from examples.prohmr.model import Prediction, ProHMR
 from flowprior.body import BodyModel
-from flowprior.fitting.people import Fits
+from flowprior.fitting import Fits
 from flowprior.keypoints import LEAST_CONF
 
 __all__ = [

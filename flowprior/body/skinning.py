@@ -37,6 +37,10 @@ class JointTree(nn.Module):
     """
 
     rest: Tensor
+    _parent: Tensor
+    _order: Tensor
+    _inverse: Tensor
+    _above: Tensor
 
     def __init__(self, template: Array, directions: Array, parents: Sequence[int]) -> None:
         super().__init__()
@@ -66,7 +70,7 @@ class JointTree(nn.Module):
             self.register_buffer(name, buffer, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "JointTree":
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.rest = torch.from_numpy(self._exact).to(self.rest)
         return self
 

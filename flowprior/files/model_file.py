@@ -183,9 +183,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     except (safetensors.SafetensorError, AttributeError, RuntimeError, TypeError) as error:
         found = not_the_file(path)
         if found == CHECKPOINT:
-            found += (
-                ", not a flowprior model: ConditionalPosePrior.from_prohmr reads the original's"
-            )
+            found += ", not a flowprior model: flowprior.prohmr.load_prior reads ProHMR's"
         if not found or found == SAFETENSORS:
             found = f"is truncated, damaged or not a safetensors file ({error})"
         raise CheckpointError(f"{path} {found}") from error

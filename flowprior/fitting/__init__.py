@@ -1,62 +1,45 @@
-"""Fit bodies to keypoints: cameras, objectives, and a solver for many independent problems."""
+"""Fitting of bodies to keypoints: cameras, objectives, and a solver for many problems at once."""
 
-from flowprior.fitting.cameras import (
-    CROP_PX,
-    FOCAL_PX,
-    Cameras,
-)
-from flowprior.fitting.mixture import (
-    PoseMixture,
-)
-from flowprior.fitting.multiview import (
-    Refined,
-    refine,
-)
+from flowprior.fitting.cameras import CROP_PX, FOCAL_PX, FRAMES, Cameras, cameras_for
+from flowprior.fitting.focal_lengths import check_camera_matrix, check_focal
+from flowprior.fitting.mixture import PoseMixture
+from flowprior.fitting.multiview import fit_views
 from flowprior.fitting.multiview_objective import (
     MultiviewObjective,
     MultiviewWeights,
     mean_rotation,
 )
-from flowprior.fitting.objective import (
-    IGNORED,
-    KeypointObjective,
-    KeypointWeights,
-    Parts,
-)
+from flowprior.fitting.objective import IGNORED, KeypointObjective, KeypointWeights, Parts
 from flowprior.fitting.people import (
     ONE_STAGE,
     SMPLIFY_STAGES,
-    Fits,
     Stage,
     first_translation,
-    fit_people,
+    fit_keypoints,
     pose_kicks,
 )
 from flowprior.fitting.pose_variables import (
+    POSE_WEIGHTS,
     AnglePose,
     DensityPose,
     LatentPose,
     PoseVariables,
+    Prior,
     facing,
 )
-from flowprior.fitting.restarts import (
-    minimize_again,
-)
-from flowprior.fitting.solver import (
-    METHODS,
-    Objective,
-    Solution,
-    Status,
-    minimize,
-    with_spare,
-)
+from flowprior.fitting.restarts import minimize_again
+from flowprior.fitting.results import Fits, ViewFits
+from flowprior.fitting.solver import METHODS, Objective, Solution, minimize, with_spare
+from flowprior.fitting.status import Status
 
 __all__ = [
     "CROP_PX",
     "FOCAL_PX",
+    "FRAMES",
     "IGNORED",
     "METHODS",
     "ONE_STAGE",
+    "POSE_WEIGHTS",
     "SMPLIFY_STAGES",
     "AnglePose",
     "Cameras",
@@ -71,17 +54,21 @@ __all__ = [
     "Parts",
     "PoseMixture",
     "PoseVariables",
-    "Refined",
+    "Prior",
     "Solution",
     "Stage",
     "Status",
+    "ViewFits",
+    "cameras_for",
+    "check_camera_matrix",
+    "check_focal",
     "facing",
     "first_translation",
-    "fit_people",
+    "fit_keypoints",
+    "fit_views",
     "mean_rotation",
     "minimize",
     "minimize_again",
     "pose_kicks",
-    "refine",
     "with_spare",
 ]

@@ -1,4 +1,4 @@
-"""Check focal lengths, which data sheets give in millimetres and cameras need in pixels."""
+"""Checks of focal lengths, to detect millimetres in place of pixels."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["SHORTEST", "check_camera_matrix", "check_focal"]
 
 SHORTEST = 0.2
-"""Shortest plausible focal length in sides of the image: a view of 136 degrees, no lens for people.
+"""Shortest plausible focal length in sides of the image, a field of view of 136 degrees.
 
-Phones and zooms have 24 to 200 mm (in terms of 35 mm film) and images of thousands of pixels."""
+Phones and zoom lenses have 24 to 200 mm (35 mm equivalent) and images of thousands of pixels."""
 
 CONVERSION = "f_px = f_mm / sensor width in mm * image width in px"
 
@@ -25,15 +25,15 @@ def check_focal(
     """Check that focal lengths are in pixels.
 
     Args:
-        focal: Any shape.
-        image_side: Larger sides of the images, pixels, of a shape that broadcasts to that of
-            ``focal``; NaN where unknown, None if all are.
-        shortest: Least plausible focal length, in sides of the image.
-        source: What the message calls it.
+        focal: Focal lengths, any shape.
+        image_side: Larger sides of the images in pixels, of a shape that broadcasts to that of
+            ``focal``; NaN where unknown, None if all are unknown.
+        shortest: Shortest plausible focal length, in sides of the image.
+        source: Name of the focal length in the error message.
 
     Raises:
-        ValueError: A focal length is zero, negative, NaN or infinite, or so short that it must be
-            in millimetres; the message has the conversion.
+        ValueError: A focal length is zero, negative, NaN or infinite, or so short that it is
+            probably in millimetres; the message contains the conversion.
     """
     values = np.atleast_1d(np.asarray(focal, np.float64))
     wrong = ~(np.isfinite(values) & (values > 0))
@@ -54,11 +54,11 @@ def check_focal(
 
 
 def check_camera_matrix(matrix: NDArray[np.floating], source: Path | str) -> None:
-    """Check that a camera matrix is one in pixels.
+    """Check that a camera matrix is in pixels.
 
     Args:
         matrix: (3, 3), with the principal point near the middle of the image.
-        source: The file.
+        source: Name of its file, for the error message.
 
     Raises:
         ValueError: An entry is not finite, the last row is not (0, 0, 1), or a focal length or the

@@ -1,13 +1,12 @@
-"""L-BFGS for many problems at once: each with its own curvature, step and end.
+"""L-BFGS for many problems at once, each with its own curvature, step and termination.
 
-One call of `Lbfgs.observe` takes one evaluation of every problem: some go on searching along their
-direction, others have found a step there, learn from it and set out in a new direction. Nobody
-waits for anybody.
+One call of `Lbfgs.observe` processes one evaluation of all problems: some continue their line
+search; others have found a step, update their curvature and choose a new direction.
 
-The inverse Hessian of the last m steps is applied in its compact form: products with two (n, m, D)
-arrays and triangular solves of (n, m, m), a fixed number of operations for all problems together
-instead of a loop over the m steps. Steps are scaled so that s^T y = 1, which leaves the update as
-it is and keeps the triangles well conditioned in float32.
+The inverse Hessian of the last m steps is applied in compact form, by products with two (n, m, D)
+arrays and triangular solves of (n, m, m): a fixed number of operations for all problems instead of
+a loop over the m steps. Steps are scaled so that s^T y = 1, which does not change the update and
+keeps the triangles well conditioned in float32.
 
 References:
     Byrd, Nocedal and Schnabel, *Representations of quasi-Newton matrices and their use in limited
@@ -24,23 +23,23 @@ from flowprior.fitting.status import Status, Stopping
 
 __all__ = ["Curvature", "Lbfgs"]
 
-LEAST_COSINE = 10.0  # of a step and its change of gradient, in units of rounding
-ROUNDING = 8.0  # units of it that the objective must promise to fall by, or nothing can be seen
+LEAST_COSINE = 10.0  # between a step and its change of gradient, in units of rounding
+ROUNDING = 8.0  # smallest predicted decrease that rounding leaves visible, in units of rounding
 
 
 @dataclass
 class Curvature:
-    """What n problems have learnt from their last m steps.
+    """Curvature of n problems, estimated from their last m steps.
 
-    Rows of empty places are zero. Step k is at place k mod m.
+    Step k is stored in row k mod m; empty rows are zero.
 
     Args:
         s: (n, m, D) steps.
         y: (n, m, D) changes of the gradient over them.
         sy: (n, m, m) products s_i^T y_j.
         yy: (n, m, m) products y_i^T y_j.
-        count: (n,) int64, steps ever taken in.
-        scale: (n,) of the inverse Hessian before anything is known of it.
+        count: (n,) int64, number of steps stored so far.
+        scale: (n,) scale of the initial inverse Hessian.
     """
 
     s: Tensor
@@ -52,16 +51,16 @@ class Curvature:
 
     @classmethod
     def none(cls, gradient: Tensor, memory: int) -> "Curvature":
-        """Of problems with gradients (n, D) that have taken no step."""
+        """Empty curvature of problems with gradients (n, D)."""
         n, features = gradient.shape
         pairs, square = (gradient.new_zeros(n, memory, width) for width in (features, memory))
         count = torch.zeros(n, dtype=torch.int64, device=gradient.device)
         return cls(pairs, pairs.clone(), square, square.clone(), count, gradient.new_ones(n))
 
     def learn(self, where: Tensor, s: Tensor, y: Tensor) -> None:
-        """Take in a step s (n, D) and its change y (n, D) of the gradient, for a mask (n,).
+        """Store steps s and changes of the gradient y, both (n, D), where a mask (n,) is true.
 
-        Steps along which the objective curves downwards, or hardly at all, are left out.
+        Steps with negative or negligible curvature are skipped.
         """
         product = (s * y).sum(dim=-1)
         least = LEAST_COSINE * torch.finfo(s.dtype).eps * s.norm(dim=-1) * y.norm(dim=-1)
@@ -73,7 +72,7 @@ class Curvature:
         keep = where[:, None]
         self.s[rows, place] = torch.where(keep, s, self.s[rows, place])
         self.y[rows, place] = torch.where(keep, y, self.y[rows, place])
-        # From sums over the same rows in either order, so that a row is the same in any batch.
+        # Each product sums over the same rows, so that a row is the same in any batch.
         s_y = torch.einsum("nd,nmd->nm", s, self.y)
         y_s = torch.einsum("nd,nmd->nm", y, self.s)
         y_y = torch.einsum("nd,nmd->nm", y, self.y)
@@ -85,7 +84,7 @@ class Curvature:
         self.scale = torch.where(where, 1 / y.square().sum(dim=-1), self.scale)
 
     def forget(self, where: Tensor) -> None:
-        """Forget everything, for a mask (n,)."""
+        """Discard the curvature where a mask (n,) is true."""
         keep = ~where
         for name in ("s", "y", "sy", "yy"):
             value = getattr(self, name)
@@ -94,10 +93,10 @@ class Curvature:
         self.scale = torch.where(keep, self.scale, 1.0)
 
     def newton_step(self, gradient: Tensor) -> Tensor:
-        """Minus the inverse Hessian times gradients (n, D)."""
+        """Minus the inverse Hessian times the gradients (n, D)."""
         memory = self.s.shape[1]
         slots = torch.arange(memory, device=gradient.device)
-        by_age = (self.count[:, None] + slots) % memory  # place of the oldest first
+        by_age = (self.count[:, None] + slots) % memory  # rows, oldest first
         age = (slots - self.count[:, None]) % memory  # its inverse
 
         def aged(square: Tensor) -> Tensor:
@@ -108,7 +107,7 @@ class Curvature:
         scale = self.scale[:, None]
         p = torch.einsum("nmd,nd->nm", self.s, gradient).gather(1, by_age)[..., None]
         q = torch.einsum("nmd,nd->nm", self.y, gradient).gather(1, by_age)[..., None]
-        # The diagonal is one, for places without a step as well.
+        # The diagonal is one, also in empty rows.
         u = torch.linalg.solve_triangular(triangle, p, upper=True, unitriangular=True)
         right = u + scale[..., None] * (aged(self.yy) @ u - q)
         v = torch.linalg.solve_triangular(triangle.mT, right, upper=False, unitriangular=True)
@@ -119,19 +118,19 @@ class Curvature:
 
 @dataclass
 class Lbfgs:
-    """n problems in the middle of being solved; see the module.
+    """State of L-BFGS for n problems.
 
     Args:
-        x: (n, D) where each is.
-        value: (n,) objective there.
-        gradient: (n, D) there.
-        direction: (n, D) in which each searches.
-        status: (n,) int64 of `Status`.
-        iterations: (n,) int64, steps taken.
-        curvature: What was learnt.
+        x: (n, D) current points.
+        value: (n,) objective at the current points.
+        gradient: (n, D) gradients at the current points.
+        direction: (n, D) search directions.
+        status: (n,) int64, values of `Status`.
+        iterations: (n,) int64, number of steps.
+        curvature: Curvature of the last steps.
         search: The line searches.
-        stopping: When to stop.
-        most: Evaluations a line search may take.
+        stopping: Stopping criteria.
+        most: Maximum number of evaluations of a line search.
     """
 
     x: Tensor
@@ -156,7 +155,7 @@ class Lbfgs:
         memory: int,
         most: int,
     ) -> "Lbfgs":
-        """Problems at their starts (n, D), with value and gradient there."""
+        """Start from points (n, D) with values (n,) and gradients (n, D)."""
         direction, slope, step = _steepest(gradient)
         return cls(
             x=x,
@@ -172,19 +171,19 @@ class Lbfgs:
         )
 
     def select(self, rows: Tensor) -> "Lbfgs":
-        """Only the problems of these rows."""
+        """The state of the problems ``rows``."""
         chosen = select_rows(self, rows)
         chosen.curvature = select_rows(self.curvature, rows)
         chosen.search = select_rows(self.search, rows)
         return chosen
 
     def trial(self) -> Tensor:
-        """(n, D) where to evaluate next; finished problems stay where they are."""
+        """Points (n, D) to evaluate next; the current points of finished problems."""
         step = torch.where(self.status == Status.RUNNING, self.search.step, 0.0)
         return self.x + step[:, None] * self.direction
 
     def observe(self, value: Tensor, gradient: Tensor) -> None:
-        """Move every unfinished problem on by the evaluation (n,), (n, D) of its trial."""
+        """Process values (n,) and gradients (n, D) at the trial points of unfinished problems."""
         running = self.status == Status.RUNNING
         slope = (gradient * self.direction).sum(dim=-1)
         eps = torch.finfo(value.dtype).eps
@@ -207,7 +206,7 @@ class Lbfgs:
         self.gradient = torch.where(moved, outcome.gradient, self.gradient)
         self.value = torch.where(found, outcome.value, self.value)
 
-        # Without a step along this direction, one along the gradient may do; after that, nothing.
+        # After a failed search, the negative gradient is tried once; if that fails too, it ends.
         last_chance = self.curvature.count == 0
         hopeless = failed & last_chance
         size = self.value.abs().clamp(min=1)
@@ -225,7 +224,7 @@ class Lbfgs:
         self._set_out(found | failed)
 
     def _set_out(self, where: Tensor) -> None:
-        """New directions from where the problems of a mask (n,) are."""
+        """Choose new directions where a mask (n,) is true."""
         direction = self.curvature.newton_step(self.gradient)
         slope = (direction * self.gradient).sum(dim=-1)
         steepest, steepest_slope, short = _steepest(self.gradient)
@@ -239,15 +238,16 @@ class Lbfgs:
 
 
 def _steepest(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Direction (n, D) against the gradient, the slope there (n,), a first step (n,)."""
+    """The negative gradient (n, D), the slope (n,) along it, and a first step (n,)."""
     size = gradient.abs().sum(dim=-1).clamp(min=torch.finfo(gradient.dtype).tiny)
     return -gradient, -gradient.square().sum(dim=-1), (1 / size).clamp(max=1)
 
 
 def _weighted_sum(weight: Tensor, pairs: Tensor) -> Tensor:
-    """(n, m) and (n, m, D) -> (n, D).
+    """Sum pairs (n, m, D) with weights (n, m) to (n, D).
 
-    As one of several rows: BLAS rounds a single row by where in the batch it stands.
+    The weights are repeated to several rows, because BLAS rounds a single row depending on its
+    position in the batch.
     """
     rows = weight[:, None].expand(-1, 4, -1)
     return (rows @ pairs)[:, 0]

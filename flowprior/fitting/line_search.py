@@ -1,15 +1,15 @@
-"""Line searches of many problems at once: the strong Wolfe conditions, one evaluation at a time.
+"""Line searches for the strong Wolfe conditions, of many problems at once.
 
-Each problem looks for a step t along its direction where the objective has fallen enough and its
-slope has flattened enough. First it goes further until such steps must lie behind it (it has a
-*bracket*), then it narrows the bracket by cubic interpolation. Every problem is at a place of its
-own in that procedure; `LineSearch.observe` moves all of them on by one evaluation, without a branch
-on their values, so nothing waits for anything.
+Each problem searches a step t along its direction that satisfies the conditions of sufficient
+decrease and of curvature. It first extends the step until such steps lie in an interval (the
+*bracket*), then narrows the bracket by cubic interpolation. Each problem is in its own phase of
+this procedure; `LineSearch.observe` advances all of them by one evaluation, without branching on
+their values, so the host does not wait for the device.
 
 References:
     Nocedal and Wright, *Numerical Optimization*, 2006, algorithms 3.5 and 3.6, equation 3.59.
     Hager and Zhang, *A new conjugate gradient method with guaranteed descent*, 2005, section 4:
-    near a minimum the fall of the objective is lost to rounding, while its slope is not.
+    near a minimum, rounding hides the decrease of the objective but not its slope.
 """
 
 from dataclasses import dataclass, fields
@@ -22,15 +22,15 @@ __all__ = ["LineSearch", "Outcome", "cubic_minimum", "select_rows"]
 
 DECREASE = 1e-4  # c1
 CURVATURE = 0.9  # c2
-ROUNDING = 10.0  # how many units of rounding the objective may rise
-FARTHEST = 10.0  # times the last step, without a bracket
-SHRINK = 0.25  # towards the good end, when the objective was not finite at the other
+ROUNDING = 10.0  # tolerated increase of the objective, in units of rounding
+FARTHEST = 10.0  # largest extension without a bracket, relative to the last step
+SHRINK = 0.25  # position in a bracket whose far end is not finite
 
 State = TypeVar("State")
 
 
 def select_rows(state: State, rows: Tensor) -> State:
-    """The same dataclass of tensors, with some of its problems (rows of every tensor) only."""
+    """Select the rows of every tensor of a dataclass."""
     chosen = {
         field.name: (
             value.index_select(0, rows)
@@ -44,14 +44,14 @@ def select_rows(state: State, rows: Tensor) -> State:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Which searches have ended with the last evaluation, and where.
+    """Searches that ended with the last evaluation.
 
     Args:
-        found: (n,) bool, a step was found: ``step``, ``value`` and ``gradient`` are of it.
-        failed: (n,) bool, the search is over and there is none.
-        step: (n,).
-        value: (n,).
-        gradient: (n, D).
+        found: (n,) bool, whether the search ended with a step.
+        failed: (n,) bool, whether the search ended without a step.
+        step: (n,) the step that was found.
+        value: (n,) objective at that step.
+        gradient: (n, D) gradient at that step.
     """
 
     found: Tensor
@@ -63,26 +63,26 @@ class Outcome:
 
 @dataclass
 class LineSearch:
-    """Where n searches stand.
+    """State of n line searches.
 
-    The low end is the best step so far that fell enough, at first 0; the high end lies on the other
-    side of the steps that are wanted.
+    The low end is the best step so far with sufficient decrease, initially 0; the high end is the
+    other end of the bracket.
 
     Args:
-        value: (n,) at step 0.
-        slope: (n,) at step 0, negative.
-        step: (n,) the one to evaluate next.
-        low: (n,) step of the low end; ``low_value``, ``low_slope`` and ``low_gradient`` (n, D).
-        low_value: (n,).
-        low_slope: (n,).
-        low_gradient: (n, D).
-        high: (n,) step of the high end, once there is a bracket; ``high_value``, ``high_slope``.
-        high_value: (n,).
-        high_slope: (n,).
-        bracketed: (n,) bool.
-        stalled: (n,) bool, the last interpolation came close to an end.
-        evaluations: (n,) int64 of this search.
-        overflow: (n,) bool, the objective was not finite somewhere in this search.
+        value: (n,) objective at step 0.
+        slope: (n,) slope at step 0, negative.
+        step: (n,) step to evaluate next.
+        low: (n,) step of the low end.
+        low_value: (n,) objective at the low end.
+        low_slope: (n,) slope at the low end.
+        low_gradient: (n, D) gradient at the low end.
+        high: (n,) step of the high end, once there is a bracket.
+        high_value: (n,) objective at the high end.
+        high_slope: (n,) slope at the high end.
+        bracketed: (n,) bool, whether there is a bracket.
+        stalled: (n,) bool, whether the last interpolation came close to an end.
+        evaluations: (n,) int64, number of evaluations of this search.
+        overflow: (n,) bool, whether the objective was not finite at a step of this search.
     """
 
     value: Tensor
@@ -102,7 +102,7 @@ class LineSearch:
 
     @classmethod
     def start(cls, value: Tensor, gradient: Tensor, slope: Tensor, step: Tensor) -> "LineSearch":
-        """Searches from step 0, with the steps to try first."""
+        """Start searches at step 0, with the first steps (n,) to evaluate."""
         zero = torch.zeros_like(value)
         never = torch.zeros_like(value, dtype=torch.bool)
         return cls(
@@ -123,7 +123,7 @@ class LineSearch:
         )
 
     def restart(self, where: Tensor, fresh: "LineSearch") -> None:
-        """Begin the searches of a mask (n,) anew."""
+        """Replace the searches by ``fresh`` ones where a mask (n,) is true."""
         for field in fields(self):
             old, new = getattr(self, field.name), getattr(fresh, field.name)
             mask = where[:, None] if old.ndim == 2 else where
@@ -132,17 +132,17 @@ class LineSearch:
     def observe(
         self, value: Tensor, slope: Tensor, gradient: Tensor, least_step: Tensor, most: int
     ) -> Outcome:
-        """Take the objective at ``step`` into account and choose the next step.
+        """Process the objective at ``step`` and choose the next step.
 
         Args:
-            value: (n,) at the step; may be NaN or infinite.
-            slope: (n,) likewise: the gradient along the direction.
-            gradient: (n, D) likewise.
-            least_step: (n,) width below which a bracket holds nothing that rounding would not lose.
-            most: Evaluations after which a search ends.
+            value: (n,) objective at the step; may be NaN or infinite.
+            slope: (n,) slope along the direction; likewise.
+            gradient: (n, D) gradient; likewise.
+            least_step: (n,) smallest width of a bracket that rounding leaves meaningful.
+            most: Maximum number of evaluations of a search.
 
         Returns:
-            The searches that have ended; their next step is meaningless until they start again.
+            The searches that have ended; their next step is meaningless until they are restarted.
         """
         finite = value.isfinite() & slope.isfinite() & gradient.isfinite().all(dim=-1)
         value = torch.where(finite, value, torch.inf)
@@ -157,8 +157,8 @@ class LineSearch:
         flat = slope.abs() <= -CURVATURE * self.slope
         found = ~high & flat
 
-        # A step that is low but still steep is the new low end. The old one bounds it from the
-        # other side if the objective rises towards where the search went.
+        # A step with sufficient decrease but a steep slope becomes the low end. The previous low
+        # end becomes the high end if the objective increases in the direction of the search.
         towards = torch.where(self.bracketed, self.high - self.low, torch.ones_like(value))
         crossed = ~high & (slope * towards >= 0)
         last, last_value, last_slope = self.low, self.low_value, self.low_slope
@@ -220,13 +220,13 @@ def cubic_minimum(
     low: Tensor,
     high: Tensor,
 ) -> Tensor:
-    """Where the cubic through two points with their slopes is least, within bounds.
+    """Minimise the cubic given by values and slopes at two points, within bounds.
 
     Args:
-        first: Place, value and slope, each (n,).
-        second: Likewise; another place.
-        low: (n,) bound.
-        high: (n,) bound, not below the other.
+        first: Position, value and slope, each (n,).
+        second: The same at another position.
+        low: (n,) lower bound.
+        high: (n,) upper bound.
 
     Returns:
         (n,); the middle of the bounds where the cubic has no minimum or a number is not finite.

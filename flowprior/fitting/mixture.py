@@ -21,10 +21,10 @@ class PoseMixture:
     """A Gaussian mixture over rotation vectors of the 23 joints below the root.
 
     Args:
-        weights: (M,) of the components, summing to one.
+        weights: (M,) weights of the components, which sum to one.
         means: (M, 69) radians.
-        precision_factors: (M, 69, 69) upper triangular U with U U^T the inverse covariance.
-        mean_pose: (69,) mean of the poses it was fitted to.
+        precision_factors: (M, 69, 69) upper triangular U, where U U^T is the inverse covariance.
+        mean_pose: (69,) mean of the training poses, radians.
 
     References:
         Bogo et al., *Keep it SMPL*, 2016, eq. 6: the pose prior E_theta.
@@ -36,13 +36,13 @@ class PoseMixture:
     mean_pose: Tensor
 
     def energy(self, body_pose: Tensor) -> Tensor:
-        """SMPLify's prior: the least negative log of one component, from its own least value.
+        """SMPLify's pose prior: the lowest negative log-density of a component, up to a constant.
 
         Args:
             body_pose: (B, 69) rotation vectors, radians.
 
         Returns:
-            (B,), at least 0, in nats.
+            (B,) nats, at least 0.
         """
         away = body_pose[:, None] - self.means
         scaled = torch.einsum("bmi,mij->bmj", away, self.precision_factors)
@@ -51,7 +51,7 @@ class PoseMixture:
         return (scaled.square().sum(dim=-1) / 2 + constant - constant.amin()).amin(dim=-1)
 
     def to(self, *args: Any, **kwargs: Any) -> "PoseMixture":  # noqa: ANN401
-        """A copy on another device or of another dtype, as ``Tensor.to``."""
+        """A copy with another device or dtype; arguments as for ``Tensor.to``."""
         return PoseMixture(*(tensor.to(*args, **kwargs) for tensor in self._tensors()))
 
     def save(self, path: Path) -> None:
@@ -65,32 +65,18 @@ class PoseMixture:
     @classmethod
     @lasting()
     def load(cls, path: Path) -> "PoseMixture":
-        """Read what `save` wrote; FileNotFoundError or ValueError where that is not possible."""
+        """Read a file written by `save`.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is damaged or contains no mixture.
+        """
         content: Mapping[str, object] = read_npz(path)
         names = ("weights", "means", "precision_factors", "mean_pose")
         missing = [name for name in names if name not in content]
         if missing:
             raise ValueError(f"{path} is no pose mixture: {', '.join(missing)} missing")
         return cls(*(torch.from_numpy(np.asarray(content[name], np.float32)) for name in names))
-
-    @classmethod
-    def fit(
-        cls, body_pose: Tensor, components: int = 8, seed: int = 0, poses: int = 8000
-    ) -> "PoseMixture":
-        """Fit the mixture to poses (N, 69), by scikit-learn, at most ``poses`` of them."""
-        from sklearn.mixture import GaussianMixture
-
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(body_pose), generator=generator)[:poses]
-        rows = body_pose[chosen].double().numpy()
-        # One degree of noise: hinges that never turn about two axes have no covariance there.
-        mixture = GaussianMixture(components, reg_covar=3e-4, random_state=seed).fit(rows)
-        return cls(
-            torch.from_numpy(mixture.weights_).float(),
-            torch.from_numpy(mixture.means_).float(),
-            torch.from_numpy(mixture.precisions_cholesky_).float(),
-            body_pose.mean(dim=0),
-        )
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return self.weights, self.means, self.precision_factors, self.mean_pose

@@ -1,110 +1,99 @@
-"""Refine the poses of people seen in several views: `refine` is what the programs share."""
+"""Fit one body pose to several views of a person: `fit_views`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flowprior import rotations
 from flowprior.body import BodyModel
-from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.cameras import Cameras, cameras_for
 from flowprior.fitting.multiview_objective import (
     MultiviewObjective,
     MultiviewWeights,
     mean_rotation,
 )
-from flowprior.fitting.objective import KeypointObjective, KeypointWeights
-from flowprior.fitting.people import first_translation
-from flowprior.fitting.pose_variables import PoseVariables
-from flowprior.fitting.solver import Solution, minimize
-from flowprior.keypoints import seen_keypoints
-from flowprior.skeleton import BODY_25, Skeleton
+from flowprior.fitting.objective import NUM_BETAS, KeypointObjective, KeypointWeights
+from flowprior.fitting.people import first_translation, skeleton_of
+from flowprior.fitting.pose_variables import Prior, variables_of
+from flowprior.fitting.results import ViewFits
+from flowprior.fitting.solver import minimize
+from flowprior.keypoints import check_keypoints, seen_keypoints
+from flowprior.skeleton import Skeleton
 
-__all__ = ["Refined", "refine"]
-
-
-@dataclass(frozen=True)
-class Refined:
-    """G people after all of their views have been considered together.
-
-    Args:
-        theta: (G, V, 24, 3, 3) rotations in each view, the root seen from its camera.
-        body_pose: (G, 23, 3, 3) the mean rotations of the body.
-        betas: (G, 10) one shape.
-        transl: (G, V, 3) metres, in each camera's frame.
-        first: (G, V, 24, 3, 3) rotations before, the prior's mode in each view.
-        first_betas: (G, 10) the shape before, the mean of the views'.
-        disagreement: (G, 2) mean angle of the views from their mean rotation, before and after,
-            radians.
-        mask: (G, V) bool, which views there are.
-        solution: How the solver ended.
-    """
-
-    theta: Tensor
-    body_pose: Tensor
-    betas: Tensor
-    transl: Tensor
-    first: Tensor
-    first_betas: Tensor
-    disagreement: Tensor
-    mask: Tensor
-    solution: Solution
-
-    @property
-    def together(self) -> Tensor:
-        """(G, V, 24, 3, 3) the one body of each person, as each camera sees it."""
-        return self._with_body(self.theta, self.body_pose)
-
-    @property
-    def averaged(self) -> Tensor:
-        """(G, V, 24, 3, 3) the mean on SO(3) of the rotations before: no refinement at all."""
-        below = self.first[:, :, 1:].transpose(1, 2)
-        return self._with_body(self.first, mean_rotation(below, self.mask[:, None].to(below.dtype)))
-
-    def _with_body(self, theta: Tensor, body_pose: Tensor) -> Tensor:
-        below = body_pose[:, None].expand(-1, theta.shape[1], -1, -1, -1)
-        return torch.cat([theta[:, :, :1], below], dim=2)
+__all__ = ["fit_views"]
 
 
-def refine(
-    body: BodyModel,
-    keypoints: Tensor,
-    cameras: Cameras,
-    pose: PoseVariables,
-    groups: Sequence[Sequence[int]],
+def fit_views(
+    keypoints_2d: Tensor,
+    prior: Prior,
+    groups: Sequence[Sequence[int]] | None = None,
     *,
-    skeleton: Skeleton = BODY_25,
+    body: BodyModel | None = None,
+    skeleton: Skeleton | None = None,
+    image_size: Tensor | tuple[float, float] | None = None,
+    focal_px: Tensor | float | None = None,
+    frame: str | None = None,
+    cameras: Cameras | None = None,
     betas: Tensor | None = None,
     weights: MultiviewWeights | None = None,
     use_hips: bool = False,
     max_iterations: int = 200,
     tolerance: float = 1e-7,
-) -> Refined:
-    """Refine the poses of people seen in several views each.
+) -> ViewFits:
+    """Fit the body pose of people who are seen in several views with unknown camera positions.
+
+    The rotations below the root must agree between the views; the root is free in each view. All
+    people are optimised at once, each as an independent problem.
 
     Args:
-        body: The body.
-        keypoints: (N, K, 3) of all views, pixels and confidence.
-        cameras: Of the N views.
-        pose: Of the N views: latents of a prior over all 24 joints.
-        groups: For each person, the numbers of its views.
-        skeleton: The joint set of the keypoints.
-        betas: (N, 10) regressed from each view; the mean body if None.
-        weights: What counts how much.
+        keypoints_2d: (N, K, 3) x and y in pixels (y down) and confidence, of all N views.
+        prior: As for :func:`fit_keypoints`, for the N views, over all 24 joints.
+        groups: For each of G people, the row numbers of their views; one person in all N views if
+            None.
+        body: The body, in layout "columns"; the embedded body if None.
+        skeleton: Joint set of the keypoints; by their number (17, 25, 44) if None.
+        image_size: (N, 2), (2,) or a pair: width and height of the images in pixels.
+        focal_px: Focal length in pixels of the image if ``image_size`` is given, otherwise of the
+            224-pixel crop: one number or (N,); 5000 if None.
+        frame: As for :func:`fit_keypoints`.
+        cameras: Cameras of the N views, instead of ``image_size``, ``focal_px`` and ``frame``.
+        betas: (N, 10) shape estimated from each view; the average shape if None.
+        weights: Weights of the terms. By default the reprojection errors have none, as in the
+            paper; ``MultiviewWeights(keypoints=1, pose=16)`` uses them.
         use_hips: Whether hips count among the keypoints.
-        max_iterations: Most steps.
-        tolerance: Relative fall of the objective over one step that is none.
+        max_iterations: Maximum number of iterations.
+        tolerance: A fit has converged when one step reduces the objective by less, relative to its
+            value.
 
     Returns:
-        The people.
+        The fits of the G people, on the device of the body.
 
     Raises:
-        ValueError: The prior leaves the root out, or shapes do not fit.
+        TypeError: ``keypoints_2d`` is no tensor, or ``prior`` has another type.
+        ValueError: The prior does not model the root, a person has no view or one that does not
+            exist, shapes do not fit, or as :func:`fit_keypoints`.
+
+    References:
+        Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, 2021, section 3.6,
+        eq. 12.
     """
+    check_keypoints(keypoints_2d)
+    if keypoints_2d.ndim != 3:
+        raise ValueError(f"expected keypoints_2d (N, K, 3), got {tuple(keypoints_2d.shape)}")
+    skeleton = skeleton or skeleton_of(keypoints_2d)
+    body = body or BodyModel().to(keypoints_2d.device)
+    keypoints = seen_keypoints(keypoints_2d.detach().to(body.faces.device))
+    pose = variables_of(prior, keypoints, skeleton)
     if pose.free_root:
         raise ValueError("several views need a prior over all 24 joints, the root among them")
-    keypoints = seen_keypoints(keypoints)
+    groups = [range(len(keypoints))] if groups is None else groups
+    if cameras is None:
+        cameras = cameras_for(keypoints, image_size, focal_px, frame=frame)
+    elif not (image_size is None and focal_px is None and frame is None):
+        raise ValueError("give cameras, or image_size, focal_px and frame, not both")
+    if betas is not None:
+        betas = betas.to(keypoints)
     start = pose.start(len(keypoints))
     place = first_translation(body, keypoints, skeleton, cameras, pose, start, betas)
     terms = KeypointWeights(use_hips=use_hips)
@@ -125,13 +114,13 @@ def refine(
 
     first, _, before, _ = read(x)
     theta, mean, after, transl = read(solution.x)
-    return Refined(
+    return ViewFits(
         theta=theta,
         body_pose=mean,
-        betas=solution.x[:, -10:],
+        betas=solution.x[:, -NUM_BETAS:],
         transl=transl,
         first=first,
-        first_betas=x[:, -10:],
+        first_betas=x[:, -NUM_BETAS:],
         disagreement=torch.stack([before, after], dim=1),
         mask=objective.mask > 0,
         solution=solution,

@@ -1,15 +1,15 @@
-r"""One body pose from several uncalibrated views of a person: what is minimised.
+r"""The objective of a fit to several uncalibrated views of a person.
 
 .. math:: 300^2 \sum_v \sum_{j > 0} \| R_{vj} - \bar R_j \|_F^2 + \sum_v \| z_v \|^2
 
-over the latents of all views of a person, with the mean rotation of each joint of the body; the
-root, which every camera sees in its own way, is free. Terms of the keypoints and a shape shared by
-the views can be added.
+over the latents of all views v of a person, where the mean over the views is taken for each joint j
+below the root; the root is free in each view. Reprojection errors of the keypoints and a shape
+common to all views can be added.
 
 References:
     Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, 2021, eq. 12, and its code
-    for the weights. There the mean is that of the matrices, which is no rotation; here it is the
-    rotation nearest to it, as Hartley et al., *Rotation Averaging*, 2013, section 5.3.
+    for the weights. ProHMR averages matrices, which yields no rotation; here the mean is the
+    rotation nearest to that average: Hartley et al., *Rotation Averaging*, 2013, section 5.3.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,17 @@ __all__ = ["MultiviewObjective", "MultiviewWeights", "mean_rotation"]
 
 @dataclass(frozen=True)
 class MultiviewWeights:
-    """What counts how much.
+    """Weights of the terms of a fit to several views.
 
     Args:
-        consistency: Of the squared distances of the views' rotations from their mean.
-        pose: Of ||z||^2 of each view.
-        keypoints: Of the terms of the keypoints, which have weights of their own; 0 for the
-            paper's objective, without them.
-        shape: Of ||betas||^2, where keypoints count and shape is fitted.
+        consistency: Weight of the squared distances between the views' rotations and their mean.
+        pose: Weight of ||z||^2 of each view.
+        keypoints: Factor on the reprojection errors, which have weights themselves; 0 for the
+            paper's objective.
+        shape: Weight of ||betas||^2; it matters only with keypoints.
+
+    Raises:
+        ValueError: A weight is negative or NaN.
     """
 
     consistency: float = 300.0**2
@@ -49,11 +52,11 @@ class MultiviewWeights:
 
 
 def mean_rotation(matrix: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Rotations with the least sum of squared distances (of Frobenius) from some.
+    """Mean rotations: those with the least sum of squared Frobenius distances.
 
     Args:
         matrix: (..., V, 3, 3) rotations.
-        weight: (..., V), at least one positive; all alike if None.
+        weight: (..., V), at least one of them positive; equal weights if None.
 
     Returns:
         (..., 3, 3) rotations.
@@ -68,20 +71,19 @@ def mean_rotation(matrix: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 class MultiviewObjective:
-    """The objective of G people, each seen in some views; for `flowprior.fitting.solver.minimize`.
+    """The objective of G people, each seen in several views; for :func:`minimize`.
 
-    A person's numbers are those of the pose in every view, the camera's in every view (if keypoints
-    count), and betas, shared by the views. People with fewer views than others have numbers that
-    nothing depends on.
+    The variables of a person are pose and camera in each view, and betas common to all views. For
+    people with fewer views than others, the objective does not depend on the remaining variables.
 
     Args:
-        views: The fit of all N views, each as if of a person of its own. Its betas are where the
-            shape starts: their mean over the views of a person.
-        groups: For each person, the numbers of its views.
-        weights: What counts how much.
+        views: The objective of all N views as if they were N people. The initial shape of a person
+            is the mean of its betas over the views.
+        groups: For each person, the row numbers of their views.
+        weights: Weights of the terms.
 
     Raises:
-        ValueError: A person has no view, or one that does not exist.
+        ValueError: A person has no view or one that does not exist, or the focal length is free.
     """
 
     def __init__(
@@ -114,15 +116,15 @@ class MultiviewObjective:
 
     @property
     def most_views(self) -> int:
-        """Views V of those who have most."""
+        """Largest number V of views of a person."""
         return self.index.shape[1]
 
     def start(self) -> Tensor:
-        """(G, D) numbers of the start."""
+        """Initial variables (G, D)."""
         return self._pack(self._start[self.index])
 
     def _pack(self, views: Tensor) -> Tensor:
-        """Numbers (G, V, d) of views -> (G, D), betas being their mean."""
+        """Join variables (G, V, d) of views to (G, D), with the mean of their betas."""
         place = self.views.slices["betas"]
         share = self.mask / self.mask.sum(dim=1, keepdim=True)
         betas = (share[..., None] * views[..., place]).sum(dim=1)
@@ -130,19 +132,19 @@ class MultiviewObjective:
         return torch.cat([own.flatten(start_dim=1), betas], dim=-1)
 
     def unpack(self, x: Tensor) -> Tensor:
-        """Numbers (n, D) -> (n, V, d), as each view has them."""
+        """Split variables (n, D) into those of each view (n, V, d)."""
         betas = x[:, None, -NUM_BETAS:].expand(-1, self.most_views, -1)
         own = x[:, :-NUM_BETAS].unflatten(-1, (self.most_views, -1))
         pose = self.views.pose.size
         return torch.cat([own[..., :pose], betas, own[..., pose:]], dim=-1)
 
     def body_rotations(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Theta (n V, 24, 6) -> rotations (n, V, 23, 3, 3) below the root, and (n, V, 1, 3, 3)."""
+        """Rotations (n, V, 23, 3, 3) below the root and (n, V, 1, 3, 3) of it, of (n V, 24, 6)."""
         matrix = rotations.rot6d_to_matrix(theta).unflatten(0, (-1, self.most_views))
         return matrix[:, :, 1:], matrix[:, :, :1]
 
     def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Numbers (n, D) of the people ``rows`` (n,) -> objective (n,)."""
+        """Objective (n,) of the people ``rows`` (n,) at x (n, D)."""
         if rows is not self._rows:
             self._rows, self._flat = rows, self.index[rows].flatten()
         weights, mask = self.weights, self.mask[rows]
@@ -154,7 +156,7 @@ class MultiviewObjective:
 
         body, _ = self.body_rotations(parts.theta)
         with torch.no_grad():
-            # Where the distances are least, they do not change with it: it needs no gradient.
+            # The mean minimises the distances, so their derivative with respect to it is zero.
             mean = mean_rotation(body.transpose(1, 2), mask[:, None])
         apart = (body - mean[:, None]).square().sum(dim=(-3, -2, -1))
         total = weights.consistency * (mask * apart).sum(dim=1)

@@ -5,8 +5,8 @@ For each person
 .. math:: w \sum_{j,xy} c_j^2\, \rho(u_{jxy} - \hat u_{jxy}) + 16\, E(\theta) + 36\, \|\beta\|^2,
     \quad \rho(e) = \sigma^2 e^2 / (\sigma^2 + e^2)
 
-with the data's weight w and image points u in the units of `cameras`, confidences c, and the
-penalty E of the pose variables, which is ||z||^2 for latents of a flow.
+with the data weight w, the detected and projected keypoints u in the units of `cameras`, the
+confidences c, and the penalty E of the pose variables, which is ||z||^2 for latents of a flow.
 
 References:
     Bogo et al., *Keep it SMPL*, 2016. Kolotouros et al., *Probabilistic Modeling for Human Mesh
@@ -28,6 +28,7 @@ from flowprior.skeleton import (
     BODY_25,
     COCO_17,
     COCO_18,
+    PROHMR_19,
     PROHMR_44,
     PROHMR_FITTING_IGNORES,
     Skeleton,
@@ -43,19 +44,22 @@ IGNORED: dict[str, tuple[int, ...]] = {
     COCO_17.name: (COCO_17.index("left_hip"), COCO_17.index("right_hip")),
     COCO_18.name: (COCO_18.index("left_hip"), COCO_18.index("right_hip")),
 }
-"""Hips, by joint set: detectors and SMPL mean other places by them."""
+"""Indices of the hips, by joint set: detectors place them elsewhere than SMPL does."""
 
 
 @dataclass(frozen=True)
 class KeypointWeights:
-    """What counts how much.
+    """Weights of the terms of a fit to keypoints; the defaults are ProHMR's.
 
     Args:
-        pose: Of the penalty of the pose variables.
-        shape: Of ||betas||^2.
-        focal: Of the squared relative change of the focal length, where that is free.
-        sigma: Errors far beyond count alike, units.
+        pose: Weight of the penalty of the pose variables.
+        shape: Weight of ||betas||^2.
+        focal: Weight of the squared relative change of the focal length, where that is free.
+        sigma: Scale of the robust loss, which saturates for larger errors, units.
         use_hips: Whether hips count.
+
+    Raises:
+        ValueError: A weight is negative or NaN, or sigma is not positive.
     """
 
     pose: float = 16.0
@@ -74,13 +78,13 @@ class KeypointWeights:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the numbers of a fit stand for.
+    """Body and camera for given variables of a fit.
 
     Args:
         theta: (P, 24, 6) in layout "columns".
-        betas: (P, 10).
+        betas: (P, 10) shape.
         transl: (P, 3) metres, camera frame.
-        focal: (P,) units.
+        focal: (P,) focal length, units.
     """
 
     theta: Tensor
@@ -91,7 +95,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class _Data:
-    """What belongs to the people, row by row."""
+    """Data of the people, row by row."""
 
     pose: PoseVariables
     cameras: Cameras
@@ -112,29 +116,28 @@ class _Data:
 
 
 class KeypointObjective:
-    """The objective of P people over (P, D) numbers: pose, betas, camera translation, focal length.
+    """The objective of P people over x (P, D): pose, betas, camera translation, focal length.
 
-    The translation is varied as (u, v, w) in ``(1 + w / 2)^2 (t + (u, v, 0))`` around the start t:
-    depth and place in the image then are of the same order, and do not move each other. A focal
-    length varies together with the depth, so that the size in the image stays.
-
-    It is what `flowprior.fitting.solver.minimize` takes.
+    It is an `Objective` for :func:`minimize`. The translation is parametrised as (u, v, w) in
+    ``(1 + w / 2)^2 (t + (u, v, 0))`` around the start t, so that depth and place in the image have
+    the same order of magnitude and are decoupled. A free focal length changes together with the
+    depth, which keeps the size in the image.
 
     Args:
         body: The body, in layout "columns".
-        keypoints: (P, K, 3) pixels of the image and confidence; those that do not count as seen,
-            see `flowprior.keypoints.LEAST_CONF`, are not read.
+        keypoints: (P, K, 3) pixels of the image and confidence. Keypoints with a confidence of at
+            most `flowprior.keypoints.LEAST_CONF` are ignored.
         skeleton: Their joint set, which the body must have.
-        cameras: Of the P people.
-        pose: Their pose variables.
-        transl: (P, 3) metres, where to start.
-        betas: (P, 10) shape to start from; the mean body if None.
-        weights: What counts how much.
-        free_focal: Whether focal lengths are fitted too.
+        cameras: Cameras of the P people.
+        pose: Pose variables of the P people.
+        transl: (P, 3) initial translation, metres.
+        betas: (P, 10) initial shape; the average shape if None.
+        weights: Weights of the terms.
+        free_focal: Whether focal lengths are optimised too.
 
     Raises:
-        ValueError: Shapes do not fit, the body has no such keypoints, or they are in other units
-            than pixels and probabilities.
+        ValueError: Shapes do not fit, the body has no such keypoints, or keypoints are not in
+            pixels or confidences are not probabilities.
     """
 
     def __init__(
@@ -173,15 +176,12 @@ class KeypointObjective:
         conf = keypoints[..., 2].clone()
         if not self.weights.use_hips:
             conf[:, list(IGNORED.get(skeleton.name, ()))] = 0
-        # Keypoints that nobody has seen cost nothing.
-        seen = (conf > 0).any(dim=0).nonzero()[:, 0].tolist()
-        self.used = _spared(body, skeleton, seen)
-        joints = [skeleton.index(name) for name in self.used.joint_names]
+        self.observed = _observed(skeleton, (conf > 0).any(dim=0).nonzero()[:, 0].tolist())
         self._data = _Data(
             pose,
             cameras,
-            cameras.to_units(keypoints[..., :2])[:, joints],
-            conf[:, joints].square() * cameras.data_weight[:, None],
+            cameras.to_units(keypoints[..., :2]),
+            conf.square() * cameras.data_weight[:, None],
             transl,
             betas,
         )
@@ -199,13 +199,18 @@ class KeypointObjective:
         return self._data.pose
 
     @property
+    def has_keypoints(self) -> Tensor:
+        """(P,) bool, whether any keypoint of the person counts."""
+        return (self._data.weight > 0).any(dim=-1)
+
+    @property
     def size(self) -> int:
-        """D, numbers of one person."""
+        """Number D of variables per person."""
         return self.slices["camera"].stop
 
     @property
     def slices(self) -> dict[str, slice]:
-        """Which of a person's numbers are what: "root" (if free), "body", "betas", "camera"."""
+        """Slices of x: "root" (empty unless free), "body", "betas" and "camera"."""
         pose = self.pose.size
         root = 6 * self.pose.free_root
         end = pose + NUM_BETAS
@@ -217,19 +222,22 @@ class KeypointObjective:
         }
 
     def start(self) -> Tensor:
-        """(P, D) numbers of the start."""
+        """Initial variables x (P, D)."""
         pose = self.pose.start(len(self))
         return torch.cat(
             [pose, self._data.betas, pose.new_zeros(len(pose), 3 + self.free_focal)], dim=-1
         )
 
     def only(self, x: Tensor, free: Sequence[str], weights: KeypointWeights) -> "KeypointObjective":
-        """The same fit with other weights, in which only some of the `slices` may change.
+        """The same objective with other weights and all but some `slices` frozen.
 
         Args:
-            x: (P, D) numbers whose other slices stay.
-            free: Names of slices.
-            weights: What counts how much.
+            x: (P, D) variables that provide the values of the frozen slices.
+            free: Names of the slices to optimise.
+            weights: Weights of the terms; ``use_hips`` is not changed.
+
+        Raises:
+            ValueError: There is no slice of that name.
         """
         unknown = set(free) - set(self.slices)
         if unknown:
@@ -244,32 +252,35 @@ class KeypointObjective:
         return other
 
     def parts(self, x: Tensor, rows: Tensor | None = None) -> Parts:
-        """What numbers (n, D) of some people stand for; of all if ``rows`` is None."""
+        """Body and camera of the people ``rows`` (n,), all if None, for x (n, D)."""
         return self._parts(x, self._data if rows is None else self._selected(rows))
 
     def keypoints(self, parts: Parts, skeleton: Skeleton | None = None) -> Tensor:
-        """(P, K, 3) keypoints of the body, metres, camera frame."""
+        """Keypoints (P, K, 3) of the bodies, metres, camera frame."""
         points = self.body.keypoints(parts.theta, skeleton or self.skeleton, parts.betas)
-        # As a product: the gradient of a broadcast sums up over points in an order that depends on
-        # how many people there are.
+        # A matrix product: the gradient of a broadcast sums over the points in an order that
+        # depends on the number of people.
         with without_autocast(points.device):
             return points + points.new_ones(*points.shape[:2], 1) @ parts.transl[:, None]
 
     def penalty(self, x: Tensor, rows: Tensor) -> Tensor:
-        """(n,) what the prior asks for the poses of numbers (n, D)."""
+        """Pose penalty (n,) of the people ``rows`` (n,) at x (n, D)."""
         return self._selected(rows).pose.penalty(x[:, : self.pose.size])
 
     def image_term(self, parts: Parts, rows: Tensor) -> Tensor:
-        """(n,) weighted robust distances in the image of people ``rows`` (n,)."""
+        """Weighted robust reprojection error (n,) of the people ``rows`` (n,)."""
         few = self._selected(rows)
-        seen = few.cameras.project(self.keypoints(parts, self.used), parts.focal)
-        square = (seen - few.keypoints).square()
         variance = self.weights.sigma**2
-        loss = (variance * square / (variance + square)).sum(dim=-1)
-        return (few.weight * loss).sum(dim=-1)
+        terms = []
+        for skeleton, columns in self.observed:
+            seen = few.cameras.project(self.keypoints(parts, skeleton), parts.focal)
+            square = (seen - few.keypoints[:, columns]).square()
+            loss = (variance * square / (variance + square)).sum(dim=-1)
+            terms.append((few.weight[:, columns] * loss).sum(dim=-1))
+        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
     def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Numbers (n, D) of the people ``rows`` (n,) -> objective (n,)."""
+        """Objective (n,) of the people ``rows`` (n,) at x (n, D)."""
         x = self._with_frozen(x, rows)
         parts = self.parts(x, rows)
         total = self.image_term(parts, rows) + self.weights.pose * self.penalty(x, rows)
@@ -281,7 +292,7 @@ class KeypointObjective:
     def _with_frozen(self, x: Tensor, rows: Tensor) -> Tensor:
         if self._start is None or not self.frozen:
             return x
-        # Read from the start, they have no gradient.
+        # Values from the start have no gradient.
         kept = self._start[rows]
         x = x.clone()
         for place in self.frozen:
@@ -308,20 +319,24 @@ class KeypointObjective:
 
 
 def _factor(number: Tensor) -> Tensor:
-    """Positive, and about 1 + number.
+    """A positive factor, about 1 + number.
 
-    An exponential would be rounded differently at the end of a batch, where other instructions
-    compute it.
+    Other instructions compute an exponential at the end of a batch, with different rounding.
     """
     return (1 + number / 2).square()
 
 
-def _spared(body: BodyModel, skeleton: Skeleton, seen: Sequence[int]) -> Skeleton:
-    """The joint set without those that nobody sees, if the body has it.
+def _observed(skeleton: Skeleton, seen: Sequence[int]) -> tuple[tuple[Skeleton, slice], ...]:
+    """The joint sets to compute for keypoints of ``skeleton``, and their columns.
 
-    The body knows joint sets by name, and the parts of OpenPose's among them; of the 44, the 19
-    extra ones need most of the surface.
+    The 19 extra keypoints of the 44 need most of the surface, so they are left out where nobody
+    sees one. Both parts are summed separately, so that a person who sees none has the same
+    objective and gradient, bit by bit, whether others in the batch see one or not.
     """
-    if skeleton is PROHMR_44 and all(joint < BODY_25.num_joints for joint in seen):
-        return BODY_25
-    return skeleton
+    if skeleton is not PROHMR_44:
+        return ((skeleton, slice(None)),)
+    split = BODY_25.num_joints
+    first = (BODY_25, slice(0, split))
+    if all(joint < split for joint in seen):
+        return (first,)
+    return first, (PROHMR_19, slice(split, None))

@@ -1,4 +1,4 @@
-"""Fit bodies to 2D keypoints, everybody at once: `fit_people` is what the programs here share."""
+"""Fit bodies to 2D keypoints: `fit_keypoints`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,26 +8,36 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior.body import BodyModel
-from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.cameras import Cameras, cameras_for
 from flowprior.fitting.objective import KeypointObjective, KeypointWeights
-from flowprior.fitting.pose_variables import PoseVariables, facing
+from flowprior.fitting.pose_variables import (
+    PoseVariables,
+    Prior,
+    facing,
+    suited_weight,
+    variables_of,
+)
 from flowprior.fitting.restarts import minimize_again
+from flowprior.fitting.results import Fits
 from flowprior.fitting.solver import Solution, minimize, with_spare
-from flowprior.keypoints import seen_keypoints
-from flowprior.skeleton import Skeleton
+from flowprior.fitting.status import Status
+from flowprior.keypoints import check_keypoints, seen_keypoints
+from flowprior.skeleton import BODY_25, COCO_17, PROHMR_44, Skeleton
 
 __all__ = [
     "ONE_STAGE",
     "SMPLIFY_STAGES",
-    "Fits",
     "Stage",
     "first_translation",
-    "fit_people",
+    "fit_keypoints",
     "pose_kicks",
+    "skeleton_of",
 ]
 
 HEADINGS = (0.0, 90.0, 180.0, 270.0)
 TRIAL_ITERATIONS = 30
+NUM_BETAS = 10
+DETECTORS = (COCO_17, BODY_25, PROHMR_44)
 
 
 @dataclass(frozen=True)
@@ -35,10 +45,10 @@ class Stage:
     """One stage of a schedule.
 
     Args:
-        pose: Factor on the weight of the pose.
-        shape: Factor on the weight of betas.
-        free: What may change: names of `KeypointObjective.slices`.
-        max_iterations: At most so many, or those of the fit if None.
+        pose: Factor on the weight of the pose penalty.
+        shape: Factor on the weight of ||betas||^2.
+        free: The variables to optimise, names of `KeypointObjective.slices`.
+        max_iterations: Maximum number of iterations of this stage; that of the fit if None.
     """
 
     pose: float = 1.0
@@ -48,7 +58,7 @@ class Stage:
 
 
 ONE_STAGE = (Stage(),)
-"""Everything at once, as the original does."""
+"""One stage that optimises all variables, as ProHMR does."""
 
 SMPLIFY_STAGES = (
     Stage(free=("root", "camera"), max_iterations=30),
@@ -56,52 +66,19 @@ SMPLIFY_STAGES = (
     Stage(pose=5.0, shape=2.0, max_iterations=30),
     Stage(),
 )
-"""First where the person stands, then the pose ever more freely: the schedule of SMPLify."""
+"""SMPLify's schedule: first root and camera, then all variables with decreasing weights."""
 
 
-@dataclass(frozen=True)
-class Fits:
-    """The fits of P people.
-
-    Args:
-        theta: (P, 24, 3, 3) rotations, the root seen from the camera (y down).
-        betas: (P, 10).
-        transl: (P, 3) metres, camera frame.
-        focal_px: (P,) focal length, pixels of the image.
-        principal_point_px: (P, 2) pixels of the image.
-        keypoints_2d: (P, K, 2) where the body's keypoints are seen, pixels of the image.
-        penalty: (P,) of the pose: ||z||^2 where latents were fitted.
-        error_px: (P,) mean distance from the keypoints that count, by confidence, pixels.
-        error: (P,) the same in sides of the box around the person.
-        variables: (P, D) the numbers that were fitted.
-        solution: How the solver ended; its values are the objective.
-        start_value: (P,) the objective at the start.
-    """
-
-    theta: Tensor
-    betas: Tensor
-    transl: Tensor
-    focal_px: Tensor
-    principal_point_px: Tensor
-    keypoints_2d: Tensor
-    penalty: Tensor
-    error_px: Tensor
-    error: Tensor
-    variables: Tensor
-    solution: Solution
-    start_value: Tensor
-
-    def __len__(self) -> int:
-        return len(self.theta)
-
-
-def fit_people(
-    body: BodyModel,
-    keypoints: Tensor,
-    skeleton: Skeleton,
-    cameras: Cameras,
-    pose: PoseVariables,
+def fit_keypoints(
+    keypoints_2d: Tensor,
+    prior: Prior,
     *,
+    body: BodyModel | None = None,
+    skeleton: Skeleton | None = None,
+    image_size: Tensor | tuple[float, float] | None = None,
+    focal_px: Tensor | float | None = None,
+    frame: str | None = None,
+    cameras: Cameras | None = None,
     betas: Tensor | None = None,
     transl: Tensor | None = None,
     weights: KeypointWeights | None = None,
@@ -112,45 +89,104 @@ def fit_people(
     tolerance: float = 1e-7,
     restarts: int = 0,
 ) -> Fits:
-    """Fit P people to their keypoints, each as if alone.
+    """Fit SMPL parameters and a camera to the 2D keypoints of P people.
 
-    Whatever is wrong with the numbers of one person changes nobody else's fit: keypoints that are
-    not finite count as unseen, and a fit that cannot start ends with the status "non_finite".
+    The objective is the robust reprojection error plus the penalties of pose and shape, see
+    :class:`KeypointObjective`. All people are optimised at once, but each is an independent
+    problem: on a CPU, the result of one person does not depend on the others, bit by bit. Damaged
+    keypoints of one person (NaN, infinity) count as unseen and affect that person only.
 
-    Where the prior knows nothing of the root, four headings are tried for a few iterations first,
-    and the one with the least objective goes on.
+    Where the prior does not model the root orientation, four headings are tried for a few
+    iterations, and the one with the lowest objective is optimised further.
 
     Args:
-        body: The body, in layout "columns".
-        keypoints: (P, K, 3) pixels of the image and confidence; those that do not count as seen,
-            see `flowprior.keypoints.LEAST_CONF`, are not read.
-        skeleton: Their joint set.
-        cameras: Of the P people.
-        pose: What is varied of the pose, with its prior.
-        betas: (P, 10) shape to start from, the regressed one; the mean body if None.
-        transl: (P, 3) metres to start from; found from the size of the person if None.
-        weights: What counts how much.
-        stages: A schedule, `ONE_STAGE` or `SMPLIFY_STAGES`.
-        free_focal: Whether focal lengths are fitted too.
-        method: Of the solver.
-        max_iterations: Of each stage.
-        tolerance: Relative fall of the objective over one step that is none.
-        restarts: Further descents of the last stage, each from the best point with the pose kicked
-            a little; for fits that must be as good as can be.
+        keypoints_2d: (P, K, 3) or (K, 3) for one person: x and y in pixels of the image (y down)
+            and confidence. Keypoints with a confidence of at most 0.1 are ignored.
+        prior: One of
+
+            * a :class:`~flowprior.PosePosterior` over SMPL's 24 joints or the 23 below the root,
+              with one context per person or a single context for all;
+            * a :class:`~flowprior.ConditionalPosePrior` over the same joints: unconditional, or
+              with a context that is :func:`~flowprior.keypoints.keypoint_context` of COCO-17,
+              BODY-25 or the 44 keypoints of ProHMR (recognised by its width; ``flowprior/demo``
+              uses COCO-17), which is then computed from ``keypoints_2d``;
+            * a :class:`PoseMixture`, SMPLify's prior;
+            * None for no prior;
+            * :class:`PoseVariables` of the P people, such as ``LatentPose(posterior)``.
+        body: The body, in layout "columns"; the embedded body if None.
+        skeleton: Joint set of the keypoints. If None, the number of keypoints selects it: 17 for
+            COCO, 25 for OpenPose's BODY-25, 44 for ProHMR.
+        image_size: (P, 2), (2,) or a pair: width and height of the images in pixels. People whose
+            size is NaN or not positive get the camera of their crop.
+        focal_px: Focal length in pixels of the image if ``image_size`` is given, otherwise of the
+            224-pixel crop: one number or (P,); 5000 if None.
+        frame: "full", "crop" or "full-original", see :func:`cameras_for`; by default "full" if
+            ``image_size`` is given, otherwise "crop".
+        cameras: Cameras of the P people, instead of ``image_size``, ``focal_px`` and ``frame``.
+        betas: (P, 10) or (10,) initial shape; the average shape if None.
+        transl: (P, 3) initial translation in metres, camera frame; estimated from the size of the
+            person in the image if None.
+        weights: Weights of the terms. If None, the defaults with the weight of the pose penalty
+            that suits the prior, see `POSE_WEIGHTS`.
+        stages: The schedule, `ONE_STAGE` or `SMPLIFY_STAGES`.
+        free_focal: Whether the focal lengths are optimised too.
+        method: "lbfgs" or "adam", see :func:`minimize`.
+        max_iterations: Maximum number of iterations of each stage.
+        tolerance: A fit has converged when one step reduces the objective by less, relative to its
+            value.
+        restarts: Number of further descents of the last stage. Each starts from the best point
+            so far with a perturbed pose.
 
     Returns:
-        The fits.
+        The fits of the P people (P = 1 for keypoints (K, 3)), on the device of the body. A person
+        without a keypoint that counts keeps the initial values and has the status
+        "no_keypoints"; one whose objective is not finite has "non_finite".
 
     Raises:
-        ValueError: Shapes do not fit, the body has no such keypoints, an option is out of range, or
-            the keypoints are in other units than pixels and probabilities.
+        TypeError: ``keypoints_2d`` is no tensor, or ``prior`` has another type.
+        ValueError: Shapes do not fit, the number of keypoints belongs to no known joint set, the
+            body lacks the keypoints, the context of the prior is not a keypoint context, an option
+            is out of range, or the keypoints are not in pixels or their confidences are not
+            probabilities.
+
+    References:
+        Bogo et al., *Keep it SMPL*, 2016. Kolotouros et al., *Probabilistic Modeling for Human
+        Mesh Recovery*, 2021, section 3.6.
     """
-    weights = weights or KeypointWeights()
+    check_keypoints(keypoints_2d)
+    keypoints = keypoints_2d[None] if keypoints_2d.ndim == 2 else keypoints_2d
+    if keypoints.ndim != 3:
+        raise ValueError(
+            f"expected keypoints_2d (P, K, 3) or (K, 3), got {tuple(keypoints_2d.shape)}"
+        )
     if restarts < 0:
         raise ValueError(f"restarts must be at least 0, got {restarts}")
-    if not len(keypoints):
-        raise ValueError("expected at least one person, got none")
-    keypoints = seen_keypoints(keypoints)
+    if not stages:
+        raise ValueError("expected at least one stage, got none")
+    skeleton = skeleton or skeleton_of(keypoints)
+    if keypoints.shape[1] != skeleton.num_joints:
+        raise ValueError(
+            f"expected keypoints_2d (P, {skeleton.num_joints}, 3) for {skeleton.name}, got "
+            f"{tuple(keypoints.shape)}"
+        )
+    body = body or BodyModel().to(keypoints.device)
+    keypoints = seen_keypoints(keypoints.detach().to(body.faces.device))
+    people = len(keypoints)
+    pose = variables_of(prior, keypoints, skeleton)
+    keypoints = keypoints.to(pose.start(people))
+    if cameras is None:
+        cameras = cameras_for(keypoints, image_size, focal_px, frame=frame)
+    elif not (image_size is None and focal_px is None and frame is None):
+        raise ValueError("give cameras, or image_size, focal_px and frame, not both")
+    if betas is not None:
+        betas = betas.to(keypoints)
+        if betas.shape not in ((NUM_BETAS,), (people, NUM_BETAS)):
+            raise ValueError(
+                f"expected betas ({people}, {NUM_BETAS}) or ({NUM_BETAS},), got "
+                f"{tuple(betas.shape)}"
+            )
+        betas = betas.expand(people, -1)
+    weights = weights or KeypointWeights(pose=suited_weight(pose))
 
     def problem(rows: Tensor, start: Tensor, shape: Tensor | None) -> KeypointObjective:
         variables, cams, seen = pose.select(rows), cameras[rows], keypoints[rows]
@@ -191,37 +227,65 @@ def fit_people(
             x = solution.x
         return solution
 
-    people = torch.arange(len(keypoints), device=keypoints.device)
-    first = pose.start(len(people))
+    rows = torch.arange(people, device=keypoints.device)
+    first = pose.start(people)
     if pose.free_root:
-        tried = people.repeat_interleave(len(HEADINGS))
+        tried = rows.repeat_interleave(len(HEADINGS))
         starts = first[tried].clone()
         degrees = torch.tensor(HEADINGS, dtype=first.dtype, device=first.device)
-        starts[:, :6] = facing(degrees).repeat(len(people), 1)
+        starts[:, :6] = facing(degrees).repeat(people, 1)
         trial = problem(tried, starts, None if betas is None else betas[tried])
         x = trial.start()
         x[:, :6] = starts[:, :6]
         found = solve(trial, x, (replace(stages[0], max_iterations=TRIAL_ITERATIONS),), 1000)
-        worth = found.value.nan_to_num(nan=torch.inf).reshape(len(people), len(HEADINGS))
-        best = len(HEADINGS) * people + worth.argmin(dim=1)
+        worth = found.value.nan_to_num(nan=torch.inf).reshape(people, len(HEADINGS))
+        best = len(HEADINGS) * rows + worth.argmin(dim=1)
         first = starts[best]
-    objective = problem(people, first, betas)
+    objective = problem(rows, first, betas)
     x = objective.start()
     x[:, : pose.size] = first
     with torch.no_grad():
-        rows = with_spare(people)
-        start_value = objective(x[rows], rows)[: len(people)]
+        more = with_spare(rows)
+        start_value = objective(x[more], more)[:people]
     solution = solve(objective, x, stages, max_iterations, restarts)
+    # Without a keypoint, the prior alone would decide: no fit.
+    nothing = ~objective.has_keypoints
+    solution = replace(
+        solution,
+        x=torch.where(nothing[:, None], x, solution.x),
+        value=torch.where(nothing, start_value, solution.value),
+        status=torch.where(nothing, Status.NO_KEYPOINTS, solution.status),
+    )
     return _result(objective, cameras, keypoints, solution, start_value)
 
 
-def pose_kicks(objective: KeypointObjective, restarts: int, seed: int = 0) -> Tensor:
-    """Kicks of the pose below the root for `minimize_again`: far first, then ever nearer.
+def skeleton_of(keypoints: Tensor) -> Skeleton:
+    """The joint set of a detector, from the number of its keypoints.
 
     Args:
-        objective: Of the fit; what it keeps frozen is not kicked.
-        restarts: R, how many.
-        seed: Of their directions.
+        keypoints: (..., K, 3) with K = 17 (COCO), 25 (BODY-25) or 44 (ProHMR).
+
+    Raises:
+        ValueError: K is another number.
+    """
+    count = keypoints.shape[-2]
+    for skeleton in DETECTORS:
+        if skeleton.num_joints == count:
+            return skeleton
+    known = ", ".join(f"{each.num_joints} ({each.name})" for each in DETECTORS)
+    raise ValueError(
+        f"no joint set with {count} keypoints is assumed, only with {known}: pass skeleton, one "
+        "of flowprior.skeleton"
+    )
+
+
+def pose_kicks(objective: KeypointObjective, restarts: int, seed: int = 0) -> Tensor:
+    """Random perturbations of the pose below the root, for :func:`minimize_again`.
+
+    Args:
+        objective: The objective of the fit; its frozen variables are not perturbed.
+        restarts: Number R of perturbations.
+        seed: Seed of their directions.
 
     Returns:
         (R, D), each half as large as the one before.
@@ -247,7 +311,20 @@ def first_translation(
     start: Tensor,
     betas: Tensor | None,
 ) -> Tensor:
-    """Where people (P, 3) must stand, in a start (P, size), to be seen where they are."""
+    """Estimate translations from the size and place of people in the image.
+
+    Args:
+        body: The body.
+        keypoints: (P, K, 3) pixels and confidence.
+        skeleton: Their joint set.
+        cameras: Cameras of the P people.
+        pose: Pose variables of the P people.
+        start: (P, size) values of these variables.
+        betas: (P, 10) shape; the average shape if None.
+
+    Returns:
+        (P, 3) metres, camera frame; see :meth:`Cameras.translation_for`.
+    """
     with torch.no_grad():
         theta = pose.theta(start)
         points = body.keypoints(theta, skeleton, betas)
@@ -266,7 +343,7 @@ def _result(
 ) -> Fits:
     people = len(solution.x)
     rows = with_spare(torch.arange(people, device=solution.x.device))
-    # Somebody whose numbers are not finite gets the start's, with a status that says so.
+    # A fit that is not finite reports its start; its status is "non_finite".
     x = torch.where(solution.x.isfinite().all(dim=-1, keepdim=True), solution.x, objective.start())[
         rows
     ]
@@ -276,7 +353,7 @@ def _result(
     pixels = cameras.to_pixels(units)
     conf = keypoints[..., 2]
     distance = (pixels - keypoints[..., :2]).norm(dim=-1)
-    error = (conf * distance).sum(dim=1) / conf.sum(dim=1).clamp(min=1e-6)
+    error = (conf * distance).sum(dim=1) / conf.sum(dim=1)  # NaN where nothing is seen
     seen = conf > 0  # `seen_keypoints` has cleared the others
     high = torch.where(seen[..., None], keypoints[..., :2], -torch.inf).amax(dim=1)
     low = torch.where(seen[..., None], keypoints[..., :2], torch.inf).amin(dim=1)

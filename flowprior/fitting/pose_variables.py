@@ -1,64 +1,86 @@
-"""What a fit varies of a pose, and what its prior asks for that: latents, densities, angles.
+"""Pose variables of a fit, with the penalty of their prior: latents, densities, angles.
 
-Every form starts at the pose its prior likes best and has a penalty that is 0 there, so the same
-fit runs with any of them. Forms over the body alone leave the root to six numbers of its own, about
-which they have no opinion; a fit then has to try several headings.
+All forms start at the most likely pose, where the penalty of a flow is 0, so one fit serves them
+all. Forms that model the body only represent the root by six free numbers without a penalty; a fit
+then tries several headings.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from flowprior import rotations
 from flowprior.fitting.mixture import PoseMixture
-from flowprior.flow import ProjectedContext
-from flowprior.flow.stack import StepContext, standard_normal_log_prob
+from flowprior.fitting.solver import with_spare
+from flowprior.flow import standard_normal_log_prob
+from flowprior.keypoints import keypoint_context
+from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.posterior import PosePosterior, PosePrior
 from flowprior.prior.spaces import RotationSpace
+from flowprior.skeleton import BODY_25, COCO_17, PROHMR_44, Skeleton, shared_joints
 
-__all__ = ["AnglePose", "DensityPose", "LatentPose", "PoseVariables", "facing"]
+__all__ = [
+    "POSE_WEIGHTS",
+    "AnglePose",
+    "DensityPose",
+    "LatentPose",
+    "PoseVariables",
+    "Prior",
+    "facing",
+    "suited_weight",
+    "variables_of",
+]
 
 BODY_JOINTS = 23
 
+POSE_WEIGHTS = {"flow": 64.0, "mixture": 30.0, "isotropic": 1000.0, "none": 0.0}
+"""Weights of the pose penalty with the lowest error on held-out people, by kind of prior."""
 
+CONTEXT_SETS = {3 * each.num_joints: each for each in (COCO_17, BODY_25, PROHMR_44)}
+
+
+@runtime_checkable
 class PoseVariables(Protocol):
-    """The pose of P people as numbers (P, size)."""
+    """The poses of P people as variables x (P, size), with a penalty."""
 
     @property
     def size(self) -> int:
-        """Numbers of one person."""
+        """Number of variables per person."""
 
     @property
     def free_root(self) -> bool:
-        """Whether the first six numbers are the root's 6D vector, which the prior knows nothing of.
+        """Whether the first six variables are the 6D rotation of the root, without a penalty.
 
-        Then the fit has to be started in several headings.
+        A fit then starts from several headings.
         """
 
     @property
     def kick(self) -> float:
-        """By how much the numbers below the root must change to make another pose of it."""
+        """Size of a perturbation of the variables below the root that changes the pose visibly."""
 
     def start(self, people: int) -> Tensor:
-        """(P, size) where to start: the pose the prior likes best, facing the camera."""
+        """Initial x (P, size): the most likely pose, facing the camera."""
 
     def select(self, rows: Tensor) -> "PoseVariables":
-        """The variables of some of the people, whose numbers may repeat."""
+        """The variables of the people ``rows`` (n,), which may repeat."""
 
     def theta(self, x: Tensor) -> Tensor:
-        """Numbers (P, size) -> theta (P, 24, 6) in layout "columns"."""
+        """Convert x (P, size) to theta (P, 24, 6) in layout "columns"."""
 
     def penalty(self, x: Tensor) -> Tensor:
-        """Numbers (P, size) -> penalty (P,)."""
+        """Penalty (P,) of x (P, size)."""
 
 
 def facing(degrees: Tensor) -> Tensor:
-    """6D vectors (n, 6) of roots of upright people in a camera frame with y down.
+    """Root rotations of upright people in a camera frame with y down.
 
     Args:
-        degrees: (n,) turn about the vertical; 0 faces the camera.
+        degrees: (n,) rotation about the vertical axis, degrees; 0 faces the camera.
+
+    Returns:
+        (n, 6) in layout "columns".
     """
     vector = torch.zeros(len(degrees), 3, dtype=degrees.dtype, device=degrees.device)
     vector[:, 1] = torch.deg2rad(degrees)
@@ -66,23 +88,16 @@ def facing(degrees: Tensor) -> Tensor:
     return rotations.matrix_to_rot6d(upright * rotations.rotvec_to_matrix(vector))
 
 
-def select_context(context: ProjectedContext, rows: Tensor) -> ProjectedContext:
-    """The contexts of some of a batch (P,)."""
-    return ProjectedContext(
-        tuple(
-            StepContext(step.hidden[rows], None if step.norm is None else step.norm[rows])
-            for step in context.steps
-        )
-    )
-
-
 @dataclass(frozen=True)
 class _FlowPose:
-    """What both forms over a flow share.
+    """Base of the forms over a flow.
 
     Args:
-        posterior: Of P contexts, or of a prior without; over SMPL's 24 joints, or the 23 below the
-            root.
+        posterior: Posterior over SMPL's 24 joints or the 23 below the root, with P contexts or a
+            single one for all.
+
+    Raises:
+        ValueError: The posterior is over other joints, or not over rotations.
     """
 
     posterior: PosePosterior
@@ -102,23 +117,21 @@ class _FlowPose:
 
     @property
     def space(self) -> RotationSpace:
-        """What its vectors are."""
+        """The space of the flow's vectors."""
         space = self.prior.space
         assert isinstance(space, RotationSpace)
         return space
 
     @property
     def free_root(self) -> bool:
-        """Whether the prior is over the body alone."""
+        """Whether the prior models only the 23 joints below the root."""
         return self.space.joints == BODY_JOINTS
 
     def _some(self, rows: Tensor) -> PosePosterior:
-        if not self.posterior.batch_shape:
-            return self.posterior
-        return PosePosterior(self.prior, select_context(self.posterior.context, rows))
+        return self.posterior[rows] if self.posterior.batch_shape else self.posterior
 
     def _with_root(self, x: Tensor) -> Tensor:
-        """(P, size) of the prior's own start -> with the root before it, if that is free."""
+        """Prepend the root, if it is free, to the start (P, D) of the flow's variables."""
         if not self.free_root:
             return x
         return torch.cat([facing(x.new_zeros(len(x))), x], dim=-1)
@@ -134,11 +147,17 @@ class _FlowPose:
 
 @dataclass(frozen=True)
 class LatentPose(_FlowPose):
-    """The latent z of a flow, with ||z||^2: the original's fit.
+    """The latent z of a flow with the penalty ||z||^2, as in ProHMR.
+
+    For flows whose log-determinant does not depend on theta, the penalty is -2 log p(theta | c)
+    relative to its minimum.
 
     Args:
-        posterior: As above; the penalty is -2 log p(theta | c), less its least value, for flows
-            whose volume does not depend on theta.
+        posterior: Posterior over SMPL's 24 joints or the 23 below the root, with P contexts or a
+            single one for all.
+
+    Raises:
+        ValueError: The posterior is over other joints, or not over rotations.
 
     References:
         Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, 2021, section 3.6.
@@ -146,30 +165,28 @@ class LatentPose(_FlowPose):
 
     @property
     def size(self) -> int:
-        """Latents, and six numbers of a free root."""
+        """Number of latents, plus six for a free root."""
         return self.space.features + 6 * self.free_root
 
     @property
     def kick(self) -> float:
-        """A standard deviation of the latent."""
+        """One standard deviation of the latent."""
         return 1.0
 
     def start(self, people: int) -> Tensor:
-        """The latent 0."""
+        """The latent 0 (P, size)."""
         flow = self.prior.flow
         zero = torch.zeros(people, self.space.features, dtype=flow.dtype, device=flow.device)
         return self._with_root(zero)
 
     def select(self, rows: Tensor) -> "LatentPose":
-        """The variables of some of the people."""
+        """The variables of the people ``rows`` (n,)."""
         return LatentPose(self._some(rows))
 
     def theta(self, x: Tensor) -> Tensor:
-        """Numbers (P, size) -> theta (P, 24, 6)."""
+        """Convert x (P, size) to theta (P, 24, 6)."""
         root, z = self._split(x)
-        # The flow itself: `decode` would look at every value once more in every evaluation.
-        vector = self.prior.flow.inverse(z, self.posterior.context)[0]
-        return self._theta(root, self.space.to_pose(vector))
+        return self._theta(root, self.posterior.decode(z, check=False))
 
     def penalty(self, x: Tensor) -> Tensor:
         """||z||^2 (P,)."""
@@ -178,18 +195,21 @@ class LatentPose(_FlowPose):
 
 @dataclass(frozen=True)
 class DensityPose(_FlowPose):
-    """Theta itself, with -2 log p(theta | c) less its value at the mode.
+    """Theta itself, with the penalty -2 log p(theta | c) relative to the latent 0.
 
-    Any prior serves, also one whose volume depends on theta. For the flows of `LatentPose` it is
-    the same objective in other variables.
+    It serves any prior, including those whose log-determinant depends on theta. For the flows of
+    `LatentPose` the objective is the same in other variables.
 
     Args:
-        posterior: As above.
+        posterior: As for `LatentPose`.
+
+    Raises:
+        ValueError: As for `LatentPose`.
     """
 
     @property
     def size(self) -> int:
-        """6D vectors of the joints."""
+        """Six numbers per joint."""
         return 6 * self.space.joints + 6 * self.free_root
 
     @property
@@ -198,22 +218,22 @@ class DensityPose(_FlowPose):
         return 0.25
 
     def start(self, people: int) -> Tensor:
-        """The mode."""
+        """The mode (P, size)."""
         with torch.no_grad():
             mode = self.posterior.mode().flatten(start_dim=-2)
         return self._with_root(mode.expand(people, -1).clone())
 
     def select(self, rows: Tensor) -> "DensityPose":
-        """The variables of some of the people."""
+        """The variables of the people ``rows`` (n,)."""
         return DensityPose(self._some(rows))
 
     def theta(self, x: Tensor) -> Tensor:
-        """Numbers (P, size) -> theta (P, 24, 6)."""
+        """Convert x (P, size) to theta (P, 24, 6)."""
         root, flat = self._split(x)
         return self._theta(root, flat.unflatten(-1, (self.space.joints, 6)))
 
     def penalty(self, x: Tensor) -> Tensor:
-        """-2 log p (P,), from its value at the latent 0."""
+        """-2 log p (P,), relative to its value at the latent 0."""
         flow, context = self.prior.flow, self.posterior.context
         vector = self._vector(x)
         if flow.has_exact_mode and self.space.flat:
@@ -233,13 +253,16 @@ class DensityPose(_FlowPose):
 
 @dataclass(frozen=True)
 class AnglePose:
-    """Rotation vectors of the body's joints, with a classical prior, and a free root.
+    """Rotation vectors of the 23 joints below the root, with a classical prior, and a free root.
 
     Args:
-        mean_pose: (69,) rotation vectors to start from, radians.
+        mean_pose: (69,) initial rotation vectors, radians.
         kind: "none" for no prior, "isotropic" for the squared distance from the mean pose,
             "mixture" for SMPLify's Gaussian mixture.
-        mixture: The mixture.
+        mixture: The mixture, for kind "mixture" only.
+
+    Raises:
+        ValueError: ``kind`` is another word, or ``mixture`` does not match it.
 
     References:
         Bogo et al., *Keep it SMPL*, 2016.
@@ -257,12 +280,12 @@ class AnglePose:
 
     @property
     def size(self) -> int:
-        """Root and angles."""
+        """Six numbers of the root and 69 angles."""
         return 6 + 3 * BODY_JOINTS
 
     @property
     def free_root(self) -> bool:
-        """Always."""
+        """True: classical priors do not model the root."""
         return True
 
     @property
@@ -271,23 +294,96 @@ class AnglePose:
         return 0.25
 
     def start(self, people: int) -> Tensor:
-        """The mean pose, facing the camera."""
+        """The mean pose (P, 75), facing the camera."""
         root = facing(self.mean_pose.new_zeros(people))
         return torch.cat([root, self.mean_pose.expand(people, -1)], dim=-1)
 
     def select(self, rows: Tensor) -> "AnglePose":
-        """The same for everybody."""
+        """These variables: they are the same for all people."""
         return self
 
     def theta(self, x: Tensor) -> Tensor:
-        """Numbers (P, size) -> theta (P, 24, 6)."""
+        """Convert x (P, size) to theta (P, 24, 6)."""
         matrix = rotations.rotvec_to_matrix(x[:, 6:].unflatten(-1, (BODY_JOINTS, 3)))
         return torch.cat([x[:, None, :6], rotations.matrix_to_rot6d(matrix)], dim=1)
 
     def penalty(self, x: Tensor) -> Tensor:
-        """That of its kind (P,)."""
+        """Penalty (P,) of the chosen kind."""
         if self.mixture is not None:
             return 2 * self.mixture.energy(x[:, 6:])
         if self.kind == "isotropic":
             return (x[:, 6:] - self.mean_pose).square().sum(dim=-1)
         return x.new_zeros(len(x))
+
+
+Prior: TypeAlias = PosePosterior | PosePrior | PoseMixture | PoseVariables | None
+"""Priors that :func:`fit_keypoints` accepts."""
+
+
+def variables_of(prior: Prior, keypoints: Tensor, skeleton: Skeleton) -> PoseVariables:
+    """Pose variables for a fit of P people with any kind of prior.
+
+    Args:
+        prior: See :func:`fit_keypoints`. A posterior whose mode is exact becomes `LatentPose`,
+            another one `DensityPose`.
+        keypoints: (P, K, 3) pixels and confidence, zeros where unseen.
+        skeleton: Their joint set.
+
+    Raises:
+        TypeError: ``prior`` has another type.
+        ValueError: The prior has other joints, another number of contexts, or a context that is not
+            `keypoint_context` of a known joint set.
+    """
+    if prior is None:
+        return AnglePose(keypoints.new_zeros(3 * BODY_JOINTS), "none")
+    if isinstance(prior, PoseMixture):
+        mixture = prior.to(keypoints)
+        return AnglePose(mixture.mean_pose, "mixture", mixture)
+    if isinstance(prior, PosePrior):
+        prior = _posterior_of(prior, keypoints, skeleton)
+    if isinstance(prior, PosePosterior):
+        if tuple(prior.batch_shape) not in ((), (len(keypoints),)):
+            raise ValueError(
+                f"expected a posterior with one context for each of {len(keypoints)} people, or "
+                f"without batch, got batch shape {tuple(prior.batch_shape)}"
+            )
+        exact = prior.prior.flow.has_exact_mode and prior.prior.space.flat
+        return LatentPose(prior) if exact else DensityPose(prior)
+    if isinstance(prior, PoseVariables):
+        return prior
+    raise TypeError(
+        "expected a PosePosterior, a ConditionalPosePrior, a PoseMixture, PoseVariables or None "
+        f"as prior, got {type(prior).__name__}"
+    )
+
+
+def suited_weight(pose: PoseVariables) -> float:
+    """Weight of the penalty of pose variables, from `POSE_WEIGHTS`."""
+    return POSE_WEIGHTS[pose.kind if isinstance(pose, AnglePose) else "flow"]
+
+
+def _posterior_of(prior: PosePrior, keypoints: Tensor, skeleton: Skeleton) -> PosePosterior:
+    """The posterior of a prior given keypoints (P, K, 3), as its context or not at all."""
+    if isinstance(prior, ConditionalPosePrior):
+        prior = prior.freeze()
+    with torch.no_grad():
+        if not prior.context_features:
+            return prior(None)
+        if prior.context_features not in CONTEXT_SETS:
+            known = ", ".join(f"{width} ({each.name})" for width, each in CONTEXT_SETS.items())
+            raise ValueError(
+                f"the prior has a context of {prior.context_features} numbers, which is not "
+                f"keypoint_context of a joint set ({known}): pass prior(context) instead"
+            )
+        expected = CONTEXT_SETS[prior.context_features]
+        source, target = shared_joints(skeleton, expected)
+        if not source:
+            raise ValueError(
+                f"{skeleton.name} has no joint of {expected.name}, which the prior needs"
+            )
+        seen = keypoints.new_zeros(len(keypoints), expected.num_joints, 3)
+        seen[:, list(target)] = keypoints[:, list(source)]
+        # Padded, so that a context does not depend on the number of people.
+        rows = with_spare(torch.arange(len(keypoints), device=keypoints.device))
+        context = keypoint_context(seen)[rows].to(prior.flow.device, prior.flow.dtype)
+        return prior(context)[: len(keypoints)]

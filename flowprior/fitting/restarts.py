@@ -1,9 +1,9 @@
-"""Descents that go on after they have ended: each problem again, from its best point, kicked.
+"""Restarts: further descents of each problem from its best point with a perturbation.
 
-A flow of ReLU networks has kinks, and at a kink L-BFGS may end though the objective still falls in
-other directions; besides, a fit has several minima. `minimize_again` gives each problem further
-descents, from the best point it has with a kick added, with its curvature forgotten. A kick of zero
-only forgets.
+A flow of ReLU networks has kinks, at which L-BFGS may end although the objective still decreases in
+other directions; besides, a fit has several minima. `minimize_again` starts further descents of
+each problem from its best point plus a kick, without the curvature of the previous descent. A kick
+of zero only discards the curvature.
 
 References:
     Wales and Doye, *Global Optimization by Basin-Hopping*, 1997; here without their temperature.
@@ -24,17 +24,17 @@ def minimize_again(solve: Callable[[Tensor], Solution], x0: Tensor, kicks: Tenso
     """Minimise P objectives, then again from the best points so far with each of the kicks added.
 
     Args:
-        solve: Starts (P, D) -> how all of the problems ended; `solver.minimize` with its options.
-        x0: (P, D) starts.
-        kicks: (R, D) what is added to the best points before each further descent. All problems
-            get the same, so a result does not depend on the others.
+        solve: Solves all problems from starts (P, D), for example `minimize` with options.
+        x0: (P, D) starting points.
+        kicks: (R, D) perturbations, one for each further descent, added to the best points. They
+            are the same for all problems, so the result of one does not depend on the others.
 
     Returns:
-        Of each problem the best end of its 1 + R descents, with the status it ended in there, and
-        the steps and evaluations of all of them.
+        The best of the 1 + R solutions of each problem with its status, and the total numbers of
+        steps and evaluations.
 
     Raises:
-        ValueError: If ``kicks`` has another shape or is not finite.
+        ValueError: ``kicks`` has another shape or is not finite.
     """
     if kicks.ndim != 2 or kicks.shape[1] != x0.shape[1]:
         raise ValueError(

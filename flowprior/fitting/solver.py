@@ -1,18 +1,17 @@
-"""The solver: many independent problems, solved at once on one device.
+"""Minimisation of many independent problems at once, on one device.
 
-`minimize` takes an objective of n points that gives n values, each of its own point, and solves
-every problem as if it were alone: with its own step length, curvature, line search and end. One
-evaluation of the objective serves all of them. Problems that are finished leave the batch, so they
-stop costing time; one that meets NaN or infinity backs away from it, and if it cannot, it alone
-stops where it was best.
+`minimize` takes an objective that maps n points to n values and solves each problem independently,
+with its own step length, curvature, line search and termination. One evaluation of the objective
+serves all problems. Finished problems leave the batch and cost no more time. A problem that meets
+NaN or infinity steps back; if that fails, it alone stops at its best point.
 
     solution = minimize(lambda x, rows: (x - target[rows]).square().sum(-1), torch.zeros(64, 10))
     solution.x, solution.value, solution.status
 
-No maintained PyTorch library was found that does this for general objectives (November 2026):
-``torch.optim.LBFGS`` and ``torchmin`` solve one problem, joined or in a loop; ``torchimize`` and
-``theseus`` take residuals with their Jacobians; BoTorch hands the batch to SciPy on the CPU as one
-problem; NVIDIA's batched L-BFGS has no line search and is made for atoms.
+As of November 2026, we found no maintained PyTorch library that does this for general objectives:
+``torch.optim.LBFGS`` and ``torchmin`` solve a single problem; ``torchimize`` and ``theseus`` need
+residuals and their Jacobians; BoTorch passes the batch to SciPy on the CPU as one problem; NVIDIA's
+batched L-BFGS has no line search and targets atomic systems.
 """
 
 from collections import Counter
@@ -24,41 +23,40 @@ import torch
 from torch import Tensor
 
 from flowprior._precision import without_autocast
+from flowprior.fitting.adam import Adam
 from flowprior.fitting.lbfgs import Lbfgs
-from flowprior.fitting.line_search import select_rows
 from flowprior.fitting.status import Status, Stopping
 
 __all__ = ["METHODS", "Objective", "Solution", "Status", "minimize", "with_spare"]
 
 Objective: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Points (n, D) and the numbers (n,) of the problems that they belong to -> values (n,).
+"""Type of an objective: points (n, D) and the indices (n,) of their problems -> values (n,).
 
-Each value may depend on its own point only. The tensor of numbers is the same object as long as the
-same problems are asked for, so what belongs to them can be selected once and kept.
+Each value may depend on its own point only. As long as the same problems are evaluated, the tensor
+of indices is the same object, so an objective can cache the data selected by it.
 """
 
 METHODS = ("lbfgs", "adam")
 
-# A problem takes the same path alone and in company, bit by bit, if every operation rounds its row
-# alike. On a CPU, BLAS sums up fewer rows than these in another order, and other instructions may
-# compute the last numbers of a batch: so there is always a spare row at its end.
+# The path of a problem does not depend on the others, bit by bit, if every operation rounds its row
+# in the same way. On a CPU, BLAS sums fewer rows than these in another order, and other
+# instructions may compute the last numbers of a batch; hence the spare row at its end.
 LEAST_ROWS = 8
 SPARE_ROWS = 1
-FINISHED_SHARE = 8  # one in so many finished problems are worth copying the others together
-PATIENCE = 20  # steps of Adam without a fall of the objective, which is not monotonic
+FINISHED_SHARE = 8  # the batch is compacted once one in so many problems has finished
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What became of P problems.
+    """Solutions of P problems.
 
     Args:
-        x: (P, D) the best point of each.
-        value: (P,) the objective there.
-        gradient_norm: (P,) the largest entry of the gradient there.
-        status: (P,) int64 of `Status`.
-        iterations: (P,) int64, steps taken.
-        evaluations: (P,) int64, evaluations of the objective that the problem was part of.
+        x: (P, D) best point of each problem.
+        value: (P,) objective at that point.
+        gradient_norm: (P,) largest absolute entry of the gradient at that point.
+        status: (P,) int64, values of `Status`.
+        iterations: (P,) int64, number of steps.
+        evaluations: (P,) int64, number of evaluations of the objective.
     """
 
     x: Tensor
@@ -70,20 +68,20 @@ class Solution:
 
     @property
     def converged(self) -> Tensor:
-        """(P,) bool, whether a tolerance was met."""
+        """(P,) bool, whether the problem converged."""
         return (self.status == Status.CONVERGED_GRADIENT) | (self.status == Status.CONVERGED_VALUE)
 
     def labels(self) -> list[str]:
-        """The status of each, in words."""
+        """The status of each problem as text."""
         return [Status(code).label for code in self.status.tolist()]
 
     def counts(self) -> dict[str, int]:
-        """How many problems ended in each way."""
+        """Number of problems with each status."""
         return dict(Counter(self.labels()))
 
 
 class Method(Protocol):
-    """n problems in the middle of being solved."""
+    """State of n unfinished problems."""
 
     x: Tensor
     value: Tensor
@@ -92,101 +90,13 @@ class Method(Protocol):
     iterations: Tensor
 
     def trial(self) -> Tensor:
-        """(n, D) where to evaluate next."""
+        """Points (n, D) to evaluate next."""
 
     def observe(self, value: Tensor, gradient: Tensor) -> None:
-        """Take the evaluation (n,), (n, D) of the trial into account."""
+        """Process values (n,) and gradients (n, D) at the trial points."""
 
     def select(self, rows: Tensor) -> "Method":
-        """Only the problems of these rows."""
-
-
-@dataclass
-class Adam:
-    """Adam for n problems; where they are is the best point so far.
-
-    Args:
-        x: (n, D) best points.
-        value: (n,) there.
-        gradient: (n, D) there.
-        status: (n,).
-        iterations: (n,).
-        current: (n, D) where Adam is.
-        mean: (n, D) running mean of the gradient.
-        square: (n, D) running mean of its square.
-        waited: (n,) int64, steps without a fall of the best value.
-        stopping: When to stop.
-        rate: Step length.
-
-    References:
-        Kingma and Ba, *Adam: A Method for Stochastic Optimization*, 2015.
-    """
-
-    x: Tensor
-    value: Tensor
-    gradient: Tensor
-    status: Tensor
-    iterations: Tensor
-    current: Tensor
-    mean: Tensor
-    square: Tensor
-    waited: Tensor
-    stopping: Stopping
-    rate: float
-
-    @classmethod
-    def start(
-        cls,
-        x: Tensor,
-        value: Tensor,
-        gradient: Tensor,
-        status: Tensor,
-        stopping: Stopping,
-        rate: float,
-    ) -> "Adam":
-        """Problems at their starts (n, D), with value and gradient there."""
-        zero = torch.zeros_like(status)
-        adam = cls(x, value, gradient, status, zero, x, 0 * x, 0 * x, zero, stopping, rate)
-        adam._step(gradient, torch.ones_like(value, dtype=torch.bool))
-        return adam
-
-    def select(self, rows: Tensor) -> "Adam":
-        """Only the problems of these rows."""
-        return select_rows(self, rows)
-
-    def trial(self) -> Tensor:
-        """(n, D) where to evaluate next."""
-        running = (self.status == Status.RUNNING)[:, None]
-        return torch.where(running, self.current, self.x)
-
-    def observe(self, value: Tensor, gradient: Tensor) -> None:
-        """Take the evaluation of the current points into account, and step."""
-        running = self.status == Status.RUNNING
-        finite = value.isfinite() & gradient.isfinite().all(dim=-1)
-        better = running & finite & (value < self.value)
-        size = torch.maximum(value.abs(), self.value.abs()).clamp(min=1)
-        fell = better & (self.value - value > self.stopping.tolerance_value * size)
-        self.waited = torch.where(fell, 0, self.waited + running)
-        at_best = running & finite & (value <= self.value)
-        self.x = torch.where(at_best[:, None], self.current, self.x)
-        self.gradient = torch.where(at_best[:, None], gradient, self.gradient)
-        self.value = torch.where(at_best, value, self.value)
-        self.iterations = self.iterations + running
-        flat = at_best & (gradient.abs().amax(dim=-1) <= self.stopping.tolerance_gradient)
-        ended = torch.where(self.waited >= PATIENCE, Status.CONVERGED_VALUE, Status.RUNNING)
-        ended = torch.where(flat, Status.CONVERGED_GRADIENT, ended)
-        ended = self.stopping.out_of_iterations(ended, self.iterations)
-        ended = torch.where(finite, ended, Status.NON_FINITE)
-        self.status = torch.where(running, ended, self.status)
-        self._step(torch.where(finite[:, None], gradient, 0.0), running)
-
-    def _step(self, gradient: Tensor, where: Tensor) -> None:
-        taken = (self.iterations + 1).to(gradient.dtype)[:, None]
-        self.mean = torch.lerp(gradient, self.mean, 0.9)
-        self.square = torch.lerp(gradient.square(), self.square, 0.999)
-        mean, square = self.mean / (1 - 0.9**taken), self.square / (1 - 0.999**taken)
-        step = self.rate * mean / (square.sqrt() + 1e-8)
-        self.current = torch.where(where[:, None], self.current - step, self.current)
+        """The state of the problems ``rows``."""
 
 
 def _evaluate(objective: Objective, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,17 +106,22 @@ def _evaluate(objective: Objective, x: Tensor, rows: Tensor) -> tuple[Tensor, Te
         value = objective(x, rows)
         if value.shape != rows.shape or value.dtype != x.dtype:
             raise ValueError(
-                f"the objective must give {len(rows)} values of {x.dtype} for as many points, got "
-                f"{tuple(value.shape)} of {value.dtype}"
+                f"the objective must return {len(rows)} values of {x.dtype} for as many points, "
+                f"got {tuple(value.shape)} of {value.dtype}"
             )
         (gradient,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), gradient
 
 
 def with_spare(rows: Tensor) -> Tensor:
-    """Row numbers (n,), with copies of the last at their end.
+    """Append copies of the last row, so that a row is rounded in the same way in any batch.
 
-    Whatever is computed for these rows is rounded alike in any batch, on a CPU.
+    Args:
+        rows: (n,) row numbers.
+
+    Returns:
+        (n + 1,) or more, at least 8. On a CPU, results for the first n rows then do not depend on
+        the number of rows.
     """
     if not len(rows):
         return rows
@@ -230,33 +145,37 @@ def minimize(
     """Minimise P objectives, each over its own D numbers.
 
     Args:
-        objective: Points (n, D) and the numbers (n,) of their problems -> values (n,); see
-            `Objective`. It is asked about the problems that are not finished.
-        x0: (P, D) starts, floating point, on any device.
-        method: "lbfgs": limited-memory BFGS with a line search for the strong Wolfe conditions;
-            or "adam".
-        max_iterations: Steps a problem may take.
-        tolerance_gradient: A problem is solved when no entry of its gradient is larger.
-        tolerance_value: Or when over one step its objective fell by no more than this, relative to
-            max(|before|, |after|, 1), and its slope did not promise more either.
-        memory: Steps that L-BFGS learns curvature from.
-        max_line_search: Evaluations one line search may take.
-        learning_rate: Of Adam, in units of x.
-        compact: Whether finished problems leave the batch. The result is the same.
-        check_every: Evaluations between two looks at who is finished, for which the host waits for
-            the device; 1 on a CPU and 4 elsewhere if None.
+        objective: Maps points (n, D) and the indices (n,) of their problems to values (n,), see
+            `Objective`. It is evaluated for unfinished problems only.
+        x0: (P, D) starting points, floating point, on any device.
+        method: "lbfgs" (L-BFGS with a line search for the strong Wolfe conditions) or "adam".
+        max_iterations: Maximum number of steps of a problem.
+        tolerance_gradient: A problem has converged when no entry of its gradient is larger.
+        tolerance_value: A problem has also converged when one step reduces its objective by no more
+            than this, relative to max(|before|, |after|, 1), and its slope predicted no more.
+        memory: Number of steps from which L-BFGS estimates the curvature.
+        max_line_search: Maximum number of evaluations of one line search.
+        learning_rate: Step length of Adam, in units of x.
+        compact: Whether finished problems leave the batch. It does not change the result.
+        check_every: Number of evaluations between two checks for finished problems, each of which
+            synchronises with the device; if None, 1 on a CPU and 4 elsewhere.
 
     Returns:
-        The best point of each problem, and how it ended. The result of a problem does not depend on
-        the others.
+        The best point of each problem, and its status. The solution of a problem does not depend
+        on the other problems.
 
     Raises:
-        TypeError: If ``x0`` is no tensor of floating point.
-        ValueError: If a shape or an option is out of range, or the objective gives other values.
+        TypeError: ``x0`` is not a floating-point tensor.
+        ValueError: A shape or an option is out of range, or the objective returns another shape or
+            dtype.
+
+    References:
+        Nocedal and Wright, *Numerical Optimization*, 2006, chapters 3 and 7. Kingma and Ba, *Adam:
+        A Method for Stochastic Optimization*, 2015.
     """
     if not isinstance(x0, Tensor) or not x0.is_floating_point():
         kind = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
-        raise TypeError(f"x0 must be a tensor of floating point, got {kind}")
+        raise TypeError(f"x0 must be a floating-point tensor, got {kind}")
     if x0.ndim != 2:
         raise ValueError(f"x0 must have shape (P, D), got {tuple(x0.shape)}")
     if method not in METHODS:
@@ -273,7 +192,7 @@ def minimize(
             return Lbfgs.start(x, value, gradient, status, stopping, memory, max_line_search)
         return Adam.start(x, value, gradient, status, stopping, learning_rate)
 
-    # Differences of half-precision values say nothing about the slope.
+    # Half precision is too coarse for differences of values.
     with without_autocast(x0.device):
         return _solve(objective, x0.detach(), start, every, compact=compact)
 
@@ -305,7 +224,7 @@ def _solve(
     evaluations = torch.ones_like(rows)
 
     while True:
-        # Of the first ``number`` rows; what follows are copies.
+        # The rows after the first ``number`` are copies.
         finished = state.status[:number] != Status.RUNNING
         over = int(finished.sum())
         if over == number or (compact and over * FINISHED_SHARE >= number):

@@ -1,4 +1,4 @@
-"""How the solving of a problem has ended, and when it ends."""
+"""States of the problems of a solver, and its stopping criteria."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -10,17 +10,19 @@ __all__ = ["Status", "Stopping"]
 
 
 class Status(IntEnum):
-    """Where a problem stands.
+    """State of a problem.
 
     Attributes:
-        RUNNING: It is not finished.
-        CONVERGED_GRADIENT: No entry of its gradient is larger than the tolerance.
-        CONVERGED_VALUE: Its objective no longer falls by more than the tolerance, nor does the
-            slope promise it.
-        MAX_ITERATIONS: It has used all of its iterations.
-        LINE_SEARCH_FAILED: No step downhill was found, not even against the gradient.
-        NON_FINITE: Its objective or gradient is NaN or infinite where it started, or wherever it
-            could have gone on to.
+        RUNNING: Not finished.
+        CONVERGED_GRADIENT: No entry of the gradient exceeds the tolerance.
+        CONVERGED_VALUE: A step reduced the objective by less than the tolerance, and the slope
+            predicted no more either.
+        MAX_ITERATIONS: The maximum number of iterations was reached.
+        LINE_SEARCH_FAILED: No step reduced the objective, not even along the negative gradient.
+        NON_FINITE: The objective or its gradient is NaN or infinite at the start, or at every
+            point that could be reached.
+        NO_KEYPOINTS: No keypoint of the person counts, so the start was returned (set by
+            `fit_keypoints`, never by `minimize`).
     """
 
     RUNNING = 0
@@ -29,22 +31,26 @@ class Status(IntEnum):
     MAX_ITERATIONS = 3
     LINE_SEARCH_FAILED = 4
     NON_FINITE = 5
+    NO_KEYPOINTS = 6
 
     @property
     def label(self) -> str:
-        """In lower case, as reports have it."""
+        """The name in lower case, for reports."""
         return self.name.lower()
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """When a problem is finished.
+    """Stopping criteria.
 
     Args:
-        max_iterations: Steps it may take.
-        tolerance_gradient: Largest entry of a gradient that is zero.
-        tolerance_value: Change of the objective over one step that is none, relative to
-            max(|before|, |after|, 1).
+        max_iterations: Maximum number of iterations.
+        tolerance_gradient: A problem has converged when no entry of its gradient is larger.
+        tolerance_value: A problem has converged when one step reduces its objective by no more
+            than this, relative to max(|before|, |after|, 1).
+
+    Raises:
+        ValueError: A number is negative or NaN.
     """
 
     max_iterations: int
@@ -59,7 +65,7 @@ class Stopping:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
     def at_start(self, value: Tensor, gradient: Tensor) -> Tensor:
-        """Status (n,) of problems at their starts."""
+        """Status (n,) of problems at their starts, from values (n,) and gradients (n, D)."""
         finite = value.isfinite() & gradient.isfinite().all(dim=-1)
         flat = gradient.abs().amax(dim=-1) <= self.tolerance_gradient
         status = torch.where(flat, Status.CONVERGED_GRADIENT, Status.RUNNING)
@@ -74,8 +80,8 @@ class Stopping:
         Args:
             before: (n,) objective.
             after: (n,) objective.
-            promised: (n,) how much the slope let expect. With it, a fall that rounding has hidden
-                is not taken for the end.
+            promised: (n,) decrease predicted by the slope. It keeps a decrease that is lost to
+                rounding from counting as convergence.
             gradient: (n, D).
         """
         size = torch.maximum(before.abs(), after.abs()).clamp(min=1)
@@ -85,6 +91,6 @@ class Stopping:
         return torch.where(flat, Status.CONVERGED_GRADIENT, status)
 
     def out_of_iterations(self, status: Tensor, iterations: Tensor) -> Tensor:
-        """The status (n,), where problems that would run on have no iteration left."""
+        """Status (n,) after problems without iterations left have been stopped."""
         over = (status == Status.RUNNING) & (iterations >= self.max_iterations)
         return torch.where(over, Status.MAX_ITERATIONS, status)

@@ -1,10 +1,12 @@
-"""The conditional flow. Tensors only: nothing here knows of poses or bodies."""
+"""Conditional normalizing flows on tensors, independent of poses and bodies."""
 
 from flowprior.flow.actnorm import ActNorm
 from flowprior.flow.conditional_flow import (
     LU_FORWARDS,
     PRESETS,
     ConditionalFlow,
+    FlowOptions,
+    require_flow_options,
 )
 from flowprior.flow.conditioner import Conditioner
 from flowprior.flow.coupling import (
@@ -34,6 +36,7 @@ __all__ = [
     "ConditionalFlow",
     "Conditioner",
     "Coupling",
+    "FlowOptions",
     "FlowStack",
     "FrozenFlow",
     "FrozenStep",
@@ -42,5 +45,6 @@ __all__ = [
     "SplineCoupling",
     "Step",
     "StepContext",
+    "require_flow_options",
     "standard_normal_log_prob",
 ]

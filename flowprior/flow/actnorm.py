@@ -1,4 +1,4 @@
-"""ActNorm: elementwise scale and shift that start from the statistics of the first batch."""
+"""ActNorm: elementwise scale and shift, initialised from the first batch."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 __all__ = ["ActNorm"]
 
 MIN_STD = 1e-3
-# Bound of the terms that come from the context: a factor of 20 in scale, 3 deviations in shift.
+# Bound of the context's terms: a factor of exp(3) = 20 in scale, 3 standard deviations in shift.
 CONTEXT_BOUND = 3.0
 
 
@@ -18,12 +18,12 @@ class ActNorm(nn.Module):
 
     The first training batch that runs forward (data to latent) sets ``s`` and ``t`` so that its
     output has zero mean and unit variance in every feature. Until then the map is the identity.
-    A batch of fewer than two rows has no variance and leaves the map as it is. Evaluation and the
-    inverse direction never initialise anything.
+    A batch of fewer than two rows has no variance and does not change the map. Evaluation and the
+    inverse direction never initialise it.
 
-    With a context, ``s`` and ``t`` gain a term each that is linear in the context, bounded by
-    ``CONTEXT_BOUND`` through a hyperbolic tangent, and zero when new. The log-determinant then
-    differs from context to context, but still does not depend on x.
+    With a context, ``s`` and ``t`` each gain a term that is linear in the context, bounded by
+    ``CONTEXT_BOUND`` through a hyperbolic tangent, and initially zero. The log-determinant then
+    depends on the context, but not on x.
 
     Args:
         features: Number of features D.
@@ -32,7 +32,7 @@ class ActNorm(nn.Module):
     Attributes:
         log_scale: s, shape (D,).
         shift: t, shape (D,).
-        context_weight: Weight (2 D, C) of the context's terms, log-scales first; None without.
+        context_weight: Weight (2 D, C) of the context's terms, log-scales first, or None.
         initialized: Boolean buffer, shape (), saved with the weights.
 
     References:
@@ -52,15 +52,15 @@ class ActNorm(nn.Module):
             nn.Parameter(torch.zeros(2 * features, context_features)) if context_features else None
         )
         self.register_buffer("initialized", torch.tensor(False))
-        # Reading the buffer waits for the device; once it was seen True nobody needs to look again.
+        # Reading the buffer synchronises with the device, so a True is remembered.
         self._seen_initialized = False
 
     def is_initialized(self) -> bool:
-        """Whether scale and shift have been set, from a batch or from saved weights."""
+        """Whether scale and shift were initialised, from a batch or from saved weights."""
         if self._seen_initialized or self.initialized.is_meta:
             return self._seen_initialized
         initialized = bool(self.initialized)
-        # Weights that functional_call lends say nothing about the layer's own.
+        # Weights substituted by functional_call say nothing about the layer's own.
         self._seen_initialized = initialized and self._has_own_weights
         return initialized
 
@@ -73,7 +73,7 @@ class ActNorm(nn.Module):
         return isinstance(self.log_scale, nn.Parameter)
 
     def project_context(self, context: Tensor) -> Tensor | None:
-        """The context's terms (..., 2 D), log-scales first; None if the layer takes no context."""
+        """The context's terms (..., 2 D), log-scales first; None for a layer without context."""
         if self.context_weight is None:
             return None
         terms = F.linear(context.to(self.context_weight.dtype), self.context_weight)
@@ -81,11 +81,11 @@ class ActNorm(nn.Module):
 
     @staticmethod
     def bounded(terms: Tensor) -> Tensor:
-        """The context's terms, kept within ``CONTEXT_BOUND``."""
+        """Bound the context's terms to plus or minus ``CONTEXT_BOUND``."""
         return CONTEXT_BOUND * torch.tanh(terms / CONTEXT_BOUND)
 
     def forward(self, x: Tensor, projected: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Data to latent.
+        """Map data to latent.
 
         Args:
             x: (..., D).
@@ -100,7 +100,7 @@ class ActNorm(nn.Module):
         return x * log_scale.exp() + shift, log_scale.sum(dim=-1)
 
     def inverse(self, y: Tensor, projected: Tensor | None = None) -> Tensor:
-        """Latent to data: y (..., D) -> x (..., D), ``projected`` as in :meth:`forward`."""
+        """Map latent to data, y (..., D) -> x (..., D); ``projected`` as in :meth:`forward`."""
         log_scale, shift = self._scale_and_shift(y.dtype, projected)
         return (y - shift) * torch.exp(-log_scale)
 
@@ -124,8 +124,8 @@ class ActNorm(nn.Module):
             return
         if not self._has_own_weights:
             raise RuntimeError(
-                "ActNorm cannot be set from data inside torch.func.functional_call, whose weights "
-                "are lent: call nll once in training mode on the prior itself first"
+                "ActNorm cannot be initialised inside torch.func.functional_call, which replaces "
+                "its weights: run one training batch through the model itself first"
             )
         std = rows.std(dim=0).clamp(min=MIN_STD)
         self.log_scale.copy_(-std.log())

@@ -1,8 +1,8 @@
-"""ConditionalFlow: the stack of bijections and the density it defines."""
+"""The conditional normalizing flow: its options, construction, calibration and fusion."""
 
-import copy
 import warnings
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,58 +16,78 @@ from flowprior.flow.frozen import FrozenFlow, FrozenStep
 from flowprior.flow.lu_linear import LULinear
 from flowprior.flow.stack import FlowStack, ProjectedContext, StepContext
 
-__all__ = ["LU_FORWARDS", "PRESETS", "ConditionalFlow"]
+__all__ = ["LU_FORWARDS", "PRESETS", "ConditionalFlow", "FlowOptions", "require_flow_options"]
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Nothing in the network depends on the batch or on chance, so training equals evaluation.
+    # No layer depends on the batch or on chance, so training and evaluation compute one density.
     "default": {"batch_norm": False, "dropout": 0.0, "context_norm": True},
-    # The original: constructor defaults that no configuration file of it mentions.
+    # The defaults of the original's constructor; its configuration files do not override them.
     "prohmr": {"batch_norm": True, "dropout": 0.5, "context_norm": False},
 }
 
 LU_FORWARDS = ("exact", "legacy")
 
 
+class FlowOptions(TypedDict, total=False):
+    """Options that a wrapper passes through to :class:`ConditionalFlow`, which documents them."""
+
+    hidden_features: int
+    num_steps: int
+    num_blocks: int
+    batch_norm: bool | None
+    dropout: float | None
+    context_norm: bool | None
+    coupling: str
+    lu_forward: str
+
+
+def require_flow_options(names: Iterable[str]) -> None:
+    """Raise TypeError, listing the valid names, unless every name is a :class:`FlowOptions` key."""
+    known = FlowOptions.__annotations__
+    unknown = [repr(name) for name in names if name not in known]
+    if unknown:
+        raise TypeError(
+            f"unexpected keyword argument {', '.join(unknown)}; the options of the flow are "
+            f"{', '.join(known)}"
+        )
+
+
 class ConditionalFlow(FlowStack):
     r"""Normalizing flow :math:`z = f(x; c)` over vectors x given a context c.
 
-    ``num_steps`` times ActNorm, LULinear and a coupling map data x to a latent z that is standard
-    normal. With additive couplings the log-determinant does not depend on x. Hence ``z = 0`` is
-    exactly the mode of p(x | c), and the entropy is known in closed form. Without ``context_norm``
-    the log-determinant does not depend on the context either, so the entropy is one number for all
-    contexts. Other couplings bend the volume: mode and entropy are then found numerically.
-
-    Shapes: a context is (\*batch, C); x and z are (\*batch, \*extra, D). Extra axes stand between
-    batch and features and share the context of their row. Without a context the batch is empty
-    and every leading axis is extra. Wherever a context is taken, the result of
-    ``project_context`` may be given instead, which saves computing it again.
-
-    Inputs of lower precision than the weights are raised to it, and the bijection itself is
-    computed in float32 or better, also under autocast and with half-precision weights.
+    ``num_steps`` steps of ActNorm, LULinear and a coupling map data x to a standard normal latent
+    z. The class adds construction, training and fusion to the methods of :class:`FlowStack`, which
+    documents shapes, dtypes and the exactness of mode and entropy.
 
     Args:
         features: Number of features D, at least 2.
         context_features: Width C of the context; 0 for an unconditional density.
         preset: ``"default"``, or ``"prohmr"`` for the original's batch norm and dropout inside the
-            conditioners, whose training-mode results depend on the batch and on chance.
+            conditioners and its initialisation of ActNorm, see :meth:`initialize_without_noise`.
+            In training mode, the results of that preset depend on the batch and on chance.
         hidden_features: Width H of the conditioners.
         num_steps: Number of steps.
         num_blocks: Residual blocks per conditioner.
-        batch_norm: Overrides the preset's choice.
-        dropout: Overrides the preset's dropout probability.
-        context_norm: Overrides whether the context moves scale and shift of every ActNorm.
-        coupling: ``"additive"``, ``"affine"`` or ``"spline"``.
+        batch_norm: Whether the conditioners have batch norm; the preset's choice if None.
+        dropout: Dropout probability inside the conditioners; the preset's choice if None.
+        context_norm: Whether the context shifts and scales every ActNorm, which makes the entropy
+            depend on the context and keeps the mode exact; the preset's choice if None. Without it,
+            an additive flow has the same entropy in every context.
+        coupling: ``"additive"``, ``"affine"`` or ``"spline"``; with the last two, mode and entropy
+            are computed numerically.
         lu_forward: ``"exact"``, or ``"legacy"`` for weights trained with the original's code of
-            August 2021, see :class:`LULinear`. With ``"legacy"``, ``forward`` and
-            ``log_prob`` are those the weights were trained with, while samples and mode come
-            from the exact inverse: ``log_prob`` of a sample is not what came with the sample.
+            August 2021, see :class:`LULinear`. With ``"legacy"``, ``forward`` and ``log_prob`` use
+            the map with which the weights were trained, while samples and mode use the exact
+            inverse: ``log_prob`` of a sample then differs from the value returned with it.
+            :func:`flowprior.prohmr.latent_calibration` finds out which one the weights need.
 
     Raises:
-        ValueError: For an unknown preset or sizes that make no flow.
+        ValueError: If a preset, coupling or forward map is unknown or a size is out of range.
 
     Attributes:
-        options: The choices of the preset, with what overrides them.
-        temperature: Factor between latents and standard normal, shape (); see :meth:`calibrate`.
+        options: Every keyword argument with its final value, the preset's choices filled in.
+        temperature: Standard deviation of the latents before scaling, shape (); see
+            :meth:`calibrate`.
 
     References:
         Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, ICCV 2021;
@@ -107,11 +127,11 @@ class ConditionalFlow(FlowStack):
         for name, (size, least) in sizes.items():
             require_count(name, size, least)
         given = {"batch_norm": batch_norm, "dropout": dropout, "context_norm": context_norm}
-        # What the preset stands for may change one day; what this flow is must not.
-        options = PRESETS[preset] | {k: v for k, v in given.items() if v is not None}
+        # Recorded by value: a later version may change a preset, but not this flow.
+        choices = PRESETS[preset] | {k: v for k, v in given.items() if v is not None}
         steps = [
             _Step(
-                ActNorm(features, context_features if options["context_norm"] else 0),
+                ActNorm(features, context_features if choices["context_norm"] else 0),
                 LULinear(features, legacy_forward=lu_forward == "legacy"),
                 COUPLINGS[coupling](
                     features,
@@ -119,37 +139,68 @@ class ConditionalFlow(FlowStack):
                     hidden_features,
                     num_blocks,
                     odd_moves=step % 2 == 0,
-                    batch_norm=options["batch_norm"],
-                    dropout=options["dropout"],
+                    batch_norm=choices["batch_norm"],
+                    dropout=choices["dropout"],
                 ),
             )
             for step in range(num_steps)
         ]
         super().__init__(features, context_features, steps)
-        self.options = options
+        self.options: dict[str, Any] = {
+            "preset": preset,
+            "hidden_features": hidden_features,
+            "num_steps": num_steps,
+            "num_blocks": num_blocks,
+            "coupling": coupling,
+            "lu_forward": lu_forward,
+            **choices,
+        }
         self._warned_of_actnorm = False
 
     @property
-    def is_like_prohmr(self) -> bool:
-        """Whether the original's code could compute this flow."""
-        plain = all(
-            step.coupling.keeps_volume and step.actnorm.context_weight is None
-            for step in self._own_steps
-        )
-        return plain and (self.temperature.is_meta or bool(self.temperature == 1))
+    def depends_on_batch(self) -> bool:
+        """Whether the next forward pass computes statistics of the whole batch.
+
+        True in training mode with batch norm, or before ActNorm is initialised. Rows without data
+        must then be removed from the batch; otherwise masking their results is enough.
+        """
+        return self.training and (self.options["batch_norm"] or not self.is_initialized())
+
+    @torch.no_grad()
+    def initialize_without_noise(
+        self, x: Tensor, context: Tensor | ProjectedContext | None = None
+    ) -> None:
+        """Initialise ActNorm from targets to which no noise was added, if the preset does so.
+
+        Call it before adding noise to a training batch. With the preset ``"prohmr"`` it runs one
+        forward pass in training mode until ActNorm is initialised, as the original does. A feature
+        without variance then starts with a scale of 1000 in every step. With the preset
+        ``"default"`` it does nothing, and the first noisy batch initialises ActNorm.
+
+        Args:
+            x: (*batch, *extra, D), targets.
+            context: (*batch, C), projected or not.
+
+        Raises:
+            ValueError: If shapes, dtypes or devices do not fit.
+        """
+        if self.options["preset"] == "prohmr" and self.training and not self.is_initialized():
+            self(x, context)
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, context: Tensor | ProjectedContext | None = None) -> Tensor:
-        """Set the temperature that makes held-out data most likely: the rms of its latents.
+        """Set the temperature to the root mean square of the latents of held-out data.
 
-        Mode and order of hypotheses stay as they are. Training afterwards leaves it as it is.
+        This temperature maximises the likelihood of the data. It changes neither the mode of a flow
+        with additive couplings nor the ranking of samples by density. Further training does not
+        change it.
 
         Args:
-            x: (*batch, *extra, D), data the flow was not trained on.
+            x: (*batch, *extra, D), data on which the flow was not trained.
             context: (*batch, C), projected or not.
 
         Returns:
-            The temperature, shape (); 1 changes nothing.
+            The temperature, shape (); 1 for a calibrated flow.
 
         Raises:
             ValueError: If shapes do not fit or there is no data.
@@ -160,21 +211,14 @@ class ConditionalFlow(FlowStack):
         self.temperature.mul_(z.square().mean().sqrt())
         return self.temperature.clone()
 
-    def with_lu_forward(self, lu_forward: str) -> "ConditionalFlow":
-        """A copy of this flow with another ``lu_forward``."""
-        other = copy.deepcopy(self)
-        for step in other._own_steps:
-            step.linear.legacy_forward = lu_forward == "legacy"
-        return other
-
     @lasting()
     def freeze(self, conditioner_dtype: torch.dtype | str | None = None) -> FrozenFlow:
-        """An inference copy with constant weights, fused for speed.
+        """Copy the flow for inference, with constant weights that are fused for speed.
 
         Args:
-            conditioner_dtype: Dtype of the conditioners in the inverse direction, that of samples
-                and mode, such as ``torch.bfloat16``. The bijection itself and the whole forward
-                direction, that of the log-density, keep the flow's dtype. None for the flow's.
+            conditioner_dtype: Dtype of the conditioners in the inverse direction (samples and
+                mode), such as ``torch.bfloat16``. The bijection itself and the whole forward
+                direction (log-density) keep the flow's dtype. None for the flow's dtype.
                 ``"auto"`` for bfloat16 where that is much faster, on CPUs with AMX and CUDA devices
                 of compute capability 8.0 or above, and the flow's dtype elsewhere.
 
@@ -217,12 +261,12 @@ class ConditionalFlow(FlowStack):
         return FrozenFlow(self.features, self.context_features, frozen, self.temperature)
 
     def project_context(self, context: Tensor | None) -> ProjectedContext:
-        """As :meth:`FlowStack.project_context`; warns once of weights averaged from the start."""
+        """As :meth:`FlowStack.project_context`; warns once if ActNorm was changed but not set."""
         self._warn_of_unset_actnorm()
         return super().project_context(context)
 
     def _warn_of_unset_actnorm(self) -> None:
-        """Warn if evaluation meets an ActNorm that was changed, but never set from data."""
+        """Warn, in evaluation, if an ActNorm was changed but never initialised from data."""
         if self.training or self._warned_of_actnorm or torch.compiler.is_compiling():
             return
         norms = [step.actnorm for step in self._own_steps]
@@ -235,14 +279,14 @@ class ConditionalFlow(FlowStack):
         warnings.warn(
             "the scale and shift of ActNorm have changed, but were never set from a batch of data. "
             "Usually these weights are a running average (EMA) that was started before the first "
-            "training batch, and their densities are far off: start it after the first call of nll "
-            "in training mode, see docs/how-to/train-your-own.md. Training with batches of one row "
+            "training batch, and their densities are far off: start it after the first batch in "
+            "training mode, see docs/how-to/train-your-own.md. Training with batches of one row "
             "has the same effect",
             stacklevel=2,
         )
 
     def is_initialized(self) -> bool:
-        """Whether every ActNorm has been set, from a batch or from saved weights."""
+        """Whether every ActNorm was initialised, from a batch or from saved weights."""
         return all(step.actnorm.is_initialized() for step in self._own_steps)
 
     @property

@@ -1,4 +1,4 @@
-"""The residual network that turns one half of the features and the context into coupling terms."""
+"""The residual network that computes coupling terms from half of the features and the context."""
 
 import math
 from typing import cast
@@ -18,9 +18,9 @@ Affine = tuple[Tensor, Tensor]
 class Conditioner(nn.Module):
     """Pre-activation residual network m(x, c) whose context enters once, in the first layer.
 
-    The first layer is linear in ``[x; c]``. Its context part has a weight of its own, so
+    The first layer is linear in ``[x; c]``. Its context part has a separate weight:
     :meth:`project_context` computes it once per context, and every later call with that context
-    costs only the part of x.
+    computes only the part of x.
 
     Args:
         in_features: Width of x.
@@ -60,7 +60,7 @@ class Conditioner(nn.Module):
         )
         self.output = nn.Linear(hidden_features, out_features)
 
-        # The two parts of the first layer start as the one linear layer on [x; c] that they are.
+        # The two parts of the first layer are initialised like one linear layer on [x; c].
         bound = 1 / math.sqrt(max(in_features + context_features, 1))
         for part in (self.input.weight, self.input.bias, self.context_weight):
             if part is not None:
@@ -70,20 +70,20 @@ class Conditioner(nn.Module):
         nn.init.uniform_(self.output.bias, -bound, bound)
 
     def project_context(self, context: Tensor) -> Tensor:
-        """The context's share of the first layer.
+        """Compute the context's part of the first layer.
 
         Args:
             context: (..., C).
 
         Returns:
-            (..., H), or a broadcasting zero (..., 1) if the network takes no context.
+            (..., H), or zeros (..., 1) that broadcast for a network without context.
         """
         if self.context_weight is None:
             return context.new_zeros((*context.shape[:-1], 1))
         return F.linear(context.to(self.context_weight.dtype), self.context_weight)
 
     def forward(self, x: Tensor, projected: Tensor) -> Tensor:
-        """Coupling terms.
+        """Compute the coupling terms.
 
         Args:
             x: (..., in_features).
@@ -94,7 +94,7 @@ class Conditioner(nn.Module):
         """
         dtype = self.input.weight.dtype
         hidden = self.input(x.to(dtype)) + projected
-        # Blocks see rows: batch norm takes its statistics over every leading axis.
+        # Blocks operate on rows: batch norm computes its statistics over all leading axes.
         rows = hidden.reshape(-1, hidden.shape[-1])
         for block in self.blocks:
             rows = block(rows)
@@ -116,10 +116,11 @@ class ResidualBlock(nn.Module):
             nn.init.uniform_(parameter, -BLOCK_INIT, BLOCK_INIT)
 
     def folded(self) -> tuple[Affine | None, Affine, Affine]:
-        """The block as it evaluates, in float64: first norm, first and second linear layer.
+        """Fold batch norm for evaluation, in float64.
 
-        The second norm is part of the first linear layer. Each is a weight and a bias; the norm is
-        elementwise and None if there is none.
+        Returns:
+            The first norm, elementwise, or None without batch norm; the first linear layer with the
+            second norm folded into it; the second linear layer. Each is a weight and a bias.
         """
         linears = [cast(nn.Linear, linear) for linear in self.linears]
         inner, outer = (
@@ -139,7 +140,7 @@ class ResidualBlock(nn.Module):
 
 
 class _BatchNorm(nn.BatchNorm1d):
-    """Batch norm that falls back on its running statistics where a batch has no variance."""
+    """Batch norm that uses its running statistics for a batch of fewer than two rows."""
 
     def as_affine(self) -> Affine:
         """Gain and shift of every feature in evaluation mode, in float64."""

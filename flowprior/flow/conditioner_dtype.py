@@ -1,4 +1,4 @@
-"""The dtype in which frozen conditioners decode latents fastest."""
+"""Choice of the fastest dtype for frozen conditioners."""
 
 import os
 
@@ -8,10 +8,10 @@ __all__ = ["faster_conditioner_dtype"]
 
 
 def faster_conditioner_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype | None:
-    """Choose the dtype of conditioners by what the device can do.
+    """Choose the dtype of conditioners by the capabilities of the device.
 
-    The answer depends on the machine alone, not on its load: samples of a seed stay the same from
-    one run to the next.
+    The choice does not depend on the machine's load, so that a seed gives the same samples in every
+    run.
 
     Args:
         dtype: Dtype of the flow's arithmetic.
@@ -19,8 +19,8 @@ def faster_conditioner_dtype(dtype: torch.dtype, device: torch.device) -> torch.
 
     Returns:
         ``torch.bfloat16`` for a float32 flow on a CPU with AMX or on a CUDA device of compute
-        capability 8.0 or above, otherwise None, the flow's own. Without AMX, processors with AVX2
-        or AVX-512 compute the conditioners more slowly in bfloat16, or little faster.
+        capability 8.0 or above; otherwise None, for the flow's own dtype. Without AMX, processors
+        with AVX2 or AVX-512 are slower in bfloat16 or gain little.
     """
     if dtype != torch.float32:
         return None

@@ -1,4 +1,4 @@
-"""Coupling layers: one half of the features is moved by a function of the other half."""
+"""Coupling layers: half of the features parametrises a map of the other half."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -13,14 +13,14 @@ __all__ = ["COUPLINGS", "AdditiveCoupling", "AffineCoupling", "Coupling", "Splin
 
 
 class Coupling(nn.Module, ABC):
-    """One half of the features rests and, with the context, decides how the other half moves.
+    """Keeps half of the features and maps the other half, given the first and the context.
 
     Args:
         features: Number of features D, at least 2.
         context_features: Width C of the context; 0 for none.
         hidden_features: Width H of the conditioner.
         num_blocks: Residual blocks of the conditioner.
-        odd_moves: Whether features 1, 3, 5, ... move (and 0, 2, 4, ... rest), or the reverse.
+        odd_moves: Whether features 1, 3, 5, ... are mapped and 0, 2, 4, ... kept, or the reverse.
         batch_norm: Batch norm inside the conditioner.
         dropout: Dropout probability inside the conditioner.
 
@@ -57,25 +57,25 @@ class Coupling(nn.Module, ABC):
         )
 
     def forward(self, x: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """Data to latent.
+        """Map data to latent.
 
         Args:
             x: (..., D).
             projected: The conditioner's projected context, broadcasting against (..., H).
 
         Returns:
-            ``y`` (..., D) and the log-determinant (...), or () where it is always zero.
+            ``y`` (..., D) and the log-determinant (...), or () if it is always zero.
         """
         return self._couple(x, projected, inverse=False)
 
     def inverse(self, y: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent to data: ``x`` (..., D) and the log-determinant of the inverse map."""
+        """Map latent to data: ``x`` (..., D) and the log-determinant of the inverse map."""
         return self._couple(y, projected, inverse=True)
 
     @classmethod
     @abstractmethod
     def move(cls, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Move features (..., M) by numbers (..., M, P): the result and the log-determinant."""
+        """Map features (..., M) with parameters (..., M, P); also returns the log-determinant."""
 
     def _couple(self, x: Tensor, projected: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         even, odd = x[..., 0::2], x[..., 1::2]
@@ -88,7 +88,7 @@ class Coupling(nn.Module, ABC):
 
 
 class AdditiveCoupling(Coupling):
-    """The moving half is shifted, which keeps the volume.
+    """Shifts the mapped half, which preserves volume.
 
     References:
         Dinh et al., *NICE: Non-linear Independent Components Estimation*, 2014;
@@ -106,7 +106,7 @@ class AdditiveCoupling(Coupling):
 
 
 class AffineCoupling(Coupling):
-    """The moving half is scaled, by at most a factor of exp(2) either way, and shifted.
+    """Scales the mapped half by a factor between exp(-2) and exp(2), and shifts it.
 
     References:
         Dinh et al., *Density estimation using Real NVP*, 2016; https://arxiv.org/abs/1605.08803.
@@ -127,7 +127,7 @@ class AffineCoupling(Coupling):
 
 
 class SplineCoupling(Coupling):
-    """The moving half goes through monotone rational-quadratic splines, the identity outside.
+    """Maps each feature of one half by a monotone rational-quadratic spline.
 
     References:
         Durkan et al., *Neural Spline Flows*, 2019; https://arxiv.org/abs/1906.04032.

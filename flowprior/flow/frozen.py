@@ -1,4 +1,4 @@
-"""FrozenFlow: a trained flow fused into few matrix products, for inference and fitting."""
+"""FrozenFlow: a trained flow, fused into few matrix products for inference and fitting."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -17,18 +17,18 @@ __all__ = ["FrozenFlow", "FrozenStep"]
 
 
 class FrozenFlow(FlowStack):
-    """A copy of a flow whose weights are constants, fused where that saves work.
+    """A copy of a flow with constant, fused weights.
 
-    It has the verbs of the flow, in evaluation mode for good. Batch norm is folded into the linear
-    layers, ActNorm and LULinear are one matrix in either direction, inverted once in float64, and
-    the two halves of the features lie side by side between the steps. Gradients reach x, z and the
-    context, not the weights.
+    It has the methods of the flow and is always in evaluation mode. Batch norm is folded into the
+    linear layers. ActNorm and LULinear become one matrix per direction, inverted once in float64.
+    Between steps, the two halves of the features are contiguous. Gradients reach x, z and the
+    context, but not the weights.
 
     Args:
         features: Number of features D.
         context_features: Width C of the context; 0 for none.
         steps: The fused steps, data side first.
-        temperature: That of the flow.
+        temperature: Temperature of the flow, shape ().
     """
 
     def __init__(
@@ -43,22 +43,22 @@ class FrozenFlow(FlowStack):
         self.eval()
 
     def train(self, mode: bool = True) -> "FrozenFlow":
-        """Stay in evaluation mode: the flow this one was made from is the one to train."""
+        """Does nothing: a frozen flow stays in evaluation mode. Train the original flow instead."""
         return super().train(False)
 
 
 class FrozenStep(nn.Module):
     """ActNorm, LULinear and a coupling, fused.
 
-    Between steps the features stand in the order 0, 2, 4, ..., 1, 3, 5, ..., so that the halves of
+    Between steps the features are in the order 0, 2, 4, ..., 1, 3, 5, ..., so that the halves of
     every coupling are slices.
 
     Args:
         actnorm: ActNorm of the step.
         linear: LULinear of the step.
         coupling: Coupling of the step.
-        first: Whether the step stands at the data's side, where features keep their order.
-        last: Whether it stands at the latent's side, where they do, too.
+        first: Whether it is the step next to the data, whose input has the original order.
+        last: Whether it is the step next to the latent, whose output has the original order.
         conditioner_dtype: Dtype of the conditioner in the inverse direction.
     """
 
@@ -142,11 +142,11 @@ class FrozenStep(nn.Module):
 
     @property
     def keeps_volume(self) -> bool:
-        """Whether the log-determinant does not depend on x."""
+        """Whether the log-determinant is independent of x."""
         return self.coupling.keeps_volume
 
     def project_context(self, context: Tensor) -> StepContext:
-        """What the step reads of a context (*batch, C): also the bias of the first layer."""
+        """Project a context (*batch, C); adds the bias of the conditioner's first layer."""
         batch = context.shape[:-1]
         if self.context_weight is None:
             hidden = self.context_bias.expand(*batch, -1)
@@ -160,7 +160,7 @@ class FrozenStep(nn.Module):
         )
 
     def forward(self, x: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Data to latent, and the log-determinant."""
+        """Map data to latent; return it with the log-determinant."""
         if context.norm is not None:
             log_scale, shift = context.norm.chunk(2, dim=-1)
             x = torch.addcmul(shift, x, log_scale.exp())
@@ -171,7 +171,7 @@ class FrozenStep(nn.Module):
         return x, self.constant_log_abs_det(x.dtype, context) + log_abs_det
 
     def inverse(self, z: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Latent to data, and the log-determinant of the inverse map."""
+        """Map latent to data; return it with the log-determinant of the inverse map."""
         if self.last:
             z = z.index_select(-1, self.order)
         conditioner = self.inverse_conditioner or self.conditioner
@@ -183,7 +183,7 @@ class FrozenStep(nn.Module):
         return z, log_abs_det - self.constant_log_abs_det(z.dtype, context)
 
     def constant_log_abs_det(self, dtype: torch.dtype, context: StepContext) -> Tensor:
-        """The part of the forward log-determinant that does not depend on x."""
+        """The part of the forward log-determinant that is independent of x."""
         if context.norm is None:
             return self.log_abs_det
         return self.log_abs_det + context.norm.chunk(2, dim=-1)[0].sum(dim=-1)
@@ -204,8 +204,8 @@ class FrozenStep(nn.Module):
 class _FrozenConditioner(nn.Module):
     """The conditioner with constant weights of one dtype, without its context and first bias.
 
-    Nothing nonlinear stands between the second linear layer of the last block and the output layer,
-    so their product replaces the former: a quarter of the work of two blocks.
+    The second linear layer of the last block and the output layer are multiplied in advance, since
+    no nonlinearity separates them. With two blocks this saves a quarter of the work.
     """
 
     input: Tensor
@@ -232,7 +232,7 @@ class _FrozenConditioner(nn.Module):
     def forward(self, x: Tensor, projected: Tensor) -> Tensor:
         dtype = self.input.dtype
         projected = projected.to(dtype)
-        # A size that an exported program leaves open is no int.
+        # A dynamic size of an exported program is not an int.
         if all(isinstance(size, int) and size == 1 for size in projected.shape[:-1]):
             hidden = F.linear(x.to(dtype), self.input, projected.flatten())
         else:
@@ -273,7 +273,7 @@ class _FrozenBlock(nn.Module):
         else:
             update = torch.addcmul(self.shift, rows, self.gain).relu_()
         update = F.linear(update, self.weight0, self.bias0).relu_()
-        # In place on what this network made itself, which autograd allows: relu keeps its output.
+        # In place on tensors of this network, which autograd allows: relu saves its output.
         return onto.addmm_(update, self.weight1.mT).add_(self.bias1)
 
 

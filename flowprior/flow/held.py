@@ -1,4 +1,4 @@
-"""A flow together with the weights it had at one moment."""
+"""A flow bound to the weight tensors it has at one moment."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,13 +13,13 @@ __all__ = ["HeldFlow"]
 
 
 class HeldFlow:
-    """The methods of a flow, computed with the weight tensors it has when this is created.
+    """Calls methods of a flow with the weight tensors that the flow has now.
 
-    ``torch.func.functional_call`` lends a module other tensors for the duration of one call. An
-    object that outlives the call and reads the weights later, as a posterior does, would find the
-    module's own again: the context projected with one set of weights, the steps run with another.
+    ``torch.func.functional_call`` substitutes a module's tensors during one call. A posterior
+    outlives that call. Without this class it would project the context with the substituted weights
+    and later run the steps with the module's own.
 
-    Changes in place, such as those of an optimiser, reach the held tensors too.
+    In-place changes, such as those of an optimiser, also change the held tensors.
 
     Args:
         flow: The flow.
@@ -50,16 +50,16 @@ class HeldFlow:
         pairs = zip(self._tensors, _tensors_of(self.flow), strict=True)
         if all(held is own for held, own in pairs):
             return getattr(self.flow, method)(*args, **kwargs)
-        lent = {
+        substitutes = {
             f"flow.{prefix}{name}": tensor
             for (prefix, name), tensor in zip(_names_in(self.flow), self._tensors, strict=True)
             if tensor is not None
         }
-        return functional_call(_Method(self.flow), lent, (method, *args), kwargs)
+        return functional_call(_Method(self.flow), substitutes, (method, *args), kwargs)
 
 
 class _Method(nn.Module):
-    """Any method of a flow as the ``forward`` that ``functional_call`` takes."""
+    """Exposes any method of a flow as ``forward``, which ``functional_call`` requires."""
 
     def __init__(self, flow: FlowStack) -> None:
         super().__init__()
@@ -69,7 +69,8 @@ class _Method(nn.Module):
         return getattr(self.flow, method)(*args, **kwargs)
 
 
-# Several times faster than named_parameters and named_buffers, for every call pays for it.
+# Every call runs these generators; they are several times faster than named_parameters and
+# named_buffers.
 
 
 def _tensors_of(flow: FlowStack) -> Iterator[Tensor | None]:

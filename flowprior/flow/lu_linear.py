@@ -1,4 +1,4 @@
-"""LULinear: a dense invertible linear map held as its LU factors."""
+"""LULinear: a dense invertible linear map, parametrised by its LU factors."""
 
 import math
 
@@ -12,17 +12,17 @@ MIN_DIAGONAL = 1e-3
 
 
 class LULinear(nn.Module):
-    r"""Linear bijection :math:`y = L U x + b`, the identity when new.
+    r"""Linear bijection :math:`y = L U x + b`, initially the identity.
 
     L is lower triangular with a unit diagonal. U is upper triangular, its diagonal
-    :math:`\mathrm{softplus}(u) + 10^{-3}` is positive, so the map is invertible whatever the
-    weights. Both triangles are stored as flat vectors in row-major order.
+    :math:`\mathrm{softplus}(u) + 10^{-3}` is positive, so the map is invertible for any weights.
+    Both triangles are stored as flat vectors in row-major order.
 
     Args:
         features: Number of features D.
-        legacy_forward: Compute the forward map as :math:`y = L^T U^T x`, which ProHMR's code did
-            between 16 August and 8 September 2021. The inverse stays that of
-            :math:`L U x + b`, so the two no longer belong together.
+        legacy_forward: Compute the forward map as :math:`y = L^T U^T x`, as ProHMR's code did
+            between 16 August and 8 September 2021. The inverse remains that of
+            :math:`L U x + b`, so it no longer inverts the forward map.
 
     Attributes:
         lower_entries: Strict lower triangle of L, shape (D (D - 1) / 2,).
@@ -47,7 +47,7 @@ class LULinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Data to latent.
+        """Map data to latent.
 
         Args:
             x: (..., D).
@@ -63,9 +63,9 @@ class LULinear(nn.Module):
         return y, self.log_abs_det(x.dtype)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Latent to data: y (..., D) -> x (..., D), by two triangular solves."""
+        """Map latent to data, y (..., D) -> x (..., D), by two triangular solves."""
         lower, upper = self.factors(y.dtype)
-        # Rows as one matrix: with more axes the solver would copy the factors for each of them.
+        # Flattened to one matrix: with more axes the solver copies the factors for each of them.
         rows = (y - self.bias).reshape(-1, self.features)
         rows = torch.linalg.solve_triangular(
             lower.mT, rows, upper=True, left=False, unitriangular=True

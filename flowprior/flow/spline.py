@@ -1,4 +1,4 @@
-"""Monotone rational-quadratic splines on an interval, the identity outside of it."""
+"""Monotone rational-quadratic splines on an interval, the identity outside it."""
 
 import math
 
@@ -16,18 +16,18 @@ MIN_SLOPE = 1e-3
 def rational_quadratic_spline(
     x: Tensor, numbers: Tensor, *, inverse: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Map each number by a spline of its own, from [-5, 5] onto itself.
+    """Map each element by its own spline from [-5, 5] onto itself; the identity elsewhere.
 
-    All numbers zero make it the identity.
+    Parameters of zero give the identity.
 
     Args:
         x: (...).
-        numbers: (..., 3 K - 1) unconstrained: K widths, K heights, K - 1 inner slopes. The slope at
-            both ends is 1.
+        numbers: (..., 3 K - 1) unconstrained parameters: K widths, K heights, K - 1 inner slopes.
+            The slope at both ends is 1.
         inverse: Apply the inverse map.
 
     Returns:
-        The image (...) and the log of the derivative (...) of the map that was applied.
+        The image (...) and the logarithm (...) of the derivative of the applied map.
 
     References:
         Durkan et al., *Neural Spline Flows*, 2019, section 3.1; https://arxiv.org/abs/1906.04032.
@@ -59,7 +59,7 @@ def rational_quadratic_spline(
         c = -secant * rise
         tiny = torch.finfo(x.dtype).tiny
         root = (b.square() - 4 * a * c).clamp(min=tiny).sqrt()
-        # This form of the root does not cancel where a is near zero; rounding may leave [0, 1].
+        # This form of the root avoids cancellation where a is near zero; clamp corrects rounding.
         t = (2 * c / (-b - root).clamp(max=-tiny)).clamp(0, 1)
     else:
         t = (u - left) / width
@@ -75,7 +75,7 @@ def rational_quadratic_spline(
 
 
 def _bins(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Starts and sizes (..., K) of bins that fill [-BOUND, BOUND]."""
+    """Starts and widths (..., K) of bins that partition [-BOUND, BOUND]."""
     bins = numbers.shape[-1]
     size = 2 * BOUND * (MIN_BIN + (1 - MIN_BIN * bins) * numbers.softmax(dim=-1))
     start = F.pad(size.cumsum(dim=-1)[..., :-1], (1, 0)) - BOUND

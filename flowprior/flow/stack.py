@@ -1,10 +1,10 @@
-"""FlowStack: the verbs of a stack of bijections, and the density it defines."""
+"""FlowStack: the density that a stack of bijections defines, and its methods."""
 
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,25 +22,25 @@ __all__ = [
     "standard_normal_log_prob",
 ]
 
-# Rows decoded at once when no gradient is wanted: their hidden layers stay in the cache of a CPU.
-# A GPU wants many rows, but not all of them at once.
+# Rows mapped at once when no gradient is needed. A CPU keeps the hidden layers of a small block in
+# its cache. A GPU needs large blocks, but its memory limits their size.
 CPU_BLOCK = 512
 GPU_BLOCK = 65536
 
 
 class StepContext(NamedTuple):
-    """A context as one step reads it.
+    """A context, projected for one step.
 
     Attributes:
-        hidden: Its share of the conditioner's first layer, (*batch, H).
-        norm: Its terms in scale and shift of the ActNorm, (*batch, 2 D), or None.
+        hidden: The context's part of the conditioner's first layer, (*batch, H).
+        norm: The context's terms of the log-scale and shift of ActNorm, (*batch, 2 D), or None.
     """
 
     hidden: Tensor
     norm: Tensor | None
 
     def with_extra_axes(self, count: int) -> "StepContext":
-        """Axes of size 1 between batch and features, for inputs that share their context."""
+        """As :meth:`ProjectedContext.with_extra_axes`."""
 
         def insert(value: Tensor) -> Tensor:
             return value.reshape(*value.shape[:-1], *(1,) * count, value.shape[-1])
@@ -48,15 +48,20 @@ class StepContext(NamedTuple):
         return StepContext(insert(self.hidden), None if self.norm is None else insert(self.norm))
 
     def rows(self, start: int, stop: int) -> "StepContext":
-        """Some of the contexts, counted along one batch axis that replaces all others."""
+        """As :meth:`ProjectedContext.rows`."""
 
         def select(value: Tensor) -> Tensor:
             return value.reshape(-1, value.shape[-1])[start:stop]
 
         return StepContext(select(self.hidden), None if self.norm is None else select(self.norm))
 
+    def select(self, index: tuple[Any, ...]) -> "StepContext":
+        """As :meth:`ProjectedContext.select`."""
+        norm = None if self.norm is None else self.norm[index]
+        return StepContext(self.hidden[index], norm)
+
     def expand(self, batch_shape: torch.Size) -> "StepContext":
-        """The same contexts, repeated without copies along a batch that broadcasts with theirs."""
+        """As :meth:`ProjectedContext.expand`."""
 
         def repeat(value: Tensor) -> Tensor:
             return value.expand(*batch_shape, value.shape[-1])
@@ -65,10 +70,10 @@ class StepContext(NamedTuple):
 
 
 class ProjectedContext(NamedTuple):
-    """A context as the flow reads it: computed once, reused by every call.
+    """A context, projected for every step of a flow: computed once, reused by every call.
 
     Attributes:
-        steps: What each step reads.
+        steps: The projected context of each step, data side first.
     """
 
     steps: tuple[StepContext, ...]
@@ -79,50 +84,77 @@ class ProjectedContext(NamedTuple):
         return batch_shape_of(self)
 
     def with_extra_axes(self, count: int) -> "ProjectedContext":
-        """Axes of size 1 between batch and features, for inputs that share their context."""
+        """Insert axes of size 1 between batch and features, for inputs that share a context."""
         return ProjectedContext(tuple(step.with_extra_axes(count) for step in self.steps))
 
     def rows(self, start: int, stop: int) -> "ProjectedContext":
-        """Some of the contexts, counted along one batch axis that replaces all others."""
+        """Flatten the batch to one axis and select the contexts ``start`` to ``stop``."""
         return ProjectedContext(tuple(step.rows(start, stop) for step in self.steps))
 
+    def select(self, index: Any) -> "ProjectedContext":  # noqa: ANN401, as tensors are indexed
+        """Select contexts by an index into the batch.
+
+        Args:
+            index: An int, slice, list, boolean mask or index tensor for the first batch axis, or a
+                tuple of these for several axes, as tensors accept it.
+
+        Returns:
+            The selected contexts. Views or copies follow the rules of tensors.
+
+        Raises:
+            IndexError: If the index has more axes than the batch or is out of range.
+        """
+        index = index if isinstance(index, tuple) else (index,)
+        # The features stay the last axis, whatever the index does to the batch.
+        open_end = () if any(each is Ellipsis for each in index) else (Ellipsis,)
+        full = (*index, *open_end, slice(None))
+        return ProjectedContext(tuple(step.select(full) for step in self.steps))
+
     def expand(self, batch_shape: torch.Size) -> "ProjectedContext":
-        """The same contexts, repeated without copies along a batch that broadcasts with theirs."""
+        """Broadcast the batch to ``batch_shape`` without copies."""
         return ProjectedContext(tuple(step.expand(batch_shape) for step in self.steps))
 
 
 def batch_shape_of(projected: ProjectedContext) -> torch.Size:
-    """Its :attr:`~ProjectedContext.batch_shape`: torch 2.5 compiles no property of a tuple."""
+    """As :attr:`ProjectedContext.batch_shape`; torch 2.5 cannot compile a property of a tuple."""
     return projected.steps[0].hidden.shape[:-1]
 
 
 class Step(Protocol):
-    """One bijection of the stack and its share of the log-determinant."""
+    """One bijection of the stack."""
 
     @property
     def keeps_volume(self) -> bool:
         """Whether the log-determinant does not depend on x."""
 
     def project_context(self, context: Tensor) -> StepContext:
-        """What the step reads of a context (*batch, C)."""
+        """Project a context (*batch, C) for this step."""
 
     def __call__(self, x: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Data to latent, and the log-determinant."""
+        """Map data to latent; return it with the log-determinant."""
 
     def inverse(self, z: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Latent to data, and the log-determinant of the inverse map."""
+        """Map latent to data; return it with the log-determinant of the inverse map."""
 
     def constant_log_abs_det(self, dtype: torch.dtype, context: StepContext) -> Tensor:
-        """The part of the forward log-determinant that does not depend on x."""
+        """The part of the forward log-determinant that is independent of x."""
 
 
 class FlowStack(nn.Module):
-    r"""Steps that map data x to a latent z that is standard normal given a context c.
+    r"""A stack of steps that map data x to a latent z, standard normal given a context c.
+
+    If no step's log-determinant depends on x, as with additive couplings, z = 0 is exactly the mode
+    of p(x | c) and the entropy has a closed form, see :attr:`has_exact_mode`. Otherwise
+    :meth:`mode` ascends to a local maximum and :meth:`entropy` averages over samples.
 
     Shapes: a context is (\*batch, C); x and z are (\*batch, \*extra, D). Extra axes stand between
     batch and features and share the context of their row. Without a context the batch is empty
-    and every leading axis is extra. Wherever a context is taken, the result of
-    :meth:`project_context` may be given instead, which saves computing it again.
+    and every leading axis is extra. Every ``context`` argument also
+    accepts the result of :meth:`project_context`, which saves computing it again.
+
+    Dtypes: inputs of lower precision than the weights are converted to the dtype of the weights.
+    The bijection itself is computed in float32 or better, also under autocast and with
+    half-precision weights.
 
     Args:
         features: Number of features D.
@@ -130,7 +162,7 @@ class FlowStack(nn.Module):
         steps: The bijections, data side first.
 
     Attributes:
-        temperature: Standard deviation of the latents before they are scaled to one, shape ().
+        temperature: Standard deviation of the latents before scaling, shape ().
     """
 
     temperature: Tensor
@@ -144,7 +176,7 @@ class FlowStack(nn.Module):
 
     @property
     def has_exact_mode(self) -> bool:
-        """Whether the log-determinant does not depend on x, so that z = 0 is the mode."""
+        """Whether the log-determinant is independent of x, so that z = 0 is the mode."""
         return all(step.keeps_volume for step in self._steps)
 
     @property
@@ -163,10 +195,10 @@ class FlowStack(nn.Module):
         return self._weight.device
 
     def project_context(self, context: Tensor | None) -> ProjectedContext:
-        """Run the context through the part of each conditioner that reads it.
+        """Compute the parts of all steps that depend on the context alone.
 
         Args:
-            context: (*batch, C); None is an empty batch for a flow without context.
+            context: (*batch, C); None for a flow without context, whose batch is ().
 
         Returns:
             The projected context, accepted by every other method.
@@ -194,7 +226,7 @@ class FlowStack(nn.Module):
     def forward(
         self, x: Tensor, context: Tensor | ProjectedContext | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Data to latent. In training mode the first batch of two or more rows sets ActNorm.
+        """Map data to latent. In training mode, the first batch of at least two rows sets ActNorm.
 
         Args:
             x: (*batch, *extra, D).
@@ -211,7 +243,7 @@ class FlowStack(nn.Module):
     def inverse(
         self, z: Tensor, context: Tensor | ProjectedContext | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Latent to data, the exact inverse of :meth:`forward`.
+        """Map latent to data, the exact inverse of :meth:`forward`.
 
         Args:
             z: (*batch, *extra, D).
@@ -270,7 +302,7 @@ class FlowStack(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Draw samples and give their log-densities, which cost nothing extra.
+        """Draw samples with their log-densities, at no extra cost.
 
         Args:
             context: (*batch, C), projected or not.
@@ -297,17 +329,17 @@ class FlowStack(nn.Module):
         log_volume: Callable[[Tensor], Tensor] | None = None,
         max_steps: int = 100,
     ) -> Tensor:
-        """The most likely x.
+        """Compute the most likely x.
 
-        Exact where :attr:`has_exact_mode` and no ``log_volume`` is given: the decoded z = 0.
-        Otherwise a local maximum near it, found by ascent on the log-density in the latent space
-        and never less likely than the decoded z = 0; gradients to weights and context then treat
-        its z as a constant.
+        The decoded z = 0, exactly, if :attr:`has_exact_mode` and ``log_volume`` is None. Otherwise
+        a local maximum, found by gradient ascent in the latent space from z = 0 and at least as
+        likely as its start. Gradients to weights and context then treat its z as a constant.
 
         Args:
             context: (*batch, C), projected or not.
-            log_volume: What to add to the log-density of x (..., D) to get that of the pose (...).
-            max_steps: Steps of ascent.
+            log_volume: Function of x (..., D) whose value (...) is added to the log-density, for
+                densities with respect to another measure; None for none.
+            max_steps: Number of steps of the ascent.
 
         Returns:
             (*batch, D).
@@ -318,7 +350,7 @@ class FlowStack(nn.Module):
         if not self.has_exact_mode or log_volume is not None:
             climb = self._climb
             if torch.compiler.is_compiling():
-                # A graph of a hundred steps takes minutes to compile, for every shape again.
+                # Compiling a graph of a hundred steps takes minutes, for each new shape.
                 climb = torch.compiler.disable(climb)
             z = climb(z, projected, log_volume, max_steps)
         return self.inverse(z, projected)[0]
@@ -332,12 +364,12 @@ class FlowStack(nn.Module):
     ) -> Tensor:
         """Differential entropy of p(x | c) in nats.
 
-        In closed form where :attr:`has_exact_mode`, otherwise the mean surprise of samples.
+        In closed form if :attr:`has_exact_mode`, otherwise averaged over samples.
 
         Args:
             context: (*batch, C), projected or not.
-            num_samples: Samples per context where there is no closed form.
-            generator: Source of their noise.
+            num_samples: Number of samples per context without a closed form.
+            generator: Source of their noise, on the flow's device.
 
         Returns:
             (*batch,).
@@ -359,7 +391,7 @@ class FlowStack(nn.Module):
 
     @property
     def _weight(self) -> Tensor:
-        """Any weight: all share one dtype and device."""
+        """Any of the weights, which share one dtype and device."""
         return next(itertools.chain(self.steps.parameters(), self.steps.buffers()))
 
     def _temperature_log_abs_det(self) -> Tensor:
@@ -372,8 +404,8 @@ class FlowStack(nn.Module):
         log_volume: Callable[[Tensor], Tensor] | None,
         max_steps: int,
     ) -> Tensor:
-        """Ascent on the log-density from z, each row keeping the best point it met."""
-        # Tensors made under inference mode cannot enter a graph; their copies can.
+        """Gradient ascent on the log-density from z; returns the best point of each row."""
+        # Tensors made under inference mode cannot enter a graph; copies can.
         with torch.inference_mode(False), torch.enable_grad():
             projected = ProjectedContext(
                 tuple(
@@ -423,7 +455,7 @@ class FlowStack(nn.Module):
         context: Tensor | ProjectedContext | None,
         direction: Callable[[Tensor, ProjectedContext], tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, Tensor]:
-        """Check a (*batch, *extra, D) input and map it, in blocks where no gradient is wanted."""
+        """Check a (*batch, *extra, D) input and map it, in blocks if no gradient is needed."""
         require_width(name, value, self.features)
         value = require_like(name, value, self.dtype, self.device)
         projected = self._projected(context)
@@ -448,14 +480,14 @@ class FlowStack(nn.Module):
             return direction(value, projected.with_extra_axes(len(leading) - len(batch)))
 
     def _needs_one_pass(self, value: Tensor, projected: ProjectedContext) -> bool:
-        """Whether gradients are wanted, or statistics of the whole batch."""
+        """Whether gradients or statistics of the whole batch are needed."""
         if self.training or torch.compiler.is_compiling():
             return True
         tensors = (value, projected.steps[0].hidden, self._weight)
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
     def full_precision(self) -> AbstractContextManager[object]:
-        """No autocast: it would round the two directions differently, so no longer inverses."""
+        """A context without autocast, which would round the two directions differently."""
         return without_autocast(self.device)
 
 
@@ -465,8 +497,8 @@ def standard_normal(
     device: torch.device,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Standard normal noise; None is the global generator of the device."""
-    if generator is None:  # torch.compile takes no generator, not even None, for an open shape
+    """Standard normal noise; a generator of None is the global one of the device."""
+    if generator is None:  # with dynamic shapes, torch.compile accepts no generator, even None
         return torch.randn(shape, dtype=dtype, device=device)
     return torch.randn(shape, generator=generator, dtype=dtype, device=device)
 
@@ -479,7 +511,7 @@ def standard_normal_log_prob(z: Tensor) -> Tensor:
 def _blocks(
     rows: Tensor, projected: ProjectedContext, size: int
 ) -> Iterator[tuple[Tensor, ProjectedContext]]:
-    """Blocks of at most ``size`` rows of (batch, extra, D): whole contexts, or parts of one."""
+    """Blocks of at most ``size`` rows of (batch, extra, D): several contexts or a part of one."""
     batch, extra, _ = rows.shape
     contexts = max(size // extra, 1)
     for start in range(0, batch, contexts):

@@ -1,12 +1,7 @@
-"""Pose priors: densities over poses given a context."""
+"""Pose priors: densities over poses, given a context."""
 
-from flowprior.prior.conditional import (
-    ConditionalPosePrior,
-    LatentCalibration,
-)
-from flowprior.prior.distribution import (
-    PoseDistribution,
-)
+from flowprior.prior.conditional import ConditionalPosePrior
+from flowprior.prior.distribution import PoseDistribution
 from flowprior.prior.export import (
     VERBS,
     export_onnx,
@@ -30,7 +25,6 @@ __all__ = [
     "SPACES",
     "VERBS",
     "ConditionalPosePrior",
-    "LatentCalibration",
     "PointSpace",
     "PoseDistribution",
     "PosePosterior",

@@ -1,4 +1,4 @@
-"""A learned network that reads the context before the flow does."""
+"""A trainable network that encodes the context for the flow."""
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +11,15 @@ __all__ = ["ContextEncoder"]
 
 
 class ContextEncoder(nn.Module):
-    """A small residual network from raw contexts, such as keypoints, to what a flow conditions on.
+    """A small residual network that encodes raw contexts, such as keypoints.
 
-    The flow reads its context by one linear layer for each conditioner and each ActNorm. A context
-    that comes from a network of your own suits that; raw measurements do not.
+    The flow reads its context through one linear layer per conditioner and per ActNorm. That
+    suffices for the features of a network, but not for raw measurements.
 
     Args:
         context_features: Width C of the raw context, at least 1.
-        features: Width E of the network and of what it gives, at least 1.
-        num_blocks: Residual blocks, two linear layers each.
+        features: Width E of the network and of its output, at least 1.
+        num_blocks: Number of residual blocks, two linear layers each.
 
     Raises:
         ValueError: For sizes out of range.

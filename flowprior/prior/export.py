@@ -1,4 +1,4 @@
-"""Priors outside PyTorch's Python: programs of ``torch.export``, files of ONNX."""
+"""Export of priors to ``torch.export`` programs and ONNX files."""
 
 import os
 import warnings
@@ -15,16 +15,16 @@ from flowprior.prior.posterior import PosePrior
 __all__ = ["VERBS", "export_onnx", "export_program"]
 
 VERBS = ("encode", "decode", "log_prob", "mode")
-"""What can be exported. Sampling is ``decode`` of standard normal z."""
+"""Methods that can be exported. To sample, call ``decode`` with standard normal z."""
 
-# The smallest sizes that stand for any: torch takes 0 and 1 for sizes that never change.
+# The smallest sizes that torch treats as dynamic: it specialises on 0 and 1.
 _BATCH, _SAMPLES = 2, 3
 
 
 def export_program(prior: PosePrior, verb: str) -> ExportedProgram:
-    r"""One verb of a prior as a program of ``torch.export``.
+    r"""Export one method of a prior as a ``torch.export`` program.
 
-    Weights are frozen into it. Batch and number of samples stay open:
+    The program contains the frozen weights. Batch size and number of samples are dynamic:
 
     ========  ==================================  ==================
     verb      inputs                              output
@@ -35,19 +35,20 @@ def export_program(prior: PosePrior, verb: str) -> ExportedProgram:
     mode      context (B, C)                      theta (B, J, k)
     ========  ==================================  ==================
 
-    Theta is in the form that the prior returns. Without a context there are neither it nor the
-    batch. With torch 2.5 give the inputs in this order; ``torch.export.save`` needs a newer one.
+    Theta has the form that the prior returns. Programs of an unconditional prior have no context
+    and no batch axis. With torch 2.5, pass the inputs in this order; ``torch.export.save`` needs a
+    newer version.
 
     Args:
-        prior: The prior, or a frozen one.
+        prior: The prior, frozen or not.
         verb: One of :data:`VERBS`.
 
     Returns:
         The program, on the prior's device and in its dtype.
 
     Raises:
-        ValueError: For another verb, or for a mode that is no program: one that is found by ascent,
-            or that of a prior without a context, which is one constant.
+        ValueError: If the verb is unknown, or for ``"mode"`` if the mode is computed by ascent or
+            is a constant because the prior is unconditional.
     """
     module, inputs = _module(prior, verb)
     batch, samples = Dim("batch"), Dim("samples")
@@ -60,15 +61,15 @@ def export_program(prior: PosePrior, verb: str) -> ExportedProgram:
 
 
 def export_onnx(prior: PosePrior, verb: str, path: str | os.PathLike[str]) -> None:
-    """Write one verb of a prior to an ONNX file, for ``onnxruntime`` and others.
+    """Export one method of a prior to an ONNX file, for ``onnxruntime`` and other runtimes.
 
-    Inputs are named as in :func:`export_program`; the output has the name of what it is: ``z``,
-    ``theta`` or ``log_prob``.
+    Inputs are named as in :func:`export_program`; the output is named ``z``, ``theta`` or
+    ``log_prob``.
 
     Args:
-        prior: The prior, or a frozen one.
+        prior: The prior, frozen or not.
         verb: One of :data:`VERBS`.
-        path: The file, in a folder that exists.
+        path: The file, in an existing folder.
 
     Raises:
         ImportError: If the packages ``onnx`` and ``onnxscript`` are missing.
@@ -87,7 +88,7 @@ def export_onnx(prior: PosePrior, verb: str, path: str | os.PathLike[str]) -> No
         raise FileNotFoundError(f"{path.parent}: no such folder")
     program = export_program(prior, verb)
     with warnings.catch_warnings():
-        # Of its own making: notes on old tree specs, and on axes that have one name twice.
+        # The exporter's own warnings: deprecated tree specs, duplicate names of axes.
         warnings.simplefilter("ignore")
         exported = torch.onnx.export(
             program,
@@ -104,7 +105,7 @@ _OUTPUTS = {"encode": "z", "decode": "theta", "log_prob": "log_prob", "mode": "t
 
 
 class _Verb(nn.Module):
-    """What the modules below share. Their arguments are the inputs' names in the program."""
+    """Base of the modules below. Their argument names become the input names of the program."""
 
     def __init__(self, prior: PosePrior) -> None:
         super().__init__()
@@ -135,22 +136,22 @@ _MODULES = {"encode": _Encode, "decode": _Decode, "log_prob": _LogProb, "mode": 
 
 
 def _module(prior: PosePrior, verb: str) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The verb of the frozen prior, and inputs it takes."""
+    """The frozen prior's method as a module, and example inputs."""
     if verb not in VERBS:
         raise ValueError(f"verb must be one of {VERBS}, got {verb!r}")
     flow, space = prior.flow, prior.space
     if verb == "mode" and not prior.context_features:
         raise ValueError("without a context the mode is a constant: save prior.mode() instead")
-    if verb == "mode" and not (flow.has_exact_mode and space.flat):
+    if verb == "mode" and not prior.has_exact_mode:
         raise ValueError(
-            "this prior's mode is found by ascent, which is no program: "
-            "export decode and give it z = 0, or the best of some samples"
+            "this prior computes its mode by ascent, which cannot be exported: export decode and "
+            "pass z = 0, or the most likely of some samples"
         )
     if isinstance(prior, ConditionalPosePrior):
         prior = prior.freeze()
     leading = (_BATCH, _SAMPLES) if prior.context_features else (_SAMPLES,)
     inputs = {}
-    # First, as documented: torch 2.5 takes the inputs of a program in this order only.
+    # The context comes first: torch 2.5 accepts the inputs in this order only.
     if prior.context_features:
         inputs["context"] = torch.zeros(_BATCH, prior.context_features)
     if verb == "decode":

@@ -1,7 +1,7 @@
-"""PosePrior and PosePosterior: what can be asked of a density over body poses."""
+"""PosePrior and PosePosterior: densities over poses and their methods."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,9 @@ from flowprior._checks import require_like, require_tensor
 from flowprior.flow import FlowStack, ProjectedContext
 from flowprior.flow.held import HeldFlow
 from flowprior.flow.stack import batch_shape_of
+from flowprior.prior.distribution import PoseDistribution
 from flowprior.prior.encoder import ContextEncoder
 from flowprior.prior.spaces import PoseSpace, RotationSpace
-
-if TYPE_CHECKING:
-    from flowprior.prior.distribution import PoseDistribution
 
 __all__ = [
     "PosePosterior",
@@ -23,17 +21,17 @@ __all__ = [
 
 
 class PosePrior(nn.Module):
-    r"""A density p(theta | context) over poses, by a flow over vectors of some space.
+    r"""A density p(theta | context) over poses, defined by a flow over the vectors of a pose space.
 
-    Calling it with a context gives a :class:`PosePosterior`, which has projected the context
-    once and answers ``sample``, ``log_prob``, ``mode`` and more. The same verbs on the prior itself
-    take the context with each call. :class:`flowprior.ConditionalPosePrior` is the one to train;
-    its ``freeze`` gives one with constant weights.
+    Calling it with a context returns a :class:`PosePosterior`, which reads the context once. The
+    methods ``sample``, ``log_prob`` and ``mode`` of the prior take the context with each call.
+    :class:`flowprior.ConditionalPosePrior` is the trainable prior; its ``freeze`` returns a
+    :class:`PosePrior` with constant weights.
 
     Args:
-        flow: The flow.
-        space: What its vectors are.
-        encoder: What reads the context before the flow does; None for nothing.
+        flow: The flow over vectors.
+        space: The pose space, which converts theta to vectors and back.
+        encoder: Network that reads the context before the flow; None for none.
     """
 
     __call__: Callable[..., "PosePosterior"]
@@ -46,14 +44,22 @@ class PosePrior(nn.Module):
         self.space = space
         self.encoder = encoder
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._summary()})"
+
     @property
     def context_features(self) -> int:
-        """Width C of the context; 0 if there is none."""
+        """Width C of the context; 0 for an unconditional prior."""
         encoder = self.encoder
         return self.flow.context_features if encoder is None else encoder.context_features
 
+    @property
+    def has_exact_mode(self) -> bool:
+        """Whether mode and entropy are exact; see :meth:`PosePosterior.mode`."""
+        return self.flow.has_exact_mode and self.space.flat
+
     def forward(self, context: Tensor | None = None) -> "PosePosterior":
-        """The posterior given a context.
+        """Condition the prior on a context.
 
         Args:
             context: (*batch, C); None for an unconditional prior.
@@ -98,14 +104,14 @@ class PosePrior(nn.Module):
         return self(context).log_prob(theta)
 
     def mode(self, context: Tensor | None = None) -> Tensor:
-        """The most likely theta (*batch, J, k); see :meth:`PosePosterior.mode`."""
+        """Most likely theta (*batch, J, k); see :meth:`PosePosterior.mode`."""
         return self(context).mode()
 
     def smpl_params(self, theta: Tensor) -> dict[str, Tensor]:
-        """Split theta into the rotation matrices a body model takes.
+        """Split theta into the rotation matrices that a body model takes.
 
         Args:
-            theta: Rotations in any accepted form.
+            theta: Rotations in any form that :class:`flowprior.prior.RotationSpace` accepts.
 
         Returns:
             ``global_orient`` (..., 1, 3, 3) and ``body_pose`` (..., J - 1, 3, 3).
@@ -118,8 +124,17 @@ class PosePrior(nn.Module):
         matrix = self.space.to_matrix(theta)
         return {"global_orient": matrix[..., :1, :, :], "body_pose": matrix[..., 1:, :, :]}
 
+    def _summary(self) -> str:
+        space = self.space
+        facts: dict[str, object] = {"context_features": self.context_features}
+        facts |= {"joints": space.joints, "space": space.name}
+        if isinstance(space, RotationSpace):
+            facts["layout"] = space.layout
+        facts["mode"] = "exact" if self.has_exact_mode else "by ascent"
+        return ", ".join(f"{name}={value!r}" for name, value in facts.items())
+
     def _require_order(self, verb: str, theta: object, context: object) -> None:
-        """Raise ValueError if the two were given in the other order."""
+        """Raise ValueError if theta and context were passed in the wrong order."""
         width = self.context_features
         if not (width and isinstance(theta, Tensor) and isinstance(context, Tensor)):
             return
@@ -132,21 +147,29 @@ class PosePrior(nn.Module):
 
 
 class PosePosterior:
-    """p(theta | context) for one batch of contexts, from :class:`flowprior.ConditionalPosePrior`.
+    r"""The density p(theta | context) for one batch of contexts.
 
-    Its methods use the weights that the prior had when the context was projected, also those that
-    ``torch.func.functional_call`` lends for that call only. Weights that change in place do so for
-    the posterior too, while its projected context does not: create a new posterior after an
+    Calling a :class:`PosePrior` creates it. Indexing selects contexts: ``posterior[0]``,
+    ``posterior[2:5]``, ``posterior[mask]``.
+
+    Shapes: the batch is that of the context, (\*batch, C). One theta per context is
+    (\*batch, J, k), n of them are (\*batch, n, J, k); extra axes always stand between batch and
+    pose. Theta is accepted in every form of the prior's :class:`flowprior.prior.PoseSpace`, and is
+    returned as (..., J, 6) for rotations and (..., J, 3) for points.
+
+    Weights: the methods use the weights with which the context was projected, also those that
+    ``torch.func.functional_call`` substitutes during one call. In-place changes of the weights
+    apply to the posterior, but not to its projected context: create a new posterior after each
     optimiser step.
 
     Args:
-        prior: The prior it comes from.
+        prior: The prior.
         context: The projected context.
-        flow: The flow and the weights the context was projected with; the prior's present ones if
+        flow: The flow with the weights that projected the context; the prior's current weights if
             None.
 
     Attributes:
-        prior: The prior it came from.
+        prior: The prior.
         context: The projected context.
     """
 
@@ -157,13 +180,38 @@ class PosePosterior:
         self.context = context
         self._flow = HeldFlow(prior.flow) if flow is None else flow
 
+    def __repr__(self) -> str:
+        return f"PosePosterior(batch_shape={tuple(self.batch_shape)}, {self.prior._summary()})"
+
+    def __getitem__(self, rows: Any) -> "PosePosterior":  # noqa: ANN401, as tensors are indexed
+        """Select contexts of the batch.
+
+        Args:
+            rows: An int, slice, list, boolean mask or index tensor for the first batch axis, or a
+                tuple of these for several axes, as tensors accept it. Indices may repeat.
+
+        Returns:
+            The posterior of the selected contexts, with the same weights.
+
+        Raises:
+            IndexError: If the index has more axes than the batch, or is out of range.
+        """
+        try:
+            context = self.context.select(rows)
+        except IndexError as error:
+            raise IndexError(
+                f"cannot select {rows!r} from contexts of batch shape "
+                f"{tuple(self.batch_shape)}: {error}"
+            ) from error
+        return PosePosterior(self.prior, context, self._flow)
+
     @property
     def batch_shape(self) -> torch.Size:
         """Shape of the batch of contexts."""
         return batch_shape_of(self.context)
 
     def expand(self, batch_shape: torch.Size) -> "PosePosterior":
-        """The same posteriors, repeated without copies along a batch that theirs broadcasts to."""
+        """Broadcast the batch to ``batch_shape`` without copies."""
         return PosePosterior(self.prior, self.context.expand(batch_shape), self._flow)
 
     @property
@@ -176,32 +224,37 @@ class PosePosterior:
 
         Args:
             num_samples: Number n of samples per context.
-            generator: Source of the noise, on the prior's device.
+            generator: Source of the noise, on the prior's device; torch's global one if None.
 
         Returns:
-            (*batch, n, J, k), also for n = 1.
+            (*batch, n, J, k), also for n = 1. With ``space="rot6d"``, samples are points of the 6D
+            space and not yet orthonormal; :func:`flowprior.rotations.rot6d_to_matrix` decodes them.
 
         Raises:
+            TypeError: If ``num_samples`` is a shape; :meth:`distribution` takes shapes.
             ValueError: If ``num_samples`` is negative.
         """
+        _require_no_shape("sample", num_samples)
         x = self._flow.call("sample", self.context, num_samples, generator=generator)
         return self.prior.space.to_pose(x)
 
     def sample_and_log_prob(
         self, num_samples: int = 1, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draw samples with their log-densities, which cost nothing extra.
+        """Draw samples with their log-densities, at no extra cost.
 
         Args:
-            num_samples: Number n of samples per context.
-            generator: Source of the noise, on the prior's device.
+            num_samples: As for :meth:`sample`.
+            generator: As for :meth:`sample`.
 
         Returns:
             Samples (*batch, n, J, k) and log-densities (*batch, n) in nats.
 
         Raises:
-            ValueError: If ``num_samples`` is negative.
+            TypeError: As :meth:`sample`.
+            ValueError: As :meth:`sample`.
         """
+        _require_no_shape("sample_and_log_prob", num_samples)
         flow, space = self.prior.flow, self.prior.space
         x, log_prob = self._flow.call(
             "sample_and_log_prob", self.context, num_samples, generator=generator
@@ -215,39 +268,40 @@ class PosePosterior:
             return theta, log_prob
         return theta, torch.where(moved, self._log_density(settled), log_prob)
 
-    def log_prob(self, theta: Tensor) -> Tensor:
+    def log_prob(self, theta: Tensor, *, check: bool = True) -> Tensor:
         """Log-density, differentiable in theta, weights and context.
 
         With ``space="rot6d"`` it is the density of the 6D vectors, not of the rotations; with
-        ``"so3"`` that of the rotations, by Haar measure of mass 1.
+        ``"so3"`` that of the rotations with respect to the Haar measure of mass 1.
 
         Args:
             theta: (*batch, *extra, J, k), in any accepted form.
+            check: Whether to check the values for NaN and infinity; False saves that pass in inner
+                loops. Shapes, dtype and device are always checked.
 
         Returns:
             (*batch, *extra), in nats.
 
         Raises:
-            ValueError: If theta does not fit the batch or holds NaN or infinity.
+            ValueError: If theta does not fit the batch, or holds NaN or infinity.
         """
-        x = self._checked_vector("theta", self.prior.space.to_vector(theta))
+        x = self._checked_vector("theta", self.prior.space.to_vector(theta), finite=check)
         return self._log_density(x)
 
     def mode(self) -> Tensor:
-        """The most likely theta.
+        """Compute the most likely theta.
 
-        Exact, the decoded z = 0, for additive couplings over 6D vectors or keypoints. For other
-        couplings and ``space="so3"`` the volume depends on theta: then it is a local maximum near
-        the decoded z = 0, found by ascent and never less likely than that.
-
-        ``torch.compile`` leaves that ascent outside the graph.
+        It is the decoded z = 0, exactly, for additive couplings over 6D vectors or points
+        (:attr:`PosePrior.has_exact_mode`). For other couplings and for ``space="so3"`` the volume
+        depends on theta; then it is a local maximum, found by gradient ascent from the decoded
+        z = 0 and at least as likely. ``torch.compile`` leaves the ascent outside the graph.
 
         Returns:
             (*batch, J, k).
         """
-        if self.prior.flow.has_exact_mode and self.prior.space.flat:
+        if self.prior.has_exact_mode:
             return self.prior.space.to_pose(self._flow.call("mode", self.context))
-        # A graph of a hundred steps of ascent would take minutes to compile, for every new shape.
+        # Compiling a graph of a hundred steps takes minutes, for each new shape.
         ascend = self._ascended_mode
         return (torch.compiler.disable(ascend) if torch.compiler.is_compiling() else ascend)()
 
@@ -256,12 +310,12 @@ class PosePosterior:
     ) -> Tensor:
         """Differential entropy in nats.
 
-        In closed form for additive couplings over 6D vectors or keypoints. Otherwise the mean
-        surprise of samples, or, for ``space="so3"``, the closed form plus a mean over samples.
+        In closed form if :attr:`PosePrior.has_exact_mode`. Otherwise the mean negative log-density
+        of samples; for additive couplings with ``space="so3"``, only the volume is averaged.
 
         Args:
-            num_samples: Samples per context where there is no closed form.
-            generator: Source of their noise.
+            num_samples: Number of samples per context without a closed form.
+            generator: Source of their noise; torch's global one if None.
 
         Returns:
             (*batch,).
@@ -274,48 +328,48 @@ class PosePosterior:
         x = self._flow.call("sample", self.context, **draws)
         return entropy - space.log_volume(x).mean(dim=-1)
 
-    def encode(self, theta: Tensor) -> Tensor:
-        """Latent of theta.
+    def encode(self, theta: Tensor, *, check: bool = True) -> Tensor:
+        """Map theta to its latent.
 
         Args:
             theta: (*batch, *extra, J, k), in any accepted form.
+            check: As for :meth:`log_prob`.
 
         Returns:
-            z (*batch, *extra, D), standard normal for theta of this posterior.
+            z (*batch, *extra, D), standard normal for theta drawn from this posterior.
 
         Raises:
-            ValueError: If theta does not fit the batch or holds NaN or infinity.
+            ValueError: As :meth:`log_prob`.
         """
-        x = self._checked_vector("theta", self.prior.space.to_vector(theta))
+        x = self._checked_vector("theta", self.prior.space.to_vector(theta), finite=check)
         return cast(Tensor, self._flow.call("__call__", x, self.context)[0])
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Theta of a latent, the inverse of :meth:`encode`.
+    def decode(self, z: Tensor, *, check: bool = True) -> Tensor:
+        """Map a latent to theta, the inverse of :meth:`encode`.
 
         Args:
             z: (*batch, *extra, D).
+            check: As for :meth:`log_prob`.
 
         Returns:
             (*batch, *extra, J, k).
 
         Raises:
-            ValueError: If z does not fit the batch or holds NaN or infinity.
+            ValueError: If z does not fit the batch, or holds NaN or infinity.
         """
         require_tensor("z", z)
-        z = self._checked_vector("z", z)
+        z = self._checked_vector("z", z, finite=check)
         return self.prior.space.to_pose(self._flow.call("inverse", z, self.context)[0])
 
-    def distribution(self, *, validate_args: bool | None = None) -> "PoseDistribution":
-        """The same density as a ``torch.distributions.Distribution``, by torch's conventions.
+    def distribution(self, *, validate_args: bool | None = None) -> PoseDistribution:
+        """The same density as a ``torch.distributions.Distribution``, with torch's conventions.
 
         Args:
-            validate_args: Whether values are checked; torch's default if None.
+            validate_args: Whether to check values; torch's default if None.
 
         Returns:
-            Its batch is that of the contexts, its event one theta (J, k).
+            A distribution with the batch shape of the posterior and the event shape (J, k).
         """
-        from flowprior.prior.distribution import PoseDistribution
-
         return PoseDistribution(self, validate_args=validate_args)
 
     def _ascended_mode(self) -> Tensor:
@@ -324,7 +378,8 @@ class PosePosterior:
         theta = space.to_pose(self._flow.call("mode", self.context, log_volume=log_volume))
         if self.prior.flow.training:  # a forward pass moves statistics
             return theta
-        # Ascent knows the density of x, log_prob that of the pose, which rounds and shortens x.
+        # The ascent maximises the density of x. Encoding the pose of x may round or shorten it, so
+        # the densities of the two poses are compared.
         shape = (*self.batch_shape, self.prior.flow.features)
         zero = torch.zeros(shape, dtype=self._flow.dtype, device=self._flow.device)
         start = self.decode(zero)
@@ -337,8 +392,8 @@ class PosePosterior:
         log_prob = cast(Tensor, self._flow.call("log_prob", x, self.context))
         return log_prob + self.prior.space.log_volume(x)
 
-    def _checked_vector(self, name: str, x: Tensor) -> Tensor:
-        """Refuse vectors that are not finite or not of this batch, in words about theta."""
+    def _checked_vector(self, name: str, x: Tensor, *, finite: bool = True) -> Tensor:
+        """Convert vectors to the flow's dtype; ValueError if they do not fit or are not finite."""
         batch = self.batch_shape
         if x.shape[:-1][: len(batch)] != batch:
             leading = tuple(x.shape[:-1])
@@ -350,12 +405,23 @@ class PosePosterior:
                 f"{tuple(batch)}: several poses for one context stand on axes after the batch{hint}"
             )
         x = require_like(name, x, self._flow.dtype, self._flow.device)
-        _require_finite(name, x)
+        if finite:
+            _require_finite(name, x)
         return x
 
 
+def _require_no_shape(verb: str, num_samples: object) -> None:
+    if isinstance(num_samples, tuple | list):
+        shape = tuple(num_samples)
+        raise TypeError(
+            f"num_samples must be a whole number, got {shape}: "
+            f"posterior.distribution().sample({shape}) takes shapes, as torch.distributions does, "
+            f"and posterior.{verb}(n) puts n samples on the axis after the batch"
+        )
+
+
 def _is_known_false(condition: Tensor) -> bool:
-    """Whether a condition () is false, as far as the host can tell without waiting."""
+    """Whether a condition () is false; False if reading it would synchronise with a device."""
     if condition.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     try:
@@ -365,7 +431,7 @@ def _is_known_false(condition: Tensor) -> bool:
 
 
 def _require_finite(name: str, value: Tensor) -> None:
-    # Elsewhere the host would have to wait for the device.
+    # On other devices the check would synchronise.
     if value.device.type != "cpu" or torch.compiler.is_compiling():
         return
     try:

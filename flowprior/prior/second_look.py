@@ -1,4 +1,4 @@
-"""Warnings about numbers that can hardly be meant: degrees, millimetres, another 6D layout."""
+"""Warnings about implausible values: degrees, millimetres, another 6D layout."""
 
 import math
 import sys
@@ -11,7 +11,7 @@ from flowprior.rotations import matching_layouts
 
 __all__ = ["SecondLook"]
 
-# No pose needs more: four whole turns, a body as long as a street, a camera that still sees it.
+# Generous limits that no pose exceeds: four turns, a body of 100 m, a distance of 1 km.
 MOST_RADIANS = 8 * math.pi
 MOST_SPREAD_M = 100.0
 MOST_DISTANCE_M = 1000.0
@@ -21,11 +21,10 @@ ROWS = 256
 
 
 class SecondLook:
-    """Looks at the first inputs of each kind, on the CPU, and warns at most once about each.
+    """Checks the units and layout of the first inputs and warns at most once about each kind.
 
-    A warning is about units or layout, which no shape tells. It never changes a result. Later
-    inputs are not looked at, nor are those on a GPU, whose values the host would have to wait for,
-    or in a graph that is being compiled.
+    Shapes do not reveal units or layout, so it checks values. It never changes a result. It skips
+    later inputs, inputs on a GPU, which would have to synchronise, and graphs under compilation.
     """
 
     def __init__(self) -> None:
@@ -39,25 +38,25 @@ class SecondLook:
         if MOST_RADIANS < longest < math.inf:
             self._warn(
                 "rotvec",
-                f"theta has rotation vectors of up to {longest:.0f}, more than four whole turns: "
-                "they are taken for radians, torch.deg2rad makes them of degrees",
+                f"theta has rotation vectors of up to {longest:.0f} radians, more than four turns: "
+                "torch.deg2rad(theta) converts degrees",
             )
 
     def rot6d(self, x: Tensor, layout: str) -> None:
-        """Warn if 6D vectors (..., J, 6) are rotations, but in another layout only."""
+        """Warn if 6D vectors (..., J, 6) are rotations in another layout only."""
         if not self._looks("rot6d", x):
             return
         try:
             found = matching_layouts(_few(x, 2))
-        except RuntimeError:  # vmap cannot look at values
+        except RuntimeError:  # vmap cannot read values
             return
         if found and layout not in found:
             names = " or ".join(repr(name) for name in found)
             self._warn(
                 "rot6d",
-                f"theta has 6D vectors that are rotations in layout {names}, but not in "
-                f"{layout!r}, in which they are read: give layout={found[0]!r} where the prior or "
-                f"body is made, or rotations.rot6d_to_matrix(theta, {found[0]!r}) as theta",
+                f"theta has 6D vectors that are rotations in layout {names}, but not in layout "
+                f"{layout!r} of this prior or body: create it with layout={found[0]!r}, or pass "
+                f"rotations.rot6d_to_matrix(theta, {found[0]!r})",
             )
 
     def points(self, points: Tensor) -> None:
@@ -69,20 +68,20 @@ class SecondLook:
         if MOST_SPREAD_M < spread < math.inf:
             self._warn(
                 "points",
-                f"theta has keypoints {spread:.0f} apart in one pose: they are taken for metres, "
-                "theta / 1000 makes them of millimetres",
+                f"theta has keypoints {spread:.0f} m apart in one pose: theta / 1000 converts "
+                "millimetres to metres",
             )
 
     def transl(self, transl: Tensor) -> None:
-        """Warn if translations (..., 3) lead too far away for metres."""
+        """Warn if translations (..., 3) are too long for metres."""
         if not self._looks("transl", transl):
             return
         farthest = _number(_few(transl, 1).abs().amax())
         if MOST_DISTANCE_M < farthest < math.inf:
             self._warn(
                 "transl",
-                f"transl moves the body by {farthest:.0f}: it is taken for metres, transl / 1000 "
-                "makes them of millimetres",
+                f"transl moves the body by {farthest:.0f} m: transl / 1000 converts millimetres to "
+                "metres",
             )
 
     def _looks(self, kind: str, value: Tensor) -> bool:
@@ -100,13 +99,13 @@ class SecondLook:
 
 
 def _few(value: Tensor, event_ndim: int) -> Tensor:
-    """Some rows of (..., event): enough to see, few enough to cost nothing."""
+    """At most ``ROWS`` rows of (..., event), which cost almost nothing to check."""
     value = value.detach()
     return value.flatten(end_dim=-event_ndim - 1)[:ROWS] if value.ndim > event_ndim else value
 
 
 def _number(value: Tensor) -> float:
-    """A number to compare; NaN, which no comparison holds for, where values cannot be seen."""
+    """The value as a float; NaN, which fails every comparison, under vmap."""
     try:
         return float(value)
     except RuntimeError:  # vmap
@@ -114,7 +113,7 @@ def _number(value: Tensor) -> float:
 
 
 def _level_of_caller() -> int:
-    """How far up the stack, from who calls ``warnings.warn``, the first foreign frame is."""
+    """The ``stacklevel`` of the first frame outside flowprior and torch."""
     level, frame = 0, sys._getframe(1)
     while frame is not None and _is_ours(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Pose spaces: how theta, in any form a user holds it, becomes the vector a flow works on."""
+"""Pose spaces: conversions between theta, in several forms, and the vectors of a flow."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -21,33 +21,35 @@ __all__ = [
     "make_space",
 ]
 
-# Joints of poses that are not SMPL's 24, as they come with body models and data sets.
+# Numbers of joints in the poses of common body models and data sets, for error messages.
 JOINT_COUNTS = {
-    21: "the body of SMPL-X or SMPL-H without its root, as VPoser has it",
+    21: "the body of SMPL-X or SMPL-H without its root, as in VPoser",
     22: "the body of SMPL-X or SMPL-H: SMPL without the hands, joints 22 and 23",
-    23: "SMPL's body_pose: global_orient stands before it",
+    23: "SMPL's body_pose, without global_orient",
     24: "SMPL's",
     52: "SMPL-H's",
     55: "SMPL-X's",
 }
 
-# Length from which rounding a rotation to float32 moves its vector in the chart by more than 1e-5:
-# rotations by more than 179.4 degrees.
+# Beyond this length (rotations by more than 179.4 degrees), rounding a rotation to float32 changes
+# its vector in the chart by more than 1e-5.
 CHART_FAR = 12.0
 
 
 class PoseSpace(ABC):
-    """Poses of ``joints`` joints as vectors of D numbers.
+    """A space of poses of J joints, represented by vectors of D numbers.
 
     Attributes:
+        name: The name that :func:`make_space` takes.
         joints: Number of joints J.
         features: Number of features D of the vector.
-        event_shape: Shape (J, k) of one pose as the prior returns it.
-        second_look: What warns of numbers in other units or another layout.
+        event_shape: Shape (J, k) of one pose, as the prior returns it.
+        second_look: Warns about values in other units or another layout.
         flat: Whether :meth:`log_volume` is constant, so that the most likely vector is the most
             likely pose.
     """
 
+    name: ClassVar[str]
     flat: ClassVar[bool] = True
 
     def __init__(self, joints: int, features_per_joint: int, numbers_per_joint: int) -> None:
@@ -59,31 +61,31 @@ class PoseSpace(ABC):
 
     @abstractmethod
     def to_vector(self, theta: Tensor) -> Tensor:
-        """Theta in any accepted form -> (..., D). ValueError for any other shape."""
+        """Convert theta in any accepted form to (..., D). ValueError for any other shape."""
 
     def to_pose(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., J, k)."""
+        """Convert vectors (..., D) to poses (..., J, k)."""
         return x.unflatten(-1, self.event_shape)
 
     def log_volume(self, x: Tensor) -> Tensor:
-        """What to add to the log-density of x to get that of theta.
+        """The term that turns the log-density of x into that of theta.
 
         Args:
             x: (..., D).
 
         Returns:
-            (...), in nats; zero where theta is measured by the volume of the vectors themselves.
+            (...), in nats, to be added; zero if the density of theta is that of the vectors.
         """
         return x.new_zeros(x.shape[:-1])
 
     def settled(self, x: Tensor) -> Tensor:
-        """The vector that encoding gives for the pose of x, where the two differ.
+        """The vector that encoding returns for the pose of x.
 
         Args:
             x: (..., D).
 
         Returns:
-            (..., D); x itself where each pose has one vector and encoding is accurate.
+            (..., D); x itself if every pose has a single vector and encoding is accurate.
         """
         return x
 
@@ -95,17 +97,14 @@ class PoseSpace(ABC):
         return ValueError(f"theta has shape {tuple(theta.shape)}; accepted are {forms}{hint}")
 
     def _likely_mistake(self, shape: tuple[int, ...], accepted: set[tuple[int, ...]]) -> str:
-        """What most likely led to a shape, and what mends it; "" if nothing is known."""
+        """The likely cause of a wrong shape and its fix; "" if unknown."""
         joints = self.joints
         if shape[-1:] == (3 * joints,):
-            return f"; theta.unflatten(-1, ({joints}, 3)) makes joints of flat vectors"
+            return f"; theta.unflatten(-1, ({joints}, 3)) splits flat vectors into joints"
         if shape[-2:][::-1] in accepted:
-            return "; joints and their numbers are swapped here: theta.mT"
+            return "; the last two axes are swapped: theta.mT"
         if shape[-2:] == (joints, 4):
-            return (
-                "; four numbers per joint are quaternions: roma.unitquat_to_rotmat makes "
-                "matrices of (x, y, z, w)"
-            )
+            return "; for quaternions (x, y, z, w), roma.unitquat_to_rotmat(theta) returns matrices"
         found = _joints_in(shape)
         if found is None or found == joints:
             return ""
@@ -116,14 +115,14 @@ class PoseSpace(ABC):
 class RotationSpace(PoseSpace):
     """Joint rotations, returned as 6D vectors (..., J, 6).
 
-    Theta is told apart by its trailing shape: 6D vectors (..., J, 6) or flat (..., 6 J), matrices
-    (..., J, 3, 3), rotation vectors (..., J, 3) in radians. For three joints (..., 3, 3, 3) is read
-    as matrices.
+    The trailing shape of theta determines its form: 6D vectors (..., J, 6) or flat (..., 6 J),
+    matrices (..., J, 3, 3), rotation vectors (..., J, 3) in radians. With three joints,
+    (..., 3, 3, 3) is read as matrices.
 
     Args:
         joints: Number of joints J.
         layout: Order of the six numbers, one of :data:`flowprior.rotations.LAYOUTS`.
-        features_per_joint: Features D per joint of the vector.
+        features_per_joint: Number of features per joint in the vector, D / J.
     """
 
     def __init__(self, joints: int, layout: str, features_per_joint: int) -> None:
@@ -133,9 +132,9 @@ class RotationSpace(PoseSpace):
         self.layout = layout
 
     def to_rot6d(self, theta: Tensor) -> Tensor:
-        """Theta in any accepted form -> 6D vectors (..., J, 6). ValueError for any other shape."""
+        """Convert theta in any accepted form to 6D vectors (..., J, 6). ValueError otherwise."""
         require_tensor("theta", theta)
-        # Rounding once more while encoding would cost half-precision input most of its accuracy.
+        # Converting in half precision would round half-precision input a second time.
         theta = at_least_float32(theta)
         shape, joints = theta.shape, self.joints
         if shape[-2:] == (joints, 6):
@@ -161,79 +160,82 @@ class RotationSpace(PoseSpace):
         )
 
     def to_matrix(self, theta: Tensor) -> Tensor:
-        """Theta in any accepted form -> rotation matrices (..., J, 3, 3)."""
+        """Convert theta in any accepted form to rotation matrices (..., J, 3, 3)."""
         return rotations.rot6d_to_matrix(self.to_rot6d(theta), self.layout)
 
 
 class Rot6dSpace(RotationSpace):
-    """Joint rotations, modelled as 6D vectors in their ambient space, by whose volume they count.
+    """Joint rotations as 6D vectors, with densities per volume of the 6D space.
 
     Args:
         joints: Number of joints J.
         layout: Order of the six numbers, one of :data:`flowprior.rotations.LAYOUTS`.
     """
+
+    name = "rot6d"
 
     def __init__(self, joints: int, layout: str = "columns") -> None:
         super().__init__(joints, layout, features_per_joint=6)
 
     def to_vector(self, theta: Tensor) -> Tensor:
-        """Theta in any accepted form -> (..., 6 J). ValueError for any other shape."""
+        """Convert theta in any accepted form to (..., 6 J). ValueError for any other shape."""
         return self.to_rot6d(theta).flatten(start_dim=-2)
 
 
 class So3Space(RotationSpace):
-    """Joint rotations, modelled as such: densities are over SO(3)^J, by Haar measure of mass 1.
+    """Joint rotations, with densities over SO(3)^J with respect to the Haar measure of mass 1.
 
-    The vector holds, for each joint, its rotation vector stretched from the ball of radius pi to
-    all of space, see :func:`flowprior.rotations.matrix_to_chart`. It depends on the rotation alone:
-    on neither the form nor the layout of theta, nor on how far a 6D vector is from orthonormal.
+    The vector of a joint is its rotation vector, stretched from the ball of radius pi to all of
+    R^3, see :func:`flowprior.rotations.matrix_to_chart`. It depends only on the rotation, not on
+    the form or layout of theta or on the length of 6D vectors.
 
-    A density that falls off in that vector falls to zero at half-turns, and tells the two sides of
-    them apart. So give joints in a frame in which half-turns are rare: for a camera whose y points
-    down, turn the root by pi about x first.
+    A density that vanishes for long vectors vanishes at rotations by pi and is discontinuous in
+    the axis there. Use a frame in which such rotations are rare: for a camera whose y points down,
+    rotate the root by pi about x first.
 
     Args:
         joints: Number of joints J.
         layout: Order of the six numbers, one of :data:`flowprior.rotations.LAYOUTS`.
     """
 
+    name = "so3"
     flat = False
 
     def __init__(self, joints: int, layout: str = "columns") -> None:
         super().__init__(joints, layout, features_per_joint=3)
 
     def to_vector(self, theta: Tensor) -> Tensor:
-        """Theta in any accepted form -> (..., 3 J). ValueError for any other shape."""
+        """Convert theta in any accepted form to (..., 3 J). ValueError for any other shape."""
         return rotations.matrix_to_chart(self.to_matrix(theta)).flatten(start_dim=-2)
 
     def to_pose(self, x: Tensor) -> Tensor:
-        """(..., 3 J) -> 6D vectors (..., J, 6), orthonormal."""
+        """Convert vectors (..., 3 J) to orthonormal 6D vectors (..., J, 6)."""
         matrix = rotations.chart_to_matrix(self._by_joint(x))
         return rotations.matrix_to_rot6d(matrix, self.layout).to(x.dtype)
 
     def log_volume(self, x: Tensor) -> Tensor:
-        """What to add to the log-density of x to get that of theta.
+        """As :meth:`PoseSpace.log_volume`.
 
         Args:
             x: (..., 3 J).
 
         Returns:
-            (...), in nats. Least at x = 0, and in the end it grows by half the length of x.
+            (...), in nats. Minimal at x = 0; far from it, it grows by half the length of x.
         """
         return -rotations.chart_log_volume(self._by_joint(x)).sum(dim=-1).to(x.dtype)
 
     def settled(self, x: Tensor) -> Tensor:
-        """Encode rotations near half a turn again: there one rotation has many vectors.
+        """Encode rotations near pi again, where one rotation has several vectors.
 
-        Encoding stops at :data:`flowprior.rotations.MAX_ANGLE`, so longer vectors are shortened,
-        and the sign of their axis is the fixed one. Below that, rounding moves long vectors.
+        Encoding stops at :data:`flowprior.rotations.MAX_ANGLE`: it shortens longer vectors and
+        fixes the sign of their axis. Rounding also changes somewhat shorter vectors.
 
         Args:
             x: (..., 3 J).
 
         Returns:
-            (..., 3 J): joints longer than ``CHART_FAR`` as :meth:`to_vector` gives them, the others
-            as they are.
+            (..., 3 J): joints longer than ``CHART_FAR`` as :meth:`to_vector` returns them, the
+            others unchanged.
         """
         joints = self._by_joint(x)
         far = joints.detach().norm(dim=-1, keepdim=True) > CHART_FAR
@@ -241,22 +243,24 @@ class So3Space(RotationSpace):
         return torch.where(far, again, joints).flatten(start_dim=-2).to(x.dtype)
 
     def _by_joint(self, x: Tensor) -> Tensor:
-        """(..., 3 J) -> (..., J, 3), in float32 or better."""
+        """Split vectors (..., 3 J) into joints (..., J, 3), in float32 or better."""
         return at_least_float32(x).unflatten(-1, (self.joints, 3))
 
 
 class PointSpace(PoseSpace):
-    """Plain 3D keypoints in metres, (..., J, 3) or flat (..., 3 J).
+    """3D keypoints in metres, (..., J, 3) or flat (..., 3 J).
 
     Args:
         joints: Number of keypoints J.
     """
 
+    name = "points"
+
     def __init__(self, joints: int) -> None:
         super().__init__(joints, features_per_joint=3, numbers_per_joint=3)
 
     def to_vector(self, theta: Tensor) -> Tensor:
-        """Keypoints in either form -> (..., 3 J). ValueError for any other shape."""
+        """Convert keypoints in either form to (..., 3 J). ValueError for any other shape."""
         require_tensor("theta", theta)
         if theta.shape[-2:] == self.event_shape:
             self.second_look.points(theta)
@@ -270,7 +274,7 @@ class PointSpace(PoseSpace):
 
 
 def _joints_in(shape: tuple[int, ...]) -> int | None:
-    """How many joints a pose of that trailing shape has; None if it looks like no pose."""
+    """Number of joints of a pose with that trailing shape; None if it does not look like one."""
     if shape[-2:] == (3, 3) and len(shape) > 2:
         return shape[-3]
     if len(shape) > 1 and shape[-1] in (3, 6):
@@ -283,7 +287,20 @@ SPACES = ("rot6d", "so3", "points")
 
 
 def make_space(name: str, joints: int, layout: str) -> PoseSpace:
-    """The pose space of that name, one of :data:`SPACES`."""
+    """Create a pose space.
+
+    Args:
+        name: One of :data:`SPACES`.
+        joints: Number of joints J.
+        layout: Order of the six numbers, one of :data:`flowprior.rotations.LAYOUTS`; unused by
+            ``"points"``.
+
+    Returns:
+        The space.
+
+    Raises:
+        ValueError: If the name or layout is unknown.
+    """
     if name == "rot6d":
         return Rot6dSpace(joints, layout)
     if name == "so3":

@@ -1,8 +1,8 @@
-"""The original ProHMR: its checkpoints and a stand-in for its flow class."""
+"""The original ProHMR: its checkpoints, its forward map of August 2021 and its flow class."""
 
-from flowprior.prohmr.glow import (
-    ConditionalGlow,
-)
+from flowprior.prohmr.glow import ConditionalGlow
+from flowprior.prohmr.latent_check import LatentCalibration, latent_calibration
+from flowprior.prohmr.prior import load_prior, to_state_dict
 from flowprior.prohmr.weights import (
     ProHMRWeights,
     flow_config,
@@ -13,9 +13,13 @@ from flowprior.prohmr.weights import (
 
 __all__ = [
     "ConditionalGlow",
+    "LatentCalibration",
     "ProHMRWeights",
     "flow_config",
     "flow_state_from_prohmr",
     "flow_state_to_prohmr",
+    "latent_calibration",
+    "load_prior",
     "read_prohmr",
+    "to_state_dict",
 ]

@@ -1,4 +1,4 @@
-"""Stand-ins for classes that existing code imports from elsewhere."""
+"""A drop-in replacement for the flow class of ProHMR's fork of nflows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,25 +18,26 @@ Activation = Callable[[Tensor], Tensor]
 
 
 class ConditionalGlow(nn.Module):
-    """The flow of ProHMR's fork of nflows, by its constructor, methods and weight names.
+    """The flow of ProHMR's fork of nflows, with its constructor, methods and weight names.
 
-    ``from flowprior.prohmr.glow import ConditionalGlow`` in place of the fork's import is all the
-    original repository needs. What differs: explicit noise works for any number of samples, the
-    device and dtype are those of the weights everywhere, and the context is projected once instead
-    of repeated. ``parameters()`` come in another order, so optimiser states do not carry over.
+    To use it in the original repository, replace the fork's import by
+    ``from flowprior.prohmr.glow import ConditionalGlow``. Differences: explicit noise works for any
+    number of samples, all tensors have the device and dtype of the weights, and the context is
+    projected once instead of repeated. ``parameters()`` have another order, so optimiser states
+    cannot be transferred.
 
     Args:
         features: Number of features D.
         hidden_features: Width of the conditioners.
         num_layers: Number of steps.
         num_blocks_per_layer: Residual blocks per conditioner.
-        activation: ReLU, the only one.
+        activation: ReLU, the only supported one.
         dropout_probability: Dropout inside the conditioners.
         context_features: Width C of the context; None for none.
         batch_norm_within_layers: Batch norm inside the conditioners.
 
     Raises:
-        ValueError: For an activation other than ReLU, or sizes that make no flow.
+        ValueError: If the activation is not ReLU or a size is out of range.
 
     References:
         https://github.com/nkolot/nflows (``nflows.flows.ConditionalGlow``).
@@ -84,7 +85,7 @@ class ConditionalGlow(nn.Module):
     def sample(
         self, num_samples: int, context: Tensor | None = None, batch_size: int | None = None
     ) -> Tensor:
-        """Samples (B, S, D), or (S, D) without context; ``batch_size`` is not needed."""
+        """Samples (B, S, D), or (S, D) without context; ``batch_size`` is ignored."""
         return self._flow.sample(context, num_samples)
 
     def sample_and_log_prob(
@@ -94,13 +95,13 @@ class ConditionalGlow(nn.Module):
         context: Tensor | None = None,
         ignore_context: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Samples with their log-densities and the noise they came from.
+        """Samples with their log-densities and their noise.
 
         Args:
-            num_samples: Samples S per context; with ``noise``, its second size counts.
+            num_samples: Number S of samples per context; ignored if ``noise`` is given.
             noise: (B, S, D), standard normal; drawn if None.
             context: (B, C).
-            ignore_context: Take only the number of rows from the context.
+            ignore_context: Whether to use only the batch size of the context.
 
         Returns:
             Samples (B, S, D), log-densities (B, S) in nats, noise (B S, D). Without context,
@@ -133,7 +134,7 @@ class ConditionalGlow(nn.Module):
         prefix: str = "",
         keep_vars: bool = False,
     ) -> dict[str, Any]:
-        """Weights under the fork's names, detached copies whatever ``keep_vars`` says."""
+        """Detached copies of the weights under the fork's names; ignores ``keep_vars``."""
         destination = {} if destination is None else destination
         destination.update(flow_state_to_prohmr(self._flow, prefix))
         return destination
@@ -148,7 +149,7 @@ class ConditionalGlow(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Rename the fork's weights, in the loader's own copy, before the flow looks for its."""
+        """Rename the fork's weights, in the loader's copy, before the flow loads them."""
         root = f"{prefix}_transform."
         theirs = {
             name.removeprefix(prefix): state_dict.pop(name)

@@ -1,7 +1,7 @@
-"""The original's weights: ProHMR's parameter names and shapes, to and from a ConditionalFlow.
+"""Weights of the original: conversion of its parameter names to and from a ConditionalFlow.
 
-ProHMR's flow is twelve transforms, three per step: ActNorm, LULinear, additive coupling. Its names
-are kept by every checkpoint that was ever published, so they are matched letter by letter.
+ProHMR's flow has twelve transforms, three per step: ActNorm, LULinear, additive coupling. All its
+published checkpoints use the same names, which are matched exactly.
 """
 
 import os
@@ -40,7 +40,7 @@ RENAMES = (
         r"{k2}.transform_net.blocks.\1.linear_layers.",
     ),
 )
-# What the original models, by number of features: SMPL poses and lifted keypoints.
+# Pose spaces of the original, by number of features: SMPL poses and lifted keypoints.
 SPACES = {144: "rot6d", 48: "points"}
 
 CONTEXT_WEIGHT = "coupling.conditioner.context_weight"
@@ -49,14 +49,14 @@ FIRST_WEIGHT = "_transform._transforms.0.log_scale"
 
 @dataclass(frozen=True)
 class ProHMRWeights:
-    """The parts of an original checkpoint, each under the names its own module gives its weights.
+    """The parts of an original checkpoint, each with the names that its own module uses.
 
     Attributes:
         flow: The conditional flow (``_transform...``).
         backbone: The image network, with torchvision's ResNet-50 names, or the lifting network.
         fc_head: The head for betas and camera; empty in a lifting checkpoint.
         discriminator: The adversarial prior; empty in a lifting checkpoint.
-        other: Whatever else the file holds under its full name, such as SMPL's buffers.
+        other: All other tensors under their full names, such as SMPL's buffers.
     """
 
     flow: dict[str, Tensor]
@@ -92,8 +92,8 @@ def read_prohmr(path: str | os.PathLike[str]) -> ProHMRWeights:
     if len(roots) != 1:
         kept = ", ".join(list(tensors)[:3]) or "none"
         raise CheckpointError(
-            f"{path} holds {len(roots)} flows of ProHMR instead of one: a weight is named "
-            f"...{FIRST_WEIGHT} there; the first weights here: {kept}"
+            f"{path} holds {len(roots)} flows of ProHMR instead of one: no single weight is named "
+            f"...{FIRST_WEIGHT}; the first weights in the file: {kept}"
         )
     model = roots[0].removesuffix("flow.").removesuffix("flow.")
 
@@ -111,16 +111,21 @@ def read_prohmr(path: str | os.PathLike[str]) -> ProHMRWeights:
 
 
 def flow_state_to_prohmr(flow: ConditionalFlow, prefix: str = "") -> dict[str, Tensor]:
-    """The flow's weights under the original's names, sharing no memory with it.
+    """Convert a flow's weights to the original's names.
 
     Args:
         flow: A flow of either preset.
-        prefix: What the names shall start with; the original's models use ``"flow.flow."``.
+        prefix: Prefix of the names; the original's models use ``"flow.flow."``.
 
     Returns:
-        Tensors by name, in the original's order of steps, its constant buffers included.
+        Copies of the tensors by name, in the original's order of steps, including its constant
+        buffers.
+
+    Raises:
+        ValueError: If the flow has other couplings than additive ones, ``context_norm``, or a
+            temperature other than 1.
     """
-    if not flow.is_like_prohmr:
+    if not _has_counterpart(flow):
         raise ValueError(
             "only a flow with additive couplings, without context_norm and with temperature 1 has "
             "a counterpart in the original"
@@ -150,17 +155,17 @@ def flow_state_to_prohmr(flow: ConditionalFlow, prefix: str = "") -> dict[str, T
 
 
 def flow_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read a flow's sizes from its weights.
+    """Infer a flow's sizes from its weights.
 
     Args:
         state: A flow's weights under the original's names, without prefix.
 
     Returns:
-        ``features``, ``context_features``, ``hidden_features``, ``num_steps``, ``num_blocks`` and
-        ``batch_norm`` as :class:`flowprior.ConditionalFlow` takes them.
+        ``features``, ``context_features``, ``hidden_features``, ``num_steps``, ``num_blocks``,
+        ``preset`` and ``batch_norm``, as :class:`flowprior.ConditionalFlow` takes them.
 
     Raises:
-        CheckpointError: If the weights that tell the sizes are missing.
+        CheckpointError: If the weights that determine the sizes are missing or inconsistent.
     """
     transforms = "_transform._transforms."
     network = f"{transforms}2.transform_net."
@@ -197,18 +202,18 @@ def flow_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
 def flow_state_from_prohmr(
     state: Mapping[str, Tensor], wanted: ConditionalFlow
 ) -> dict[str, Tensor]:
-    """The original's weights under the names of a :class:`flowprior.ConditionalFlow`.
+    """Convert the original's weights to the names of a :class:`flowprior.ConditionalFlow`.
 
     Args:
         state: A flow's weights under the original's names, without prefix.
-        wanted: A flow of the sizes that :func:`flow_config` tells, on any device.
+        wanted: A flow with the sizes that :func:`flow_config` returns, on any device.
 
     Returns:
         A state dict for ``wanted``.
 
     Raises:
-        CheckpointError: Listing every weight that is missing, unexpected, of the wrong shape or
-            kind, or not finite.
+        CheckpointError: If weights are missing, unexpected, of the wrong shape or kind, or not
+            finite; the message lists all of them.
     """
     expected = flow_state_to_prohmr(wanted)
     problems = [f"missing {name}" for name in expected if name not in state]
@@ -235,6 +240,13 @@ def flow_state_from_prohmr(
             tensor = tensor[:, resting:] if name == CONTEXT_WEIGHT else tensor[:, :resting]
         result[ours] = tensor.clone(memory_format=torch.contiguous_format)
     return result
+
+
+def _has_counterpart(flow: ConditionalFlow) -> bool:
+    """Whether the original's code can represent the flow."""
+    context_norm = flow.options["context_norm"] and flow.context_features
+    plain = flow.options["coupling"] == "additive" and not context_norm
+    return plain and (flow.temperature.is_meta or bool(flow.temperature == 1))
 
 
 def _rename(name: str, step: int) -> str:

@@ -30,8 +30,6 @@ from flowprior.skeleton import (
     mapping,
 )
 
-smplx = pytest.importorskip("smplx", reason="a body model needs smplx: flowprior[body]")
-
 
 @pytest.fixture(scope="module")
 def embedded():
@@ -62,7 +60,8 @@ def smpl_file(tmp_path_factory):
 
 
 def reference(arrays, dtype, num_betas=10, vertex_ids=None):
-    """The body of smplx from the same arrays."""
+    """The body of smplx with the same arrays; skips without smplx."""
+    smplx = pytest.importorskip("smplx", reason="compares with smplx: flowprior[body]")
     struct = types.SimpleNamespace(**{**arrays, "shapedirs": arrays["shapedirs"][..., :num_betas]})
     return smplx.SMPLLayer(
         model_path="", data_struct=struct, dtype=dtype, vertex_ids=vertex_ids, num_betas=num_betas

@@ -1,4 +1,4 @@
-"""Documentation: code blocks run, links resolve, every public name has a page."""
+"""Documentation: code blocks run, commands exist, every public name has a page."""
 
 import ast
 import importlib
@@ -6,16 +6,13 @@ import pkgutil
 import re
 import warnings
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
 
 import flowprior
-from tools.links import broken_links, external_links, pages
+from tests.docs.pages import PAGES, ROOT, name_of
 
-ROOT = Path(__file__).parents[2]
-BUILT = ROOT / "docs" / "_build"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Fences that the pattern above misses, and Python that no test would run.
 OTHER_FENCE = re.compile(
@@ -24,7 +21,6 @@ OTHER_FENCE = re.compile(
 PROGRAM = re.compile(r"-m ((?:examples|benchmarks|tools|flowprior)[\w.]*)")
 TARGET = re.compile(r"^make ([\w-]+)", re.MULTILINE)
 
-PAGES = pages()
 PAGES_WITH_CODE = [path for path in PAGES if BLOCK.search(path.read_text(encoding="utf-8"))]
 GALLERY = sorted((ROOT / "docs" / "gallery").rglob("*.py"))
 # Modules whose names do not start with an underscore, at any depth.
@@ -33,10 +29,6 @@ MODULES = sorted(
     for info in pkgutil.walk_packages(flowprior.__path__, "flowprior.")
     if not any(part.startswith("_") for part in info.name.split("."))
 )
-
-
-def name_of(path):
-    return path.relative_to(ROOT).as_posix()
 
 
 @pytest.mark.parametrize("path", PAGES_WITH_CODE, ids=name_of)
@@ -60,35 +52,6 @@ def test_the_front_pages_have_code():
     names = [name_of(path) for path in PAGES_WITH_CODE]
     assert {"README.md", "docs/index.md", "docs/quick-start.md"} <= set(names)
     assert {"examples/lifting/README.md", "CONTRIBUTING.md"} <= {name_of(path) for path in PAGES}
-
-
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_links_inside_lead_somewhere(path):
-    assert broken_links(path) == []
-
-
-def test_broken_links_are_found(tmp_path):
-    (tmp_path / "other.md").write_text("# A heading, with 'quotes'\n\n```bash\n# no heading\n```\n")
-    page = tmp_path / "page.md"
-    page.write_text(
-        "[a](other.md#a-heading-with-quotes) [b](other.md#no-heading) ![c](gone.png)\n"
-        "`[code](nowhere)` [d](https://example.org/x) {doc}`text <gone/page>`\n\n"
-        "```{image} lost.png\n```\n\n```text\n[code](nowhere)\n```\n\n[e]: lost.md\n"
-    )
-    found = [problem.split(": ")[0:2] for problem in broken_links(page, tmp_path)]
-    assert found == [
-        ["page.md:1", "other.md#no-heading"],
-        ["page.md:1", "gone.png"],
-        ["page.md:2", "gone/page.md"],
-        ["page.md:4", "lost.png"],
-        ["page.md:11", "lost.md"],
-    ]
-
-
-def test_external_links_are_collected():
-    found = external_links()
-    assert "README.md" in found["https://arxiv.org/abs/2108.11944"]
-    assert all(re.match(r"https?://[\w.-]+\.\w+", address) for address in found)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

@@ -12,7 +12,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:no OpenGL")
 
 
 def script(name):
-    pytest.importorskip("smplx")
     spec = importlib.util.spec_from_file_location(name, DOCS / "drawings" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

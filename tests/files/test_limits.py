@@ -20,6 +20,7 @@ from flowprior.files.limits import (
 from flowprior.files.model_file import CheckpointError
 from flowprior.files.numpy_file import read_npy, read_npz, read_pickle
 from flowprior.files.torch_file import read_torch_file
+from flowprior.prohmr import load_prior
 
 READERS = {
     "pickle": (read_pickle, "a.pkl", ValueError),
@@ -30,7 +31,7 @@ READERS = {
     "regressor": (lambda path: read_regressor("H36M-17", path, 9), "a.npy", ValueError),
     "json": (read_json, "a.json", ValueError),
     "model": (ConditionalPosePrior.load, "a.safetensors", CheckpointError),
-    "prohmr": (ConditionalPosePrior.from_prohmr, "a.pt", CheckpointError),
+    "prohmr": (load_prior, "a.pt", CheckpointError),
     "torch": (read_torch_file, "a.pt", CheckpointError),
 }
 

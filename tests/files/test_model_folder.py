@@ -16,6 +16,7 @@ import torch
 from flowprior import CheckpointError, ConditionalPosePrior
 from flowprior.files import model_file, model_folder
 from flowprior.files.model_card import ModelCard
+from flowprior.prohmr import load_prior, to_state_dict
 from tests.forked import in_child
 from tests.processes import run_python
 
@@ -183,8 +184,8 @@ def test_a_protected_file_protects_the_whole_model(folder, name):
 def from_original(folder):
     original = ConditionalPosePrior(4, joints=8, space="points", preset="prohmr", hidden_features=8)
     original.nll(torch.randn(10, 8, 3), torch.randn(10, 4))
-    torch.save({"state_dict": original.to_prohmr_state_dict()}, folder / "original.ckpt")
-    return ConditionalPosePrior.from_prohmr(folder / "original.ckpt", space="points")
+    torch.save({"state_dict": to_state_dict(original)}, folder / "original.ckpt")
+    return load_prior(folder / "original.ckpt", space="points")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def from_original(folder):
         lambda folder: ConditionalPosePrior.load(folder / "model.safetensors"),
         from_original,
     ],
-    ids=["from_pretrained", "load", "from_prohmr"],
+    ids=["from_pretrained", "load", "load_prior"],
 )
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_model_loaded_in_inference_mode_has_gradients_later(folder, load, freeze):

@@ -348,8 +348,17 @@ def test_sampling_and_evaluating_leave_the_state_alone():
 
 def test_the_defaults_are_those_of_the_documentation():
     flow, original = ConditionalFlow(6, 3), ConditionalFlow(6, 3, preset="prohmr")
-    assert flow.options == {"batch_norm": False, "dropout": 0.0, "context_norm": True}
-    assert original.options == {"batch_norm": True, "dropout": 0.5, "context_norm": False}
+    same = {
+        "hidden_features": 1024,
+        "num_steps": 4,
+        "num_blocks": 2,
+        "coupling": "additive",
+        "lu_forward": "exact",
+    }
+    ours = {"preset": "default", "batch_norm": False, "dropout": 0.0, "context_norm": True}
+    theirs = {"preset": "prohmr", "batch_norm": True, "dropout": 0.5, "context_norm": False}
+    assert flow.options == same | ours
+    assert original.options == same | theirs
     assert ConditionalFlow(6).context_features == 0
     assert len(flow.steps) == 4
     assert all(step.coupling.keeps_volume for step in flow.steps)
@@ -494,12 +503,50 @@ def test_one_sample_with_its_density_if_no_number_is_given():
     assert (x.shape, log_prob.shape) == ((3, 1, 4), (3, 1))
 
 
-def test_with_lu_forward_changes_every_step_of_a_copy():
-    flow = ConditionalFlow(4, 2, hidden_features=8, num_steps=3)
-    changed = flow.with_lu_forward("legacy")
-    for each, legacy in ((changed, True), (flow, False), (changed.with_lu_forward("exact"), False)):
-        linear = [module for module in each.modules() if isinstance(module, LULinear)]
-        assert [module.legacy_forward for module in linear] == 3 * [legacy]
+@pytest.mark.parametrize(
+    "index",
+    [0, -1, slice(1, 3), [2, 0, 2], torch.tensor([True, False, True]), (1, 0), (..., 1), ()],
+    ids=str,
+)
+def test_contexts_are_selected_as_tensors_are(index):
+    flow = ConditionalFlow(4, 2, hidden_features=8, context_norm=True)
+    context, rows = torch.randn(3, 2, 2), torch.arange(6).reshape(3, 2)[index]
+    selected = flow.project_context(context).select(index)
+    expected = flow.project_context(context.flatten(0, 1)[rows])
+    assert selected.batch_shape == rows.shape
+    for step, wanted in zip(selected.steps, expected.steps, strict=True):
+        torch.testing.assert_close(step.hidden, wanted.hidden)
+        torch.testing.assert_close(step.norm, wanted.norm)
+
+
+@pytest.mark.parametrize("index", [3, (0, 0, 0), (..., 2)], ids=str)
+def test_a_selection_outside_the_batch(index):
+    projected = ConditionalFlow(4, 2, hidden_features=8).project_context(torch.randn(3, 2, 2))
+    with pytest.raises(IndexError):
+        projected.select(index)
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "after"),
+    [({}, True, False), ({"preset": "prohmr"}, True, True), ({"batch_norm": True}, True, True)],
+    ids=str,
+)
+def test_dependence_on_the_batch(options, before, after):
+    flow = ConditionalFlow(4, 2, hidden_features=8, **options)
+    assert flow.depends_on_batch == before
+    flow(torch.randn(5, 4), torch.randn(5, 2))
+    assert flow.depends_on_batch == after
+    assert not flow.eval().depends_on_batch
+
+
+def test_initialisation_without_noise_is_the_original_s():
+    x, context = torch.randn(5, 4), torch.randn(5, 2)
+    for preset, initialized in (("default", False), ("prohmr", True)):
+        flow = ConditionalFlow(4, 2, hidden_features=8, preset=preset)
+        flow.eval().initialize_without_noise(x, context)
+        assert not flow.is_initialized()
+        flow.train().initialize_without_noise(x, context)
+        assert flow.is_initialized() == initialized
 
 
 def test_contexts_expand_to_any_batch_that_broadcasts():

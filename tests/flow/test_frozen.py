@@ -77,7 +77,7 @@ def test_it_equals_the_flow_of_every_option(kwargs):
 
 
 def test_the_legacy_forward_is_frozen_as_such():
-    flow = scrambled_flow().with_lu_forward("legacy")
+    flow = scrambled_flow(lu_forward="legacy")
     assert_same_flow(flow.freeze(), flow, draw(3, 6), draw(3, 4))
 
 

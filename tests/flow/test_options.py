@@ -201,18 +201,6 @@ def test_the_temperature_that_is_returned_is_a_number_of_its_own():
     assert first == before
 
 
-def test_what_the_original_could_compute():
-    plain = {"hidden_features": 8, "preset": "prohmr"}
-    flow = ConditionalFlow(5, 3, **plain)
-    assert flow.is_like_prohmr
-    assert not ConditionalFlow(5, 3, **plain, coupling="affine").is_like_prohmr
-    assert not ConditionalFlow(5, 3, **plain, context_norm=True).is_like_prohmr
-    flow.temperature.fill_(1.1)
-    assert not flow.is_like_prohmr
-    with torch.device("meta"):
-        assert ConditionalFlow(5, 3, **plain).is_like_prohmr
-
-
 def test_unknown_coupling():
     with pytest.raises(ValueError, match="coupling must be one of"):
         ConditionalFlow(5, 3, coupling="autoregressive")

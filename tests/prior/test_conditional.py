@@ -1,4 +1,5 @@
 import copy
+import inspect
 import math
 import pickle
 
@@ -9,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowprior import ConditionalPosePrior, PosePosterior, rotations
+from flowprior import ConditionalFlow, ConditionalPosePrior, PosePosterior, rotations
+from flowprior.flow import FlowOptions
 from tests.flow.helpers import assert_close, draw
 
 J, C = 3, 4
@@ -128,6 +130,96 @@ def test_rows_do_not_see_their_neighbours(rows, seed):
     together = prior.log_prob(theta, context).detach()
     alone = torch.stack([prior.log_prob(t, c) for t, c in zip(theta, context, strict=True)])
     assert_close(alone, together, 1e-10)
+
+
+# --- options, text, selection -------------------------------------------------------------------
+
+
+def test_unknown_options_are_listed_with_the_valid_ones():
+    with pytest.raises(TypeError, match=r"'hiden_features'; the options of the flow are hidden"):
+        ConditionalPosePrior(4, hiden_features=8)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'features'"):
+        ConditionalPosePrior(4, features=8)
+
+
+def test_the_constructor_has_at_most_eight_parameters():
+    parameters = inspect.signature(ConditionalPosePrior).parameters.values()
+    assert sum(each.kind is not each.VAR_KEYWORD for each in parameters) <= 8
+
+
+def test_every_flow_option_passes_through():
+    flow = set(inspect.signature(ConditionalFlow).parameters)
+    own = set(inspect.signature(ConditionalPosePrior).parameters)
+    assert set(FlowOptions.__annotations__) == flow - own - {"features"}
+    prior = ConditionalPosePrior(4, joints=2, hidden_features=8, num_steps=2, dropout=0.1)
+    assert prior.config["dropout"] == prior.flow.options["dropout"] == 0.1
+    assert ConditionalPosePrior(**prior.config).config == prior.config
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "context_features=4, joints=3, space='rot6d', layout='columns', mode='exact'"),
+        (
+            {"space": "so3", "encoder_features": 8},
+            "context_features=4, joints=3, space='so3', layout='columns', mode='by ascent'",
+        ),
+        (
+            {"space": "points", "coupling": "affine"},
+            "context_features=4, joints=3, space='points', mode='by ascent'",
+        ),
+    ],
+)
+def test_the_text_of_priors_and_posteriors(options, text):
+    prior = make(**options)
+    assert repr(prior) == f"ConditionalPosePrior({text})"
+    assert repr(prior.freeze()) == f"PosePrior({text})"
+    assert repr(prior(draw(5, C))) == f"PosePosterior(batch_shape=(5,), {text})"
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+@pytest.mark.parametrize(
+    "rows", [1, slice(1, 4), [2, 0, 2], torch.tensor([True, False, True, False, False])], ids=str
+)
+def test_posteriors_select_contexts(rows, freeze):
+    prior, context, theta = make(), draw(5, C), rot6d(5)
+    posterior = (prior.freeze() if freeze else prior)(context)[rows]
+    assert_close(posterior.log_prob(theta[rows]), prior.log_prob(theta, context)[rows], 1e-10)
+    assert_close(posterior.mode(), prior.mode(context)[rows], 1e-10)
+
+
+def test_selection_follows_the_batch_axes():
+    posterior = make()(draw(5, 2, C))
+    assert posterior[1].batch_shape == (2,)
+    assert posterior[:, 1].batch_shape == (5,)
+    assert posterior[1, 1].batch_shape == ()
+    assert [each.batch_shape for each in posterior] == 5 * [(2,)]
+    with pytest.raises(IndexError, match=r"cannot select \(1, 1, 1\) from .* batch shape \(5, 2\)"):
+        posterior[1, 1, 1]
+    with pytest.raises(IndexError, match=r"cannot select 0 from contexts of batch shape \(\)"):
+        make(context_features=0)()[0]
+
+
+def test_a_shape_of_samples_belongs_to_the_distribution():
+    posterior = make()(draw(5, C))
+    for method in (posterior.sample, posterior.sample_and_log_prob):
+        for shape in ((100,), [100], torch.Size((100,))):
+            with pytest.raises(TypeError, match=r"distribution\(\)\.sample\(\(100,\)\)"):
+                method(shape)
+
+
+def test_checks_of_values_can_be_skipped():
+    posterior, theta = make()(draw(5, C)), rot6d(5)
+    z = posterior.encode(theta)
+    assert torch.equal(posterior.encode(theta, check=False), z)
+    assert torch.equal(posterior.decode(z, check=False), posterior.decode(z))
+    assert torch.equal(posterior.log_prob(theta, check=False), posterior.log_prob(theta))
+    theta[0] = math.nan
+    assert posterior.log_prob(theta, check=False)[0].isnan()
+    assert posterior.encode(theta, check=False)[0].isnan().any()
+    assert posterior.decode(math.nan * z, check=False).isnan().any()
+    with pytest.raises(ValueError, match="leading shape"):
+        posterior.log_prob(theta[:3], check=False)
 
 
 # --- nll -----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import torch
 
 from flowprior import CheckpointError, ConditionalPosePrior
 from flowprior.prior.encoder import ContextEncoder
+from flowprior.prohmr import to_state_dict
 
 
 def make_prior(**options):
@@ -139,7 +140,7 @@ def test_sizes_out_of_range():
 def test_the_original_has_none():
     prior = make_prior(preset="prohmr")
     with pytest.raises(ValueError, match="no encoder of the context"):
-        prior.to_prohmr_state_dict()
+        to_state_dict(prior)
 
 
 def test_theta_and_context_the_wrong_way_round_are_told_apart():

@@ -94,8 +94,8 @@ def test_a_program_has_its_own_weights():
     [
         ({}, "sample", "verb must be one of"),
         ({"context_features": 0}, "mode", "the mode is a constant"),
-        ({"space": "so3"}, "mode", "found by ascent"),
-        ({"coupling": "spline"}, "mode", "found by ascent"),
+        ({"space": "so3"}, "mode", "computes its mode by ascent"),
+        ({"coupling": "spline"}, "mode", "computes its mode by ascent"),
     ],
 )
 def test_what_is_no_program(options, verb, message):

@@ -48,7 +48,7 @@ def test_the_rest_pose_has_one_layout_too():
 def test_another_layout_is_named_once(given, read):
     x = rotations.matrix_to_rot6d(rotations.rotvec_to_matrix(poses(5)), given)
     model, context = prior(layout=read), draw(5, 4)
-    with pytest.warns(UserWarning, match=f"layout '{given}'.*not in '{read}'"):
+    with pytest.warns(UserWarning, match=f"layout '{given}'.*not in layout '{read}'"):
         model.log_prob(x, context)
     model.log_prob(x.flatten(-2), context)
 

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from flowprior import CheckpointError, ConditionalPosePrior
-from flowprior.prohmr import flow_config, flow_state_from_prohmr, flow_state_to_prohmr, read_prohmr
+from flowprior import CheckpointError, ConditionalFlow, ConditionalPosePrior
+from flowprior.prohmr import (
+    flow_config,
+    flow_state_from_prohmr,
+    flow_state_to_prohmr,
+    latent_calibration,
+    load_prior,
+    read_prohmr,
+    to_state_dict,
+)
 from tests import oracle
 from tests.flow.helpers import assert_close, draw, load_oracle
 
@@ -70,7 +78,7 @@ def test_bare_state_dicts(tmp_path, prefix, wrapped):
     state = oracle.random_state_dict(48, 10, hidden_features=16, prefix=prefix)
     weights = tensors(state, torch.float64)
     content = {"state_dict": weights} if wrapped else weights
-    prior = ConditionalPosePrior.from_prohmr(save(tmp_path / "original.pt", content))
+    prior = load_prior(save(tmp_path / "original.pt", content))
     assert prior.config["space"] == "points"
     assert prior.config["joints"] == 16
     x, context = draw(3, 48), draw(3, 10)
@@ -92,7 +100,7 @@ def test_the_published_sizes_agree_with_the_reference(
     expected_density, expected_mode = oracle.log_prob(*arrays), oracle.mode(state, context.numpy())
     for dtype, latents, densities in ((torch.float64, 1e-9, 1e-9), (torch.float32, 1e-4, 1e-3)):
         path = save(tmp_path / "original.pt", {"state_dict": tensors(state, dtype)})
-        prior = ConditionalPosePrior.from_prohmr(path)
+        prior = load_prior(path)
         assert (prior.config["space"], prior.config["joints"]) == (space, joints)
         assert prior.config["context_features"] == context_features
         assert not prior.training
@@ -121,27 +129,27 @@ def test_training_mode_agrees_with_the_reference():
 def test_other_sizes_need_their_space(tmp_path):
     state = tensors(oracle.random_state_dict(18, 10, hidden_features=16))
     path = save(tmp_path / "original.pt", state)
-    with pytest.raises(ValueError, match="18 features: say space='rot6d' or 'points'"):
-        ConditionalPosePrior.from_prohmr(path)
-    assert ConditionalPosePrior.from_prohmr(path, space="rot6d").config["joints"] == 3
-    assert ConditionalPosePrior.from_prohmr(path, space="points").config["joints"] == 6
+    with pytest.raises(ValueError, match="18 features: pass space='rot6d' or 'points'"):
+        load_prior(path)
+    assert load_prior(path, space="rot6d").config["joints"] == 3
+    assert load_prior(path, space="points").config["joints"] == 6
     with pytest.raises(ValueError, match="space must be one of"):
-        ConditionalPosePrior.from_prohmr(path, space="euler")
+        load_prior(path, space="euler")
     with pytest.raises(ValueError, match="6D vectors or keypoints, not space 'so3'"):
-        ConditionalPosePrior.from_prohmr(path, space="so3")
+        load_prior(path, space="so3")
 
 
 def test_features_that_make_no_whole_joints(tmp_path):
     state = tensors(oracle.random_state_dict(20, 4, **SMALL))
     path = save(tmp_path / "original.pt", state)
-    with pytest.raises(ValueError, match="has 20 features, no whole number of joints"):
-        ConditionalPosePrior.from_prohmr(path, space="points")
+    with pytest.raises(ValueError, match="has 20 features, not a whole number of joints"):
+        load_prior(path, space="points")
 
 
 def test_a_density_over_rotations_has_no_original():
     prior = ConditionalPosePrior(4, space="so3", hidden_features=16)
     with pytest.raises(ValueError, match="6D vectors, this prior has space 'so3'"):
-        prior.to_prohmr_state_dict()
+        to_state_dict(prior)
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -150,10 +158,10 @@ def test_a_density_over_rotations_has_no_original():
 def test_there_and_back_is_bit_equal(lightning_file, tmp_path):
     path, state = lightning_file
     official = {name: value for name, value in state.items() if name.startswith("flow.flow.")}
-    prior = ConditionalPosePrior.from_prohmr(path)
+    prior = load_prior(path)
     prior.save(tmp_path / "prior.safetensors")
     for converted in (prior, ConditionalPosePrior.load(tmp_path / "prior.safetensors")):
-        back = converted.to_prohmr_state_dict()
+        back = to_state_dict(converted)
         assert back.keys() == official.keys()
         for name, value in official.items():
             assert back[name].dtype == value.dtype, name
@@ -164,7 +172,7 @@ def test_a_prior_of_ours_is_read_by_the_reference():
     prior = ConditionalPosePrior(5, joints=2, preset="prohmr", hidden_features=16).double()
     prior.nll(draw(20, 12), draw(20, 5))
     prior.eval()
-    state = {name: value.numpy() for name, value in prior.to_prohmr_state_dict().items()}
+    state = {name: value.numpy() for name, value in to_state_dict(prior).items()}
     x, context = draw(3, 12), draw(3, 5)
     expected = oracle.log_prob(state, x.numpy(), context.numpy())
     assert_close(prior.log_prob(x, context), expected, 1e-9)
@@ -173,7 +181,7 @@ def test_a_prior_of_ours_is_read_by_the_reference():
 def test_the_written_weights_are_copies():
     prior = ConditionalPosePrior(5, joints=2, preset="prohmr", hidden_features=16)
     before = copy.deepcopy(prior.state_dict())
-    for value in prior.to_prohmr_state_dict().values():
+    for value in to_state_dict(prior).values():
         value.zero_()
     assert all(torch.equal(value, before[name]) for name, value in prior.state_dict().items())
 
@@ -181,14 +189,34 @@ def test_the_written_weights_are_copies():
 def test_another_layout_is_not_written():
     prior = ConditionalPosePrior(5, joints=2, layout="rows", preset="prohmr", hidden_features=16)
     with pytest.raises(ValueError, match="the original reads 6D as 'columns'"):
-        prior.to_prohmr_state_dict()
+        to_state_dict(prior)
 
 
 @pytest.mark.parametrize("options", [{"context_norm": True}, {"coupling": "affine"}])
 def test_what_the_original_cannot_compute_is_not_written(options):
     prior = ConditionalPosePrior(5, joints=2, preset="prohmr", hidden_features=16, **options)
     with pytest.raises(ValueError, match="has a counterpart in the original"):
-        prior.to_prohmr_state_dict()
+        to_state_dict(prior)
+
+
+@pytest.mark.parametrize("options", [{"coupling": "affine"}, {"context_norm": True}])
+def test_flows_without_a_counterpart(options):
+    flow = ConditionalFlow(5, 3, hidden_features=8, preset="prohmr", **options)
+    with pytest.raises(ValueError, match="has a counterpart in the original"):
+        flow_state_to_prohmr(flow)
+
+
+def test_flows_with_a_counterpart():
+    flow = ConditionalFlow(5, 3, hidden_features=8, preset="prohmr")
+    assert flow_state_to_prohmr(flow)
+    # Without a context, there is nothing for context_norm to read.
+    assert flow_state_to_prohmr(ConditionalFlow(5, 0, hidden_features=8, context_norm=True))
+    with torch.device("meta"):
+        meta = ConditionalFlow(5, 3, hidden_features=8, preset="prohmr")
+    assert flow_state_to_prohmr(meta)
+    flow.temperature.fill_(1.1)
+    with pytest.raises(ValueError, match="with temperature 1 has a counterpart"):
+        flow_state_to_prohmr(flow)
 
 
 # --- files that do not fit -----------------------------------------------------------------------
@@ -203,7 +231,7 @@ def test_everything_that_does_not_fit_is_named(tmp_path):
     state["_transform._transforms.2.identity_features"] += 1
     state["_transform._transforms.99.shift"] = torch.zeros(48)
     with pytest.raises(CheckpointError) as error:
-        ConditionalPosePrior.from_prohmr(save(tmp_path / "original.pt", state))
+        load_prior(save(tmp_path / "original.pt", state))
     for problem in (
         "missing _transform._transforms.1.bias",
         "_transform._transforms.3.shift is (7,) instead of (48,)",
@@ -219,7 +247,7 @@ def test_mixed_dtypes_are_refused(tmp_path):
     state = tensors(oracle.random_state_dict(48, 10, hidden_features=16))
     state["_transform._transforms.4.bias"] = state["_transform._transforms.4.bias"].half()
     with pytest.raises(CheckpointError, match=r"several dtypes, torch\.float16, torch\.float32"):
-        ConditionalPosePrior.from_prohmr(save(tmp_path / "original.pt", state))
+        load_prior(save(tmp_path / "original.pt", state))
 
 
 @pytest.mark.parametrize("name", ["0.log_scale", "2.transform_net.initial_layer.weight"])
@@ -231,13 +259,13 @@ def test_weights_that_tell_the_sizes(tmp_path, name, value):
     else:
         state[f"_transform._transforms.{name}"] = value
     with pytest.raises(CheckpointError):
-        ConditionalPosePrior.from_prohmr(save(tmp_path / "original.pt", state))
+        load_prior(save(tmp_path / "original.pt", state))
 
 
 @pytest.mark.parametrize("content", [{}, {"state_dict": {"a": torch.zeros(1)}}, {"state_dict": 3}])
 def test_no_flow_in_the_file(tmp_path, content):
     with pytest.raises(CheckpointError, match="holds 0 flows of ProHMR instead of one"):
-        ConditionalPosePrior.from_prohmr(save(tmp_path / "original.pt", content))
+        load_prior(save(tmp_path / "original.pt", content))
 
 
 def test_code_in_the_file_never_runs(tmp_path):
@@ -250,7 +278,7 @@ def test_code_in_the_file_never_runs(tmp_path):
     state = tensors(oracle.random_state_dict(48, 10, hidden_features=16))
     path = save(tmp_path / "original.pt", {"state_dict": state, "callbacks": Bomb()})
     with pytest.raises(CheckpointError, match="exec"):
-        ConditionalPosePrior.from_prohmr(path)
+        load_prior(path)
     assert not marker.exists()
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)
@@ -319,7 +347,7 @@ def test_calibration_tells_which_forward_map_the_weights_were_trained_with(tmp_p
         optimizer.step()
     prior.eval()
 
-    result = prior.latent_calibration(theta, context)
+    result = latent_calibration(prior, theta, context)
     assert result.trusted
     assert result.num_poses == 2000
     assert result.better_lu_forward == trained_with == result.lu_forward
@@ -327,9 +355,9 @@ def test_calibration_tells_which_forward_map_the_weights_were_trained_with(tmp_p
 
     # The same weights under the other forward map, as someone who does not know would load them.
     other = {"exact": "legacy", "legacy": "exact"}[trained_with]
-    path = save(tmp_path / "original.pt", prior.to_prohmr_state_dict())
-    mistaken = ConditionalPosePrior.from_prohmr(path, space="points", lu_forward=other)
-    result = mistaken.latent_calibration(theta, context)
+    path = save(tmp_path / "original.pt", to_state_dict(prior))
+    mistaken = load_prior(path, space="points", lu_forward=other)
+    result = latent_calibration(mistaken, theta, context)
     assert not result.trusted
     assert result.better_lu_forward == trained_with
 
@@ -337,7 +365,7 @@ def test_calibration_tells_which_forward_map_the_weights_were_trained_with(tmp_p
 def test_calibration_needs_poses():
     prior = ConditionalPosePrior(2, joints=4, hidden_features=16)
     with pytest.raises(ValueError, match="no poses"):
-        prior.latent_calibration(torch.zeros(0, 4, 6), torch.zeros(0, 2))
+        latent_calibration(prior, torch.zeros(0, 4, 6), torch.zeros(0, 2))
 
 
 def test_the_switch_is_saved_and_checked(tmp_path):
@@ -355,13 +383,13 @@ def test_partly_compiled_checkpoints_load(tmp_path, place):
     prior = ConditionalPosePrior(3, hidden_features=8, num_steps=2, preset="prohmr").eval()
     state = {
         f"{place}_orig_mod.{name.removeprefix(place)}" if name.startswith(place) else name: tensor
-        for name, tensor in prior.to_prohmr_state_dict().items()
+        for name, tensor in to_state_dict(prior).items()
     }
     torch.save(
         {"state_dict": {f"model.{name}": tensor for name, tensor in state.items()}},
         tmp_path / "a.ckpt",
     )
-    loaded = ConditionalPosePrior.from_prohmr(tmp_path / "a.ckpt")
+    loaded = load_prior(tmp_path / "a.ckpt")
     context = torch.randn(2, 3)
     torch.testing.assert_close(loaded.mode(context), prior.mode(context))
 
@@ -376,19 +404,19 @@ def test_partly_compiled_checkpoints_load(tmp_path, place):
 )
 def test_sizes_that_make_no_flow_name_the_file(tmp_path, name, shape):
     prior = ConditionalPosePrior(3, hidden_features=8, num_steps=2, preset="prohmr")
-    state = prior.to_prohmr_state_dict()
+    state = to_state_dict(prior)
     state[f"flow.flow._transform._transforms.{name}"] = torch.zeros(shape)
     torch.save({"state_dict": state}, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"a\.ckpt"):
-        ConditionalPosePrior.from_prohmr(tmp_path / "a.ckpt", space="points")
+        load_prior(tmp_path / "a.ckpt", space="points")
 
 
 def test_more_layers_than_weights(tmp_path):
-    state = ConditionalPosePrior(3, hidden_features=8, preset="prohmr").to_prohmr_state_dict()
+    state = to_state_dict(ConditionalPosePrior(3, hidden_features=8, preset="prohmr"))
     prefix = "flow.flow._transform._transforms."
     for number in range(200):
         state[f"{prefix}{number}.log_scale"] = torch.zeros(144)
         state[f"{prefix}2.transform_net.blocks.{number}.linear_layers.0.weight"] = torch.zeros(8, 8)
     torch.save({"state_dict": state}, tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match=r"a\.ckpt: .* 200 steps of 200 blocks"):
-        ConditionalPosePrior.from_prohmr(tmp_path / "a.ckpt")
+        load_prior(tmp_path / "a.ckpt")

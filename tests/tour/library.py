@@ -14,6 +14,7 @@ import torch
 from flowprior import CheckpointError, ConditionalPosePrior, metrics, rotations
 from flowprior.body import BodyModel
 from flowprior.keypoints import example_keypoints, keypoint_context
+from flowprior.prohmr import load_prior
 from tests.tour.mistake import Mistake
 
 
@@ -377,11 +378,11 @@ MISTAKES: dict[str, list[Mistake]] = {
             "`load` of a Lightning checkpoint",
             lambda: ConditionalPosePrior.load(lightning_file()),
             CheckpointError,
-            ("PyTorch checkpoint", "ConditionalPosePrior.from_prohmr"),
+            ("PyTorch checkpoint", "load_prior"),
         ),
         Mistake(
-            "`from_prohmr` of another model",
-            lambda: ConditionalPosePrior.from_prohmr(lightning_file()),
+            "`prohmr.load_prior` of another model",
+            lambda: load_prior(lightning_file()),
             CheckpointError,
             ("last.ckpt", "0 flows of ProHMR", "encoder.weight"),
         ),

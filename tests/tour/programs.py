@@ -193,7 +193,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             "`flowprior info` of a picture",
             lambda: flowprior_main(["info", str(photo())]),
             1,
-            ("a.png", "nor an original checkpoint"),
+            ("a.png", "nor a ProHMR checkpoint"),
             foreign=r"(?<=\()Error.*(?=\);)",
         ),
         Mistake(

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from examples.data.poses import load_poses
-from examples.fitting.people import FOCAL_PX, IMAGE_PX, detect, photograph_bodies
+from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX, detect, photograph_bodies
 from examples.pictures import (
     MODE,
     TRUTH,
@@ -35,10 +35,7 @@ from examples.pictures import (
 from examples.pictures.style import STYLE
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
-from flowprior.fitting.cameras import Cameras
-from flowprior.fitting.objective import KeypointWeights
-from flowprior.fitting.people import fit_people
-from flowprior.fitting.pose_variables import AnglePose, LatentPose
+from flowprior.fitting import fit_keypoints
 from flowprior.keypoints import keypoint_context
 from flowprior.metrics import mpjpe
 from flowprior.skeleton import BODY_25, COCO_17, mapping
@@ -64,25 +61,12 @@ keypoints = detect(exact, lost, generator)  # pixels and confidence, 0 for missi
 # with the penalty ‖z‖². Both also optimise shape and position. All people are fitted at once, each
 # as an independent problem.
 
-posterior = prior.freeze()(keypoint_context(keypoints))
-low, high = exact[..., :2].amin(dim=1), exact[..., :2].amax(dim=1)
-cameras = Cameras.full(
-    torch.full((12, 2), IMAGE_PX), (low + high) / 2, 1.2 * (high - low).amax(dim=-1), FOCAL_PX
-)
+camera = {"image_size": (IMAGE_PX, IMAGE_PX), "focal_px": FOCAL_PX}
 fits = {
-    "no prior": fit_people(
-        body, keypoints, COCO_17, cameras, AnglePose(torch.zeros(69), "none"), max_iterations=60
-    ),
-    "with the prior": fit_people(
-        body,
-        keypoints,
-        COCO_17,
-        cameras,
-        LatentPose(posterior),
-        weights=KeypointWeights(pose=64),
-        max_iterations=60,
-    ),
+    "no prior": fit_keypoints(keypoints, None, body=body, max_iterations=60, **camera),
+    "with the prior": fit_keypoints(keypoints, prior, body=body, max_iterations=60, **camera),
 }
+low, high = exact[..., :2].amin(dim=1), exact[..., :2].amax(dim=1)
 for name, fit in fits.items():
     print(f"{name}: {fit.solution.counts()}")
 
@@ -152,7 +136,7 @@ def error(theta, betas=None):
     return 1000 * mpjpe(joints - joints[:, :1], people.joints - people.joints[:, :1]).mean()
 
 
-print(f"mode of the prior, without a fit: {error(posterior.mode()):.0f} mm")
+print(f"mode of the prior, without a fit: {error(prior.mode(keypoint_context(keypoints))):.0f} mm")
 for name, fit in fits.items():
     print(
         f"{name}: {error(fit.theta, fit.betas):.0f} mm, {fit.error_px.mean():.1f} px in the image"

@@ -22,17 +22,13 @@ import numpy as np
 import torch
 
 from examples.data.poses import load_poses
-from examples.fitting.multiview import REFINED, embedded_views, refine, view_errors
-from examples.fitting.people import FOCAL_PX, IMAGE_PX
+from examples.fitting.fit_views import REFINED, embedded_views, view_errors
+from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX
 from examples.pictures import MODE, TRUTH, body_views
 from examples.pictures.style import STYLE
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
-from flowprior.fitting.cameras import Cameras
-from flowprior.fitting.multiview_objective import MultiviewWeights
-from flowprior.fitting.pose_variables import LatentPose
-from flowprior.keypoints import keypoint_context, keypoint_squares
-from flowprior.skeleton import BODY_25, COCO_17, mapping
+from flowprior.fitting import MultiviewWeights, fit_views
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -56,15 +52,13 @@ groups = torch.arange(count * views).reshape(count, views).tolist()
 # objective contains the keypoints of every view, the norm of its latents, and the deviation between
 # the body rotations of the views.
 
-posterior = prior.freeze()(keypoint_context(keypoints[:, list(mapping(BODY_25, COCO_17))]))
-centre, side = keypoint_squares(keypoints)
-cameras = Cameras.full(torch.full((count * views, 2), IMAGE_PX), centre, side, FOCAL_PX)
-refined = refine(
-    body,
+refined = fit_views(
     keypoints,
-    cameras,
-    LatentPose(posterior),
+    prior,
     groups,
+    body=body,
+    image_size=(IMAGE_PX, IMAGE_PX),
+    focal_px=FOCAL_PX,
     weights=MultiviewWeights(keypoints=1, pose=16),
     max_iterations=100,
 )

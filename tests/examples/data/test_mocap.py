@@ -67,7 +67,7 @@ class TestSplitPoses:
         poses, report = read_split_poses(path)
         assert poses.rotvecs is None
         assert report.facts["SMPL rotations"] == "no"
-        with pytest.raises(ValueError, match="one with joints only"):
+        with pytest.raises(ValueError, match="a file with joints only"):
             read_motion(path)
         assert inspect(path) == report
 

@@ -4,18 +4,18 @@ import pytest
 import torch
 
 from examples.fitting.choices import PriorFolder
-from examples.fitting.people import photograph_bodies
 from examples.fitting.priors import KeypointPrior
+from examples.fitting.synthetic import photograph_bodies
 from examples.fitting.train_prior import (
     CONDITIONAL,
     MIXTURE,
     UNCONDITIONAL,
+    fit_mixture,
     train_conditional,
     train_unconditional,
 )
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
-from flowprior.fitting.mixture import PoseMixture
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def prior_dir(tmp_path_factory, poses, body):
     free = ConditionalPosePrior(0, joints=23, hidden_features=64)
     train_unconditional(free, poses, 4, seed=0)
     free.save(out / UNCONDITIONAL)
-    PoseMixture.fit(poses[:, 1:].flatten(1), components=2).save(out / MIXTURE)
+    fit_mixture(poses[:, 1:].flatten(1), components=2).save(out / MIXTURE)
     return out
 
 

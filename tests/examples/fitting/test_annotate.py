@@ -10,8 +10,8 @@ import torch
 
 from examples.fitting import annotate
 from examples.fitting.annotate import Annotator, pending, summarise
-from examples.fitting.people import detect
 from examples.fitting.shards import chunks_of, read_chunk
+from examples.fitting.synthetic import detect
 from flowprior.fitting.objective import KeypointWeights
 
 

@@ -3,7 +3,7 @@ import torch
 
 from examples.fitting.choices import PRIOR_FILE, PriorFolder
 from examples.fitting.priors import KeypointPrior
-from examples.fitting.train_prior import CONDITIONAL
+from examples.fitting.train_prior import CONDITIONAL, fit_mixture
 from flowprior import ConditionalPosePrior
 from flowprior.files.model_file import CheckpointError
 from flowprior.fitting.mixture import PoseMixture
@@ -43,7 +43,7 @@ def test_mixture_is_that_of_scikit_learn(tmp_path):
     from sklearn.mixture import GaussianMixture
 
     poses = 0.3 * torch.randn(600, 69) + torch.randint(2, (600, 1))
-    mixture = PoseMixture.fit(poses, components=2)
+    mixture = fit_mixture(poses, components=2)
     # With one component far better than the others, the energy is the exact density.
     reference = GaussianMixture(2, reg_covar=3e-4, random_state=0).fit(poses.double().numpy())
     density = torch.from_numpy(reference.score_samples(poses.double().numpy())).float()
@@ -80,3 +80,22 @@ def test_priors_first_used_in_inference_mode_have_gradients_later(priors):
     pose = torch.zeros(2, 69, requires_grad=True)
     mixture.energy(pose).sum().backward()
     assert pose.grad.isfinite().all()
+
+
+def test_a_context_does_not_depend_on_who_else_is_there(priors, people):
+    everybody = priors.context(people.keypoints)
+    for count in (1, 2, 3, 8, 31, 32, 33, 63):
+        torch.testing.assert_close(
+            priors.context(people.keypoints[:count]), everybody[:count], rtol=0, atol=0
+        )
+    spoiled_one = people.keypoints.clone()
+    spoiled_one[5] = torch.nan
+    found = priors.context(spoiled_one)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[6:], everybody[6:], rtol=0, atol=0)
+    assert priors.context(people.keypoints[:0]).shape == (0, everybody.shape[1])
+
+
+def test_unknown_kinds_raise(priors):
+    with pytest.raises(ValueError, match="must be one of conditional"):
+        priors.variables("flow", torch.zeros(1, 25, 3))

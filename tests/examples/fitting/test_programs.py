@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from examples.fitting import annotate, compare, failures, fit, multiview, train_prior
+from examples.fitting import annotate, compare, failures, fit, fit_views, train_prior
 from examples.fitting.settings import overridden
 from examples.pictures import save_image
 from flowprior.fitting.objective import KeypointWeights
@@ -231,7 +231,7 @@ def test_several_views_leave_one_pose(people, prior_dir, tmp_path):
         files[-1].write_text(json.dumps(content))
     out = tmp_path / "out"
     arguments = ["--data", *map(str, files), "--prior", str(prior_dir), "--out", str(out)]
-    assert multiview.main([*arguments, "--steps", "5"]) == 0
+    assert fit_views.main([*arguments, "--steps", "5"]) == 0
     with np.load(out / "people.npz") as found:
         assert found["body_pose"].shape == (1, 23, 3, 3)
         assert found["global_orient"].shape == (1, 3, 1, 3, 3)
@@ -245,7 +245,7 @@ def test_views_of_two_cameras_with_the_same_file_names(
 ):
     """Each view takes the context of its own camera, and none that may be either's."""
     for drawing in ("draw", "write_glb"):
-        monkeypatch.setattr(multiview, drawing, lambda *_, **__: None)
+        monkeypatch.setattr(fit_views, drawing, lambda *_, **__: None)
     files = []
     for row, camera in enumerate(("left", "right")):
         content = {"people": [{"pose_keypoints_2d": people.keypoints[row].ravel().tolist()}]}
@@ -259,19 +259,19 @@ def test_views_of_two_cameras_with_the_same_file_names(
         np.savez(tmp_path / "c.npz", context=context[order], image_names=names, person=[0, 0])
         out = tmp_path / "out"
         arguments = ["--data", *files, "--prior", prior_dir, "--out", out, "--steps", "2"]
-        assert multiview.main([*map(str, arguments), "--context", str(tmp_path / "c.npz")]) == 0
+        assert fit_views.main([*map(str, arguments), "--context", str(tmp_path / "c.npz")]) == 0
         with np.load(out / "people.npz") as content:
             found.append(content["global_orient"])
     np.testing.assert_array_equal(*found)
     np.savez(tmp_path / "c.npz", context=context, image_names=["0.jpg", "0.jpg"], person=[0, 0])
-    assert multiview.main([*map(str, arguments), "--context", str(tmp_path / "c.npz")]) == 2
+    assert fit_views.main([*map(str, arguments), "--context", str(tmp_path / "c.npz")]) == 2
     assert "is of other people" in capsys.readouterr().err
 
 
 def test_several_views_are_judged_on_poses(small_poses, prior_dir, tmp_path):
     arguments = ["--data", str(small_poses), "--evaluate", "3", "--views", "2", "--steps", "5"]
     out = ["--prior", str(prior_dir), "--out", str(tmp_path / "out")]
-    assert multiview.main([*arguments, *out, "keypoints=1"]) == 0
+    assert fit_views.main([*arguments, *out, "keypoints=1"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["people"] == 3
     assert {"alone", "averaged", "together"} <= report.keys()
@@ -328,7 +328,7 @@ def test_failures_spoil_what_they_say(people, small_poses, prior_dir, tmp_path):
 
 def test_training_leaves_all_priors(small_poses, tmp_path, monkeypatch):
     monkeypatch.setattr(train_prior, "BATCH", 16)
-    monkeypatch.setattr(train_prior.PoseMixture.fit.__func__, "__defaults__", (2, 0, 100))
+    monkeypatch.setattr(train_prior.fit_mixture, "__defaults__", (2, 0, 100))
     out = tmp_path / "priors"
     assert train_prior.main(["--data", str(small_poses), "--steps", "3", "--out", str(out)]) == 0
     names = {file.relative_to(out).as_posix() for file in out.rglob("*.*")}

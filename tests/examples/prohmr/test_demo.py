@@ -103,8 +103,8 @@ def test_features_that_are_not_finite_cost_one_person(photos, checkpoint, capsys
     cv2.imwrite(str(photos / "a.jpg"), np.zeros((60, 40, 3), np.uint8))
     load = demo.load_model
 
-    def load_fragile(*args):
-        model = load(*args)
+    def load_fragile(*args, **options):
+        model = load(*args, **options)
         backbone = model.backbone.forward
 
         def forward(images):

@@ -1,4 +1,4 @@
-"""What the clean room looks for in the archives is missed when it is not there."""
+"""The sessions that test the package notice incomplete archives."""
 
 import io
 import tarfile
@@ -6,24 +6,23 @@ import zipfile
 
 import pytest
 
-pytest.importorskip("packaging.metadata", reason="metadata are checked by packaging")
+pytest.importorskip("nox", reason="nox runs the sessions: flowprior[dev]")
 
-from tools.clean_room import EXTRAS, ROOT, check_wheel, content, readme_blocks
+from noxfile import EXTRAS, IN_SDIST, LICENCES, ROOT, check_archives, content, readme_blocks
 
 INFO = "flowprior-1.0.dist-info"
-LICENCES = ("LICENSE", "flowprior/assets/LICENSE-anny.txt")
-AT_THE_ROOT = ("LICENSE", "README.md", "pyproject.toml", "constraints.txt", "Makefile")
 
 
-def metadata(**changed):
+def metadata(description=None, **changed):
     fields = {"Metadata-Version": ["2.4"], "Name": ["flowprior"], "Version": ["1.0"]}
     fields |= {"License-File": LICENCES, "Provides-Extra": EXTRAS} | changed
-    return "".join(f"{key}: {value}\n" for key, values in fields.items() for value in values)
+    lines = [f"{key}: {value}\n" for key, values in fields.items() for value in values]
+    return "".join(lines) + "\n" + (description or (ROOT / "README.md").read_text())
 
 
 @pytest.fixture
 def package():
-    """The files of the package: their names and what they hold."""
+    """The contents of the package's files, by name."""
     paths = (ROOT / "flowprior").rglob("*")
     return {
         path.relative_to(ROOT).as_posix(): path.read_bytes()
@@ -34,7 +33,7 @@ def package():
 
 @pytest.fixture
 def check(tmp_path, package):
-    """Checks archives that are right but for the changes."""
+    """Checks archives that are correct except for the changes."""
 
     def made(changes=(), fields=(), without=None):
         files = {**package, f"{INFO}/METADATA": metadata(**dict(fields)).encode()}
@@ -45,14 +44,14 @@ def check(tmp_path, package):
                 if data is not None:
                     archive.writestr(name, data)
         with tarfile.open(tmp_path / "made.tar.gz", "w:gz") as archive:
-            for name in {*package, *AT_THE_ROOT} - {without}:
+            for name in {*package, *IN_SDIST} - {without}:
                 archive.addfile(tarfile.TarInfo(f"flowprior-1.0/{name}"), io.BytesIO())
-        check_wheel(tmp_path / "made.whl", tmp_path / "made.tar.gz")
+        check_archives(tmp_path / "made.whl", tmp_path / "made.tar.gz")
 
     return made
 
 
-def test_what_is_right_passes(check, tmp_path, package):
+def test_complete_archives_pass(check, tmp_path, package):
     check()
     found = content(tmp_path / "made.whl")
     assert found["flowprior/py.typed"] == package["flowprior/py.typed"]
@@ -64,11 +63,12 @@ def test_what_is_right_passes(check, tmp_path, package):
         ({"flowprior/py.typed": None}, r"\['flowprior/py.typed'\]"),
         ({"flowprior/assets/embedded_body.npz": None}, "embedded_body.npz"),
         ({"examples/stray.py": b""}, r"\['examples/stray.py'\]"),
+        ({"flowprior/rotations.py": b""}, r"differs .* \['flowprior/rotations.py'\]"),
         ({f"{INFO}/licenses/LICENSE": None}, "lacks the licence LICENSE"),
         ({f"{INFO}/licenses/LICENSE": b"other"}, "lacks the licence LICENSE"),
     ],
 )
-def test_a_wheel_that_lacks_something(check, changes, message):
+def test_an_incomplete_wheel(check, changes, message):
     with pytest.raises(SystemExit, match=message):
         check(changes)
 
@@ -76,14 +76,16 @@ def test_a_wheel_that_lacks_something(check, changes, message):
 def test_metadata(check):
     with pytest.raises(SystemExit, match="licence files are"):
         check(fields={"License-File": LICENCES[:1]})
+    with pytest.raises(SystemExit, match="description is not"):
+        check(fields={"description": "Something else"})
     with pytest.raises(SystemExit, match=r"extras are \['body'\]"):
         check(fields={"Provides-Extra": ["body"]})
     with pytest.raises(Exception, match="invalid or unparsed metadata"):
         check(fields={"Version": ["one"]})
 
 
-@pytest.mark.parametrize("name", ["flowprior/prior.py", "Makefile"])
-def test_an_sdist_that_lacks_something(check, name):
+@pytest.mark.parametrize("name", ["flowprior/rotations.py", "Makefile"])
+def test_an_incomplete_sdist(check, name):
     with pytest.raises(SystemExit, match=rf"sdist lacks \['{name}'\]"):
         check(without=name)
 

@@ -5,8 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples.fitting.choices import cameras_for
-from flowprior.fitting.cameras import CROP_PX, Cameras
+from flowprior.fitting import CROP_PX, Cameras, cameras_for
 
 CENTRE = torch.tensor([[300.0, 400.0], [1200.0, 100.0]])
 SIDE = torch.tensor([250.0, 700.0])
@@ -101,8 +100,8 @@ def test_a_focal_length_must_be_positive(focal):
         lambda: Cameras.crop(CENTRE, SIDE, focal),
         lambda: Cameras.full(SIZE, CENTRE, SIDE, focal),
         lambda: Cameras.full(SIZE, CENTRE, SIDE, torch.tensor([1500.0, focal])),
-        lambda: cameras_for("crop", KEYPOINTS, None, focal),
-        lambda: cameras_for("full", KEYPOINTS, SIZE, focal),
+        lambda: cameras_for(KEYPOINTS, None, focal, frame="crop"),
+        lambda: cameras_for(KEYPOINTS, SIZE, focal, frame="full"),
     ):
         with pytest.raises(ValueError, match="expected a positive number of pixels"):
             make()
@@ -112,23 +111,53 @@ def test_a_focal_length_must_be_positive(focal):
 def test_a_focal_length_in_millimetres_is_recognised(millimetres):
     for make in (
         lambda: Cameras.full(SIZE, CENTRE, SIDE, torch.tensor([1500.0, millimetres])),
-        lambda: cameras_for("crop", KEYPOINTS, None, millimetres),
-        lambda: cameras_for("full", KEYPOINTS, SIZE, millimetres),
-        lambda: cameras_for("full-original", KEYPOINTS, SIZE, millimetres),
-        lambda: cameras_for("full", KEYPOINTS, torch.full((2, 2), torch.nan), millimetres),
+        lambda: cameras_for(KEYPOINTS, None, millimetres, frame="crop"),
+        lambda: cameras_for(KEYPOINTS, SIZE, millimetres, frame="full"),
+        lambda: cameras_for(KEYPOINTS, SIZE, millimetres, frame="full-original"),
+        lambda: cameras_for(KEYPOINTS, torch.full((2, 2), torch.nan), millimetres, frame="full"),
     ):
         with pytest.raises(ValueError, match=r"millimetres\. Convert it: f_px = f_mm"):
             make()
 
 
 def test_one_image_does_not_change_the_cameras_of_others():
-    whole = cameras_for("full", KEYPOINTS, SIZE, 1500.0)
+    whole = cameras_for(KEYPOINTS, SIZE, 1500.0, frame="full")
     for size in ([torch.nan, 1.0], [0.0, 0.0], [-5.0, 9.0], [torch.inf, 9.0], [30000.0, 200.0]):
-        other = cameras_for("full", KEYPOINTS, torch.stack([SIZE[0], torch.tensor(size)]), 1500.0)
+        other = cameras_for(
+            KEYPOINTS, torch.stack([SIZE[0], torch.tensor(size)]), 1500.0, frame="full"
+        )
         for name in ("focal_px", "principal_point_px", "scale", "data_weight"):
             assert torch.equal(getattr(other, name)[0], getattr(whole, name)[0])
             assert getattr(other, name).isfinite().all()
 
 
 def test_the_default_suits_images_of_any_size():
-    assert cameras_for("full", KEYPOINTS, 20 * SIZE, None).focal_px.tolist() == [5000.0, 5000.0]
+    assert cameras_for(KEYPOINTS, 20 * SIZE, None, frame="full").focal_px.tolist() == [
+        5000.0,
+        5000.0,
+    ]
+
+
+def test_every_person_may_have_a_focal_length():
+    focal = torch.tensor([1500.0, 2500.0])
+    assert torch.equal(cameras_for(KEYPOINTS, SIZE, focal).focal_px, focal)
+    assert torch.equal(cameras_for(KEYPOINTS, None, focal).focal, focal)
+    assert torch.equal(cameras_for(KEYPOINTS, (1920, 1080), focal).focal_px, focal)
+    with pytest.raises(ValueError, match=r"focal_px \(2,\) or one number, got \(3,\)"):
+        cameras_for(KEYPOINTS, SIZE, torch.full((3,), 1500.0))
+    with pytest.raises(ValueError, match="millimetres"):
+        cameras_for(KEYPOINTS, SIZE, torch.tensor([1500.0, 50.0]))
+
+
+def test_the_frame_is_that_of_the_image_where_its_size_is_known():
+    assert torch.equal(
+        cameras_for(KEYPOINTS, SIZE).data_weight,
+        cameras_for(KEYPOINTS, SIZE, frame="full").data_weight,
+    )
+    assert cameras_for(KEYPOINTS).principal_point.eq(0).all()
+    with pytest.raises(ValueError, match="must be one of crop, full, full-original, got 'half'"):
+        cameras_for(KEYPOINTS, SIZE, frame="half")
+    with pytest.raises(ValueError, match="needs the size"):
+        cameras_for(KEYPOINTS, frame="full")
+    with pytest.raises(ValueError, match=r"image_size \(2, 2\) or \(2,\), got \(3, 2\)"):
+        cameras_for(KEYPOINTS, torch.ones(3, 2))

@@ -1,8 +1,8 @@
-"""People before virtual cameras, and what a keypoint detector would make of them.
+"""Synthetic people in front of virtual cameras, and simulated detections of their keypoints.
 
-Camera frame: x to the right of the image, y down, z away from the camera, metres. Poses are turned
-into it, so ``global_orient`` of somebody upright is near half a turn about x, as in ProHMR. Pixels
-have their origin in the top left corner.
+Camera frame: x to the right of the image, y down, z away from the camera, metres. Poses are
+relative to it, so ``global_orient`` of an upright person is near half a turn about x, as in ProHMR.
+The origin of pixels is the top left corner.
 """
 
 import math
@@ -33,7 +33,7 @@ IMAGE_PX = 1000.0
 FEWEST_VISIBLE = 4
 UPRIGHT = (1.0, -1.0, -1.0)  # half a turn about x, from y up to y down
 
-# What COCO's annotators do not mark, lost together where a detector was trained on them.
+# Joints that COCO does not annotate; a detector trained on COCO misses all of them.
 NOT_IN_COCO = tuple(
     joint
     for joint, name in enumerate(BODY_25.joint_names)
@@ -52,14 +52,14 @@ LIMBS = tuple(
 
 @dataclass(frozen=True)
 class People:
-    """B people, each before a camera of its own.
+    """B people, each in front of a separate camera.
 
     Args:
-        theta: (B, 24, 3, 3) rotations of the joints, the root seen from the camera.
-        betas: (B, 10).
+        theta: (B, 24, 3, 3) joint rotations; the root is relative to the camera.
+        betas: (B, 10) shape.
         transl: (B, 3) metres, camera frame.
         joints: (B, 24, 3) camera frame, metres.
-        keypoints: (B, 25, 3) in BODY-25 order: pixels, and the confidence of a detector.
+        keypoints: (B, 25, 3) in BODY-25 order: pixels and confidence.
     """
 
     theta: Tensor
@@ -72,7 +72,7 @@ class People:
         return len(self.theta)
 
     def __getitem__(self, rows: Tensor | slice) -> "People":
-        """Some of the people, selected as in a tensor."""
+        """Select people, as rows of a tensor."""
         return People(
             self.theta[rows],
             self.betas[rows],
@@ -90,10 +90,12 @@ def project(
 
 
 def sample_turns(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Cameras anywhere around a person, 10 degrees below to 25 above, rolled by a few degrees.
+    """Sample camera orientations around a person.
+
+    The elevation is -10 to 25 degrees, the roll a few degrees.
 
     Args:
-        like: (B, ...), of whose number, dtype and device they are.
+        like: (B, ...) tensor that determines number, dtype and device.
         generator: Source of randomness, on that device.
 
     Returns:
@@ -115,10 +117,10 @@ def sample_turns(like: Tensor, generator: torch.Generator | None = None) -> Tens
 
 
 def sample_places(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Where people stand before their cameras: 3 to 8 m away, near the middle of the image.
+    """Sample places of people, 3 to 8 m from the camera and near the middle of the image.
 
     Args:
-        like: (B, ...), of whose number, dtype and device they are.
+        like: (B, ...) tensor that determines number, dtype and device.
         generator: Source of randomness, on that device.
 
     Returns:
@@ -142,10 +144,10 @@ def photograph_bodies(
     *,
     shape: float = 1.0,
 ) -> People:
-    """Put a camera in front of each of some bodies, anywhere around it.
+    """Place a virtual camera around each body and project its keypoints.
 
-    Focal length 1145 px, image 1000 x 1000 px; the person is 3 to 8 m away, near the middle of the
-    image, seen from 10 degrees below to 25 degrees above, the camera rolled by a few degrees.
+    The focal length is 1145 px, the image 1000 x 1000 px. The person is 3 to 8 m away, near the
+    middle of the image; elevation and roll of the camera are those of `sample_turns`.
 
     Args:
         rotvecs: (B, 24, 3) poses in a world with y up, radians.
@@ -154,7 +156,7 @@ def photograph_bodies(
         shape: Standard deviation of betas.
 
     Returns:
-        The people, every keypoint seen and exact, with confidence 1.
+        The people, with exact keypoints of confidence 1.
 
     Raises:
         ValueError: ``rotvecs`` has another shape.
@@ -188,18 +190,18 @@ def hide(
     limb: float = 0.2,
     coco: float = 0.25,
 ) -> Tensor:
-    """Which keypoints are lost, in the ways that they get lost; for training.
+    """Sample missing keypoints for training: at random, by truncation, limbs, and joint set.
 
     Args:
         keypoints: (B, 25, 3).
         generator: Source of randomness.
-        most_missing: Each view loses a share of its keypoints, evenly up to this one.
-        truncated: How many of the views end at a border through the person, mostly below.
-        limb: How many lose an arm or a leg.
-        coco: How many have only what COCO marks.
+        most_missing: Largest fraction of keypoints missing at random; the fraction is uniform.
+        truncated: Fraction of views with a border through the person, mostly below.
+        limb: Fraction of views without an arm or a leg.
+        coco: Fraction of views that have only COCO's keypoints.
 
     Returns:
-        (B, 25) bool, lost; at least four remain in each view.
+        (B, 25) bool, true for missing keypoints; at least four remain in each view.
     """
     batch, joints = keypoints.shape[:2]
     device = keypoints.device
@@ -235,17 +237,17 @@ def detect(
     *,
     noise: float = 0.01,
 ) -> Tensor:
-    """What a detector reports.
+    """Simulate detections.
 
     Args:
-        keypoints: (B, 25, 3) exact.
+        keypoints: (B, 25, 3) exact keypoints.
         lost: (B, 25) bool, keypoints without a detection.
         generator: Source of randomness.
-        noise: Mean standard deviation of an error per coordinate, in sides of the box around the
-            person. It differs from keypoint to keypoint, and the confidence tells of it.
+        noise: Mean standard deviation of the error per coordinate, in sides of the box around the
+            person. It varies between keypoints; the confidence decreases with it.
 
     Returns:
-        (B, 25, 3) pixels and confidence; zeros for lost keypoints.
+        (B, 25, 3) pixels and confidence; zeros for missing keypoints.
     """
     points = keypoints[..., :2]
     side = (points.amax(dim=1) - points.amin(dim=1)).amax(dim=-1)[:, None, None]

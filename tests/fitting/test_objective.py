@@ -1,11 +1,10 @@
 import pytest
 import torch
 
-from examples.fitting.people import FOCAL_PX, IMAGE_PX, project
-from flowprior.fitting.cameras import Cameras
-from flowprior.fitting.objective import IGNORED, KeypointObjective, KeypointWeights
+from flowprior.fitting import IGNORED, Cameras, KeypointObjective, KeypointWeights
 from flowprior.keypoints import LEAST_CONF, keypoint_squares
-from flowprior.skeleton import BODY_25, COCO_17, PROHMR_44, PROHMR_FITTING_IGNORES
+from flowprior.skeleton import BODY_25, COCO_17, PROHMR_19, PROHMR_44, PROHMR_FITTING_IGNORES
+from tests.fitting.people import FOCAL_PX, IMAGE_PX, project
 
 
 @pytest.fixture
@@ -103,8 +102,25 @@ def test_the_44_keypoints_are_those_of_openpose_where_only_they_are_seen(make, p
     x = make().start() + 0.1
     rows = torch.arange(5)
     wide = make(padded, PROHMR_44)
-    assert wide.used is BODY_25
-    torch.testing.assert_close(wide(x, rows), make()(x, rows))
+    assert [each for each, _ in wide.observed] == [BODY_25]
+    assert torch.equal(wide(x, rows), make()(x, rows))
+
+
+def test_the_objective_of_one_person_does_not_depend_on_who_sees_the_extra_keypoints(make, people):
+    seen = torch.cat([people.keypoints[:5], torch.zeros(5, 19, 3)], dim=1)
+    beside = seen.clone()
+    beside[3, 25:] = torch.tensor([500.0, 500.0, 1.0])
+    alone, together = (make(keypoints, PROHMR_44) for keypoints in (seen, beside))
+    assert [each for each, _ in together.observed] == [BODY_25, PROHMR_19]
+    x = (alone.start() + 0.1).requires_grad_()
+    found, rows = [], torch.arange(5)
+    for objective in (alone, together):
+        value = objective(x, rows)
+        found.append((value, *torch.autograd.grad(value.sum(), x)))
+    others = [0, 1, 2, 4]
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.equal(mine[others], theirs[others])
+        assert not torch.equal(mine[3], theirs[3])
 
 
 def test_focal_length_and_depth_move_together(make):

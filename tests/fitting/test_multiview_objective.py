@@ -5,14 +5,13 @@ import roma
 import torch
 
 from flowprior import rotations
-from flowprior.fitting.cameras import Cameras
-from flowprior.fitting.multiview import refine
-from flowprior.fitting.multiview_objective import (
+from flowprior.fitting import (
+    Cameras,
+    KeypointObjective,
     MultiviewObjective,
     MultiviewWeights,
     mean_rotation,
 )
-from flowprior.fitting.objective import KeypointObjective
 from flowprior.keypoints import keypoint_squares
 from flowprior.skeleton import BODY_25
 
@@ -88,21 +87,6 @@ def test_one_shape_for_all_views(make):
     place = objective.views.slices["betas"]
     assert torch.equal(views[0, place], views[1, place])
     assert torch.equal(objective._pack(objective.unpack(x)), x)
-
-
-def test_refinement_makes_the_views_agree(priors, body, people):
-    seen = people.keypoints[:7]
-    centre, side = keypoint_squares(seen)
-    pose = priors.variables("conditional", seen)
-    refined = refine(
-        body, seen, Cameras.crop(centre, side), pose, [[0, 1, 2], [3, 4, 5, 6]], max_iterations=40
-    )
-    before, after = refined.disagreement.unbind(dim=1)
-    assert (after < 0.1 * before).all()
-    assert refined.mask.tolist() == [[True, True, True, False], [True] * 4]
-    assert refined.body_pose.shape == (2, 23, 3, 3)
-    with pytest.raises(ValueError, match="prior over all 24 joints"):
-        refine(body, seen, Cameras.crop(centre, side), priors.variables("none", seen), [[0]])
 
 
 @pytest.mark.parametrize(

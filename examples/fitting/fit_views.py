@@ -1,11 +1,11 @@
-"""One body pose from several views whose cameras nobody knows.
+"""Fit one body pose to several uncalibrated views.
 
-    python -m examples.fitting.multiview --data left.json front.json right.json --prior DIR
+    python -m examples.fitting.fit_views --data left.json front.json right.json --prior DIR
 
-Every file is one view: keypoints of one person, OpenPose's or COCO's. Without ``--data`` people of
-the embedded poses are seen from four sides each. Rotations of the body must agree between the
-views, the root is free in each; ``keypoints=1`` adds the keypoints' own terms, and with them one
-shape for all views.
+Each file contains one view: keypoints of one person in OpenPose's or COCO's format. Without
+``--data``, people in embedded poses are seen in four views each. The rotations of the body must
+agree between the views; the root is free in each. ``keypoints=1`` adds the reprojection errors, and
+with them one shape for all views.
 """
 
 import argparse
@@ -23,8 +23,9 @@ from torch import Tensor
 from examples.command_line import fail, interruptible, positive
 from examples.data.detections import read_detections
 from examples.data.poses import load_poses
-from examples.fitting.choices import PriorFolder, cameras_for, given_context, to_body_25
-from examples.fitting.people import (
+from examples.fitting.choices import PriorFolder, given_context, to_body_25
+from examples.fitting.settings import overridden
+from examples.fitting.synthetic import (
     FOCAL_PX,
     IMAGE_PX,
     UPRIGHT,
@@ -33,14 +34,13 @@ from examples.fitting.people import (
     hide,
     photograph_bodies,
 )
-from examples.fitting.settings import overridden
 from examples.pictures import MODE, body_views, gallery_picture, write_glb
 from examples.pictures.style import Image
 from examples.whole_files import prepare_folder, save_npz, write_json
 from flowprior.body import BodyModel
-from flowprior.fitting.multiview import Refined, refine
-from flowprior.fitting.multiview_objective import MultiviewWeights
+from flowprior.fitting import MultiviewWeights, ViewFits, fit_views
 from flowprior.metrics import mpjpe, pa_mpjpe
+from flowprior.skeleton import BODY_25
 
 __all__ = ["REFINED", "main"]
 
@@ -52,7 +52,7 @@ EMBEDDED_VIEWS = 4
 def embedded_views(
     rotvecs: Tensor, body: BodyModel, views: int, generator: torch.Generator
 ) -> tuple[People, Tensor]:
-    """People (B, 24, 3), each from several sides, and what a detector saw: (B V, 25, 3)."""
+    """People in poses (B, 24, 3), each in several views, and their detections (B V, 25, 3)."""
     people = photograph_bodies(rotvecs.repeat_interleave(views, dim=0), body, generator, shape=0.0)
     lost = hide(people.keypoints, generator, truncated=0.4, limb=0.4)
     return people, detect(people.keypoints, lost, generator)
@@ -62,13 +62,13 @@ def embedded_views(
 def view_errors(
     theta: Tensor, truth: Tensor, body: BodyModel, betas: Tensor | None = None
 ) -> tuple[float, float]:
-    """MPJPE and that after alignment over all views, millimetres.
+    """MPJPE and PA-MPJPE over all views, millimetres.
 
     Args:
-        theta: (N, 24, 3, 3).
-        truth: (N, 24, 3) joints, camera frame.
+        theta: (N, 24, 3, 3) rotations.
+        truth: (N, 24, 3) ground-truth joints, metres, camera frame.
         body: The body.
-        betas: (N, 10).
+        betas: (N, 10) shape.
     """
     joints = body(theta, betas).joints
     error = mpjpe(joints - joints[:, :1], truth - truth[:, :1])
@@ -76,8 +76,8 @@ def view_errors(
 
 
 @torch.no_grad()
-def draw(refined: Refined, person: int, body: BodyModel, path: Path) -> None:
-    """The paper's figure 5: what each view says alone, in pink, and together, in green."""
+def draw(refined: ViewFits, person: int, body: BodyModel, path: Path) -> None:
+    """Draw each view alone, in pink, and the joint fit, in green, as in the paper's figure 5."""
     pictures: dict[str, Image] = {}
     faces = body.faces.numpy()
     views = refined.mask[person].nonzero()[:, 0].tolist()
@@ -104,8 +104,8 @@ def draw(refined: Refined, person: int, body: BodyModel, path: Path) -> None:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m examples.fitting.multiview",
-        description="One body pose from several views whose cameras nobody knows.",
+        prog="python -m examples.fitting.fit_views",
+        description="Fit one body pose to several uncalibrated views.",
     )
     parser.add_argument("--data", type=Path, nargs="+", metavar="FILE", help="keypoints of "
                         "each view, or poses with --evaluate; embedded if left out")  # fmt: skip
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> None:
         people, keypoints = embedded_views(held_out[rows], body, args.views, generator)
         groups = torch.arange(len(keypoints)).reshape(-1, args.views).tolist()
         names = [(f"view{row}", 0) for row in range(len(keypoints))]
-        size = torch.full((len(keypoints), 2), IMAGE_PX)
+        size = (IMAGE_PX, IMAGE_PX)
     else:
         seen, names = [], []
         common = os.path.commonpath([path.resolve().parent for path in args.data])
@@ -154,8 +154,6 @@ def run(args: argparse.Namespace) -> None:
             names.append(((camera / str(found.image_names[0])).as_posix(), int(found.person[0])))
         keypoints = torch.from_numpy(np.concatenate(seen))
         groups = [list(range(len(seen)))]
-    frame = "crop" if people is None else "full"
-    cameras = cameras_for(frame, keypoints, size, None if people is None else FOCAL_PX)
     context = betas = None
     if args.context is not None:
         evidence, known = given_context(args.context, names, torch.device("cpu"))
@@ -164,12 +162,14 @@ def run(args: argparse.Namespace) -> None:
         context, betas = evidence.context, evidence.betas
     pose = priors.variables("conditional", keypoints, context=context)
     start = time.perf_counter()
-    refined = refine(
-        body,
+    refined = fit_views(
         keypoints,
-        cameras,
         pose,
         groups,
+        body=body,
+        skeleton=BODY_25,
+        image_size=size,
+        focal_px=None if people is None else FOCAL_PX,
         betas=betas,
         weights=weights,
         max_iterations=args.steps,
@@ -213,7 +213,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def _upright_bodies(refined: Refined, body: BodyModel) -> np.ndarray:
+def _upright_bodies(refined: ViewFits, body: BodyModel) -> np.ndarray:
     theta = torch.cat([refined.theta[:, 0, :1], refined.body_pose], dim=1)
     posed = body(theta, refined.betas)
     vertices: np.ndarray = (posed.vertices - posed.joints[:, :1]).numpy() * np.array(UPRIGHT)

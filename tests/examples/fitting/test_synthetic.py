@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from examples.fitting.people import (
+from examples.fitting.synthetic import (
     FEWEST_VISIBLE,
     IMAGE_PX,
+    People,
     detect,
     hide,
     photograph_bodies,
@@ -79,3 +80,8 @@ def test_people_are_the_same_under_autocast(body):
             made.append(photograph_bodies(torch.zeros(3, 24, 3), body, generator))
     assert torch.equal(made[0].keypoints, made[1].keypoints)
     assert torch.equal(made[0].theta, made[1].theta)
+
+
+def test_people_can_be_selected(people):
+    assert isinstance(people[:3], People)
+    assert len(people[torch.tensor([1, 2])]) == 2

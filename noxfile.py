@@ -1,0 +1,214 @@
+"""Sessions that test the built package, each in a new environment.
+
+    nox -s package    # with the versions of constraints.txt
+    nox -s oldest     # with the oldest supported versions, on Python 3.10
+    nox -s newest     # with the newest versions of everything
+
+Arguments after ``--`` go to pytest. ``--force-python`` selects another interpreter.
+"""
+
+import os
+import re
+import shutil
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import nox
+from packaging.metadata import Metadata
+
+ROOT = Path(__file__).parent
+EXTRAS = ("anny", "bench", "body", "demo", "dev", "docs", "examples", "export", "hub")
+LICENCES = ("LICENSE", "flowprior/assets/LICENSE-anny.txt")
+IN_SDIST = ("LICENSE", "README.md", "pyproject.toml", "constraints.txt", "Makefile", "noxfile.py")
+TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scipy")
+NOT_IN_WHEEL = ("examples", "docs", "tools")  # folders of tests of what the wheel lacks
+FIRST_LOG_PROB_S = 60
+FIRST_FIT_S = 30
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+FIRST_LOG_PROB = """
+import torch
+from flowprior import ConditionalPosePrior
+prior = ConditionalPosePrior(context_features=2048).eval()
+log_prob = prior.log_prob(torch.zeros(2, 24, 3), torch.zeros(2, 2048))
+assert log_prob.shape == (2,) and log_prob.isfinite().all()
+"""
+
+# Bodies and fitting need no optional package.
+FIRST_FIT = """
+import importlib.util
+import torch
+from flowprior import ConditionalPosePrior
+from flowprior.body import BodyModel
+from flowprior.fitting import fit_keypoints
+from flowprior.keypoints import example_keypoints
+for name in ("smplx", "examples"):
+    assert importlib.util.find_spec(name) is None, name
+body = BodyModel()
+assert body(torch.zeros(2, 24, 3)).vertices.isfinite().all()
+fits = fit_keypoints(
+    example_keypoints(), ConditionalPosePrior.from_pretrained("flowprior/demo"), body=body
+)
+assert fits.theta.shape == (1, 24, 3, 3) and fits.error_px.isfinite().all()
+"""
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = True
+nox.options.sessions = ["package"]
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Test the wheel with the versions of constraints.txt, without slow tests."""
+    _test_wheel(session, "constraints.txt", ("-n", "2", "-m", "not slow"))
+
+
+@nox.session(python="3.10")
+def oldest(session: nox.Session) -> None:
+    """Test the wheel with the oldest supported versions."""
+    _test_wheel(session, "constraints-oldest.txt", ("-n", "2"))
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """Test the wheel with the newest versions; resolve each extra."""
+    _test_wheel(session, None, ("-n", "2"), extras=EXTRAS)
+
+
+def _test_wheel(
+    session: nox.Session,
+    constraints: str | None,
+    options: Sequence[str],
+    extras: Sequence[str] = (),
+) -> None:
+    """Build the package, install the wheel alone, and test it outside the repository.
+
+    Args:
+        session: Session whose environment is empty.
+        constraints: File of the versions to install; None for the newest.
+        options: Arguments of pytest if the user gives none.
+        extras: Extras for which pip must find a consistent set of packages.
+    """
+    # Nothing of the caller's environment helps the wheel.
+    session.env.update({name: None for name in os.environ if name.startswith("PYTHON")})
+    # On a busy machine, several threads take many times as long as one for matrices of this size.
+    session.env["OMP_NUM_THREADS"] = "1"
+    pinned = ["--constraint", str(ROOT / constraints)] if constraints else []
+
+    def install(*packages: str) -> None:
+        session.install("--disable-pip-version-check", *pinned, *packages)
+
+    def python(*arguments: str) -> None:
+        session.run("python", *arguments)
+
+    with tempfile.TemporaryDirectory(prefix="flowprior-") as folder:
+        outside = Path(folder)
+        dist = outside / "dist"
+        with _timed(session, "build"):
+            build = (sys.executable, "-m", "build", "--outdir", str(dist), str(ROOT))
+            session.run(*build, external=True, silent=True)
+            (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
+            check_archives(wheel, sdist)
+        with session.chdir(outside):
+            install("torch")
+            with _timed(session, "wheel and first log-density", FIRST_LOG_PROB_S):
+                install(str(wheel))
+                python("-c", FIRST_LOG_PROB)
+            with _timed(session, "first fit", FIRST_FIT_S):
+                python("-W", "error", "-c", FIRST_FIT)
+            for lines in readme_blocks(ROOT / "README.md"):
+                python("-W", "error", "-c", lines)
+            for extra in extras:
+                install("--dry-run", "--quiet", f"{wheel}[{extra}]")
+            install(*TEST_PACKAGES)
+            ignored = shutil.ignore_patterns(*NOT_IN_WHEEL, "__pycache__")
+            shutil.copytree(ROOT / "tests", outside / "tests", ignore=ignored)
+            shutil.copy(ROOT / "pyproject.toml", outside)  # pytest's settings
+            environment = str(Path(session.virtualenv.location).resolve())
+            python(
+                "-c",
+                "import flowprior, torch; print('torch', torch.__version__, 'at', torch.__file__); "
+                f"assert flowprior.__file__.startswith({environment!r}), flowprior.__file__",
+            )
+            with _timed(session, "tests"):
+                python(
+                    "-m", "pytest", "-q", "-p", "no:cacheprovider", *(session.posargs or options)
+                )
+
+
+@contextmanager
+def _timed(session: nox.Session, name: str, limit_s: float | None = None) -> Iterator[None]:
+    """Log how long a step takes; fail the session if it takes longer than the limit."""
+    start = time.monotonic()
+    yield
+    elapsed = time.monotonic() - start
+    session.log(f"{name}: {elapsed:.0f} s")
+    if limit_s is not None and elapsed > limit_s:
+        session.error(f"{name} took {elapsed:.0f} s, more than {limit_s:.0f} s")
+
+
+def check_archives(wheel: Path, sdist: Path) -> None:
+    """Compare the built archives with the working tree.
+
+    The wheel is built from the sdist, so a file that the sdist lacks is missing from the wheel.
+
+    Args:
+        wheel: The wheel.
+        sdist: The sdist.
+
+    Raises:
+        SystemExit: A file is missing, differs from the working tree, or does not belong to the
+            package; or the metadata has other licences, extras or another description.
+        ExceptionGroup: The metadata violates the specification.
+    """
+    files = content(wheel)
+    tree = {
+        path.relative_to(ROOT).as_posix(): path.read_bytes()
+        for path in (ROOT / "flowprior").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    found = {name: data for name, data in files.items() if ".dist-info/" not in name}
+    needed = {"flowprior/py.typed", "flowprior/assets/embedded_body.npz"}
+    if different := sorted(found.keys() ^ (tree.keys() | needed)):
+        raise SystemExit(f"only in the wheel or only in the working tree: {different}")
+    if different := sorted(name for name, data in found.items() if data != tree[name]):
+        raise SystemExit(f"the wheel differs from the working tree: {different}")
+
+    (name,) = (name for name in files if name.endswith(".dist-info/METADATA"))
+    metadata = Metadata.from_email(files[name], validate=True)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    if (metadata.description or "").strip() != readme.strip():
+        raise SystemExit("the description is not README.md")
+    if set(metadata.license_files or ()) != set(LICENCES):
+        raise SystemExit(f"licence files are {metadata.license_files}")
+    for licence in LICENCES:
+        if files.get(f"{Path(name).parent}/licenses/{licence}") != (ROOT / licence).read_bytes():
+            raise SystemExit(f"the wheel lacks the licence {licence}")
+    if set(metadata.provides_extra or ()) != set(EXTRAS):
+        raise SystemExit(f"extras are {metadata.provides_extra}")
+
+    with tarfile.open(sdist) as archive:
+        members = {member.partition("/")[2] for member in archive.getnames()}
+    if missing := sorted((tree.keys() | set(IN_SDIST)) - members):
+        raise SystemExit(f"the sdist lacks {missing}")
+
+
+def content(wheel: Path) -> dict[str, bytes]:
+    """Read the files of a wheel, by name."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def readme_blocks(readme: Path) -> list[str]:
+    """Extract the Python blocks of a page; SystemExit if there are none."""
+    blocks = BLOCK.findall(readme.read_text(encoding="utf-8"))
+    if not blocks:
+        raise SystemExit(f"{readme} has no Python")
+    return blocks

@@ -1,0 +1,110 @@
+"""Synthetic people in front of a camera, and small priors that model them; without examples."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowprior import ConditionalPosePrior, rotations
+from flowprior.body import BodyModel
+from flowprior.fitting import (
+    AnglePose,
+    DensityPose,
+    LatentPose,
+    PoseMixture,
+    PoseVariables,
+    with_spare,
+)
+from flowprior.keypoints import keypoint_context, seen_keypoints
+from flowprior.skeleton import BODY_25
+
+FOCAL_PX = 1145.0
+IMAGE_PX = 1000.0
+KINDS = ("conditional", "unconditional", "mixture", "isotropic", "none")
+
+
+@dataclass(frozen=True)
+class People:
+    """P people, with exact keypoints (P, 25, 3) of confidence 1."""
+
+    theta: Tensor
+    betas: Tensor
+    transl: Tensor
+    keypoints: Tensor
+
+
+def project(points: Tensor) -> Tensor:
+    """Points (..., 3) in metres to pixels (..., 2) of an image of 1000 x 1000."""
+    return FOCAL_PX * points[..., :2] / points[..., 2:] + IMAGE_PX / 2
+
+
+def random_poses(count: int, seed: int) -> Tensor:
+    """Rotations (count, 24, 3, 3): small bends, the root at any heading before a camera."""
+    generator = torch.Generator().manual_seed(seed)
+    bend = rotations.rotvec_to_matrix(0.25 * torch.randn(count, 24, 3, generator=generator))
+    heading = torch.zeros(count, 3)
+    heading[:, 1] = 2 * torch.pi * torch.rand(count, generator=generator)
+    upright = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    root = upright @ rotations.rotvec_to_matrix(heading) @ bend[:, 0]
+    return torch.cat([root[:, None], bend[:, 1:]], dim=1)
+
+
+@torch.no_grad()
+def random_people(body: BodyModel, count: int, seed: int = 0) -> People:
+    """People 3 to 8 m in front of the camera."""
+    theta = random_poses(count, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    betas = torch.randn(count, 10, generator=generator)
+    depth = 3 + 5 * torch.rand(count, generator=generator)
+    across, down = 2 * torch.rand(2, count, generator=generator) - 1
+    place = torch.stack([0.08 * depth * across, 0.05 * depth * down, depth], dim=-1)
+    points = body.keypoints(theta, BODY_25, betas)
+    transl = place - points[:, BODY_25.index("mid_hip")]
+    pixels = project(points + transl[:, None])
+    return People(
+        theta, betas, transl, torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
+    )
+
+
+def detected(keypoints: Tensor, seed: int = 0) -> Tensor:
+    """Keypoints (P, K, 3) with noise and varying confidence, a quarter of them missing."""
+    generator = torch.Generator().manual_seed(seed)
+    noisy = keypoints.clone()
+    noisy[..., :2] += 4 * torch.randn(noisy[..., :2].shape, generator=generator)
+    noisy[..., 2] = 1 - 0.6 * torch.rand(noisy.shape[:2], generator=generator)
+    return torch.where(torch.rand(noisy.shape[:2], generator=generator)[..., None] < 0.25, 0, noisy)
+
+
+class Priors:
+    """A prior of each kind, hardly trained."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        context = 3 * BODY_25.num_joints
+        theta = random_poses(400, 7)
+        self.conditional = ConditionalPosePrior(context, hidden_features=64)
+        self.conditional.nll(theta, torch.randn(400, context))  # initialises ActNorm
+        self.unconditional = ConditionalPosePrior(0, joints=23, hidden_features=64)
+        self.unconditional.nll(theta[:, 1:])
+        self.conditional.eval(), self.unconditional.eval()
+        rotvecs = rotations.matrix_to_rotvec(theta[:, 1:]).flatten(1)
+        factor = torch.diag(1 / rotvecs.std(dim=0)).expand(2, -1, -1).clone()
+        means = torch.stack([rotvecs[:200].mean(dim=0), rotvecs[200:].mean(dim=0)])
+        self.mixture = PoseMixture(torch.tensor([0.4, 0.6]), means, factor, rotvecs.mean(dim=0))
+
+    def of(self, kind: str) -> ConditionalPosePrior | PoseMixture | None:
+        """The prior of a kind, as a user has it; None for "isotropic" too."""
+        return getattr(self, kind, None)
+
+    @torch.no_grad()
+    def variables(self, kind: str, keypoints: Tensor, *, theta: bool = False) -> PoseVariables:
+        """Pose variables of people with keypoints (P, 25, 3)."""
+        form = DensityPose if theta else LatentPose
+        if kind == "conditional":
+            people = torch.arange(len(keypoints))
+            context = keypoint_context(seen_keypoints(keypoints))[with_spare(people)]
+            return form(self.conditional.freeze()(context)).select(people)
+        if kind == "unconditional":
+            return form(self.unconditional.freeze()(None))
+        mixture = self.mixture
+        return AnglePose(mixture.mean_pose, kind, mixture if kind == "mixture" else None)
