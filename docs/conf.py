@@ -129,7 +129,8 @@ def resolve_public_name(app, env, node, contnode):
     # A docstring can also name anything in the library without its module, if the name is unique
     # or public in a package.
     ends = [name for name in python.objects if name.endswith(f".{node['reftarget']}")]
-    names += ends if len(ends) == 1 else [name for name in ends if name in HOMES.values()]
+    homes = tuple(f"{home}." for home in HOMES.values())
+    names += ends if len(ends) == 1 else [each for each in ends if f"{each}.".startswith(homes)]
     if not names:
         return None
     return python.resolve_xref(

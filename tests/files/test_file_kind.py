@@ -46,8 +46,11 @@ MAKERS = {
     "html": (lambda path: path.write_bytes(b"\xef\xbb\xbf<HTML lang='en'>"), "is a web page"),
     "torch": (lambda path: torch.save({"a": 1}, path), "is a PyTorch checkpoint"),
     "npz": (arrays, "is an .npz archive"),
-    "zip": (zipped, "unpack it first; it holds SMPL/models/basicmodel_f.pkl"),
-    "half a zip": (lambda path: path.write_bytes(b"PK\x03\x04" + b"\0" * 90), "cut short"),
+    "zip": (zipped, "unpack it first; it contains SMPL/models/basicmodel_f.pkl"),
+    "half a zip": (
+        lambda path: path.write_bytes(b"PK\x03\x04" + b"\0" * 90),
+        "truncated or damaged",
+    ),
     "hdf5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 90), "is an HDF5 file"),
     "gzip": (lambda path: path.write_bytes(gzip.compress(b"SMPL")), "compressed by gzip"),
     "bzip2": (lambda path: path.write_bytes(bz2.compress(b"SMPL")), "compressed by bzip2"),

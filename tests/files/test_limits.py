@@ -65,18 +65,18 @@ def test_a_file_that_is_too_large_to_be_read_whole(reader, tmp_path, monkeypatch
     # It takes no room on disk.
     path.touch()
     os.truncate(path, 2**43)
-    with pytest.raises(error, match=rf"{name} has 8796093022208 bytes; at most"):
+    with pytest.raises(error, match=rf"{name} has 8796093022208 bytes; the limit is"):
         read(path)
     path.write_bytes(b"12345")
     monkeypatch.setattr(limits, "MAX_FILE_BYTES", 4)
-    with pytest.raises(error, match=f"{name} has 5 bytes; at most 4"):
+    with pytest.raises(error, match=f"{name} has 5 bytes; the limit is 4"):
         read(path)
 
 
 def test_regular_files():
     assert require_regular(__file__) == os.path.getsize(__file__)
     assert read_limited(__file__).startswith(b"import")
-    with pytest.raises(CheckpointError, match="at most 3"):
+    with pytest.raises(CheckpointError, match="the limit is 3"):
         read_limited(__file__, 3, CheckpointError)
 
 

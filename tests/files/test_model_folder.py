@@ -247,7 +247,7 @@ def test_a_file_is_missing(folder, name):
     if name == "config.json":  # needed only by weights that flowprior did not write
         ConditionalPosePrior.from_pretrained(folder)
         edit_weights(folder, lambda tensors: None, header=False)
-    with pytest.raises(CheckpointError, match=rf"has no {name}.* it holds README\.md"):
+    with pytest.raises(CheckpointError, match=rf"has no {name}.* it contains README\.md"):
         ConditionalPosePrior.from_pretrained(folder)
 
 
@@ -258,7 +258,7 @@ def test_the_card_is_not_needed(prior, folder):
 
 def test_pickled_weights_are_not_read(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"it holds .*pytorch_model\.bin"):
+    with pytest.raises(CheckpointError, match=r"it contains .*pytorch_model\.bin"):
         ConditionalPosePrior.from_pretrained(folder)
 
 
@@ -498,7 +498,7 @@ def response(status, code=None):
         (lambda e: e.GatedRepoError("x", response=response(403)), PermissionError, "is gated"),
         (lambda e: e.LocalEntryNotFoundError("x"), ConnectionError, "nor in the Hugging"),
         (lambda e: e.OfflineModeIsEnabled("x"), ConnectionError, "HF_HUB_OFFLINE"),
-        (lambda e: e.HFValidationError("x"), FileNotFoundError, "no name on the hub"),
+        (lambda e: e.HFValidationError("x"), FileNotFoundError, "nor a valid name on the hub"),
     ],
 )  # fmt: skip
 def test_what_the_hub_refuses(monkeypatch, raised, kind, message):
