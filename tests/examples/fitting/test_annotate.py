@@ -365,6 +365,7 @@ def test_a_ray_that_never_starts_is_an_error_in_words(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
 def test_ray_fits_the_same_people(shards, prior_dir, tmp_path):
     found = []
     for workers in ("0", "1"):
