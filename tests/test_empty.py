@@ -135,6 +135,12 @@ def test_spaces(name, batch):
     assert space.log_volume(x).shape == batch
 
 
+@pytest.mark.parametrize("samples", [4, 2])
+def test_quantise(samples):
+    pytest.importorskip("sklearn", reason="quantised samples need scikit-learn")
+    assert metrics.quantise(torch.zeros(0, samples, J, 3), 2).shape == (0, 2, J, 3)
+
+
 @pytest.mark.parametrize(("people", "samples"), [(0, 4), (0, 2)])
 def test_metrics(people, samples):
     drawn, truth = torch.zeros(people, samples, J, 3), torch.zeros(people, J, 3)
@@ -146,7 +152,6 @@ def test_metrics(people, samples):
     assert metrics.sample_spread(drawn).shape == (people, J)
     assert metrics.best_of_n(torch.zeros(people, samples), 2).shape == (people,)
     assert metrics.latent_pit(torch.zeros(people, samples, 5)).shape == (people, samples)
-    assert metrics.quantise(drawn, 2).shape == (people, 2, J, 3)
     visible, hidden = metrics.sample_diversity(drawn, torch.ones(people, J))
     assert visible.shape == hidden.shape == (0,)
     points = torch.zeros(people, samples, J, 2)
