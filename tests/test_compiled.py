@@ -56,6 +56,7 @@ def test_every_verb_takes_batches_of_other_sizes(verb):
     check(prior if verb == "nll" else prior.eval(), verb, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_takes_open_sizes(verb, frozen):

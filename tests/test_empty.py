@@ -94,6 +94,7 @@ def test_exported_programs(verb, options):
         assert program(**inputs).shape == (*(leading[:1] if verb == "mode" else leading), *tail)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled(backend):
     prior = make().freeze()
@@ -159,7 +160,7 @@ def test_metrics(people, samples):
         people,
         samples,
     )
-    with pytest.raises(ValueError, match="holds no poses"):
+    with pytest.raises(ValueError, match="contains no poses"):
         metrics.expected_calibration_error(drawn, truth)
     with pytest.raises(ValueError, match="empty"):
         metrics.coverage(torch.zeros(0))

@@ -26,7 +26,7 @@ from flowprior.files.model_card import ModelCard
 from flowprior.files.model_file import CheckpointError, ModelFile
 from flowprior.files.whole_file import remove_partials, whole_file
 
-__all__ = ["BUNDLED", "SharedModel", "read_folder", "write_folder"]
+__all__ = ["BUNDLED", "HEADER_KEYS", "SharedModel", "read_folder", "write_folder"]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -38,6 +38,9 @@ BUNDLED = {"flowprior/demo": Path(__file__).parents[1] / "assets" / "demo"}
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Entries by which the configurations of other libraries identify themselves.
+HEADER_KEYS = ("library_name", "library_version", "format_version")
+"""Keys of ``config.json`` that describe the file, not the model."""
+
 _FOREIGN = ("library_name", "model_type", "architectures", "_class_name")
 
 Model = TypeVar("Model", bound="SharedModel")
@@ -316,9 +319,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             "not of a flowprior prior"
         )
     model_file.require_readable(path, format_version)
-    for key in ("library_name", "library_version"):
-        config.pop(key, None)
-    return config
+    return {key: value for key, value in config.items() if key not in HEADER_KEYS}
 
 
 def _version() -> str:

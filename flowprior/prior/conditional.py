@@ -3,7 +3,7 @@
 import copy
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from flowprior._checks import require_tensor
 from flowprior._modes import lasting
 from flowprior.files import model_file
 from flowprior.files.model_file import CheckpointError
-from flowprior.files.model_folder import SharedModel
+from flowprior.files.model_folder import HEADER_KEYS, SharedModel
 from flowprior.flow import ConditionalFlow, FlowOptions, require_flow_options
 from flowprior.flow.stack import standard_normal
 from flowprior.prior.encoder import ContextEncoder
@@ -74,7 +74,9 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         target_noise: float = 0.005,
         **flow_options: "Unpack[FlowOptions]",
     ) -> None:
-        require_flow_options(flow_options)
+        # The Hub's own mixin passes every key of config.json.
+        options = {key: value for key, value in flow_options.items() if key not in HEADER_KEYS}
+        require_flow_options(options)
         _require_target_noise(target_noise)
         pose_space = make_space(space, joints, layout)
         encoder = None
@@ -84,7 +86,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             pose_space.features,
             encoder_features or context_features,
             preset=preset,
-            **flow_options,
+            **cast("FlowOptions", options),
         )
         super().__init__(flow, pose_space, encoder)
         self.provenance: dict[str, str] = {}

@@ -46,6 +46,7 @@ def test_bodies(tmp_path):
         assert_drawn(tmp_path / name, bodies.FOLDER / name)
 
 
+@pytest.mark.slow
 def test_front_picture(tmp_path):
     front = script("front_picture")
     front.main(tmp_path / "front.png")

@@ -31,6 +31,7 @@ def fit(priors, body):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["conditional", "mixture"])
 def test_somebody_alone_is_who_he_is_in_a_batch_of_64(fit, people, body, kind):
     seen = detected(people.keypoints)
@@ -104,6 +105,7 @@ def test_stages_free_focal_and_theta_all_meet_the_keypoints(fit, people):
             assert (fits.focal_px != FOCAL_PX).any()
 
 
+@pytest.mark.slow
 def test_restarts_leave_nobody_worse_and_most_better(fit, people):
     seen = people.keypoints[:8]
     once = fit(seen, max_iterations=60)
@@ -238,6 +240,7 @@ def kinds_of_prior(priors, keypoints):
         }
 
 
+@pytest.mark.slow
 def test_fits_with_every_kind_of_prior(priors, body, people):
     seen = people.keypoints[:3]
     for name, (prior, _) in kinds_of_prior(priors, seen).items():

@@ -119,6 +119,7 @@ def test_agrees_with_scipy(name):
         assert float(value) <= theirs.fun + 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=3)

@@ -324,6 +324,7 @@ def test_function_transforms():
     assert_close(gradient, expected, 1e-10)
 
 
+@pytest.mark.slow
 def test_it_compiles_into_one_graph():
     flow, _ = random_flow(6, 4, num_steps=2, num_blocks=1)
     x, context = draw(3, 6), draw(3, 4)

@@ -253,6 +253,7 @@ def test_it_compiles_as_one_graph(frozen):
     assert_close(decode(z, context)[0], model.inverse(z, context)[0], 1e-10)
 
 
+@pytest.mark.slow
 def test_a_training_step_compiles_as_one_graph():
     flow = scrambled_flow(context_norm=True, num_steps=2)
     x, context = draw(8, 6), draw(8, 4)

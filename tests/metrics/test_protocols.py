@@ -266,6 +266,7 @@ MEMORY = """
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_samples():
     # All vertices of two people's 1536 samples would be 242 MiB.
     assert float(run_python(textwrap.dedent(MEMORY), "1536")) < 40

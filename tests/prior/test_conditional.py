@@ -490,6 +490,7 @@ def test_function_transforms():
     assert gradient.isfinite().all()
 
 
+@pytest.mark.slow
 def test_it_compiles_into_one_graph():
     prior, theta, context = make(), rot6d(5), draw(5, C)
     compiled = torch.compile(prior.log_prob, fullgraph=True, backend="aot_eager")

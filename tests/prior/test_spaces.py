@@ -298,6 +298,7 @@ def test_so3_raises_half_precision(dtype):
     assert space.to_vector(half_turns).isfinite().all()
 
 
+@pytest.mark.slow
 def test_so3_under_transforms_and_devices():
     space = So3Space(2)
 

@@ -327,6 +327,7 @@ def test_the_legacy_forward_equals_the_reference():
     assert_close(prior(context).decode(x).flatten(-2), oracle.inverse(*arrays)[0], 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained_with", ["exact", "legacy"])
 def test_calibration_tells_which_forward_map_the_weights_were_trained_with(tmp_path, trained_with):
     prior = ConditionalPosePrior(

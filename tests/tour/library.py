@@ -222,7 +222,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             "`body_pose` alone: `(5, 69)`",
             lambda: small().log_prob(torch.zeros(5, 69), CONTEXT),
             ValueError,
-            ("23 joints", "global_orient stands before it"),
+            ("23 joints", "without global_orient"),
         ),
         Mistake(
             "flat rotation vectors: `(5, 72)`",
@@ -272,7 +272,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             "degrees instead of radians",
             lambda: small().log_prob(torch.rad2deg(poses(5)), CONTEXT),
             UserWarning,
-            ("radians", "four whole turns", "torch.deg2rad"),
+            ("radians", "four turns", "torch.deg2rad"),
         ),
         Mistake(
             "keypoints in millimetres",

@@ -391,7 +391,7 @@ def test_settings_of_one_folder_do_not_mix(shards, prior_dir, tmp_path, capsys):
         ([".", "out"], "no .npz, .parquet or"),
         (["a.npz", "out", "--chunk", "0"], "at least 1 row"),
         (["a.npz", "out", "--prior", "missing"], "no folder of priors"),
-        (["a.npz", "out", "height=3"], "key of pose, shape"),
+        (["a.npz", "out", "height=3"], "settings are pose, shape"),
         (["other.npz", "out"], "neither body_keypoints_2d nor keypoints_2d"),
         (["bad.parquet", "out"], "not a parquet file"),
     ],

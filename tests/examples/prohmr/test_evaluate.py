@@ -61,6 +61,7 @@ def test_published_figures_stand_beside(folder, tmp_path, capsys):
     assert json.loads((tmp_path / "out/evaluation.json").read_text())["3DPW-TEST"]["images"] == 4
 
 
+@pytest.mark.slow
 def test_fits_stand_beside_the_regression(folder, tmp_path, capsys):
     (tmp_path / "3dpw_test.npz").write_bytes((folder / "test.npz").read_bytes())
     (tmp_path / "3DPW").symlink_to(folder / "images")

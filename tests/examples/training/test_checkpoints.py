@@ -19,6 +19,7 @@ def write_for_ever(path):
         WholeFiles().save_checkpoint(content, path)
 
 
+@pytest.mark.slow
 def test_a_killed_writer_never_leaves_half_a_checkpoint(tmp_path):
     """Kill a process at several moments while it writes checkpoints."""
     path, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
