@@ -8,13 +8,16 @@ in alternating order; the table has the medians and the median of the ratios of 
 """
 
 import argparse
+import importlib
 import os
 import statistics
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -88,17 +91,14 @@ def body_cases() -> dict[str, Case]:
 
 def fit_cases() -> dict[str, Case]:
     """Ten iterations of L-BFGS for 64 people: flow, body, camera and solver together."""
+    fitting: Any
     try:
-        from flowprior import fitting
+        fitting = importlib.import_module("flowprior.fitting")
     except ImportError:  # before the solver moved into the library
-        import types
-
-        from examples.fitting import cameras, objective, pose_variables, solver
-
-        parts = {}
-        for module in (cameras, objective, pose_variables, solver):
-            parts |= {name: getattr(module, name) for name in module.__all__}
-        fitting = types.SimpleNamespace(**parts)  # type: ignore[assignment]
+        parts: dict[str, Any] = {}
+        for name in ("cameras", "objective", "pose_variables", "solver"):
+            parts |= vars(importlib.import_module(f"examples.fitting.{name}"))
+        fitting = types.SimpleNamespace(**parts)
     from flowprior import ConditionalPosePrior
     from flowprior.body import BodyModel
     from flowprior.skeleton import BODY_25

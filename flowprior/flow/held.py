@@ -1,5 +1,7 @@
 """A flow bound to the weight tensors it has at one moment."""
 
+import itertools
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +29,11 @@ class HeldFlow:
 
     def __init__(self, flow: FlowStack) -> None:
         self.flow = flow
-        self._tensors = list(_tensors_of(flow))
+        # The dictionaries stay, whatever is put into them: walking the modules takes longer.
+        self._homes = [
+            home for module in flow.modules() for home in (module._parameters, module._buffers)
+        ]
+        self._tensors = list(self._own_tensors())
 
     @property
     def device(self) -> torch.device:
@@ -47,8 +53,7 @@ class HeldFlow:
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Call a method of the flow."""
-        pairs = zip(self._tensors, _tensors_of(self.flow), strict=True)
-        if all(held is own for held, own in pairs):
+        if all(map(operator.is_, self._tensors, self._own_tensors())):
             return getattr(self.flow, method)(*args, **kwargs)
         substitutes = {
             f"flow.{prefix}{name}": tensor
@@ -56,6 +61,10 @@ class HeldFlow:
             if tensor is not None
         }
         return functional_call(_Method(self.flow), substitutes, (method, *args), kwargs)
+
+    def _own_tensors(self) -> Iterator[Tensor | None]:
+        """The tensors that the flow has at the moment."""
+        return itertools.chain.from_iterable(home.values() for home in self._homes)
 
 
 class _Method(nn.Module):
@@ -67,16 +76,6 @@ class _Method(nn.Module):
 
     def forward(self, method: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         return getattr(self.flow, method)(*args, **kwargs)
-
-
-# Every call runs these generators; they are several times faster than named_parameters and
-# named_buffers.
-
-
-def _tensors_of(flow: FlowStack) -> Iterator[Tensor | None]:
-    for module in flow.modules():
-        yield from module._parameters.values()
-        yield from module._buffers.values()
 
 
 def _names_in(flow: FlowStack) -> Iterator[tuple[str, str]]:
