@@ -155,7 +155,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
             print(f"{lost} people are left out: no context that is finite in {args.context}")
         people, context, betas = people[rows], evidence.context, evidence.betas
     if not len(people):
-        raise ValueError(f"{args.data}: nobody to fit")
+        raise ValueError(f"{args.data}: no people to fit")
     unread = 0
     if args.data is not None:
         sizes = image_sizes(people)

@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not report.clean:
         print(report, file=sys.stderr)
     if not len(people):
-        return fail(f"{report.source}: nobody to look at")
+        return fail(f"{report.source}: no people to process")
     columns, faults = look(model, dataset, args.batch_size, args.workers)
     for fault in faults[:10]:
         print(fault, file=sys.stderr)

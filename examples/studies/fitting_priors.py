@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         poses = load_poses(args.data, args.seed)
         body, priors = BodyModel(args.body), PriorFolder(args.prior, torch.device("cpu"))
         if not len(poses.val):
-            raise ValueError(f"{poses.source}: nobody to choose weights on")
+            raise ValueError(f"{poses.source}: no people to choose weights on")
         prepare_folder(args.out)
 
         def some(split: str, number: int) -> Tensor:

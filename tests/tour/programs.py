@@ -133,7 +133,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             "`examples.fitting.fit` of OpenPose files without people",
             lambda: fit.main(["--data", str(openpose_without_people()), "--device", "cpu"]),
             2,
-            ("keypoints", "nobody to fit"),
+            ("keypoints", "no people to fit"),
         ),
         Mistake(
             "`examples.fitting.fit` without trained priors",
