@@ -26,9 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from examples.data.detections import OPENPOSE_SUFFIX, read_detections
+from examples.data.detections import read_detections
 from examples.data.files import npz_keys
 from examples.data.keypoints import clean_keypoints, joint_places
+from examples.data.openpose import OPENPOSE_SUFFIX
 from examples.data.report import Report
 from examples.fitting.choices import to_body_25
 from flowprior.files.limits import require_regular

@@ -3,13 +3,13 @@ import json
 import numpy as np
 import pytest
 
+from examples.data.coco import read_coco
 from examples.data.detections import (
     inspect,
     matches,
-    read_coco,
     read_detections,
-    read_openpose,
 )
+from examples.data.openpose import read_openpose
 from examples.data.registry import survey
 from examples.data.report import Report
 from flowprior.keypoints import example_keypoints
