@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "flowprior"
+import flowprior
+
+PACKAGE = Path(flowprior.__file__).parent
 
 # Per layer, the other layers that it may import. The private modules at the top level are the
 # bottom; a module inside a package belongs to the layer of the package unless it is named here.

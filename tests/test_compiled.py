@@ -50,7 +50,11 @@ def check(prior, verb, dynamic):
             answer.backward()
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    "verb",
+    # Those that an ordinary run can afford: drawing, and a loss with gradients.
+    [v if v in ("sample", "nll") else pytest.param(v, marks=pytest.mark.slow) for v in VERBS],
+)
 def test_every_verb_takes_batches_of_other_sizes(verb):
     prior = make(coupling="affine", space="so3")
     check(prior if verb == "nll" else prior.eval(), verb, None)
