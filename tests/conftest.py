@@ -41,7 +41,7 @@ def _seeded():
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory):
-    """Make a folder once, for all processes that share the tests; nobody may change it.
+    """Fill a folder once, for all processes that share the tests; tests must not change it.
 
     Call it with a name and a function that fills the folder it is given.
     """

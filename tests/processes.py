@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -73,23 +72,6 @@ def run_python(code: str, *arguments: str, **options: Any) -> str:
     done = run([sys.executable, "-c", code, *arguments], **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def wait_until(condition: Callable[[], bool], interval: float = 0.01) -> None:
-    """Wait until a condition is true.
-
-    Args:
-        condition: Called repeatedly.
-        interval: Seconds between two calls.
-
-    Raises:
-        TimeoutError: It is not true within the limit.
-    """
-    deadline = time.monotonic() + TIME_LIMIT_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{condition} is not true after {TIME_LIMIT_S:.0f} s")
-        time.sleep(interval)
 
 
 def in_child(function: Callable[[], object]) -> int:

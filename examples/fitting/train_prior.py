@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         held_out = torch.from_numpy(poses.rotvecs("val" if len(poses.val) else "test"))
         body = BodyModel(args.body)
         prepare_folder(args.out)
-        # Present only when all files beside it are of its run.
+        # Results exist only if all files of the folder belong to the same run.
         (args.out / "results.json").unlink(missing_ok=True)
         (args.out / CONDITIONAL).mkdir(exist_ok=True)
     except (OSError, ValueError) as error:

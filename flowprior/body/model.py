@@ -65,11 +65,12 @@ class BodyModel(nn.Module):
     """Joints, vertices and keypoints of a body with SMPL's 24 joints, from its pose and shape.
 
     Theta is accepted in every form that a prior accepts: 6D (..., 24, 6) or flat (..., 144),
-    matrices (..., 24, 3, 3), which are not orthonormalised, rotation vectors (..., 24, 3). All
-    operations are differentiable and batched over any leading axes; no row depends on another.
-    Computation and results are in the dtype of the model, also under autocast: float32 unless
-    converted (``body.double()``). The arrays of the body are buffers that are not part of any
-    ``state_dict``, so a checkpoint of a model that contains the body does not contain its arrays.
+    matrices (..., 24, 3, 3), rotation vectors (..., 24, 3). Matrices in the dtype of the model are
+    used as they are; those of lower precision are orthonormalised. All operations are
+    differentiable and batched over any leading axes; no row depends on another. Computation and
+    results are in the dtype of the model, also under autocast: float32 unless converted
+    (``body.double()``). The arrays of the body are buffers that are not part of any ``state_dict``,
+    so a checkpoint of a model that contains the body does not contain its arrays.
 
     Args:
         path: None for the embedded body, or an SMPL file: the official ``.pkl``, or an ``.npz``
@@ -277,9 +278,10 @@ class BodyModel(nn.Module):
         like = surface.v_template
         require_tensor("theta", theta)
         with without_autocast(like.device):
+            # Matrices rounded to half precision are no rotations until they are orthonormalised.
+            exact = theta.dtype == like.dtype and theta.shape[-3:] == (SMPL_24.num_joints, 3, 3)
             theta = _as_model("theta", theta, like)
-            is_matrix = theta.shape[-3:] == (SMPL_24.num_joints, 3, 3)
-            rotation = theta if is_matrix else self._space.to_matrix(theta)
+            rotation = theta if exact else self._space.to_matrix(theta)
             rotation = rotation.to(like).contiguous()
             shape = rotation.shape[:-3]
             if betas is None:

@@ -743,3 +743,14 @@ def test_another_module_is_no_smplx_body():
         TypeError, match="expected a smplx body model, but Linear has no v_template"
     ):
         BodyModel.from_smplx(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_matrices_in_half_precision_are_rotations_again(embedded, dtype):
+    matrix = rotations.rotvec_to_matrix(torch.randn(4, 24, 3)).to(dtype)
+    joints, rest = embedded(matrix).joints, embedded(torch.zeros(24, 3)).joints
+    bones = [(joint, parent) for joint, parent in enumerate(SMPL_24.parents) if joint]
+    for joint, parent in bones:
+        length = (joints[:, joint] - joints[:, parent]).norm(dim=-1)
+        expected = (rest[joint] - rest[parent]).norm().expand(4)
+        torch.testing.assert_close(length, expected, rtol=0, atol=1e-5)
