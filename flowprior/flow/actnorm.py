@@ -25,14 +25,19 @@ class ActNorm(nn.Module):
     ``CONTEXT_BOUND`` through a hyperbolic tangent, and initially zero. The log-determinant then
     depends on the context, but not on x.
 
+    Without a shift, the map keeps the origin, and the first batch sets ``s`` so that the mean
+    square of every feature is one.
+
     Args:
         features: Number of features D.
         context_features: Width C of the context that moves scale and shift; 0 for none.
+        shift: Whether there is a shift.
 
     Attributes:
         log_scale: s, shape (D,).
-        shift: t, shape (D,).
-        context_weight: Weight (2 D, C) of the context's terms, log-scales first, or None.
+        shift: t, shape (D,), or None.
+        context_weight: Weight (2 D, C) of the context's terms, log-scales first, or None; (D, C)
+            without a shift.
         initialized: Boolean buffer, shape (), saved with the weights.
 
     References:
@@ -44,12 +49,13 @@ class ActNorm(nn.Module):
 
     initialized: Tensor
 
-    def __init__(self, features: int, context_features: int = 0) -> None:
+    def __init__(self, features: int, context_features: int = 0, *, shift: bool = True) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(features))
-        self.shift = nn.Parameter(torch.zeros(features))
+        self.shift = nn.Parameter(torch.zeros(features)) if shift else None
+        terms = 2 * features if shift else features
         self.context_weight = (
-            nn.Parameter(torch.zeros(2 * features, context_features)) if context_features else None
+            nn.Parameter(torch.zeros(terms, context_features)) if context_features else None
         )
         self.register_buffer("initialized", torch.tensor(False))
         # Reading the buffer synchronises with the device, so a True is remembered.
@@ -66,14 +72,19 @@ class ActNorm(nn.Module):
 
     def was_changed(self) -> bool:
         """Whether scale or shift differ from those of a new layer."""
-        return not self.log_scale.is_meta and bool(self.log_scale.any() | self.shift.any())
+        if self.log_scale.is_meta:
+            return False
+        return bool(self.log_scale.any()) or (self.shift is not None and bool(self.shift.any()))
 
     @property
     def _has_own_weights(self) -> bool:
         return isinstance(self.log_scale, nn.Parameter)
 
     def project_context(self, context: Tensor) -> Tensor | None:
-        """The context's terms (..., 2 D), log-scales first; None for a layer without context."""
+        """The context's terms (..., 2 D), log-scales first; None for a layer without context.
+
+        Without a shift they are (..., D).
+        """
         if self.context_weight is None:
             return None
         terms = F.linear(context.to(self.context_weight.dtype), self.context_weight)
@@ -97,12 +108,13 @@ class ActNorm(nn.Module):
         if self.training and not self.is_initialized():
             self._initialize(x)
         log_scale, shift = self._scale_and_shift(x.dtype, projected)
-        return x * log_scale.exp() + shift, log_scale.sum(dim=-1)
+        y = x * log_scale.exp()
+        return y if shift is None else y + shift, log_scale.sum(dim=-1)
 
     def inverse(self, y: Tensor, projected: Tensor | None = None) -> Tensor:
         """Map latent to data, y (..., D) -> x (..., D); ``projected`` as in :meth:`forward`."""
         log_scale, shift = self._scale_and_shift(y.dtype, projected)
-        return (y - shift) * torch.exp(-log_scale)
+        return (y if shift is None else y - shift) * torch.exp(-log_scale)
 
     def log_abs_det(self, dtype: torch.dtype, projected: Tensor | None = None) -> Tensor:
         """Log-determinant of the forward map, () or the leading shape of ``projected``."""
@@ -110,8 +122,11 @@ class ActNorm(nn.Module):
 
     def _scale_and_shift(
         self, dtype: torch.dtype, projected: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self.log_scale.to(dtype), self.shift.to(dtype)
+    ) -> tuple[Tensor, Tensor | None]:
+        log_scale = self.log_scale.to(dtype)
+        if self.shift is None:
+            return log_scale if projected is None else log_scale + projected, None
+        shift = self.shift.to(dtype)
         if projected is None:
             return log_scale, shift
         log_scale_term, shift_term = projected.chunk(2, dim=-1)
@@ -127,9 +142,13 @@ class ActNorm(nn.Module):
                 "ActNorm cannot be initialised inside torch.func.functional_call, which replaces "
                 "its weights: run one training batch through the model itself first"
             )
-        std = rows.std(dim=0).clamp(min=MIN_STD)
-        self.log_scale.copy_(-std.log())
-        self.shift.copy_(-(rows / std).mean(dim=0))
+        if self.shift is None:
+            size = rows.square().mean(dim=0).sqrt().clamp(min=MIN_STD)
+            self.log_scale.copy_(-size.log())
+        else:
+            std = rows.std(dim=0).clamp(min=MIN_STD)
+            self.log_scale.copy_(-std.log())
+            self.shift.copy_(-(rows / std).mean(dim=0))
         self.initialized.fill_(True)
         self._seen_initialized = True
 

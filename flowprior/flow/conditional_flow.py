@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from flowprior._checks import require_count
 from flowprior._modes import lasting
 from flowprior.flow.actnorm import ActNorm
+from flowprior.flow.anchored import AnchoredStep, FrozenAnchoredStep
+from flowprior.flow.base import make_base
 from flowprior.flow.conditioner_dtype import faster_conditioner_dtype
 from flowprior.flow.coupling import COUPLINGS, Coupling
 from flowprior.flow.frozen import FrozenFlow, FrozenStep
@@ -26,6 +28,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 LU_FORWARDS = ("exact", "legacy")
+GENERAL_COUPLINGS = ("additive", "affine", "spline")
+ANCHORED_COUPLINGS = ("additive", "contracting", "none")
 
 
 class FlowOptions(TypedDict, total=False):
@@ -39,6 +43,8 @@ class FlowOptions(TypedDict, total=False):
     context_norm: bool | None
     coupling: str
     lu_forward: str
+    anchored: bool
+    base: str
 
 
 def require_flow_options(names: Iterable[str]) -> None:
@@ -55,8 +61,8 @@ def require_flow_options(names: Iterable[str]) -> None:
 class ConditionalFlow(FlowStack):
     r"""Normalizing flow :math:`z = f(x; c)` over vectors x given a context c.
 
-    ``num_steps`` steps of ActNorm, LULinear and a coupling map data x to a standard normal latent
-    z. The class adds construction, training and fusion to the methods of :class:`FlowStack`, which
+    ``num_steps`` steps of ActNorm, LULinear and a coupling map data x to a latent z of a base
+    density. The class adds construction, training and fusion to the methods of :class:`FlowStack`, which
     documents shapes, dtypes and the exactness of mode and entropy.
 
     Args:
@@ -74,15 +80,23 @@ class ConditionalFlow(FlowStack):
             depend on the context and keeps the mode exact; the preset's choice if None. Without it,
             an additive flow has the same entropy in every context.
         coupling: ``"additive"``, ``"affine"`` or ``"spline"``; with the last two, mode and entropy
-            are computed numerically.
+            are computed numerically. An anchored flow takes ``"additive"``, ``"contracting"``, an
+            affine coupling that only contracts towards the latent and so keeps the mode exact, or
+            ``"none"``, which leaves a linear map with scales from the context.
         lu_forward: ``"exact"``, or ``"legacy"`` for weights trained with the original's code of
             August 2021, see :class:`LULinear`. With ``"legacy"``, ``forward`` and ``log_prob`` use
             the map with which the weights were trained, while samples and mode use the exact
             inverse: ``log_prob`` of a sample then differs from the value returned with it.
             :func:`flowprior.prohmr.latent_calibration` finds out which one the weights need.
+        anchored: Whether every step maps the origin to the origin in every context, so that the
+            mode is x = 0. Such a flow models what is left of x after a regressor's answer was
+            subtracted. Its steps have no shifts; the context sets their scales and enters every
+            layer of their conditioners.
+        base: Density of the latents, ``"normal"`` or ``"student_t"``; see :meth:`calibrate`.
 
     Raises:
-        ValueError: If a preset, coupling or forward map is unknown or a size is out of range.
+        ValueError: If a preset, coupling, base or forward map is unknown, a size is out of range,
+            or an anchored flow is given options that it does not have.
 
     Attributes:
         options: Every keyword argument with its final value, the preset's choices filled in.
@@ -110,13 +124,17 @@ class ConditionalFlow(FlowStack):
         context_norm: bool | None = None,
         coupling: str = "additive",
         lu_forward: str = "exact",
+        anchored: bool = False,
+        base: str = "normal",
     ) -> None:
         if lu_forward not in LU_FORWARDS:
             raise ValueError(f"lu_forward must be one of {LU_FORWARDS}, got {lu_forward!r}")
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
-        if coupling not in COUPLINGS:
-            raise ValueError(f"coupling must be one of {sorted(COUPLINGS)}, got {coupling!r}")
+        couplings = ANCHORED_COUPLINGS if anchored else GENERAL_COUPLINGS
+        if coupling not in couplings:
+            of_what = " of an anchored flow" if anchored else ""
+            raise ValueError(f"coupling{of_what} must be one of {couplings}, got {coupling!r}")
         sizes = {
             "features": (features, 2),
             "context_features": (context_features, 0),
@@ -129,23 +147,35 @@ class ConditionalFlow(FlowStack):
         given = {"batch_norm": batch_norm, "dropout": dropout, "context_norm": context_norm}
         # Recorded by value: a later version may change a preset, but not this flow.
         choices = PRESETS[preset] | {k: v for k, v in given.items() if v is not None}
-        steps = [
-            _Step(
-                ActNorm(features, context_features if choices["context_norm"] else 0),
-                LULinear(features, legacy_forward=lu_forward == "legacy"),
-                COUPLINGS[coupling](
+        if anchored and (choices["batch_norm"] or choices["dropout"] or lu_forward != "exact"):
+            raise ValueError(
+                "an anchored flow has no batch norm, no dropout and lu_forward 'exact'; "
+                f"got preset {preset!r} with {choices} and lu_forward {lu_forward!r}"
+            )
+        scaled = context_features if choices["context_norm"] else 0
+        steps: list[nn.Module] = []
+        for number in range(num_steps):
+            actnorm = ActNorm(features, scaled, shift=not anchored)
+            linear = LULinear(
+                features, bias=not anchored, legacy_forward=lu_forward == "legacy"
+            )
+            made = None
+            if coupling != "none":
+                made = COUPLINGS[coupling](
                     features,
                     context_features,
                     hidden_features,
                     num_blocks,
-                    odd_moves=step % 2 == 0,
+                    odd_moves=number % 2 == 0,
                     batch_norm=choices["batch_norm"],
                     dropout=choices["dropout"],
-                ),
-            )
-            for step in range(num_steps)
-        ]
-        super().__init__(features, context_features, steps)
+                    anchored=anchored,
+                )
+            if anchored or made is None:
+                steps.append(AnchoredStep(actnorm, linear, made))
+            else:
+                steps.append(_Step(actnorm, linear, made))
+        super().__init__(features, context_features, steps, make_base(base))
         self.options: dict[str, Any] = {
             "preset": preset,
             "hidden_features": hidden_features,
@@ -153,6 +183,8 @@ class ConditionalFlow(FlowStack):
             "num_blocks": num_blocks,
             "coupling": coupling,
             "lu_forward": lu_forward,
+            "anchored": anchored,
+            "base": base,
             **choices,
         }
         self._warned_of_actnorm = False
@@ -189,18 +221,19 @@ class ConditionalFlow(FlowStack):
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, context: Tensor | ProjectedContext | None = None) -> Tensor:
-        """Set the temperature to the root mean square of the latents of held-out data.
+        """Fit the base density to the latents of held-out data, by maximum likelihood.
 
-        This temperature maximises the likelihood of the data. It changes neither the mode of a flow
-        with additive couplings nor the ranking of samples by density. Further training does not
-        change it.
+        A normal base has one number to fit, the temperature, which becomes the root mean square of
+        the latents. A Student's t base also has degrees of freedom: the best of a grid, with the
+        temperature of each found by expectation maximisation. Neither changes an exact mode or the
+        ranking of samples by density. Further training does not change them.
 
         Args:
             x: (*batch, *extra, D), data on which the flow was not trained.
             context: (*batch, C), projected or not.
 
         Returns:
-            The temperature, shape (); 1 for a calibrated flow.
+            The temperature, shape ().
 
         Raises:
             ValueError: If shapes do not fit or there is no data.
@@ -208,7 +241,8 @@ class ConditionalFlow(FlowStack):
         if not x.numel():
             raise ValueError("x holds no rows to calibrate with")
         z, _ = self.forward(x, context)
-        self.temperature.mul_(z.square().mean().sqrt())
+        scale = self.base.fit(z.square().sum(dim=-1).flatten(), self.features)
+        self.temperature.mul_(scale.to(self.temperature.dtype))
         return self.temperature.clone()
 
     @lasting()
@@ -248,17 +282,17 @@ class ConditionalFlow(FlowStack):
                 stacklevel=2,
             )
         frozen = [
-            FrozenStep(
-                step.actnorm,
-                step.linear,
-                step.coupling,
+            _frozen(
+                step,
                 first=step is steps[0],
                 last=step is steps[-1],
                 conditioner_dtype=conditioner_dtype,
             )
             for step in steps
         ]
-        return FrozenFlow(self.features, self.context_features, frozen, self.temperature)
+        return FrozenFlow(
+            self.features, self.context_features, frozen, self.temperature, self.base.copy()
+        )
 
     def project_context(self, context: Tensor | None) -> ProjectedContext:
         """As :meth:`FlowStack.project_context`; warns once if ActNorm was changed but not set."""
@@ -290,8 +324,8 @@ class ConditionalFlow(FlowStack):
         return all(step.actnorm.is_initialized() for step in self._own_steps)
 
     @property
-    def _own_steps(self) -> list["_Step"]:
-        return [cast(_Step, step) for step in self.steps]
+    def _own_steps(self) -> "list[_Step | AnchoredStep]":
+        return [cast("_Step | AnchoredStep", step) for step in self.steps]
 
 
 class _Step(nn.Module):
@@ -305,6 +339,10 @@ class _Step(nn.Module):
 
     @property
     def keeps_volume(self) -> bool:
+        return self.coupling.keeps_volume
+
+    @property
+    def peaks_at_zero(self) -> bool:
         return self.coupling.keeps_volume
 
     def project_context(self, context: Tensor) -> StepContext:
@@ -327,3 +365,20 @@ class _Step(nn.Module):
     def constant_log_abs_det(self, dtype: torch.dtype, context: StepContext) -> Tensor:
         """The part of the forward log-determinant that does not depend on x."""
         return self.actnorm.log_abs_det(dtype, context.norm) + self.linear.log_abs_det(dtype)
+
+
+def _frozen(
+    step: _Step | AnchoredStep, *, first: bool, last: bool, conditioner_dtype: torch.dtype | None
+) -> FrozenStep | FrozenAnchoredStep:
+    if isinstance(step, AnchoredStep):
+        return FrozenAnchoredStep(
+            step, first=first, last=last, conditioner_dtype=conditioner_dtype
+        )
+    return FrozenStep(
+        step.actnorm,
+        step.linear,
+        step.coupling,
+        first=first,
+        last=last,
+        conditioner_dtype=conditioner_dtype,
+    )

@@ -6,10 +6,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from flowprior.flow.anchored_conditioner import AnchoredConditioner
 from flowprior.flow.conditioner import Conditioner
 from flowprior.flow.spline import rational_quadratic_spline
 
-__all__ = ["COUPLINGS", "AdditiveCoupling", "AffineCoupling", "Coupling", "SplineCoupling"]
+__all__ = [
+    "COUPLINGS",
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "ContractingCoupling",
+    "Coupling",
+    "SplineCoupling",
+]
 
 
 class Coupling(nn.Module, ABC):
@@ -23,12 +31,19 @@ class Coupling(nn.Module, ABC):
         odd_moves: Whether features 1, 3, 5, ... are mapped and 0, 2, 4, ... kept, or the reverse.
         batch_norm: Batch norm inside the conditioner.
         dropout: Dropout probability inside the conditioner.
+        anchored: Whether the conditioner is an :class:`AnchoredConditioner`, so that the coupling
+            maps the origin to the origin in every context.
 
     Attributes:
         keeps_volume: Whether the log-determinant is always zero.
+        expands: Whether the log-determinant can be positive.
+
+    Raises:
+        ValueError: If the conditioner is anchored, and has batch norm or dropout.
     """
 
     keeps_volume: ClassVar[bool] = False
+    expands: ClassVar[bool] = True
     numbers_per_feature: ClassVar[int]
 
     def __init__(
@@ -39,22 +54,23 @@ class Coupling(nn.Module, ABC):
         num_blocks: int,
         *,
         odd_moves: bool,
-        batch_norm: bool,
-        dropout: float,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        anchored: bool = False,
     ) -> None:
         super().__init__()
         self.odd_moves = odd_moves
         even, odd = (features + 1) // 2, features // 2
         rests, moves = (even, odd) if odd_moves else (odd, even)
-        self.conditioner = Conditioner(
-            rests,
-            moves * self.numbers_per_feature,
-            context_features,
-            hidden_features,
-            num_blocks,
-            batch_norm=batch_norm,
-            dropout=dropout,
-        )
+        out_features = moves * self.numbers_per_feature
+        sizes = (rests, out_features, context_features, hidden_features, num_blocks)
+        self.conditioner: Conditioner | AnchoredConditioner
+        if not anchored:
+            self.conditioner = Conditioner(*sizes, batch_norm=batch_norm, dropout=dropout)
+        elif batch_norm or dropout:
+            raise ValueError("an anchored conditioner has neither batch norm nor dropout")
+        else:
+            self.conditioner = AnchoredConditioner(*sizes)
 
     def forward(self, x: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
         """Map data to latent.
@@ -96,6 +112,7 @@ class AdditiveCoupling(Coupling):
     """
 
     keeps_volume = True
+    expands = False
     numbers_per_feature = 1
 
     @classmethod
@@ -126,6 +143,28 @@ class AffineCoupling(Coupling):
         return moving * log_scale.exp() + shift, log_abs_det
 
 
+class ContractingCoupling(Coupling):
+    """Scales the mapped half by a factor between exp(-2) and 1, and shifts it.
+
+    The factor is 1 where the conditioner's output is 0, so with an anchored conditioner the
+    log-determinant has its maximum, 0, at the origin.
+    """
+
+    expands = False
+    numbers_per_feature = 2
+    max_log_scale = 2.0
+
+    @classmethod
+    def move(cls, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Scale and shift."""
+        number, shift = numbers.unbind(dim=-1)
+        log_scale = -cls.max_log_scale * torch.tanh(number.square() / cls.max_log_scale)
+        log_abs_det = log_scale.sum(dim=-1)
+        if inverse:
+            return (moving - shift) * torch.exp(-log_scale), -log_abs_det
+        return moving * log_scale.exp() + shift, log_abs_det
+
+
 class SplineCoupling(Coupling):
     """Maps each feature of one half by a monotone rational-quadratic spline.
 
@@ -146,6 +185,7 @@ class SplineCoupling(Coupling):
 COUPLINGS: dict[str, type[Coupling]] = {
     "additive": AdditiveCoupling,
     "affine": AffineCoupling,
+    "contracting": ContractingCoupling,
     "spline": SplineCoupling,
 }
 

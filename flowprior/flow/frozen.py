@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowprior.flow.actnorm import ActNorm
+from flowprior.flow.base import Base
 from flowprior.flow.conditioner import Affine, Conditioner, ResidualBlock
 from flowprior.flow.coupling import Coupling
 from flowprior.flow.lu_linear import LULinear
@@ -29,16 +30,18 @@ class FrozenFlow(FlowStack):
         context_features: Width C of the context; 0 for none.
         steps: The fused steps, data side first.
         temperature: Temperature of the flow, shape ().
+        base: Density of the latents; standard normal if None.
     """
 
     def __init__(
         self,
         features: int,
         context_features: int,
-        steps: Sequence["FrozenStep"],
+        steps: Sequence[nn.Module],
         temperature: Tensor,
+        base: Base | None = None,
     ) -> None:
-        super().__init__(features, context_features, steps)
+        super().__init__(features, context_features, steps, base)
         self.temperature = temperature.detach().clone()
         self.eval()
 
@@ -86,13 +89,18 @@ class FrozenStep(nn.Module):
         conditioner_dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
-        size, device, exact = linear.features, linear.bias.device, torch.float64
-        dtype = torch.promote_types(linear.bias.dtype, torch.float32)
+        conditioner = coupling.conditioner
+        assert isinstance(conditioner, Conditioner)
+        bias = linear.bias
+        assert bias is not None
+        assert actnorm.shift is not None
+        size, device, exact = linear.features, bias.device, torch.float64
+        dtype = torch.promote_types(bias.dtype, torch.float32)
         order = torch.cat((torch.arange(0, size, 2), torch.arange(1, size, 2))).to(device)
         outer = torch.arange(size, device=device) if first else order
 
         lower, upper = linear.factors(exact)
-        bias = linear.bias.to(exact)
+        bias = bias.to(exact)
         inverse = torch.linalg.inv(upper) @ torch.linalg.inv(lower)
         inverse_bias = -inverse @ bias
         if linear.legacy_forward:
@@ -115,14 +123,14 @@ class FrozenStep(nn.Module):
             "log_scale": log_scale[outer],
             "shift": shift[outer],
             "log_abs_det": log_abs_det,
-            "context_bias": coupling.conditioner.input.bias,
+            "context_bias": conditioner.input.bias,
         }
         for name, value in buffers.items():
             self.register_buffer(name, value.detach().to(dtype, copy=True).contiguous())
         both = torch.cat((outer, outer + size))
         optional = {
             "norm_weight": None if actnorm.context_weight is None else actnorm.context_weight[both],
-            "context_weight": coupling.conditioner.context_weight,
+            "context_weight": conditioner.context_weight,
         }
         for name, weight in optional.items():
             copied = None if weight is None else weight.detach().to(dtype, copy=True)
@@ -133,16 +141,21 @@ class FrozenStep(nn.Module):
         self.last = last
         self.coupling = type(coupling)
         self.odd_moves = coupling.odd_moves
-        self.conditioner = _FrozenConditioner(coupling.conditioner, dtype)
+        self.conditioner = _FrozenConditioner(conditioner, dtype)
         self.inverse_conditioner = (
             None
             if conditioner_dtype in (None, dtype)
-            else _FrozenConditioner(coupling.conditioner, conditioner_dtype)
+            else _FrozenConditioner(conditioner, conditioner_dtype)
         )
 
     @property
     def keeps_volume(self) -> bool:
         """Whether the log-determinant is independent of x."""
+        return self.coupling.keeps_volume
+
+    @property
+    def peaks_at_zero(self) -> bool:
+        """Whether the log-determinant is largest where the latent is 0, or does not vary."""
         return self.coupling.keeps_volume
 
     def project_context(self, context: Tensor) -> StepContext:

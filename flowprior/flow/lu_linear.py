@@ -20,6 +20,7 @@ class LULinear(nn.Module):
 
     Args:
         features: Number of features D.
+        bias: Whether there is a bias; without one, the map keeps the origin.
         legacy_forward: Compute the forward map as :math:`y = L^T U^T x`, as ProHMR's code did
             between 16 August and 8 September 2021. The inverse remains that of
             :math:`L U x + b`, so it no longer inverts the forward map.
@@ -28,13 +29,15 @@ class LULinear(nn.Module):
         lower_entries: Strict lower triangle of L, shape (D (D - 1) / 2,).
         upper_entries: Strict upper triangle of U, shape (D (D - 1) / 2,).
         unconstrained_upper_diag: u, shape (D,).
-        bias: b, shape (D,).
+        bias: b, shape (D,), or None.
 
     References:
         Durkan et al., *nflows*, 2020 (``LULinear``); https://zenodo.org/record/4296287.
     """
 
-    def __init__(self, features: int, *, legacy_forward: bool = False) -> None:
+    def __init__(
+        self, features: int, *, bias: bool = True, legacy_forward: bool = False
+    ) -> None:
         super().__init__()
         self.features = features
         self.legacy_forward = legacy_forward
@@ -44,7 +47,7 @@ class LULinear(nn.Module):
         self.unconstrained_upper_diag = nn.Parameter(
             torch.full((features,), math.log(math.expm1(1.0 - MIN_DIAGONAL)))
         )
-        self.bias = nn.Parameter(torch.zeros(features))
+        self.bias = nn.Parameter(torch.zeros(features)) if bias else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map data to latent.
@@ -59,14 +62,15 @@ class LULinear(nn.Module):
         if self.legacy_forward:
             y = F.linear(x, lower.mT @ upper.mT)
         else:
-            y = F.linear(x, lower @ upper, self.bias.to(x.dtype))
+            bias = None if self.bias is None else self.bias.to(x.dtype)
+            y = F.linear(x, lower @ upper, bias)
         return y, self.log_abs_det(x.dtype)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Map latent to data, y (..., D) -> x (..., D), by two triangular solves."""
         lower, upper = self.factors(y.dtype)
         # Flattened to one matrix: with more axes the solver copies the factors for each of them.
-        rows = (y - self.bias).reshape(-1, self.features)
+        rows = (y if self.bias is None else y - self.bias).reshape(-1, self.features)
         rows = torch.linalg.solve_triangular(
             lower.mT, rows, upper=True, left=False, unitriangular=True
         )
@@ -79,7 +83,7 @@ class LULinear(nn.Module):
 
     def factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """L and U, each (D, D), in ``dtype``."""
-        device, size = self.bias.device, self.features
+        device, size = self.lower_entries.device, self.features
         below = torch.tril_indices(size, size, offset=-1, device=device)
         above = torch.triu_indices(size, size, offset=1, device=device)
         zeros = torch.zeros(size, size, dtype=dtype, device=device)

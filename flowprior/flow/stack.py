@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flowprior._checks import require_count, require_like, require_tensor, require_width
 from flowprior._precision import without_autocast
+from flowprior.flow.base import Base, Normal
 
 __all__ = [
     "FlowStack",
@@ -18,8 +19,6 @@ __all__ = [
     "Step",
     "StepContext",
     "batch_shape_of",
-    "standard_normal",
-    "standard_normal_log_prob",
 ]
 
 # Rows mapped at once when no gradient is needed. A CPU keeps the hidden layers of a small block in
@@ -32,8 +31,10 @@ class StepContext(NamedTuple):
     """A context, projected for one step.
 
     Attributes:
-        hidden: The context's part of the conditioner's first layer, (*batch, H).
-        norm: The context's terms of the log-scale and shift of ActNorm, (*batch, 2 D), or None.
+        hidden: The context's part of the conditioner's layers, (*batch, H), or (*batch, m H) for a
+            conditioner that reads the context in m layers.
+        norm: The context's terms of the log-scale and shift of ActNorm, (*batch, 2 D), or None;
+            (*batch, D) without a shift.
     """
 
     hidden: Tensor
@@ -127,6 +128,10 @@ class Step(Protocol):
     def keeps_volume(self) -> bool:
         """Whether the log-determinant does not depend on x."""
 
+    @property
+    def peaks_at_zero(self) -> bool:
+        """Whether the log-determinant is largest where the latent is 0, or does not vary."""
+
     def project_context(self, context: Tensor) -> StepContext:
         """Project a context (*batch, C) for this step."""
 
@@ -160,23 +165,40 @@ class FlowStack(nn.Module):
         features: Number of features D.
         context_features: Width C of the context; 0 for none.
         steps: The bijections, data side first.
+        base: Density of the latents; standard normal if None.
 
     Attributes:
-        temperature: Standard deviation of the latents before scaling, shape ().
+        temperature: Scale of the latents before the division by it, shape ().
+        base: Density of the latents.
     """
 
     temperature: Tensor
 
-    def __init__(self, features: int, context_features: int, steps: Sequence[nn.Module]) -> None:
+    def __init__(
+        self,
+        features: int,
+        context_features: int,
+        steps: Sequence[nn.Module],
+        base: Base | None = None,
+    ) -> None:
         super().__init__()
         self.features = features
         self.context_features = context_features
         self.steps = nn.ModuleList(steps)
+        self.base: Base = Normal() if base is None else base
         self.register_buffer("temperature", torch.ones(()))
 
     @property
     def has_exact_mode(self) -> bool:
-        """Whether the log-determinant is independent of x, so that z = 0 is the mode."""
+        """Whether z = 0 is the mode.
+
+        So it is if the log-determinant is independent of x, or has its maximum at z = 0.
+        """
+        return all(step.peaks_at_zero for step in self._steps)
+
+    @property
+    def has_closed_entropy(self) -> bool:
+        """Whether the log-determinant is independent of x, so that the entropy is exact."""
         return all(step.keeps_volume for step in self._steps)
 
     @property
@@ -271,7 +293,7 @@ class FlowStack(nn.Module):
             ValueError: If shapes, dtypes or devices do not fit.
         """
         z, log_abs_det = self.forward(x, context)
-        return standard_normal_log_prob(z) + log_abs_det
+        return self.base.log_prob(z) + log_abs_det
 
     def sample(
         self,
@@ -318,27 +340,24 @@ class FlowStack(nn.Module):
         require_count("num_samples", num_samples)
         projected = self._projected(context)
         shape = (*batch_shape_of(projected), num_samples, self.features)
-        z = standard_normal(shape, self.dtype, self.device, generator)
+        z = self.base.sample(shape, self.dtype, self.device, generator)
         x, log_abs_det = self.inverse(z, projected)
-        return x, standard_normal_log_prob(z) - log_abs_det
+        return x, self.base.log_prob(z) - log_abs_det
 
     def mode(
         self,
         context: Tensor | ProjectedContext | None = None,
         *,
-        log_volume: Callable[[Tensor], Tensor] | None = None,
         max_steps: int = 100,
     ) -> Tensor:
         """Compute the most likely x.
 
-        The decoded z = 0, exactly, if :attr:`has_exact_mode` and ``log_volume`` is None. Otherwise
-        a local maximum, found by gradient ascent in the latent space from z = 0 and at least as
-        likely as its start. Gradients to weights and context then treat its z as a constant.
+        The decoded z = 0, exactly, if :attr:`has_exact_mode`. Otherwise a local maximum, found by
+        gradient ascent in the latent space from z = 0 and at least as likely as its start.
+        Gradients to weights and context then treat its z as a constant.
 
         Args:
             context: (*batch, C), projected or not.
-            log_volume: Function of x (..., D) whose value (...) is added to the log-density, for
-                densities with respect to another measure; None for none.
             max_steps: Number of steps of the ascent.
 
         Returns:
@@ -347,12 +366,12 @@ class FlowStack(nn.Module):
         projected = self._projected(context)
         shape = (*batch_shape_of(projected), self.features)
         z = torch.zeros(shape, dtype=self.dtype, device=self.device)
-        if not self.has_exact_mode or log_volume is not None:
+        if not self.has_exact_mode:
             climb = self._climb
             if torch.compiler.is_compiling():
                 # Compiling a graph of a hundred steps takes minutes, for each new shape.
                 climb = torch.compiler.disable(climb)
-            z = climb(z, projected, log_volume, max_steps)
+            z = climb(z, projected, max_steps)
         return self.inverse(z, projected)[0]
 
     def entropy(
@@ -364,7 +383,7 @@ class FlowStack(nn.Module):
     ) -> Tensor:
         """Differential entropy of p(x | c) in nats.
 
-        In closed form if :attr:`has_exact_mode`, otherwise averaged over samples.
+        In closed form if :attr:`has_closed_entropy`, otherwise averaged over samples.
 
         Args:
             context: (*batch, C), projected or not.
@@ -375,11 +394,11 @@ class FlowStack(nn.Module):
             (*batch,).
         """
         projected = self._projected(context)
-        if not self.has_exact_mode:
+        if not self.has_closed_entropy:
             return -self.sample_and_log_prob(projected, num_samples, generator=generator)[1].mean(
                 dim=-1
             )
-        base = 0.5 * self.features * math.log(2 * math.pi * math.e)
+        base = self.base.entropy(self.features, self.dtype).to(self.device)
         log_abs_det = self._temperature_log_abs_det()
         for step, step_context in zip(self._steps, projected.steps, strict=True):
             log_abs_det = log_abs_det + step.constant_log_abs_det(self.dtype, step_context)
@@ -401,7 +420,6 @@ class FlowStack(nn.Module):
         self,
         z: Tensor,
         projected: ProjectedContext,
-        log_volume: Callable[[Tensor], Tensor] | None,
         max_steps: int,
     ) -> Tensor:
         """Gradient ascent on the log-density from z; returns the best point of each row."""
@@ -417,10 +435,8 @@ class FlowStack(nn.Module):
             optimizer = torch.optim.Adam([z], lr=0.03)
             best, best_log_prob = z.detach().clone(), torch.full_like(z[..., 0], -math.inf)
             for _ in range(max_steps + 1):
-                x, log_abs_det = self.inverse(z, projected)
-                log_prob = standard_normal_log_prob(z) - log_abs_det
-                if log_volume is not None:
-                    log_prob = log_prob + log_volume(x)
+                _, log_abs_det = self.inverse(z, projected)
+                log_prob = self.base.log_prob(z) - log_abs_det
                 better = log_prob.detach() > best_log_prob
                 best = torch.where(better[..., None], z.detach(), best)
                 best_log_prob = torch.where(better, log_prob.detach(), best_log_prob)
@@ -489,23 +505,6 @@ class FlowStack(nn.Module):
     def full_precision(self) -> AbstractContextManager[object]:
         """A context without autocast, which would round the two directions differently."""
         return without_autocast(self.device)
-
-
-def standard_normal(
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Standard normal noise; a generator of None is the global one of the device."""
-    if generator is None:  # with dynamic shapes, torch.compile accepts no generator, even None
-        return torch.randn(shape, dtype=dtype, device=device)
-    return torch.randn(shape, generator=generator, dtype=dtype, device=device)
-
-
-def standard_normal_log_prob(z: Tensor) -> Tensor:
-    """Log-density of the base distribution in nats: z (..., D) -> (...)."""
-    return -0.5 * (z.square().sum(dim=-1) + z.shape[-1] * math.log(2 * math.pi))
 
 
 def _blocks(

@@ -14,7 +14,7 @@ from flowprior.files import model_file
 from flowprior.files.model_file import CheckpointError
 from flowprior.files.model_folder import HEADER_KEYS, SharedModel
 from flowprior.flow import ConditionalFlow, FlowOptions, require_flow_options
-from flowprior.flow.stack import standard_normal
+from flowprior.flow.base import standard_normal
 from flowprior.prior.encoder import ContextEncoder
 from flowprior.prior.posterior import PosePrior
 from flowprior.prior.spaces import make_space
