@@ -49,6 +49,11 @@ class AnchoredStep(nn.Module):
         """Whether the log-determinant is largest at the origin."""
         return self.coupling is None or not self.coupling.expands
 
+    @property
+    def keeps_origin(self) -> bool:
+        """True."""
+        return True
+
     def project_context(self, context: Tensor) -> StepContext:
         """Project a context (*batch, C) for this step."""
         if self.coupling is None:
@@ -156,6 +161,11 @@ class FrozenAnchoredStep(nn.Module):
     def peaks_at_zero(self) -> bool:
         """Whether the log-determinant is largest at the origin."""
         return self.coupling is None or not self.coupling.expands
+
+    @property
+    def keeps_origin(self) -> bool:
+        """True."""
+        return True
 
     def project_context(self, context: Tensor) -> StepContext:
         """Project a context (*batch, C) for this step."""

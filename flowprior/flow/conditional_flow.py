@@ -345,6 +345,10 @@ class _Step(nn.Module):
     def peaks_at_zero(self) -> bool:
         return self.coupling.keeps_volume
 
+    @property
+    def keeps_origin(self) -> bool:
+        return False
+
     def project_context(self, context: Tensor) -> StepContext:
         return StepContext(
             self.coupling.conditioner.project_context(context),

@@ -158,6 +158,11 @@ class FrozenStep(nn.Module):
         """Whether the log-determinant is largest where the latent is 0, or does not vary."""
         return self.coupling.keeps_volume
 
+    @property
+    def keeps_origin(self) -> bool:
+        """False: shifts move the origin."""
+        return False
+
     def project_context(self, context: Tensor) -> StepContext:
         """Project a context (*batch, C); adds the bias of the conditioner's first layer."""
         batch = context.shape[:-1]

@@ -132,6 +132,10 @@ class Step(Protocol):
     def peaks_at_zero(self) -> bool:
         """Whether the log-determinant is largest where the latent is 0, or does not vary."""
 
+    @property
+    def keeps_origin(self) -> bool:
+        """Whether the origin is mapped to the origin in every context."""
+
     def project_context(self, context: Tensor) -> StepContext:
         """Project a context (*batch, C) for this step."""
 
@@ -200,6 +204,11 @@ class FlowStack(nn.Module):
     def has_closed_entropy(self) -> bool:
         """Whether the log-determinant is independent of x, so that the entropy is exact."""
         return all(step.keeps_volume for step in self._steps)
+
+    @property
+    def keeps_origin(self) -> bool:
+        """Whether every step maps the origin to the origin, so that z = 0 is x = 0."""
+        return all(step.keeps_origin for step in self._steps)
 
     @property
     def dtype(self) -> torch.dtype:

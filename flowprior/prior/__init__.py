@@ -7,12 +7,14 @@ from flowprior.prior.export import (
     export_onnx,
     export_program,
 )
+from flowprior.prior.heads import MeanHead
 from flowprior.prior.posterior import (
     PosePosterior,
     PosePrior,
 )
 from flowprior.prior.spaces import (
     SPACES,
+    Centre,
     PointSpace,
     PoseSpace,
     Rot6dSpace,
@@ -24,7 +26,9 @@ from flowprior.prior.spaces import (
 __all__ = [
     "SPACES",
     "VERBS",
+    "Centre",
     "ConditionalPosePrior",
+    "MeanHead",
     "PointSpace",
     "PoseDistribution",
     "PosePosterior",

@@ -1,8 +1,9 @@
-"""ConditionalPosePrior: the trainable prior, with its loss, files and calibration."""
+"""ConditionalPosePrior: the trainable prior, with its losses, files and calibration."""
 
 import copy
 import math
 import os
+import warnings
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -16,13 +17,33 @@ from flowprior.files.model_folder import HEADER_KEYS, SharedModel
 from flowprior.flow import ConditionalFlow, FlowOptions, require_flow_options
 from flowprior.flow.base import standard_normal
 from flowprior.prior.encoder import ContextEncoder
-from flowprior.prior.posterior import PosePrior
-from flowprior.prior.spaces import make_space
+from flowprior.prior.heads import MeanHead
+from flowprior.prior.posterior import PosePosterior, PosePrior
+from flowprior.prior.spaces import RotationSpace, make_space
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["ConditionalPosePrior"]
+
+# Choices of the presets beyond those of the flow.
+SPACE = {"default": "so3", "prohmr": "rot6d"}
+ANCHORED_FLOW: "FlowOptions" = {
+    "hidden_features": 128,
+    "num_blocks": 1,
+    "base": "student_t",
+}
+HEAD_FEATURES = 512
+# Calls of nll after which a head without training is pointed out.
+PATIENCE = 100
+
+# The configuration of files that were written before a prior could be anchored.
+BEFORE_ANCHORED: dict[str, Any] = {
+    "anchored": False,
+    "base": "normal",
+    "head_features": 0,
+    "encoder_skip": False,
+}
 
 
 class ConditionalPosePrior(PosePrior, SharedModel):
@@ -31,13 +52,21 @@ class ConditionalPosePrior(PosePrior, SharedModel):
     Calling the prior with a context returns a :class:`flowprior.PosePosterior`, which documents
     the shapes of samples and densities. With ``context_features=0`` the context is None.
 
+    With the preset ``"default"`` the density is anchored: a head answers the context with one pose,
+    and a flow that maps the origin to the origin describes the difference from it. So the mode is
+    the answer of the head, or of another regressor passed as ``prior(context, centre=theta)``.
+    :meth:`nll` trains the flow and leaves the head alone; :meth:`mode_loss`, or any loss on
+    :meth:`mode`, trains the head. Train with the sum of both, or train the head first.
+
     Args:
-        context_features: Width C of the context; 0 for an unconditional prior.
+        context_features: Width C of the context; 0 for an unconditional prior, which is not
+            anchored by default.
         joints: Number of joints J; 24 for SMPL, the root first.
-        space: ``"rot6d"`` for joint rotations with a density over their 6D vectors, ``"so3"`` for
-            joint rotations with a density over the rotations themselves, ``"points"`` for 3D
-            keypoints in metres. The classes in :mod:`flowprior.prior.spaces` document the accepted
-            forms of theta.
+        space: ``"so3"`` for joint rotations with a density over the rotations themselves,
+            ``"rot6d"`` for joint rotations with a density over their 6D vectors, ``"points"`` for
+            3D keypoints in metres. The classes in :mod:`flowprior.prior.spaces` document the
+            accepted forms of theta. The preset's choice if None: ``"so3"``, or ``"rot6d"`` for
+            ``"prohmr"``.
         layout: Order of the six numbers of a 6D vector, one of
             :data:`flowprior.rotations.LAYOUTS`; ``"points"`` does not use it.
         preset: ``"default"``, or ``"prohmr"`` for the original's network, including batch norm and
@@ -45,10 +74,14 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         encoder_features: Width of a :class:`flowprior.prior.encoder.ContextEncoder` that reads
             the context before the flow, for raw contexts such as 2D keypoints; 0 for none.
         encoder_blocks: Number of residual blocks of that encoder.
+        encoder_skip: Whether head and flow read the raw context beside the encoder's features; if
+            None, whether the flow is anchored.
+        head_features: Width of the head, 0 for none; if None, 512 for an anchored flow and 0 for
+            another one.
         target_noise: Standard deviation of the noise that :meth:`nll` adds to theta in training, in
             units of the flow's vectors.
-        **flow_options: Options of the flow, such as ``hidden_features``, ``num_steps`` and
-            ``coupling``; :class:`flowprior.ConditionalFlow` documents them.
+        **flow_options: Options of the flow, such as ``hidden_features``, ``num_steps``,
+            ``coupling`` and ``anchored``; :class:`flowprior.ConditionalFlow` documents them.
 
     Raises:
         TypeError: If an option is unknown.
@@ -56,7 +89,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
 
     References:
         Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, ICCV 2021;
-        https://arxiv.org/abs/2108.11944.
+        https://arxiv.org/abs/2108.11944, for the preset ``"prohmr"``.
     """
 
     flow: ConditionalFlow
@@ -66,11 +99,13 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         context_features: int,
         *,
         joints: int = 24,
-        space: str = "rot6d",
+        space: str | None = None,
         layout: str = "columns",
         preset: str = "default",
         encoder_features: int = 0,
         encoder_blocks: int = 2,
+        encoder_skip: bool | None = None,
+        head_features: int | None = None,
         target_noise: float = 0.005,
         **flow_options: "Unpack[FlowOptions]",
     ) -> None:
@@ -78,17 +113,27 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         options = {key: value for key, value in flow_options.items() if key not in HEADER_KEYS}
         require_flow_options(options)
         _require_target_noise(target_noise)
+        anchored = options.setdefault("anchored", preset == "default" and context_features > 0)
+        if anchored:
+            options = {**ANCHORED_FLOW, **options}
+        if encoder_skip is None:
+            encoder_skip = bool(anchored)
+        if head_features is None:
+            head_features = HEAD_FEATURES if anchored else 0
+        space = SPACE.get(preset, "so3") if space is None else space
         pose_space = make_space(space, joints, layout)
-        encoder = None
+        encoder, width = None, context_features
         if encoder_features:
-            encoder = ContextEncoder(context_features, encoder_features, encoder_blocks)
+            encoder = ContextEncoder(
+                context_features, encoder_features, encoder_blocks, skip=encoder_skip
+            )
+            width = encoder.out_features
         flow = ConditionalFlow(
-            pose_space.features,
-            encoder_features or context_features,
-            preset=preset,
-            **cast("FlowOptions", options),
+            pose_space.features, width, preset=preset, **cast("FlowOptions", options)
         )
-        super().__init__(flow, pose_space, encoder)
+        head = MeanHead(width, pose_space, head_features) if head_features else None
+        super().__init__(flow, pose_space, encoder, head)
+        self._calls_of_nll = 0
         self.provenance: dict[str, str] = {}
         self.config: dict[str, Any] = {
             "context_features": context_features,
@@ -98,6 +143,8 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             **flow.options,
             "encoder_features": encoder_features,
             "encoder_blocks": encoder_blocks,
+            "encoder_skip": encoder_skip,
+            "head_features": head_features,
             "target_noise": target_noise,
         }
 
@@ -121,9 +168,13 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         context: Tensor | None = None,
         valid: Tensor | None = None,
         *,
+        centre: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Mean negative log-likelihood over annotated rows.
+
+        Its gradient does not reach the centre: it trains the flow, and through the context the
+        networks before it, but not the head.
 
         In training mode it adds Gaussian noise of standard deviation ``target_noise`` to the
         targets, which bounds the density where the data has no variance, and its first call with at
@@ -134,6 +185,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             theta: (*batch, *extra, J, k), in any accepted form. Invalid rows may hold any values.
             context: (*batch, C); None for an unconditional prior.
             valid: (*batch,) of bool or 0 / 1, true for annotated rows; None if all are.
+            centre: (*batch, J, k), as for :meth:`forward`; the head's answer if None.
             generator: Source of the noise, on the prior's device; torch's global one if None.
 
         Returns:
@@ -147,31 +199,60 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, 2021, loss L_nll.
         """
         self._require_order("nll", theta, context)
-        x = self.space.to_vector(theta)
+        theta = self.space.as_pose(theta)
         if valid is not None:
-            _require_batch(valid, x, context)
+            _require_batch(valid, theta, context)
             rows = valid.bool()
             if self.flow.depends_on_batch:
-                x, context = x[rows], None if context is None else context[rows]
-                valid = None
+                theta, context = theta[rows], None if context is None else context[rows]
+                centre, valid = None if centre is None else centre[rows], None
             else:
-                # Masking keeps the shapes constant and does not synchronise with the device.
-                rows = rows[..., None]
-                x = torch.where(rows.reshape(*valid.shape, *(1,) * (x.ndim - valid.ndim)), x, 0)
-                context = None if context is None else torch.where(rows, context, 0)
-        posterior = self(context)
-        x = posterior._checked_vector("theta", x)
-        projected = posterior.context
+                theta = _masked(theta, rows)
+                context = None if context is None else _masked(context, rows)
+        posterior = self._condition(context, centre)
+        x, projected = posterior._vector_of(theta), posterior.context
         if self.training:
+            self._warn_of_untrained_head(centre)
             self.flow.initialize_without_noise(x, projected)
             noise = standard_normal(x.shape, x.dtype, x.device, generator)
             x = x + self.target_noise * noise
-        loss = -(self.flow.log_prob(x, projected) + self.space.log_volume(x))
-        if valid is None:
-            return loss.sum() / max(loss.numel(), 1)
-        weight = valid.bool().reshape(*valid.shape, *(1,) * (loss.ndim - valid.ndim))
-        weight = weight.expand(loss.shape).to(loss.dtype)
-        return (weight * loss).sum() / weight.sum().clamp(min=1)
+        return _mean(-self.flow.log_prob(x, projected) - self.space.log_volume, valid)
+
+    def mode_loss(
+        self, theta: Tensor, context: Tensor | None = None, valid: Tensor | None = None
+    ) -> Tensor:
+        """Mean absolute error of the mode over annotated rows, which trains the head.
+
+        For rotations it compares the first two columns of the rotation matrices, for points the
+        coordinates in metres. Any other loss on :meth:`mode` serves as well, such as one on the
+        joints of a body.
+
+        Args:
+            theta: (*batch, *extra, J, k), in any accepted form. Invalid rows may hold any values.
+            context: (*batch, C); None for an unconditional prior.
+            valid: (*batch,) of bool or 0 / 1, true for annotated rows; None if all are.
+
+        Returns:
+            Scalar (); 0, with zero gradients, if no row is valid.
+
+        Raises:
+            ValueError: If shapes, dtypes or devices do not fit.
+        """
+        self._require_order("mode_loss", theta, context)
+        theta = self.space.as_pose(theta)
+        if valid is not None:
+            _require_batch(valid, theta, context)
+            theta = _masked(theta, valid.bool())
+            context = None if context is None else _masked(context, valid.bool())
+        posterior = self(context)
+        theta, mode = posterior._checked_vector("theta", theta, event=2), posterior.mode()
+        if isinstance(self.space, RotationSpace):  # the length of 6D vectors has no meaning
+            theta, mode = (self.space.to_matrix(each)[..., :2] for each in (theta, mode))
+        batch, event = posterior.batch_shape, mode.shape[len(posterior.batch_shape) :]
+        extra = theta.ndim - len(batch) - len(event)
+        error = (mode.reshape(*batch, *(1,) * extra, *event) - theta).abs()
+        error = error.flatten(start_dim=-len(event)).mean(dim=-1)
+        return _mean(error, valid)
 
     @lasting()
     def freeze(self, conditioner_dtype: torch.dtype | str | None = None) -> PosePrior:
@@ -192,10 +273,11 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         Raises:
             ValueError: If ``conditioner_dtype`` is neither a floating-point dtype nor ``"auto"``.
         """
-        encoder = copy.deepcopy(self.encoder)
-        if encoder is not None:
-            encoder.requires_grad_(False)
-        return PosePrior(self.flow.freeze(conditioner_dtype), self.space, encoder)
+        encoder, head = copy.deepcopy(self.encoder), copy.deepcopy(self.head)
+        for network in (encoder, head):
+            if network is not None:
+                network.requires_grad_(False)
+        return PosePrior(self.flow.freeze(conditioner_dtype), self.space, encoder, head)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and configuration to one safetensors file, atomically.
@@ -236,9 +318,16 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         cls, path: str | os.PathLike[str], content: model_file.ModelFile, device: torch.device | str
     ) -> "ConditionalPosePrior":
         model_file.require_plausible(path, content.config, content.tensors)
+        config = content.config
+        if "anchored" not in config:
+            if config.get("space") == "so3":
+                raise CheckpointError(
+                    f"{path} is a density over SO(3) in a chart that flowprior no longer has"
+                )
+            config = {**BEFORE_ANCHORED, **config}
         try:
             with torch.device("meta"):
-                prior = cls(**content.config)
+                prior = cls(**config)
         except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(f"{path} is not a pose prior: {error}") from error
         model_file.require_same_tensors(path, content.tensors, prior.state_dict())
@@ -248,16 +337,20 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         return prior.eval().to(device)
 
     @torch.no_grad()
-    def calibrate(self, theta: Tensor, context: Tensor | None = None) -> float:
-        """Fit the temperature of the base distribution on held-out poses.
+    def calibrate(
+        self, theta: Tensor, context: Tensor | None = None, *, centre: Tensor | None = None
+    ) -> float:
+        """Fit the base distribution to held-out poses.
 
-        A prior is usually overconfident on held-out subjects. The temperature, the standard
-        deviation of the latents, corrects most of that. It is saved with the model and changes
-        neither an exact mode nor the ranking of samples by density.
+        A prior is usually overconfident on held-out subjects. The temperature, the scale of the
+        latents, corrects most of that; a Student's t base also gets its degrees of freedom. Both
+        are saved with the model and change neither an exact mode nor the ranking of samples by
+        density.
 
         Args:
             theta: (*batch, *extra, J, k), poses of held-out subjects.
             context: (*batch, C), their contexts.
+            centre: (*batch, J, k), as for :meth:`forward`; the head's answer if None.
 
         Returns:
             The temperature; above 1 if the prior was overconfident.
@@ -265,11 +358,30 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         Raises:
             ValueError: As ``log_prob``, or if there are no poses.
         """
-        posterior = self(context)
-        x = posterior._checked_vector("theta", self.space.to_vector(theta))
+        posterior = self(context, centre=centre)
+        x = posterior._vector_of(theta)
         if not x.numel():
             raise ValueError("theta holds no poses to calibrate with")
         return float(self.flow.calibrate(x, posterior.context))
+
+    def _condition(self, context: Tensor | None, centre: Tensor | None) -> PosePosterior:
+        """The posterior whose centre carries no gradient."""
+        posterior = self(context, centre=centre)
+        if posterior.centre is not None:
+            posterior.centre = posterior.centre.detach()
+        return posterior
+
+    def _warn_of_untrained_head(self, centre: Tensor | None) -> None:
+        """Warn once if only ``nll`` was used in training, which leaves the head as it was."""
+        if self.head is None or centre is not None or torch.compiler.is_compiling():
+            return
+        self._calls_of_nll += 1
+        if self._calls_of_nll == PATIENCE and self.head.is_untrained:
+            warnings.warn(
+                "the head of this prior has not been trained: nll trains the flow only. Add "
+                "prior.mode_loss(theta, context), or your own loss on prior.mode(context)",
+                stacklevel=3,
+            )
 
 
 def _require_target_noise(value: float) -> None:
@@ -277,12 +389,28 @@ def _require_target_noise(value: float) -> None:
         raise ValueError(f"target_noise must be at least 0 and finite, got {value}")
 
 
-def _require_batch(valid: Tensor, x: Tensor, context: Tensor | None) -> None:
+def _require_batch(valid: Tensor, theta: Tensor, context: Tensor | None) -> None:
     require_tensor("valid", valid)
     batch = valid.shape
-    if x.shape[: len(batch)] != batch or (context is not None and context.shape[:-1] != batch):
+    if theta.shape[: len(batch)] != batch or (
+        context is not None and context.shape[:-1] != batch
+    ):
         contexts = "none" if context is None else tuple(context.shape)
         raise ValueError(
             f"valid has shape {tuple(batch)}, which is not the batch shape of theta "
-            f"{tuple(x.shape)} and context {contexts}"
+            f"{tuple(theta.shape)} and context {contexts}"
         )
+
+
+def _masked(value: Tensor, rows: Tensor) -> Tensor:
+    """Zero the rows that are not valid, which keeps the shape and needs no synchronisation."""
+    return torch.where(rows.reshape(*rows.shape, *(1,) * (value.ndim - rows.ndim)), value, 0)
+
+
+def _mean(loss: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean of a loss (*batch, *extra) over the valid rows (*batch,); 0 if there are none."""
+    if valid is None:
+        return loss.sum() / max(loss.numel(), 1)
+    weight = valid.bool().reshape(*valid.shape, *(1,) * (loss.ndim - valid.ndim))
+    weight = weight.expand(loss.shape).to(loss.dtype)
+    return (weight * loss).sum() / weight.sum().clamp(min=1)

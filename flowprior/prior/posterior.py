@@ -12,7 +12,8 @@ from flowprior.flow.held import HeldFlow
 from flowprior.flow.stack import batch_shape_of
 from flowprior.prior.distribution import PoseDistribution
 from flowprior.prior.encoder import ContextEncoder
-from flowprior.prior.spaces import PoseSpace, RotationSpace
+from flowprior.prior.heads import MeanHead
+from flowprior.prior.spaces import Centre, PoseSpace, RotationSpace
 
 __all__ = [
     "PosePosterior",
@@ -32,17 +33,23 @@ class PosePrior(nn.Module):
         flow: The flow over vectors.
         space: The pose space, which converts theta to vectors and back.
         encoder: Network that reads the context before the flow; None for none.
+        head: Network that answers the context with the centre of the density; None for none.
     """
 
     __call__: Callable[..., "PosePosterior"]
 
     def __init__(
-        self, flow: FlowStack, space: PoseSpace, encoder: ContextEncoder | None = None
+        self,
+        flow: FlowStack,
+        space: PoseSpace,
+        encoder: ContextEncoder | None = None,
+        head: MeanHead | None = None,
     ) -> None:
         super().__init__()
         self.flow = flow
         self.space = space
         self.encoder = encoder
+        self.head = head
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._summary()})"
@@ -55,21 +62,26 @@ class PosePrior(nn.Module):
 
     @property
     def has_exact_mode(self) -> bool:
-        """Whether mode and entropy are exact; see :meth:`PosePosterior.mode`."""
-        return self.flow.has_exact_mode and self.space.flat
+        """Whether the mode needs no search; see :meth:`PosePosterior.mode`."""
+        return self.flow.has_exact_mode
 
-    def forward(self, context: Tensor | None = None) -> "PosePosterior":
+    def forward(
+        self, context: Tensor | None = None, *, centre: Tensor | None = None
+    ) -> "PosePosterior":
         """Condition the prior on a context.
 
         Args:
             context: (*batch, C); None for an unconditional prior.
+            centre: Poses (*batch, J, k) around which the density lies, in any accepted form, such
+                as the answer of a regressor; the answer of the prior's head if None. With an
+                anchored flow it is the mode.
 
         Returns:
             The posterior, whose batch is that of the context.
 
         Raises:
-            ValueError: If the context has another width, dtype or device than the prior, or holds
-                NaN or infinity.
+            ValueError: If the context has another width, dtype or device than the prior, if the
+                centre is not a pose or has another batch, or if one of them holds NaN or infinity.
         """
         if context is not None:
             require_tensor("context", context)
@@ -81,7 +93,28 @@ class PosePrior(nn.Module):
                 )
             with self.flow.full_precision():
                 context = self.encoder(context)
-        return PosePosterior(self, self.flow.project_context(context))
+        projected = self.flow.project_context(context)
+        if centre is not None:
+            pose = self._checked_centre(centre, batch_shape_of(projected))
+            projected = projected.expand(pose.shape[:-2])
+        elif self.head is not None:
+            pose = self.head(context).to(self.flow.dtype)
+        else:
+            return PosePosterior(self, projected)
+        return PosePosterior(self, projected, centre=self.space.centre(pose))
+
+    def _checked_centre(self, centre: Tensor, batch: torch.Size) -> Tensor:
+        """Convert a centre to poses (*batch, J, k) of the flow's dtype."""
+        require_tensor("centre", centre)
+        pose = self.space.as_pose(centre)
+        if batch and pose.shape[:-2] != batch:
+            raise ValueError(
+                f"centre has batch shape {tuple(pose.shape[:-2])}, but the context has batch shape "
+                f"{tuple(batch)}: there is one centre for each context"
+            )
+        pose = require_like("centre", pose, self.flow.dtype, self.flow.device)
+        _require_finite("centre", pose)
+        return pose
 
     def sample(
         self,
@@ -167,17 +200,24 @@ class PosePosterior:
         context: The projected context.
         flow: The flow with the weights that projected the context; the prior's current weights if
             None.
+        centre: The poses around which the density lies; None for the origin of the space.
 
     Attributes:
         prior: The prior.
         context: The projected context.
+        centre: The poses around which the density lies, or None.
     """
 
     def __init__(
-        self, prior: PosePrior, context: ProjectedContext, flow: HeldFlow | None = None
+        self,
+        prior: PosePrior,
+        context: ProjectedContext,
+        flow: HeldFlow | None = None,
+        centre: Centre | None = None,
     ) -> None:
         self.prior = prior
         self.context = context
+        self.centre = centre
         self._flow = HeldFlow(prior.flow) if flow is None else flow
 
     def __repr__(self) -> str:
@@ -198,12 +238,13 @@ class PosePosterior:
         """
         try:
             context = self.context.select(rows)
+            centre = None if self.centre is None else self.centre.select(rows)
         except IndexError as error:
             raise IndexError(
                 f"cannot select {rows!r} from contexts of batch shape "
                 f"{tuple(self.batch_shape)}: {error}"
             ) from error
-        return PosePosterior(self.prior, context, self._flow)
+        return PosePosterior(self.prior, context, self._flow, centre)
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -212,7 +253,8 @@ class PosePosterior:
 
     def expand(self, batch_shape: torch.Size) -> "PosePosterior":
         """Broadcast the batch to ``batch_shape`` without copies."""
-        return PosePosterior(self.prior, self.context.expand(batch_shape), self._flow)
+        centre = None if self.centre is None else self.centre.expand(batch_shape)
+        return PosePosterior(self.prior, self.context.expand(batch_shape), self._flow, centre)
 
     @property
     def event_shape(self) -> tuple[int, int]:
@@ -236,7 +278,7 @@ class PosePosterior:
         """
         _require_no_shape("sample", num_samples)
         x = self._flow.call("sample", self.context, num_samples, generator=generator)
-        return self.prior.space.to_pose(x)
+        return self.prior.space.to_pose(x, self.centre)
 
     def sample_and_log_prob(
         self, num_samples: int = 1, *, generator: torch.Generator | None = None
@@ -259,10 +301,10 @@ class PosePosterior:
         x, log_prob = self._flow.call(
             "sample_and_log_prob", self.context, num_samples, generator=generator
         )
-        theta, log_prob = space.to_pose(x), log_prob + space.log_volume(x)
-        if space.flat or flow.training:  # in training mode a forward pass moves statistics
-            return theta, log_prob
+        theta, log_prob = space.to_pose(x, self.centre), log_prob + space.log_volume
         settled = space.settled(x)
+        if settled is x or flow.training:  # in training mode a forward pass moves statistics
+            return theta, log_prob
         moved = (settled != x).any(dim=-1)
         if _is_known_false(moved.any()):
             return theta, log_prob
@@ -285,22 +327,23 @@ class PosePosterior:
         Raises:
             ValueError: If theta does not fit the batch, or holds NaN or infinity.
         """
-        x = self._checked_vector("theta", self.prior.space.to_vector(theta), finite=check)
-        return self._log_density(x)
+        return self._log_density(self._vector_of(theta, finite=check))
 
     def mode(self) -> Tensor:
         """Compute the most likely theta.
 
-        It is the decoded z = 0, exactly, for additive couplings over 6D vectors or points
-        (:attr:`PosePrior.has_exact_mode`). For other couplings and for ``space="so3"`` the volume
-        depends on theta; then it is a local maximum, found by gradient ascent from the decoded
-        z = 0 and at least as likely. ``torch.compile`` leaves the ascent outside the graph.
+        It is exact if :attr:`PosePrior.has_exact_mode`: the centre itself for an anchored flow, the
+        decoded z = 0 for another flow with additive couplings. Otherwise it is a local maximum,
+        found by gradient ascent from the decoded z = 0 and at least as likely, and ``torch.compile``
+        leaves the ascent outside the graph.
 
         Returns:
-            (*batch, J, k).
+            (*batch, J, k). A given centre is returned unchanged, as 6D vectors for rotations.
         """
+        if self.centre is not None and self.prior.flow.keeps_origin:
+            return self.centre.pose
         if self.prior.has_exact_mode:
-            return self.prior.space.to_pose(self._flow.call("mode", self.context))
+            return self.prior.space.to_pose(self._flow.call("mode", self.context), self.centre)
         # Compiling a graph of a hundred steps takes minutes, for each new shape.
         ascend = self._ascended_mode
         return (torch.compiler.disable(ascend) if torch.compiler.is_compiling() else ascend)()
@@ -310,8 +353,7 @@ class PosePosterior:
     ) -> Tensor:
         """Differential entropy in nats.
 
-        In closed form if :attr:`PosePrior.has_exact_mode`. Otherwise the mean negative log-density
-        of samples; for additive couplings with ``space="so3"``, only the volume is averaged.
+        In closed form for additive couplings, otherwise the mean negative log-density of samples.
 
         Args:
             num_samples: Number of samples per context without a closed form.
@@ -320,13 +362,9 @@ class PosePosterior:
         Returns:
             (*batch,).
         """
-        space = self.prior.space
         draws = {"num_samples": num_samples, "generator": generator}
         entropy = cast(Tensor, self._flow.call("entropy", self.context, **draws))
-        if space.flat:
-            return entropy
-        x = self._flow.call("sample", self.context, **draws)
-        return entropy - space.log_volume(x).mean(dim=-1)
+        return entropy + self.prior.space.log_volume
 
     def encode(self, theta: Tensor, *, check: bool = True) -> Tensor:
         """Map theta to its latent.
@@ -336,12 +374,13 @@ class PosePosterior:
             check: As for :meth:`log_prob`.
 
         Returns:
-            z (*batch, *extra, D), standard normal for theta drawn from this posterior.
+            z (*batch, *extra, D), distributed as the base of the flow for theta drawn from this
+            posterior.
 
         Raises:
             ValueError: As :meth:`log_prob`.
         """
-        x = self._checked_vector("theta", self.prior.space.to_vector(theta), finite=check)
+        x = self._vector_of(theta, finite=check)
         return cast(Tensor, self._flow.call("__call__", x, self.context)[0])
 
     def decode(self, z: Tensor, *, check: bool = True) -> Tensor:
@@ -359,7 +398,8 @@ class PosePosterior:
         """
         require_tensor("z", z)
         z = self._checked_vector("z", z, finite=check)
-        return self.prior.space.to_pose(self._flow.call("inverse", z, self.context)[0])
+        x = self._flow.call("inverse", z, self.context)[0]
+        return self.prior.space.to_pose(x, self.centre)
 
     def distribution(self, *, validate_args: bool | None = None) -> PoseDistribution:
         """The same density as a ``torch.distributions.Distribution``, with torch's conventions.
@@ -374,8 +414,7 @@ class PosePosterior:
 
     def _ascended_mode(self) -> Tensor:
         space = self.prior.space
-        log_volume = None if space.flat else space.log_volume
-        theta = space.to_pose(self._flow.call("mode", self.context, log_volume=log_volume))
+        theta = space.to_pose(self._flow.call("mode", self.context), self.centre)
         if self.prior.flow.training:  # a forward pass moves statistics
             return theta
         # The ascent maximises the density of x. Encoding the pose of x may round or shorten it, so
@@ -384,19 +423,31 @@ class PosePosterior:
         zero = torch.zeros(shape, dtype=self._flow.dtype, device=self._flow.device)
         start = self.decode(zero)
         with torch.no_grad():
-            better, before = (self._log_density(space.to_vector(each)) for each in (theta, start))
+            better, before = (
+                self._log_density(space.to_vector(each, self.centre)) for each in (theta, start)
+            )
         return torch.where((better >= before)[..., None, None], theta, start)
 
     def _log_density(self, x: Tensor) -> Tensor:
         """Log-density of the pose of x (*batch, *extra, D)."""
         log_prob = cast(Tensor, self._flow.call("log_prob", x, self.context))
-        return log_prob + self.prior.space.log_volume(x)
+        return log_prob + self.prior.space.log_volume
 
-    def _checked_vector(self, name: str, x: Tensor, *, finite: bool = True) -> Tensor:
-        """Convert vectors to the flow's dtype; ValueError if they do not fit or are not finite."""
+    def _vector_of(self, theta: Tensor, *, finite: bool = True) -> Tensor:
+        """Convert theta in any accepted form to vectors (*batch, *extra, D)."""
+        space = self.prior.space
+        if self.centre is None:
+            return self._checked_vector("theta", space.to_vector(theta), finite=finite)
+        pose = self._checked_vector("theta", space.as_pose(theta), event=2, finite=False)
+        return self._checked_vector("theta", space.to_vector(pose, self.centre), finite=finite)
+
+    def _checked_vector(
+        self, name: str, x: Tensor, *, event: int = 1, finite: bool = True
+    ) -> Tensor:
+        """Convert to the flow's dtype; ValueError if the batch does not fit or x is not finite."""
         batch = self.batch_shape
-        if x.shape[:-1][: len(batch)] != batch:
-            leading = tuple(x.shape[:-1])
+        if x.shape[:-event][: len(batch)] != batch:
+            leading = tuple(x.shape[:-event])
             hint = ""
             if len(leading) == 2 and leading[1:] == batch:
                 hint = f", as in {name}.transpose(0, 1)"

@@ -1,7 +1,7 @@
 """Pose spaces: conversions between theta, in several forms, and the vectors of a flow."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from flowprior.prior.second_look import SecondLook
 
 __all__ = [
     "SPACES",
+    "Centre",
     "PointSpace",
     "PoseSpace",
     "Rot6dSpace",
@@ -31,9 +32,54 @@ JOINT_COUNTS = {
     55: "SMPL-X's",
 }
 
-# Beyond this length (rotations by more than 179.4 degrees), rounding a rotation to float32 changes
-# its vector in the chart by more than 1e-5.
-CHART_FAR = 12.0
+# Within this distance of the chart's boundary, half a turn, rounding can flip the sign of a vector.
+BOUNDARY = 1e-3
+
+
+class Centre(NamedTuple):
+    """The poses around which a posterior measures theta.
+
+    Attributes:
+        pose: Poses (*batch, J, k), as the posterior returns them.
+        frame: The same poses in the form that the space computes with, (*batch, *event).
+    """
+
+    pose: Tensor
+    frame: Tensor
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Shape of the batch."""
+        return self.pose.shape[:-2]
+
+    def select(self, index: Any) -> "Centre":  # noqa: ANN401, as tensors are indexed
+        """Select rows by an index into the batch, as ``ProjectedContext.select``."""
+        index = index if isinstance(index, tuple) else (index,)
+        open_end = () if any(each is Ellipsis for each in index) else (Ellipsis,)
+
+        def rows(value: Tensor) -> Tensor:
+            event = value.ndim - len(self.batch_shape)
+            return value[(*index, *open_end, *(slice(None),) * event)]
+
+        return Centre(rows(self.pose), rows(self.frame))
+
+    def expand(self, batch_shape: torch.Size) -> "Centre":
+        """Broadcast the batch to ``batch_shape`` without copies."""
+
+        def repeat(value: Tensor) -> Tensor:
+            return value.expand(*batch_shape, *value.shape[len(self.batch_shape) :])
+
+        return Centre(repeat(self.pose), repeat(self.frame))
+
+    def frame_for(self, leading: int) -> Tensor:
+        """The frame, with axes after the batch up to ``leading`` leading axes."""
+        batch = self.batch_shape
+        axes = (1,) * (leading - len(batch))
+        return self.frame.reshape(*batch, *axes, *self.frame.shape[len(batch) :])
+
+    def detach(self) -> "Centre":
+        """The same poses without gradients."""
+        return Centre(self.pose.detach(), self.frame.detach())
 
 
 class PoseSpace(ABC):
@@ -45,12 +91,12 @@ class PoseSpace(ABC):
         features: Number of features D of the vector.
         event_shape: Shape (J, k) of one pose, as the prior returns it.
         second_look: Warns about values in other units or another layout.
-        flat: Whether :meth:`log_volume` is constant, so that the most likely vector is the most
-            likely pose.
+        log_volume: The constant, in nats, that turns the log-density of a vector into that of
+            theta: 0 if the density of theta is that of the vectors.
     """
 
     name: ClassVar[str]
-    flat: ClassVar[bool] = True
+    log_volume: float = 0.0
 
     def __init__(self, joints: int, features_per_joint: int, numbers_per_joint: int) -> None:
         require_count("joints", joints, least=1)
@@ -60,23 +106,31 @@ class PoseSpace(ABC):
         self.second_look = SecondLook()
 
     @abstractmethod
-    def to_vector(self, theta: Tensor) -> Tensor:
-        """Convert theta in any accepted form to (..., D). ValueError for any other shape."""
+    def as_pose(self, theta: Tensor) -> Tensor:
+        """Convert theta in any accepted form to (..., J, k). ValueError for any other shape."""
 
-    def to_pose(self, x: Tensor) -> Tensor:
-        """Convert vectors (..., D) to poses (..., J, k)."""
-        return x.unflatten(-1, self.event_shape)
+    @abstractmethod
+    def centre(self, pose: Tensor) -> Centre:
+        """Prepare poses (*batch, J, k), from :meth:`as_pose`, as the centre of vectors."""
 
-    def log_volume(self, x: Tensor) -> Tensor:
-        """The term that turns the log-density of x into that of theta.
+    @abstractmethod
+    def to_vector(self, theta: Tensor, centre: Centre | None = None) -> Tensor:
+        """Convert theta to the vector of its difference from a centre.
 
         Args:
-            x: (..., D).
+            theta: (*batch, *extra, J, k), in any accepted form.
+            centre: Poses with the same batch; None for the origin of the space.
 
         Returns:
-            (...), in nats, to be added; zero if the density of theta is that of the vectors.
+            (*batch, *extra, D), zero where theta is the centre.
+
+        Raises:
+            ValueError: If theta has another shape.
         """
-        return x.new_zeros(x.shape[:-1])
+
+    @abstractmethod
+    def to_pose(self, x: Tensor, centre: Centre | None = None) -> Tensor:
+        """Convert vectors (*batch, *extra, D) to poses (*batch, *extra, J, k)."""
 
     def settled(self, x: Tensor) -> Tensor:
         """The vector that encoding returns for the pose of x.
@@ -85,7 +139,7 @@ class PoseSpace(ABC):
             x: (..., D).
 
         Returns:
-            (..., D); x itself if every pose has a single vector and encoding is accurate.
+            (..., D); x itself if every pose has a single vector.
         """
         return x
 
@@ -159,6 +213,10 @@ class RotationSpace(PoseSpace):
             },
         )
 
+    def as_pose(self, theta: Tensor) -> Tensor:
+        """Convert theta in any accepted form to 6D vectors (..., J, 6)."""
+        return self.to_rot6d(theta)
+
     def to_matrix(self, theta: Tensor) -> Tensor:
         """Convert theta in any accepted form to rotation matrices (..., J, 3, 3)."""
         return rotations.rot6d_to_matrix(self.to_rot6d(theta), self.layout)
@@ -177,21 +235,32 @@ class Rot6dSpace(RotationSpace):
     def __init__(self, joints: int, layout: str = "columns") -> None:
         super().__init__(joints, layout, features_per_joint=6)
 
-    def to_vector(self, theta: Tensor) -> Tensor:
-        """Convert theta in any accepted form to (..., 6 J). ValueError for any other shape."""
-        return self.to_rot6d(theta).flatten(start_dim=-2)
+    def centre(self, pose: Tensor) -> Centre:
+        """As :meth:`PoseSpace.centre`."""
+        return Centre(pose, pose.flatten(start_dim=-2))
+
+    def to_vector(self, theta: Tensor, centre: Centre | None = None) -> Tensor:
+        """As :meth:`PoseSpace.to_vector`: the 6D vectors minus those of the centre, (..., 6 J)."""
+        return _less(self.to_rot6d(theta).flatten(start_dim=-2), centre)
+
+    def to_pose(self, x: Tensor, centre: Centre | None = None) -> Tensor:
+        """Convert vectors (..., 6 J) to 6D vectors (..., J, 6), not orthonormal in general."""
+        return _plus(x, centre).unflatten(-1, self.event_shape)
 
 
 class So3Space(RotationSpace):
-    """Joint rotations, with densities over SO(3)^J with respect to the Haar measure of mass 1.
+    r"""Joint rotations, with densities over SO(3)^J with respect to the Haar measure of mass 1.
 
-    The vector of a joint is its rotation vector, stretched from the ball of radius pi to all of
-    R^3, see :func:`flowprior.rotations.matrix_to_chart`. It depends only on the rotation, not on
-    the form or layout of theta or on the length of 6D vectors.
+    A rotation is the centre times a rotation by the angle t about an axis, and its vector is
+    :math:`(6 (t - \sin t))^{1/3}` along that axis, see
+    :func:`flowprior.rotations.matrix_to_chart`. This chart preserves volume up to a constant, so
+    the most likely vector is the most likely rotation, and entropies differ by the constant alone.
+    The vector depends only on the rotation, not on the form or layout of theta or on the length of
+    6D vectors.
 
-    A density that vanishes for long vectors vanishes at rotations by pi and is discontinuous in
-    the axis there. Use a frame in which such rotations are rare: for a camera whose y points down,
-    rotate the root by pi about x first.
+    Rotations fill the ball of radius :data:`flowprior.rotations.CHART_RADIUS`. Longer vectors stand
+    for rotations inside it, see :func:`flowprior.rotations.wrap_chart`, and the density of a
+    rotation counts its vector inside the ball alone. It is too low by the mass outside.
 
     Args:
         joints: Number of joints J.
@@ -199,48 +268,47 @@ class So3Space(RotationSpace):
     """
 
     name = "so3"
-    flat = False
 
     def __init__(self, joints: int, layout: str = "columns") -> None:
         super().__init__(joints, layout, features_per_joint=3)
+        self.log_volume = joints * rotations.LOG_CHART_VOLUME
 
-    def to_vector(self, theta: Tensor) -> Tensor:
-        """Convert theta in any accepted form to (..., 3 J). ValueError for any other shape."""
-        return rotations.matrix_to_chart(self.to_matrix(theta)).flatten(start_dim=-2)
+    def centre(self, pose: Tensor) -> Centre:
+        """As :meth:`PoseSpace.centre`; the frame is rotation matrices (*batch, J, 3, 3)."""
+        return Centre(pose, rotations.rot6d_to_matrix(pose, self.layout))
 
-    def to_pose(self, x: Tensor) -> Tensor:
+    def to_vector(self, theta: Tensor, centre: Centre | None = None) -> Tensor:
+        """As :meth:`PoseSpace.to_vector`, (..., 3 J)."""
+        matrix = self.to_matrix(theta)
+        if centre is not None:
+            matrix = centre.frame_for(matrix.ndim - 3).mT.to(matrix.dtype) @ matrix
+        return rotations.matrix_to_chart(matrix).flatten(start_dim=-2)
+
+    def to_pose(self, x: Tensor, centre: Centre | None = None) -> Tensor:
         """Convert vectors (..., 3 J) to orthonormal 6D vectors (..., J, 6)."""
         matrix = rotations.chart_to_matrix(self._by_joint(x))
+        if centre is not None:
+            matrix = centre.frame_for(x.ndim - 1).to(matrix.dtype) @ matrix
         return rotations.matrix_to_rot6d(matrix, self.layout).to(x.dtype)
 
-    def log_volume(self, x: Tensor) -> Tensor:
-        """As :meth:`PoseSpace.log_volume`.
-
-        Args:
-            x: (..., 3 J).
-
-        Returns:
-            (...), in nats. Minimal at x = 0; far from it, it grows by half the length of x.
-        """
-        return -rotations.chart_log_volume(self._by_joint(x)).sum(dim=-1).to(x.dtype)
-
     def settled(self, x: Tensor) -> Tensor:
-        """Encode rotations near pi again, where one rotation has several vectors.
-
-        Encoding stops at :data:`flowprior.rotations.MAX_ANGLE`: it shortens longer vectors and
-        fixes the sign of their axis. Rounding also changes somewhat shorter vectors.
+        """Encode rotations outside the ball, and close to half a turn, again.
 
         Args:
             x: (..., 3 J).
 
         Returns:
-            (..., 3 J): joints longer than ``CHART_FAR`` as :meth:`to_vector` returns them, the
-            others unchanged.
+            (..., 3 J): joints near the boundary of the ball or outside it as :meth:`to_vector`
+            returns them, the others unchanged.
         """
         joints = self._by_joint(x)
-        far = joints.detach().norm(dim=-1, keepdim=True) > CHART_FAR
-        again = self._by_joint(self.to_vector(self.to_pose(x)))
+        far = joints.detach().norm(dim=-1, keepdim=True) > rotations.CHART_RADIUS - BOUNDARY
+        again = rotations.matrix_to_chart(rotations.chart_to_matrix(joints))
         return torch.where(far, again, joints).flatten(start_dim=-2).to(x.dtype)
+
+    def outside(self, x: Tensor) -> Tensor:
+        """Whether the vector of each joint lies outside the ball: x (..., 3 J) -> (..., J) bool."""
+        return self._by_joint(x).detach().norm(dim=-1) > rotations.CHART_RADIUS
 
     def _by_joint(self, x: Tensor) -> Tensor:
         """Split vectors (..., 3 J) into joints (..., J, 3), in float32 or better."""
@@ -259,18 +327,37 @@ class PointSpace(PoseSpace):
     def __init__(self, joints: int) -> None:
         super().__init__(joints, features_per_joint=3, numbers_per_joint=3)
 
-    def to_vector(self, theta: Tensor) -> Tensor:
-        """Convert keypoints in either form to (..., 3 J). ValueError for any other shape."""
+    def as_pose(self, theta: Tensor) -> Tensor:
+        """Convert keypoints in either form to (..., J, 3). ValueError for any other shape."""
         require_tensor("theta", theta)
-        if theta.shape[-2:] == self.event_shape:
-            self.second_look.points(theta)
-            return theta.flatten(start_dim=-2)
-        if theta.shape[-1:] == (self.features,):
-            self.second_look.points(theta.unflatten(-1, self.event_shape))
-            return theta
-        raise self._unrecognised(
-            theta, {"keypoints": self.event_shape, "flat keypoints": (self.features,)}
-        )
+        if theta.shape[-2:] != self.event_shape:
+            if theta.shape[-1:] != (self.features,):
+                raise self._unrecognised(
+                    theta, {"keypoints": self.event_shape, "flat keypoints": (self.features,)}
+                )
+            theta = theta.unflatten(-1, self.event_shape)
+        self.second_look.points(theta)
+        return theta
+
+    def centre(self, pose: Tensor) -> Centre:
+        """As :meth:`PoseSpace.centre`."""
+        return Centre(pose, pose.flatten(start_dim=-2))
+
+    def to_vector(self, theta: Tensor, centre: Centre | None = None) -> Tensor:
+        """As :meth:`PoseSpace.to_vector`: the keypoints minus those of the centre, (..., 3 J)."""
+        return _less(self.as_pose(theta).flatten(start_dim=-2), centre)
+
+    def to_pose(self, x: Tensor, centre: Centre | None = None) -> Tensor:
+        """Convert vectors (..., 3 J) to keypoints (..., J, 3)."""
+        return _plus(x, centre).unflatten(-1, self.event_shape)
+
+
+def _less(x: Tensor, centre: Centre | None) -> Tensor:
+    return x if centre is None else x - centre.frame_for(x.ndim - 1)
+
+
+def _plus(x: Tensor, centre: Centre | None) -> Tensor:
+    return x if centre is None else x + centre.frame_for(x.ndim - 1)
 
 
 def _joints_in(shape: tuple[int, ...]) -> int | None:

@@ -100,6 +100,8 @@ def to_state_dict(prior: ConditionalPosePrior) -> dict[str, Tensor]:
         raise ValueError("the original models 6D vectors, this prior has space 'so3'")
     if prior.encoder is not None:
         raise ValueError("the original has no encoder of the context, this prior has one")
+    if prior.head is not None:
+        raise ValueError("the original has no mean head, this prior has one")
     if isinstance(space, Rot6dSpace) and space.layout != "columns":
         raise ValueError(
             f"the original reads 6D as 'columns', this prior has layout {space.layout!r}"
