@@ -14,7 +14,6 @@ from torch import Tensor
 from flowprior import rotations
 from flowprior.fitting.mixture import PoseMixture
 from flowprior.fitting.solver import with_spare
-from flowprior.flow import standard_normal_log_prob
 from flowprior.keypoints import keypoint_context
 from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.posterior import PosePosterior, PosePrior
@@ -147,7 +146,7 @@ class _FlowPose:
 
 @dataclass(frozen=True)
 class LatentPose(_FlowPose):
-    """The latent z of a flow with the penalty ||z||^2, as in ProHMR.
+    """The latent z of a flow with the energy of its base as penalty: ||z||^2 as in ProHMR, if normal.
 
     For flows whose log-determinant does not depend on theta, the penalty is -2 log p(theta | c)
     relative to its minimum.
@@ -189,8 +188,8 @@ class LatentPose(_FlowPose):
         return self._theta(root, self.posterior.decode(z, check=False))
 
     def penalty(self, x: Tensor) -> Tensor:
-        """||z||^2 (P,)."""
-        return self._split(x)[1].square().sum(dim=-1)
+        """-2 log p(z) (P,), relative to its minimum."""
+        return self.prior.flow.base.energy(self._split(x)[1])
 
 
 @dataclass(frozen=True)
@@ -234,21 +233,15 @@ class DensityPose(_FlowPose):
 
     def penalty(self, x: Tensor) -> Tensor:
         """-2 log p (P,), relative to its value at the latent 0."""
-        flow, context = self.prior.flow, self.posterior.context
-        vector = self._vector(x)
-        if flow.has_exact_mode and self.space.flat:
-            return flow(vector, context)[0].square().sum(dim=-1)
-        log_prob = flow.log_prob(vector, context) + self.space.log_volume(vector)
-        zero = torch.zeros_like(vector)
+        flow, theta = self.prior.flow, self._split(x)[1].unflatten(-1, (self.space.joints, 6))
+        if flow.has_closed_entropy:
+            return flow.base.energy(self.posterior.encode(theta, check=False))
+        log_prob = self.posterior.log_prob(theta, check=False)
         with torch.no_grad():
-            decoded, log_abs_det = flow.inverse(zero, context)
-            peak = standard_normal_log_prob(zero) - log_abs_det
-            peak = peak + self.space.log_volume(decoded)
+            zero = x.new_zeros(len(x), self.space.features)
+            _, log_abs_det = flow.inverse(zero, self.posterior.context)
+            peak = flow.base.log_prob(zero) - log_abs_det + self.space.log_volume
         return 2 * (peak - log_prob)
-
-    def _vector(self, x: Tensor) -> Tensor:
-        flat = self._split(x)[1]
-        return self.space.to_vector(flat.unflatten(-1, (self.space.joints, 6)))
 
 
 @dataclass(frozen=True)
@@ -324,8 +317,8 @@ def variables_of(prior: Prior, keypoints: Tensor, skeleton: Skeleton) -> PoseVar
     """Pose variables for a fit of P people with any kind of prior.
 
     Args:
-        prior: See :func:`fit_keypoints`. A posterior whose mode is exact becomes `LatentPose`,
-            another one `DensityPose`.
+        prior: See :func:`fit_keypoints`. A posterior whose log-determinant is independent of theta
+            becomes `LatentPose`, another one `DensityPose`.
         keypoints: (P, K, 3) pixels and confidence, zeros where unseen.
         skeleton: Their joint set.
 
@@ -347,8 +340,7 @@ def variables_of(prior: Prior, keypoints: Tensor, skeleton: Skeleton) -> PoseVar
                 f"expected a posterior with one context for each of {len(keypoints)} people, or "
                 f"without batch, got batch shape {tuple(prior.batch_shape)}"
             )
-        exact = prior.prior.flow.has_exact_mode and prior.prior.space.flat
-        return LatentPose(prior) if exact else DensityPose(prior)
+        return LatentPose(prior) if prior.prior.flow.has_closed_entropy else DensityPose(prior)
     if isinstance(prior, PoseVariables):
         return prior
     raise TypeError(

@@ -30,11 +30,15 @@ __all__ = [
 # Entries in the largest temporary: 32 MiB of float64.
 _BLOCK = 2**22
 
+# Terms of the continued fraction of the incomplete beta; it converges within about the square root
+# of its larger parameter.
+_BETA_TERMS = 200
 
-def latent_pit(z: Tensor) -> Tensor:
-    r"""Probability integral transform of the squared latent norm under its chi-square law.
 
-    If the density were correct, z would be standard normal and this value uniform on [0, 1]. It is
+def latent_pit(z: Tensor, degrees_of_freedom: float | Tensor | None = None) -> Tensor:
+    r"""Probability integral transform of the squared latent norm under the law of the base density.
+
+    If the density were correct, z would follow the base and this value be uniform on [0, 1]. It is
     the mass of the latent ball that has z on its surface: many values near 1 indicate an
     overconfident model, whose truths are farther out than expected; many values near 0 indicate an
     underconfident one.
@@ -46,24 +50,65 @@ def latent_pit(z: Tensor) -> Tensor:
 
     Args:
         z: (..., D), latents of true poses, from ``PosePosterior.encode``.
+        degrees_of_freedom: Those of a Student's t base, ``prior.flow.base.degrees_of_freedom``;
+            None for the standard normal.
 
     Returns:
         (...) in float64, in [0, 1].
 
     Raises:
-        ValueError: If ``z`` has no latent axis, is not floating point, or contains NaN or infinity.
+        ValueError: If ``z`` has no latent axis, is not floating point, or contains NaN or infinity,
+            or if there are no degrees of freedom.
 
     References:
-        Rosenblatt, *Remarks on a Multivariate Transformation*, 1952, for the transform; the
-        chi-square distribution function is the regularised incomplete gamma P(D / 2, ||z||^2 / 2).
+        Rosenblatt, *Remarks on a Multivariate Transformation*, 1952, for the transform. The squared
+        norm of a normal z follows the chi-square law, with the regularised incomplete gamma
+        P(D / 2, ||z||^2 / 2); that of a Student's t follows D times the F law, with the
+        regularised incomplete beta I_x(D / 2, nu / 2) at x = ||z||^2 / (||z||^2 + nu).
     """
     _require_finite("z", z)
     if z.ndim == 0 or z.shape[-1] == 0:
         raise ValueError(f"expected z of shape (..., D) with D at least 1, got {tuple(z.shape)}")
+    if degrees_of_freedom is not None:
+        return _t_ball(z, float(degrees_of_freedom))
     half_square = z.double().square().sum(dim=-1) / 2
     shape = torch.full_like(half_square, z.shape[-1] / 2)
     pit: Tensor = torch.special.gammainc(shape, half_square)
     return pit
+
+
+def _t_ball(z: Tensor, nu: float) -> Tensor:
+    """Mass of a Student's t inside the ball with z (..., D) on its surface."""
+    if not 0 < nu < math.inf:
+        raise ValueError(f"degrees_of_freedom must be positive and finite, got {nu}")
+    square = (z.double() / math.sqrt(nu)).square().sum(dim=-1)
+    inside, outside = square / (1 + square), 1 / (1 + square)
+    # Lengths whose square overflows have all the mass inside.
+    inside, outside = torch.where(square.isinf(), 1.0, inside), outside
+    a, b = z.shape[-1] / 2, nu / 2
+    lower = inside < (a + 1) / (a + b + 2)
+    fraction = _incomplete_beta(
+        torch.where(lower, inside, outside),
+        torch.where(lower, a, b).double(),
+        torch.where(lower, b, a).double(),
+    )
+    return torch.where(lower, fraction, 1 - fraction)
+
+
+def _incomplete_beta(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Regularised incomplete beta I_x(a, b) for x below (a + 1) / (a + b + 2).
+
+    The continued fraction of Abramowitz and Stegun, 26.5.8, evaluated from its end.
+    """
+    tail = torch.zeros_like(x)
+    for m in range(_BETA_TERMS, 0, -1):
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        tail = even / (1 + odd / (1 + tail))
+    first = -(a + b) * x / (a + 1)
+    log_front = torch.lgamma(a + b) - torch.lgamma(a + 1) - torch.lgamma(b)
+    front = (log_front + torch.xlogy(a, x) + torch.xlogy(b, 1 - x)).exp()
+    return front / (1 + first / (1 + tail))
 
 
 def coverage(pit: Tensor, levels: Tensor | Sequence[float] | None = None) -> Tensor:

@@ -127,7 +127,8 @@ def flow_state_to_prohmr(flow: ConditionalFlow, prefix: str = "") -> dict[str, T
     """
     if not _has_counterpart(flow):
         raise ValueError(
-            "only a flow with additive couplings, without context_norm and with temperature 1 has "
+            "only a flow with additive couplings and a normal base, neither anchored nor with "
+            "context_norm, and with temperature 1 has "
             "a counterpart in the original"
         )
     state = flow.state_dict()
@@ -245,7 +246,8 @@ def flow_state_from_prohmr(
 def _has_counterpart(flow: ConditionalFlow) -> bool:
     """Whether the original's code can represent the flow."""
     context_norm = flow.options["context_norm"] and flow.context_features
-    plain = flow.options["coupling"] == "additive" and not context_norm
+    ours_alone = context_norm or flow.options["anchored"] or flow.options["base"] != "normal"
+    plain = flow.options["coupling"] == "additive" and not ours_alone
     return plain and (flow.temperature.is_meta or bool(flow.temperature == 1))
 
 
