@@ -18,7 +18,14 @@ from flowprior.flow.frozen import FrozenFlow, FrozenStep
 from flowprior.flow.lu_linear import LULinear
 from flowprior.flow.stack import FlowStack, ProjectedContext, StepContext
 
-__all__ = ["LU_FORWARDS", "PRESETS", "ConditionalFlow", "FlowOptions", "require_flow_options"]
+__all__ = [
+    "LU_FORWARDS",
+    "PRESETS",
+    "ConditionalFlow",
+    "FlowOptions",
+    "can_be_anchored",
+    "require_flow_options",
+]
 
 PRESETS: dict[str, dict[str, Any]] = {
     # No layer depends on the batch or on chance, so training and evaluation compute one density.
@@ -56,6 +63,16 @@ def require_flow_options(names: Iterable[str]) -> None:
             f"unexpected keyword argument {', '.join(unknown)}; the options of the flow are "
             f"{', '.join(known)}"
         )
+
+
+def can_be_anchored(options: FlowOptions) -> bool:
+    """Whether an anchored flow has these options."""
+    return (
+        options.get("coupling", "additive") in ANCHORED_COUPLINGS
+        and not options.get("batch_norm")
+        and not options.get("dropout")
+        and options.get("lu_forward", "exact") == "exact"
+    )
 
 
 class ConditionalFlow(FlowStack):

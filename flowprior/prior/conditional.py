@@ -16,6 +16,7 @@ from flowprior.files.model_file import CheckpointError
 from flowprior.files.model_folder import HEADER_KEYS, SharedModel
 from flowprior.flow import ConditionalFlow, FlowOptions, require_flow_options
 from flowprior.flow.base import standard_normal
+from flowprior.flow.conditional_flow import can_be_anchored
 from flowprior.prior.encoder import ContextEncoder
 from flowprior.prior.heads import MeanHead
 from flowprior.prior.posterior import PosePosterior, PosePrior
@@ -81,7 +82,10 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         target_noise: Standard deviation of the noise that :meth:`nll` adds to theta in training, in
             units of the flow's vectors.
         **flow_options: Options of the flow, such as ``hidden_features``, ``num_steps``,
-            ``coupling`` and ``anchored``; :class:`flowprior.ConditionalFlow` documents them.
+            ``coupling`` and ``anchored``; :class:`flowprior.ConditionalFlow` documents them. With
+            the preset ``"default"``, a prior with a context is anchored unless ``anchored=False``
+            or options are passed that an anchored flow does not have, such as
+            ``coupling="spline"``.
 
     Raises:
         TypeError: If an option is unknown.
@@ -113,7 +117,10 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         options = {key: value for key, value in flow_options.items() if key not in HEADER_KEYS}
         require_flow_options(options)
         _require_target_noise(target_noise)
-        anchored = options.setdefault("anchored", preset == "default" and context_features > 0)
+        anchored = options.setdefault(
+            "anchored",
+            preset == "default" and context_features > 0 and can_be_anchored(flow_options),
+        )
         if anchored:
             options = {**ANCHORED_FLOW, **options}
         if encoder_skip is None:
