@@ -383,7 +383,7 @@ def _require_trailing(name: str, value: Tensor, trailing: tuple[int, ...]) -> No
 def _chart_length(angle: NDArray[np.float64]) -> NDArray[np.float64]:
     """(6 (t - sin t))^(1/3) for angles t from 0 to pi, by its series: the difference cancels."""
     series = [6 * (-1) ** k / math.factorial(2 * k + 3) for k in range(14)]
-    return angle * np.cbrt(np.polynomial.polynomial.polyval(angle**2, series))
+    return angle * np.cbrt(np.vander(angle**2, 14, increasing=True) @ series)
 
 
 def _to_chart(squared: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -404,16 +404,16 @@ def _to_stereographic(squared: NDArray[np.float64]) -> NDArray[np.float64]:
 def _interpolate(
     function: Callable[[NDArray[np.float64]], NDArray[np.float64]], top: float, terms: int
 ) -> list[float]:
-    """Coefficients in s = 2 y / top - 1 of a polynomial that approximates ``function`` of y."""
-    chebyshev = np.polynomial.chebyshev
-    series = chebyshev.chebinterpolate(lambda s: function((s + 1) * (top / 2)), terms - 1)
-    return [float(each) for each in chebyshev.cheb2poly(series)]
+    """Coefficients in s = 2 y / top - 1 of the polynomial through Chebyshev nodes from 0 to top."""
+    s = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
+    values = function((s + 1) * (top / 2))
+    return [float(each) for each in np.linalg.solve(np.vander(s, increasing=True), values)]
 
 
 # tan(t / 4), the length of the vector part of the unit quaternion projected stereographically, and
 # the length in the chart are analytic functions of one another, and odd: polynomials in the square
 # have correct derivatives of every order, also at the identity and at half-turns. Errors relative
-# to the value are below 2e-8 in float32 and 2e-14 in float64.
+# to the value are below 2e-8 for float32 and 3e-15 for float64.
 TO_CHART = {
     torch.float32: _interpolate(_to_chart, 1.0, 10),
     torch.float64: _interpolate(_to_chart, 1.0, 19),
