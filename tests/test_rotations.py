@@ -339,8 +339,7 @@ def test_chart_has_finite_gradients_from_the_identity_to_half_turns(short, dtype
     (gradient,) = torch.autograd.grad((u * torch.tensor([1.0, -2, 3])).sum(), matrix)
     assert u.isfinite().all()
     assert gradient.abs().max() < 20
-    matrix = rotations.chart_to_matrix(u.detach().requires_grad_())
-    assert_close(matrix, rotations.rotvec_to_matrix(((1 - short) * HALF_TURNS).to(dtype)), 4e-6)
+    assert_close(rotations.chart_to_matrix(u).detach(), matrix.detach(), 4e-6)
 
 
 @pytest.mark.parametrize("angle", [3.2, 4, 6, 6.2, 6.4, 7, 9.4, 9.5, 12, 13, 25.2, 40])
