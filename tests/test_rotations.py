@@ -230,6 +230,21 @@ def test_the_chart_is_its_formula(angle):
     assert_close(rotations.chart_to_matrix(u), matrix, 1e-14)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 4e-9), (torch.float64, 4e-15)])
+def test_the_polynomials_of_the_chart_are_exact_to_rounding(dtype, tolerance):
+    angle = torch.linspace(0.03, math.pi, 60, dtype=torch.float64)
+    length = torch.tensor([chart_length(each) for each in angle.tolist()], dtype=torch.float64)
+    tangent = (angle / 4).tan()
+    for function, kept, x, y in (
+        (rotations._to_chart, rotations.TO_CHART[dtype], tangent, length),
+        (rotations._to_stereographic, rotations.TO_STEREOGRAPHIC[dtype], length, tangent),
+    ):
+        top = x[-1].item() ** 2
+        for coefficients in (kept, rotations._interpolate(function, top, len(kept))):
+            ratio = rotations._polynomial(coefficients, 2 * x.square() / top - 1)
+            assert_close(ratio / (y / x), torch.ones(60, dtype=torch.float64), tolerance)
+
+
 @given(st.floats(0, math.pi), axes)
 def test_the_chart_is_its_formula_at_every_angle(angle, axis):
     matrix = rotations.rotvec_to_matrix(angle * unit(axis))
