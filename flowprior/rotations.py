@@ -201,7 +201,7 @@ def matrix_to_chart(matrix: Tensor) -> Tensor:
     tie = a + math.sqrt(2) * b + math.sqrt(3) * c
     sign = torch.where(cosine.abs() < 4 * torch.finfo(matrix.dtype).eps, tie, cosine)
     vector, cosine = torch.where(sign < 0, -quaternion, quaternion).split((3, 1), dim=-1)
-    stereographic = vector / (1 + cosine.clamp(min=0))
+    stereographic = vector / (1 + cosine)
     squared = stereographic.square().sum(dim=-1, keepdim=True)
     return stereographic * _polynomial(TO_CHART[matrix.dtype], 2 * squared - 1)
 
