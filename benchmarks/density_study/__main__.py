@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--stature", type=float, default=0.03, help="log of a person's size")
     parser.add_argument("--proportions", type=float, default=0.03, help="log of bones' lengths")
-    parser.add_argument("--turns", type=float, default=0.0, help="turns of segments, degrees")
+    parser.add_argument("--turns", type=float, default=1.0, help="turns of segments")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -29,13 +29,13 @@ class Augmentation:
     Args:
         stature: Standard deviation of the logarithm of a person's size.
         proportions: Standard deviation of the logarithm of each bone's length.
-        turns: Standard deviation of random turns of the segments, degrees; targets of rotations
-            turn, keypoints stay. They stand for the rest orientations of other capture skeletons.
+        turns: Size of random turns of the segments, see `turn_segments`. Targets of rotations turn,
+            keypoints stay.
     """
 
     stature: float = 0.03
     proportions: float = 0.03
-    turns: float = 0.0
+    turns: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class People:
         jitter = ROTATION_NOISE * torch.randn(rotvecs.shape, generator=generator)
         turned = clean
         if augmentation is not None and augmentation.turns:
-            turned = turn_segments(clean, math.radians(augmentation.turns), generator)
+            turned = turn_segments(clean, augmentation.turns, generator)
         noisy = turned @ rotations.rotvec_to_matrix(jitter)
         return Example(occlude(seen, generator), noisy, clean)
 
