@@ -79,8 +79,8 @@ class ConditionalFlow(FlowStack):
     r"""Normalizing flow :math:`z = f(x; c)` over vectors x given a context c.
 
     ``num_steps`` steps of ActNorm, LULinear and a coupling map data x to a latent z of a base
-    density. The class adds construction, training and fusion to the methods of :class:`FlowStack`, which
-    documents shapes, dtypes and the exactness of mode and entropy.
+    density. The class adds construction, training and fusion to the methods of :class:`FlowStack`,
+    which documents shapes, dtypes and the exactness of mode and entropy.
 
     Args:
         features: Number of features D, at least 2.
