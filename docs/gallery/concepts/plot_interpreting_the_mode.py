@@ -3,9 +3,10 @@ Interpreting the mode
 =====================
 
 ``posterior.mode()`` is the exact point of highest density in the space that the flow models. It
-is not the mean, not the most likely rotation, not the most likely body, and not a typical pose.
-This page shows each difference, for the arm with two angles of :ref:`the flow in pictures
-<sphx_glr_auto_gallery_concepts_plot_flow_in_pictures.py>` and for a rotation in the plane.
+is not the mean, not the most likely body, and not a typical pose; for a flow over 6D vectors it is
+not even the most likely rotation. This page shows each difference, for the arm with two angles of
+:ref:`the flow in pictures <sphx_glr_auto_gallery_concepts_plot_flow_in_pictures.py>` and for a
+rotation in the plane. It ends with the mode of an anchored posterior, the default.
 """
 
 # %%
@@ -23,6 +24,7 @@ import torch
 
 from examples.pictures.style import MODE, REGRESSOR, SAMPLES, STYLE, TRUTH
 from flowprior import ConditionalFlow
+from flowprior.flow import Normal, StudentT
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -132,8 +134,8 @@ print(f"elbow at the mode over angles {math.degrees(in_angles[1]):.0f}°, "
 # Mode of vectors and mode of rotations
 # -------------------------------------
 #
-# With ``space="rot6d"`` a flow models vectors, which Gram-Schmidt converts to rotations. In the
-# plane a vector is a point (a, b), of which only the direction matters. All points on a ray are the
+# With ``space="rot6d"``, as in ProHMR, a flow models vectors, which Gram-Schmidt converts to
+# rotations. In the plane a vector is a point (a, b), of which only the direction matters. All points on a ray are the
 # same rotation, and the density of a rotation depends on the whole ray. To make the effect visible,
 # the vectors of larger angles vary in length here, as samples of a flow over 6D vectors do, but
 # more strongly. Spreading out lowers their density, although their probability is high.
@@ -185,29 +187,46 @@ right.legend(frameon=False)
 plt.show()
 
 # %%
-# To compare log-densities of rotations, use ``space="so3"``, which models a density over rotations.
+# With ``space="so3"``, the default, the two coincide: the chart of a rotation has as many numbers as
+# the rotation has degrees of freedom, and preserves volume, so the most likely vector is the most
+# likely rotation. See :doc:`Densities over SO(3) and over 6D vectors </concepts/which-density>`.
 #
 # Mode and typical samples
 # ------------------------
 #
-# Latents of SMPL's 144 numbers have a length of 12 ± 0.7, and almost none are near z = 0, where the
-# density is highest, because the volume there is small. The mode is a smooth average pose; samples
-# look like real poses.
+# The normal latents of SMPL's 72 numbers have a length of 8.5 ± 0.7, and almost none are near z = 0,
+# where the density is highest, because the volume there is small. The mode is a smooth average pose;
+# samples look like real poses. Under a Student's t, here with 8 degrees of freedom, the lengths of
+# latents vary far more: some poses are outliers as a whole.
 
-length = torch.randn(20_000, 144).norm(dim=-1)
-figure, ax = plt.subplots(figsize=(7, 2.2), layout="constrained")
-ax.hist(length.numpy(), bins=60, color=SAMPLES[0], alpha=0.6)
-ax.axvline(0, color=MODE, linewidth=3)
-ax.set(xlabel="‖z‖", ylabel="samples", xlim=(-0.5, 15), title="mode at 0, samples at about 12")
+bases = {"standard normal": Normal(), "Student's t, ν = 8": StudentT(8.0)}
+figure, ax = plt.subplots(figsize=(7, 2.4), layout="constrained")
+for hue, (name, base) in zip(SAMPLES, bases.items(), strict=True):
+    length = base.sample((20_000, 72), torch.float32, torch.device("cpu")).norm(dim=-1)
+    ax.hist(length.numpy(), bins=60, range=(0, 24), color=hue, alpha=0.6, label=name)
+    print(f"{name}: lengths of 20,000 latents {length.min():.1f} to {length.max():.1f}")
+ax.axvline(0, color=MODE, linewidth=3, label="mode")
+ax.set(xlabel="‖z‖", ylabel="samples", xlim=(-0.5, 24))
+ax.legend(frameon=False)
 plt.show()
-print(f"lengths of 20,000 latents: {length.min():.1f} to {length.max():.1f}")
+
+# %%
+# The mode of an anchored posterior
+# ---------------------------------
+#
+# In an :doc:`anchored posterior </concepts/anchored>` the mode is the answer of a regressor, by
+# construction. What it represents depends on the loss of the regressor: the mean for a squared
+# error, a median for an absolute error, a body with accurate joints for an error of the joints. The
+# first section shows how far these can be apart. Train the regressor with the error that you report.
+# The density around it has its only peak there, even where the true posterior has several.
 
 # %%
 # Recommendations
 # ---------------
 #
 # * A single pose to show, or to start a fit: the mode, which is exact and needs no search.
-# * A single pose with a small error: the mean of the joints of about a hundred samples, or the
+# * A single pose with a small error: the mode of an anchored posterior whose regressor was trained
+#   with that error. For other priors, the mean of the joints of about a hundred samples, or the
 #   sample nearest to it if bones must keep their length.
 # * Uncertainty: the spread of samples for each joint, or ``entropy()``.
 # * Comparison with published figures: the same estimator as in the publication. ProHMR's figures

@@ -13,7 +13,7 @@ pose to the other, and the context holds along the whole path.
 # ---------------------------------
 #
 # The context contains the 2D keypoints of a person whose arms and legs are hidden. Latents of
-# samples have a length of about 12. A straight line between two of them passes closer to 0, where
+# samples have a length of about √D, where D is their number. A straight line between two of them passes closer to 0, where
 # poses are smoother than any sample. Interpolation along the sphere preserves the length.
 
 import matplotlib.pyplot as plt
@@ -40,7 +40,8 @@ for name in ("elbow", "wrist", "knee", "ankle"):
         hidden[COCO_17.index(f"{side}_{name}"), 2] = 0
 posterior = prior(keypoint_context(hidden))
 
-start, end = torch.randn(2, 144, generator=torch.Generator().manual_seed(6))
+numbers = prior.flow.features
+start, end = torch.randn(2, numbers, generator=torch.Generator().manual_seed(6))
 share = torch.linspace(0, 1, 9)[:, None]
 straight = (1 - share) * start + share * end
 angle = torch.acos((start @ end) / (start.norm() * end.norm()))
@@ -73,13 +74,14 @@ plt.show()
 # From the mode outwards
 # ----------------------
 #
-# z = 0 is the mode. In any direction the density decreases as exp(−‖z‖² / 2). At a length of 12 the
-# pose resembles a typical sample, and beyond it becomes unlikely.
+# z = 0 is the mode. The density decreases in every direction. At a length of √D the pose resembles a
+# typical sample, and beyond it becomes unlikely.
 
-outwards = torch.linspace(0, 18, 7)[:, None] * start / start.norm()
+lengths = 1.5 * numbers**0.5 * torch.linspace(0, 1, 7)
+outwards = lengths[:, None] * start / start.norm()
 plt.figure(figsize=(11, 2.8), layout="constrained")
 plt.imshow(strip(posterior.decode(outwards), colours=(MODE, SAMPLES[0], SAMPLES[1])))
-plt.title("‖z‖ = 0, 3, 6, 9, 12, 15, 18")
+plt.title("‖z‖ = " + ", ".join(f"{length:.1f}" for length in lengths))
 plt.axis("off")
 plt.show()
 

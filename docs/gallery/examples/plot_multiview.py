@@ -50,8 +50,8 @@ groups = torch.arange(count * views).reshape(count, views).tolist()
 # ---------
 #
 # The variables are the latents of each view, one shape, and the position of each camera. The
-# objective contains the keypoints of every view, the norm of its latents, and the deviation between
-# the body rotations of the views.
+# objective contains the keypoints of every view, the log-density of its latents, and the deviation
+# between the body rotations of the views.
 
 refined = fit_views(
     keypoints,
