@@ -221,7 +221,6 @@ axes[1].plot(*flow.mode(seen_at(0.2))[0], "o", color=MODE, markersize=9, markere
 plt.show()
 
 
-
 def divergence(density):
     """Kullback-Leibler divergence from the exact density, nats."""
     inside = (exact > 1e-6) & (density > 1e-12)
@@ -266,7 +265,7 @@ def nll_around(theta, context):
     return -anchored.log_prob(theta - answer, both).mean()
 
 
-print(f"NLL {descend(anchored, nll_around):.2f} nats")
+print(f"NLL of the anchored flow {descend(anchored, nll_around):.2f} nats")
 
 answer, both = around(seen_at(0.2))
 projected = anchored.project_context(both)
@@ -278,7 +277,7 @@ for ax, number in zip(axes[1:], reversed(range(6)), strict=True):
     step, context = anchored.steps[number], parts[number]
     points = undo(step, points, context)[-1]
     lines = [undo(step, line, context)[-1] for line in lines]
-    show(ax, colour, points, lines, f"step {number + 1}" if number else "step 1: θ − answer")
+    show(ax, colour, points, lines, f"step {number + 1}" if number else "step 1: residual")
 for ax in axes:
     ax.plot(0, 0, "o", color=MODE, markersize=6, markeredgecolor="white")
 plt.show()
@@ -306,6 +305,6 @@ print(f"Kullback-Leibler divergence of the anchored flow: {divergence(learned_ar
 print(f"the answer's hand is {hand_cm:.1f} cm from the observed height")
 
 # %%
-# The price of the anchor is visible: the peak of the density is where the regressor puts it, here in
-# the middle of the band rather than at its densest point. In return, the answer has the error for
-# which it was trained, whatever the density learns.
+# The price of the anchor is visible: the peak of the density is where the regressor puts it, here
+# in the middle of the band rather than at its densest point. In return, the answer has the error
+# for which it was trained, whatever the density learns.

@@ -135,10 +135,11 @@ print(f"elbow at the mode over angles {math.degrees(in_angles[1]):.0f}°, "
 # -------------------------------------
 #
 # With ``space="rot6d"``, as in ProHMR, a flow models vectors, which Gram-Schmidt converts to
-# rotations. In the plane a vector is a point (a, b), of which only the direction matters. All points on a ray are the
-# same rotation, and the density of a rotation depends on the whole ray. To make the effect visible,
-# the vectors of larger angles vary in length here, as samples of a flow over 6D vectors do, but
-# more strongly. Spreading out lowers their density, although their probability is high.
+# rotations. In the plane a vector is a point (a, b), of which only the direction matters. All
+# points on a ray are the same rotation, and the density of a rotation depends on the whole ray. To
+# make the effect visible, the vectors of larger angles vary in length here, as samples of a flow
+# over 6D vectors do, but more strongly. Spreading out lowers their density, although their
+# probability is high.
 
 angle = 2.6 * torch.distributions.Beta(2.5, 3.5).sample((4096,)) - 0.5
 length = 1 + (0.03 + 0.3 * torch.sigmoid(5 * (angle - 0.2))) * torch.randn(4096)
@@ -187,19 +188,20 @@ right.legend(frameon=False)
 plt.show()
 
 # %%
-# With ``space="so3"``, the default, the two coincide: the chart of a rotation has as many numbers as
-# the rotation has degrees of freedom, and preserves volume, so the most likely vector is the most
-# likely rotation. See :doc:`Densities over SO(3) and over 6D vectors </concepts/which-density>`.
+# With ``space="so3"``, the default, the two coincide: the chart of a rotation has as many numbers
+# as the rotation has degrees of freedom, and preserves volume, so the most likely vector is the
+# most likely rotation. See :doc:`Densities over SO(3) and over 6D vectors
+# </concepts/which-density>`.
 #
 # Mode and typical samples
 # ------------------------
 #
-# The normal latents of SMPL's 72 numbers have a length of 8.5 ± 0.7, and almost none are near z = 0,
-# where the density is highest, because the volume there is small. The mode is a smooth average pose;
-# samples look like real poses. Under a Student's t, here with 8 degrees of freedom, the lengths of
-# latents vary far more: some poses are outliers as a whole.
+# The normal latents of SMPL's 72 numbers have a length of 8.5 ± 0.7. Almost none are near zero,
+# where the density is highest, because the volume there is small. The mode is a smooth average
+# pose; samples look like real poses. Under a Student's t, here with 8 degrees of freedom, the
+# lengths of latents vary far more: some poses are outliers as a whole.
 
-bases = {"standard normal": Normal(), "Student's t, ν = 8": StudentT(8.0)}
+bases = {"standard normal": Normal(), "Student's t, 8 degrees of freedom": StudentT(8.0)}
 figure, ax = plt.subplots(figsize=(7, 2.4), layout="constrained")
 for hue, (name, base) in zip(SAMPLES, bases.items(), strict=True):
     length = base.sample((20_000, 72), torch.float32, torch.device("cpu")).norm(dim=-1)
@@ -217,8 +219,8 @@ plt.show()
 # In an :doc:`anchored posterior </concepts/anchored>` the mode is the answer of a regressor, by
 # construction. What it represents depends on the loss of the regressor: the mean for a squared
 # error, a median for an absolute error, a body with accurate joints for an error of the joints. The
-# first section shows how far these can be apart. Train the regressor with the error that you report.
-# The density around it has its only peak there, even where the true posterior has several.
+# first section shows how far these can be apart. Train the regressor with the error that you
+# report. The density around it has its only peak there, even where the true posterior has several.
 
 # %%
 # Recommendations

@@ -59,8 +59,8 @@ keypoints = detect(exact, lost, generator)  # pixels and confidence, 0 for missi
 # --------
 #
 # The first fit optimises the joint angles without a penalty, the second the latent z of the flow
-# with the penalty −2 log p(z). Both also optimise shape and position. All people are fitted at once, each
-# as an independent problem.
+# with the penalty −2 log p(z). Both also optimise shape and position. All people are fitted at
+# once, each as an independent problem.
 
 camera = {"image_size": (IMAGE_PX, IMAGE_PX), "focal_px": FOCAL_PX}
 fits = {

@@ -13,8 +13,9 @@ pose to the other, and the context holds along the whole path.
 # ---------------------------------
 #
 # The context contains the 2D keypoints of a person whose arms and legs are hidden. Latents of
-# samples have a length of about √D, where D is their number. A straight line between two of them passes closer to 0, where
-# poses are smoother than any sample. Interpolation along the sphere preserves the length.
+# samples have a length of about √D, where D is their number. A straight line between two of them
+# passes closer to 0, where poses are smoother than any sample. Interpolation along the sphere
+# preserves the length.
 
 import matplotlib.pyplot as plt
 import torch
@@ -74,8 +75,8 @@ plt.show()
 # From the mode outwards
 # ----------------------
 #
-# z = 0 is the mode. The density decreases in every direction. At a length of √D the pose resembles a
-# typical sample, and beyond it becomes unlikely.
+# z = 0 is the mode. The density decreases in every direction. At a length of √D the pose resembles
+# a typical sample, and beyond it becomes unlikely.
 
 lengths = 1.5 * numbers**0.5 * torch.linspace(0, 1, 7)
 outwards = lengths[:, None] * start / start.norm()

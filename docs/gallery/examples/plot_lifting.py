@@ -46,8 +46,8 @@ print(f"{len(train)} training poses; {len(views)} views of held-out people")
 # Training
 # --------
 #
-# The error of the mode trains the regressor. The negative log-likelihood trains the flow; its context
-# is detached, so the flow does not change what the encoder learns.
+# The error of the mode trains the regressor. The negative log-likelihood trains the flow; its
+# context is detached, so the flow does not change what the encoder learns.
 
 model = LiftingModel(width=128, hidden_features=64)
 steps = 500

@@ -74,8 +74,8 @@ plt.show()
 # Model and training
 # ------------------
 #
-# Four convolutions replace ResNet-50. A head of the prior answers with one pose, the mode. The error
-# of its rotations trains the head, the negative log-likelihood the flow around its answer.
+# Four convolutions replace ResNet-50. A head of the prior answers with one pose, the mode. The
+# error of its rotations trains the head, the negative log-likelihood the flow around its answer.
 
 encoder = torch.nn.Sequential(
     *(
