@@ -37,11 +37,11 @@ BOUNDARY = 1e-3
 
 
 class Centre(NamedTuple):
-    """The poses around which a posterior measures theta.
+    r"""The poses around which a posterior measures theta.
 
     Attributes:
-        pose: Poses (*batch, J, k), as the posterior returns them.
-        frame: The same poses in the form that the space computes with, (*batch, *event).
+        pose: Poses (\*batch, J, k), as the posterior returns them.
+        frame: The same poses in the form that the space computes with, (\*batch, \*event).
     """
 
     pose: Tensor
