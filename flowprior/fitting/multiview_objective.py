@@ -31,7 +31,7 @@ class MultiviewWeights:
 
     Args:
         consistency: Weight of the squared distances between the views' rotations and their mean.
-        pose: Weight of ||z||^2 of each view.
+        pose: Weight of the penalty of each view, ||z||^2 for a normal base.
         keypoints: Factor on the reprojection errors, which have weights themselves; 0 for the
             paper's objective.
         shape: Weight of ||betas||^2; it matters only with keypoints.

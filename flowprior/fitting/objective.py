@@ -6,7 +6,8 @@ For each person
     \quad \rho(e) = \sigma^2 e^2 / (\sigma^2 + e^2)
 
 with the data weight w, the detected and projected keypoints u in the units of `cameras`, the
-confidences c, and the penalty E of the pose variables, which is ||z||^2 for latents of a flow.
+confidences c, and the penalty E of the pose variables, which for latents of a flow is -2 log p(z)
+relative to its minimum: ||z||^2 for a normal base.
 
 References:
     Bogo et al., *Keep it SMPL*, 2016. Kolotouros et al., *Probabilistic Modeling for Human Mesh

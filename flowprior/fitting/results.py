@@ -25,7 +25,8 @@ class Fits:
         focal_px: (P,) focal length, pixels of the image.
         principal_point_px: (P, 2) pixels of the image.
         keypoints_2d: (P, K, 2) projected keypoints of the fitted bodies, pixels of the image.
-        penalty: (P,) pose penalty: ||z||^2 where latents were optimised.
+        penalty: (P,) pose penalty: where latents were optimised, -2 log p(z) relative to its
+            minimum.
         error_px: (P,) mean distance between fitted and detected keypoints, weighted by confidence,
             pixels; NaN without a detected keypoint.
         error: (P,) the same relative to the side of the box around the detected keypoints.

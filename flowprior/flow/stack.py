@@ -151,10 +151,11 @@ class Step(Protocol):
 
 
 class FlowStack(nn.Module):
-    r"""A stack of steps that map data x to a latent z, standard normal given a context c.
+    r"""A stack of steps that map data x to a latent z with the base density, given a context c.
 
     If no step's log-determinant depends on x, as with additive couplings, z = 0 is exactly the mode
-    of p(x | c) and the entropy has a closed form, see :attr:`has_exact_mode`. Otherwise
+    of p(x | c) and the entropy has a closed form, see :attr:`has_exact_mode` and
+    :attr:`has_closed_entropy`. With contracting couplings the mode alone is exact. Otherwise
     :meth:`mode` ascends to a local maximum and :meth:`entropy` averages over samples.
 
     Shapes: a context is (\*batch, C); x and z are (\*batch, \*extra, D). Extra axes stand between

@@ -15,7 +15,7 @@ from flowprior.prior.posterior import PosePrior
 __all__ = ["VERBS", "export_onnx", "export_program"]
 
 VERBS = ("encode", "decode", "log_prob", "mode")
-"""Methods that can be exported. To sample, call ``decode`` with standard normal z."""
+"""Methods that can be exported. To sample, call ``decode`` with z drawn from the flow's base."""
 
 # The smallest sizes that torch treats as dynamic: it specialises on 0 and 1.
 _BATCH, _SAMPLES = 2, 3
