@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior._checks import require_count, require_tensor
-from flowprior._precision import at_least_float32
+from flowprior._precision import at_least_float32, in_full_precision
 from flowprior.prior.second_look import SecondLook
 
 __all__ = [
@@ -281,14 +281,14 @@ class So3Space(RotationSpace):
         """As :meth:`PoseSpace.to_vector`, (..., 3 J)."""
         matrix = self.to_matrix(theta)
         if centre is not None:
-            matrix = centre.frame_for(matrix.ndim - 3).mT.to(matrix.dtype) @ matrix
+            matrix = _product(centre.frame_for(matrix.ndim - 3).mT, matrix)
         return rotations.matrix_to_chart(matrix).flatten(start_dim=-2)
 
     def to_pose(self, x: Tensor, centre: Centre | None = None) -> Tensor:
         """Convert vectors (..., 3 J) to orthonormal 6D vectors (..., J, 6)."""
         matrix = rotations.chart_to_matrix(self._by_joint(x))
         if centre is not None:
-            matrix = centre.frame_for(x.ndim - 1).to(matrix.dtype) @ matrix
+            matrix = _product(centre.frame_for(x.ndim - 1), matrix)
         return rotations.matrix_to_rot6d(matrix, self.layout).to(x.dtype)
 
     def settled(self, x: Tensor) -> Tensor:
@@ -350,6 +350,11 @@ class PointSpace(PoseSpace):
     def to_pose(self, x: Tensor, centre: Centre | None = None) -> Tensor:
         """Convert vectors (..., 3 J) to keypoints (..., J, 3)."""
         return _plus(x, centre).unflatten(-1, self.event_shape)
+
+
+@in_full_precision
+def _product(first: Tensor, second: Tensor) -> Tensor:
+    return first @ second
 
 
 def _less(x: Tensor, centre: Centre | None) -> Tensor:
