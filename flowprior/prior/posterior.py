@@ -88,11 +88,9 @@ class PosePrior(nn.Module):
         if centre is not None:
             pose = self._checked_centre(centre, batch_shape_of(projected))
             projected = projected.expand(pose.shape[:-2])
-        elif self.head is not None:
-            pose = self.head(context).to(self.flow.dtype)
-        else:
-            return PosePosterior(self, projected)
-        return PosePosterior(self, projected, centre=self.space.centre(pose))
+            return PosePosterior(self, projected, centre=self.space.centre(pose))
+        answer = None if self.head is None else self.head.centre(context).to(self.flow.dtype)
+        return PosePosterior(self, projected, centre=answer)
 
     def _encoded(self, context: Tensor | None) -> Tensor | None:
         """Check the values of a context (*batch, C) and apply the encoder, if there is one."""
