@@ -11,7 +11,9 @@ continued.
 
 import argparse
 import json
+import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -22,34 +24,50 @@ from benchmarks.density_study.data import TARGETS, Augmentation, People, load
 from benchmarks.density_study.judging import judge
 from benchmarks.density_study.models import Posterior
 from benchmarks.density_study.tables import draw, table
-from benchmarks.density_study.training import seconds_per_step, train
+from benchmarks.density_study.training import Cost, train
 from benchmarks.density_study.variants import VARIANTS, Variant
 from flowprior.files.whole_file import whole_file
+
+REFERENCE = "context_norm"
+ROUNDS = 5
+
+
+def steps_of(
+    names: Sequence[str], target: str, people: People, augmentation: Augmentation, budget: int
+) -> dict[str, int]:
+    """Numbers of steps that take as long as ``budget`` steps of the reference.
+
+    Rows take turns, so other work on the machine slows all of them alike.
+    """
+    costs = {}
+    for name in {REFERENCE: None, **dict.fromkeys(names)}:
+        variant = VARIANTS[name]
+        costs[name] = Cost(variant.make(target), people, variant.schedule, augmentation)
+    for _ in range(ROUNDS):
+        for cost in costs.values():
+            cost.measure()
+    seconds = costs[REFERENCE].seconds
+    return {name: round(budget * seconds / cost.seconds) for name, cost in costs.items()}
 
 
 def run(
     variant: Variant,
     target: str,
     data: dict[str, People],
-    split: str,
+    steps: int,
     seed: int,
     args: argparse.Namespace,
 ) -> dict[str, float]:
     """Train one row and judge it."""
     augmentation = Augmentation(args.stature, args.proportions, args.turns)
-    steps = args.steps
-    if steps is None:
-        torch.manual_seed(seed)
-        cost = seconds_per_step(variant.make(target), data["train"], variant.schedule, augmentation)
-        steps = max(round(args.seconds / cost), 10)
     torch.manual_seed(seed)
     model = variant.make(target)
     start = time.process_time()
     train(model, data["train"], steps, variant.schedule, augmentation, seed)
     spent = time.process_time() - start
     # Calibration and judgement never share a person.
-    held_out = data["val"] if split == "test" else data["train"]
-    figures = judge(model, data[split], held_out, args.views, seed)
+    held_out = data["val"] if args.split == "test" else data["train"]
+    figures = judge(model, data[args.split], held_out, args.views, seed)
     figures |= {"steps": steps, "seconds": spent, "parameters": _parameters(model)}
     if isinstance(model, Posterior):
         figures["hidden_features"] = cast(int, model.prior.flow.options["hidden_features"])
@@ -60,14 +78,35 @@ def _parameters(model: nn.Module) -> int:
     return sum(each.numel() for each in model.parameters())
 
 
+def _remembered_steps(
+    args: argparse.Namespace, target: str, people: People, augmentation: Augmentation
+) -> dict[str, int]:
+    """Steps of each row, measured once for each folder of results."""
+    file = args.out / f"steps-{target}-{args.budget}.json"
+    known: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    wanted = [
+        name for name in args.variants if target in VARIANTS[name].targets and name not in known
+    ]
+    if wanted:
+        torch.manual_seed(0)
+        known |= steps_of(wanted, target, people, augmentation, args.budget)
+        with whole_file(file) as partial:
+            partial.write_text(json.dumps(known, indent=2) + "\n")
+    return known
+
+
 def main() -> None:
     """Run the missing rows, print the tables and draw the pictures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.density_study")
     parser.add_argument("--data", type=Path, required=True, help="motion capture .npz")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--split", choices=("val", "test"), default="test")
-    parser.add_argument("--seconds", type=float, default=120.0, help="CPU seconds of training")
-    parser.add_argument("--steps", type=int, help="steps of training, instead of --seconds")
+    parser.add_argument(
+        "--budget",
+        type=int,
+        default=1600,
+        help="training takes the seconds of this many steps of context_norm",
+    )
     parser.add_argument("--views", type=int, default=500, help="held-out views")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
@@ -79,20 +118,22 @@ def main() -> None:
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     data = load(args.data)
-    for seed in args.seeds:
-        for target in args.targets:
+    augmentation = Augmentation(args.stature, args.proportions, args.turns)
+    for target in args.targets:
+        steps = _remembered_steps(args, target, data["train"], augmentation)
+        for seed in args.seeds:
             for name in args.variants:
                 file = args.out / f"{args.split}-{target}-{name}-{seed}.json"
                 if file.exists() or target not in VARIANTS[name].targets:
                     continue
                 start = time.perf_counter()
-                figures = run(VARIANTS[name], target, data, args.split, seed, args)
+                figures = run(VARIANTS[name], target, data, steps[name], seed, args)
                 with whole_file(file) as partial:
                     partial.write_text(json.dumps(figures, indent=2) + "\n")
                 print(
-                    f"{target} {name} seed {seed}: mode {figures.get('mode_mm', float('nan')):.1f} "
+                    f"{target} {name} seed {seed}: mode {figures.get('mode_mm', math.nan):.1f} "
                     f"mm, best of 25 {figures['best_of_25_mm']:.1f}, "
-                    f"NLL {figures.get('nll', float('nan')):.1f}, {figures['steps']:.0f} steps, "
+                    f"NLL {figures.get('nll', math.nan):.1f}, {figures['steps']:.0f} steps, "
                     f"{time.perf_counter() - start:.0f} s",
                     flush=True,
                 )

@@ -249,7 +249,7 @@ class Matching(nn.Module):
         self.target = target
         self.answer = Posterior(
             target,
-            {"coupling": "none", "num_steps": 1, "base": "normal"},
+            {"coupling": "none", "num_steps": 1, "base": "normal", "head_features": 128},
             width=width,
             diagonal=True,
         )

@@ -1,6 +1,7 @@
 """Training of one row for a budget of CPU seconds."""
 
 import math
+import statistics
 import time
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -11,7 +12,7 @@ from torch import nn
 from benchmarks.density_study.data import Augmentation, People
 from benchmarks.density_study.models import Model
 
-__all__ = ["Schedule", "seconds_per_step", "train"]
+__all__ = ["Cost", "Schedule", "train"]
 
 BATCH = 256
 WARM_UP = 0.05
@@ -97,19 +98,35 @@ def _cycle(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) + 1e-4
 
 
-def seconds_per_step(
-    model: nn.Module,
-    people: People,
-    schedule: Schedule,
-    augmentation: Augmentation,
-    few: int = 10,
-) -> float:
-    """CPU seconds per step, over both phases."""
-    cost = []
-    for alone in (1.0, 0.0):
-        phase = replace(schedule, alone=alone)
-        train(model, people, 1000, phase, augmentation, 0, stop=2)
-        start = time.process_time()
-        train(model, people, 1000, phase, augmentation, 0, stop=few)
-        cost.append((time.process_time() - start) / few)
-    return schedule.alone * cost[0] + (1 - schedule.alone) * cost[1]
+class Cost:
+    """CPU seconds per step of a row, over both phases, measured in rounds.
+
+    Args:
+        model: A new `Model`, which is trained on the way.
+        people: Training subjects.
+        schedule: How the row is trained.
+        augmentation: Changes of the people.
+    """
+
+    def __init__(
+        self, model: nn.Module, people: People, schedule: Schedule, augmentation: Augmentation
+    ) -> None:
+        self._phases = [replace(schedule, alone=alone) for alone in (1.0, 0.0)]
+        self._share = schedule.alone
+        self._run = lambda phase, few: train(model, people, 1000, phase, augmentation, 0, stop=few)
+        self._rounds: list[float] = []
+
+    def measure(self, few: int = 4) -> None:
+        """Train for a few steps of each phase."""
+        cost = []
+        for phase in self._phases:
+            self._run(phase, 1)
+            start = time.process_time()
+            self._run(phase, few)
+            cost.append((time.process_time() - start) / few)
+        self._rounds.append(self._share * cost[0] + (1 - self._share) * cost[1])
+
+    @property
+    def seconds(self) -> float:
+        """Median of the rounds."""
+        return statistics.median(self._rounds)

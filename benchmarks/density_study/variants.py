@@ -12,6 +12,9 @@ from benchmarks.density_study.training import Schedule
 __all__ = ["VARIANTS", "Variant"]
 
 
+# The trunk reads the keypoints: a small head suffices.
+HEAD = 128
+
 # Chosen on the validation subjects for each kind.
 FREE = Schedule(rate=3e-3, decay=1e-4)
 ANSWER_THEN_FLOW = Schedule(alone=0.4)
@@ -55,10 +58,11 @@ class Variant:
             return Heads(target, hidden or 128)
         if variant.kind == "matching":
             return Matching(target, hidden or 128)
-        options = dict(variant.options)
+        options = {**({"head_features": HEAD} if variant.options["anchored"] else {})}
+        options |= variant.options
         if target == "joints":
             options.pop("space", None)
-        elif not variant.options.get("anchored", True):
+        elif not variant.options["anchored"]:
             options.setdefault("space", "rot6d")
         if hidden is not None:
             options["hidden_features"] = hidden
