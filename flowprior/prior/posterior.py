@@ -110,8 +110,7 @@ class PosePrior(nn.Module):
 
     def _checked_centre(self, centre: Tensor, batch: torch.Size) -> Tensor:
         """Convert a centre to poses (*batch, J, k) of the flow's dtype."""
-        require_tensor("centre", centre)
-        pose = self.space.as_pose(centre)
+        pose = self._pose_of_centre(centre)
         if batch and pose.shape[:-2] != batch:
             raise ValueError(
                 f"centre has batch shape {tuple(pose.shape[:-2])}, but the context has batch shape "
@@ -120,6 +119,14 @@ class PosePrior(nn.Module):
         pose = require_like("centre", pose, self.flow.dtype, self.flow.device)
         _require_finite("centre", pose)
         return pose
+
+    def _pose_of_centre(self, centre: Tensor) -> Tensor:
+        """Convert a centre in any accepted form to (..., J, k)."""
+        require_tensor("centre", centre)
+        try:
+            return self.space.as_pose(centre)
+        except ValueError as error:  # from the space, which knows its argument as theta
+            raise ValueError(str(error).replace("theta", "centre")) from None
 
     def sample(
         self,
