@@ -173,9 +173,7 @@ class ConditionalFlow(FlowStack):
         steps: list[nn.Module] = []
         for number in range(num_steps):
             actnorm = ActNorm(features, scaled, shift=not anchored)
-            linear = LULinear(
-                features, bias=not anchored, legacy_forward=lu_forward == "legacy"
-            )
+            linear = LULinear(features, bias=not anchored, legacy_forward=lu_forward == "legacy")
             made = None
             if coupling != "none":
                 made = COUPLINGS[coupling](
@@ -392,9 +390,7 @@ def _frozen(
     step: _Step | AnchoredStep, *, first: bool, last: bool, conditioner_dtype: torch.dtype | None
 ) -> FrozenStep | FrozenAnchoredStep:
     if isinstance(step, AnchoredStep):
-        return FrozenAnchoredStep(
-            step, first=first, last=last, conditioner_dtype=conditioner_dtype
-        )
+        return FrozenAnchoredStep(step, first=first, last=last, conditioner_dtype=conditioner_dtype)
     return FrozenStep(
         step.actnorm,
         step.linear,

@@ -408,9 +408,7 @@ def _require_target_noise(value: float) -> None:
 def _require_batch(valid: Tensor, theta: Tensor, context: Tensor | None) -> None:
     require_tensor("valid", valid)
     batch = valid.shape
-    if theta.shape[: len(batch)] != batch or (
-        context is not None and context.shape[:-1] != batch
-    ):
+    if theta.shape[: len(batch)] != batch or (context is not None and context.shape[:-1] != batch):
         contexts = "none" if context is None else tuple(context.shape)
         raise ValueError(
             f"valid has shape {tuple(batch)}, which is not the batch shape of theta "

@@ -66,7 +66,7 @@ class MeanHead(nn.Module):
         Returns:
             Poses (*batch, J, k); 6D vectors are orthonormal and in the layout of the space.
         """
-        raw = self.start
+        raw: Tensor = self.start
         if self.input is not None and context is not None:
             dtype = self.start.dtype
             with without_autocast(self.start.device):
@@ -74,8 +74,10 @@ class MeanHead(nn.Module):
                 for block in self.blocks:
                     rows = block(rows)
                 # Written out: the batch may be empty, and rows of any batch shape are flat here.
-                raw = raw + self.output(rows.relu()) + self.direct(
-                    context.to(dtype).reshape(-1, context.shape[-1])
+                raw = (
+                    raw
+                    + self.output(rows.relu())
+                    + self.direct(context.to(dtype).reshape(-1, context.shape[-1]))
                 )
             raw = raw.reshape(*context.shape[:-1], raw.shape[-1])
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))

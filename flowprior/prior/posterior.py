@@ -353,8 +353,8 @@ class PosePosterior:
 
         It is exact if :attr:`PosePrior.has_exact_mode`: the centre itself for an anchored flow, the
         decoded z = 0 for another flow with additive couplings. Otherwise it is a local maximum,
-        found by gradient ascent from the decoded z = 0 and at least as likely, and ``torch.compile``
-        leaves the ascent outside the graph.
+        found by gradient ascent from the decoded z = 0 and at least as likely, and
+        ``torch.compile`` leaves the ascent outside the graph.
 
         Returns:
             (*batch, J, k). A given centre is returned unchanged, as 6D vectors for rotations.

@@ -321,7 +321,9 @@ def test_damaged_weights(folder):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite(folder, value):
     edit_weights(folder, lambda tensors: tensors["flow.steps.1.actnorm.log_scale"][:2].fill_(value))
-    with pytest.raises(CheckpointError, match=r"NaN or infinity in flow\.steps\.1\.actnorm\.log_scale"):
+    with pytest.raises(
+        CheckpointError, match=r"NaN or infinity in flow\.steps\.1\.actnorm\.log_scale"
+    ):
         ConditionalPosePrior.from_pretrained(folder)
     with pytest.raises(CheckpointError, match="NaN or infinity"):
         ConditionalPosePrior.load(folder / "model.safetensors")

@@ -273,9 +273,10 @@ def test_posteriors_of_several_batch_axes():
     assert expected.shape == (5, 2, 4)
     for index in (1, (slice(None), 1), (..., 0), (-1, 0)):
         batch = index if isinstance(index, tuple) else (index, slice(None))
-        assert torch.equal(posterior[index].mode(), centre[*batch, :, :])
-        found = posterior[index].log_prob(theta[*batch, :, :, :])
-        assert_close(found, expected[*batch, :], 1e-10)
+        whole = slice(None)
+        assert torch.equal(posterior[index].mode(), centre[(*batch, whole, whole)])
+        found = posterior[index].log_prob(theta[(*batch, whole, whole, whole)])
+        assert_close(found, expected[(*batch, whole)], 1e-10)
     wide = posterior.expand(torch.Size((3, 5, 2)))
     assert torch.equal(wide.mode(), centre.expand(3, 5, 2, J, 6))
     assert_close(wide.log_prob(theta.expand(3, 5, 2, 4, J, 6))[1], expected, 1e-12)
@@ -418,7 +419,7 @@ def test_mode_loss_is_the_mean_error(space):
     if space == "points":
         expected = (theta - mode[:, None]).abs()
     else:
-        expected = (rotations.rot6d_to_matrix(theta) - rotations.rot6d_to_matrix(mode)[:, None])
+        expected = rotations.rot6d_to_matrix(theta) - rotations.rot6d_to_matrix(mode)[:, None]
         expected = expected[..., :2].abs()
         scaled = (2 * theta.unflatten(-1, (2, 3))).flatten(-2)
         assert_close(prior.mode_loss(scaled, context), expected.mean(), 1e-12)
