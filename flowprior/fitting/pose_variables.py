@@ -148,8 +148,8 @@ class _FlowPose:
 class LatentPose(_FlowPose):
     """The latent z of a flow, with the energy of its base as penalty.
 
-    With a normal base the penalty is ||z||^2, as in ProHMR. For flows whose log-determinant does not depend on theta, the penalty is -2 log p(theta | c)
-    relative to its minimum.
+    With a normal base the penalty is ||z||^2, as in ProHMR. For flows whose log-determinant does
+    not depend on theta, it is -2 log p(theta | c) relative to its minimum.
 
     Args:
         posterior: Posterior over SMPL's 24 joints or the 23 below the root, with P contexts or a
