@@ -93,7 +93,8 @@ def test_saving_replaces(prior, saved):
         prior.flow.steps[0].actnorm.log_scale += 1
     prior.save(saved)
     loaded = ConditionalPosePrior.load(saved)
-    assert torch.equal(loaded.flow.steps[0].actnorm.log_scale, prior.flow.steps[0].actnorm.log_scale)
+    found, wanted = (each.flow.steps[0].actnorm.log_scale for each in (loaded, prior))
+    assert torch.equal(found, wanted)
 
 
 @pytest.mark.parametrize("keep", [4, 100, 0.5, -1])
@@ -244,7 +245,8 @@ def test_saved_through_a_link(prior, saved, tmp_path):
         prior.flow.steps[0].actnorm.log_scale += 1
     prior.save(tmp_path / "latest")
     assert (tmp_path / "latest").is_symlink()
-    assert torch.equal(prior_of(saved)["flow.steps.0.actnorm.log_scale"], prior.flow.steps[0].actnorm.log_scale)
+    found = prior_of(saved)["flow.steps.0.actnorm.log_scale"]
+    assert torch.equal(found, prior.flow.steps[0].actnorm.log_scale)
 
 
 def test_a_protected_file_is_not_overwritten(prior, saved):
