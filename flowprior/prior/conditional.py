@@ -210,12 +210,14 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         if valid is not None:
             _require_batch(valid, theta, context)
             rows = valid.bool()
+            centre = None if centre is None else self._pose_of_centre(centre)
             if self.flow.depends_on_batch:
                 theta, context = theta[rows], None if context is None else context[rows]
                 centre, valid = None if centre is None else centre[rows], None
             else:
                 theta = _masked(theta, rows)
                 context = None if context is None else _masked(context, rows)
+                centre = None if centre is None else self._masked_centre(centre, rows)
         posterior = self._condition(context, centre)
         x, projected = posterior._vector_of(theta), posterior.context
         if self.training:
@@ -371,6 +373,12 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         if not x.numel():
             raise ValueError("theta holds no poses to calibrate with")
         return float(self.flow.calibrate(x, posterior.context))
+
+    def _masked_centre(self, centre: Tensor, rows: Tensor) -> Tensor:
+        """Zero the centres (*batch, J, k) of rows that are not valid."""
+        if centre.shape[:-2] == rows.shape:
+            return _masked(centre, rows)
+        return centre  # forward raises
 
     def _condition(self, context: Tensor | None, centre: Tensor | None) -> PosePosterior:
         """The posterior whose centre carries no gradient."""

@@ -108,8 +108,7 @@ class PosePrior(nn.Module):
 
     def _checked_centre(self, centre: Tensor, batch: torch.Size) -> Tensor:
         """Convert a centre to poses (*batch, J, k) of the flow's dtype."""
-        require_tensor("centre", centre)
-        pose = self.space.as_pose(centre)
+        pose = self._pose_of_centre(centre)
         if batch and pose.shape[:-2] != batch:
             raise ValueError(
                 f"centre has batch shape {tuple(pose.shape[:-2])}, but the context has batch shape "
@@ -118,6 +117,14 @@ class PosePrior(nn.Module):
         pose = require_like("centre", pose, self.flow.dtype, self.flow.device)
         _require_finite("centre", pose)
         return pose
+
+    def _pose_of_centre(self, centre: Tensor) -> Tensor:
+        """Convert a centre in any accepted form to (..., J, k)."""
+        require_tensor("centre", centre)
+        try:
+            return self.space.as_pose(centre)
+        except ValueError as error:  # from the space, which knows its argument as theta
+            raise ValueError(str(error).replace("theta", "centre")) from None
 
     def sample(
         self,
@@ -344,7 +351,7 @@ class PosePosterior:
 
         It is exact if :attr:`PosePrior.has_exact_mode`: the centre itself for an anchored flow, the
         decoded z = 0 for another flow with additive couplings. Otherwise it is a local maximum,
-        found by gradient ascent from the decoded z = 0 and at least as likely;
+        found by gradient ascent from the decoded z = 0 and at least as likely, and
         ``torch.compile`` leaves the ascent outside the graph.
 
         Returns:
