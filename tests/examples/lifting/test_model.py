@@ -152,7 +152,7 @@ class TestModel:
         small.prior.save(tmp_path / "model.safetensors")
         with pytest.raises(CheckpointError, match=r"model\.safetensors holds a .*LiftingModel"):
             LiftingModel.load(tmp_path)
-        KeypointPrior(8, 8).save(tmp_path)
+        KeypointPrior(8).save(tmp_path)
         with pytest.raises(CheckpointError, match="holds a KeypointPrior, not a LiftingModel"):
             LiftingModel.load(tmp_path)
 
