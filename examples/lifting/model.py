@@ -202,18 +202,21 @@ class LiftingModel(nn.Module):
         self.skip = skip
         self.reader = KeypointReader(inputs)
         self.encoder = MartinezEncoder(self.reader.features, width, num_blocks, dropout)
-        options: FlowOptions = {} if base is None else {"base": base}
+        options: FlowOptions = {
+            "hidden_features": hidden_features,
+            "num_steps": num_steps,
+            "num_blocks": flow_blocks,
+            "coupling": coupling,
+            "anchored": anchored,
+        }
+        if base is not None:
+            options["base"] = base
         self.prior = ConditionalPosePrior(
             context_features=width + (self.reader.features if skip else 0),
             joints=H36M_17.num_joints - 1,
             space="points",
-            hidden_features=hidden_features,
-            num_steps=num_steps,
-            num_blocks=flow_blocks,
             preset=preset,
-            coupling=coupling,
             target_noise=target_noise,
-            anchored=anchored,
             head_features=head_features,
             **options,
         )
