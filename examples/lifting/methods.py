@@ -197,11 +197,13 @@ class FlowLifter(TrainedLifter):
         return not self.model.prior.flow.is_initialized()
 
     def _mode_loss(self, context: Tensor, views: Views) -> Tensor:
-        theta, posterior = views.relative, self.model.prior(context)
-        if self.model.prior.has_exact_mode:
-            mode = posterior.mode()
+        theta, prior = views.relative, self.model.prior
+        if prior.head is not None:  # the mode, without a projection of the context for the flow
+            mode = prior.head(context)
+        elif prior.has_exact_mode:
+            mode = prior.mode(context)
         else:  # near the mode, and without an ascent in every step
-            mode = posterior.decode(theta.new_zeros(len(theta), FEATURES))
+            mode = prior(context).decode(theta.new_zeros(len(theta), FEATURES))
         if self.mode_loss == "mpjpe":
             return self.mode_weight * mpjpe(mode, theta).mean()
         return self.mode_weight * (mode - theta).abs().sum(dim=(1, 2)).mean()
