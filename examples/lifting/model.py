@@ -171,7 +171,9 @@ class LiftingModel(nn.Module):
         anchored: Whether a head answers with the mode; if None, whether the preset is ``"default"``
             and an anchored flow has that coupling.
         base: Density of the latents; the prior's choice if None.
-        head_features: Width of the head, 0 for none; the prior's choice if None.
+        head_features: Width of the head; if None, half the encoder's for an anchored flow, and 0,
+            no head, for another one. Wider ones cost time and gain nothing, since the encoder is
+            trained with it.
 
     Raises:
         ValueError: A name is unknown or a size out of range.
@@ -199,6 +201,8 @@ class LiftingModel(nn.Module):
             skip = preset == "default"
         if anchored is None:
             anchored = preset == "default" and can_be_anchored({"coupling": coupling})
+        if head_features is None:
+            head_features = max(1, width // 2) if anchored else 0
         self.skip = skip
         self.reader = KeypointReader(inputs)
         self.encoder = MartinezEncoder(self.reader.features, width, num_blocks, dropout)
@@ -235,7 +239,7 @@ class LiftingModel(nn.Module):
             "skip": skip,
             "anchored": anchored,
             "base": self.prior.config["base"],
-            "head_features": self.prior.config["head_features"],
+            "head_features": head_features,
         }
 
     def context(self, keypoints: Tensor, visible: Tensor) -> Tensor:
