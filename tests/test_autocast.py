@@ -21,10 +21,9 @@ ARGUMENTS = {
     "matrix_to_rot6d": (MATRIX,),
     "rotvec_to_matrix": (JOINTS,),
     "matrix_to_rotvec": (MATRIX,),
-    "exp_log_volume": (JOINTS,),
     "matrix_to_chart": (MATRIX,),
     "chart_to_matrix": (JOINTS,),
-    "chart_log_volume": (JOINTS,),
+    "wrap_chart": (3 * JOINTS,),
     "geodesic_distance": (MATRIX, MATRIX.flip(0)),
     "orthogonality_loss": (ROT6D + 0.1,),
     "matching_layouts": (ROT6D,),
@@ -86,12 +85,15 @@ def test_spaces(name):
     forms = [JOINTS[:, :3]] if name == "points" else [JOINTS[:, :3], MATRIX, ROT6D]
     for theta in forms:
         x = space.to_vector(theta)
-        expected = [x, space.to_pose(x), space.log_volume(x), space.settled(x)]
+        centre = space.centre(space.as_pose(theta).flip(0))
+        around = space.to_vector(theta, centre)
+        expected = [x, around, space.to_pose(x), space.to_pose(x, centre), space.settled(x)]
         with torch.autocast("cpu", torch.bfloat16):
             actual = [
                 space.to_vector(theta),
+                space.to_vector(theta, centre),
                 space.to_pose(x),
-                space.log_volume(x),
+                space.to_pose(x, centre),
                 space.settled(x),
             ]
         assert_same(tuple(actual), tuple(expected))

@@ -49,6 +49,11 @@ class FrozenFlow(FlowStack):
         """Does nothing: a frozen flow stays in evaluation mode. Train the original flow instead."""
         return super().train(False)
 
+    @property
+    def _weight(self) -> Tensor:
+        # There are no parameters, and looking for them takes longer than a small product.
+        return next(self.steps.buffers())
+
 
 class FrozenStep(nn.Module):
     """ActNorm, LULinear and a coupling, fused.
