@@ -23,7 +23,7 @@ ARGUMENTS = {
     "matrix_to_rotvec": (MATRIX,),
     "matrix_to_chart": (MATRIX,),
     "chart_to_matrix": (JOINTS,),
-    "wrap_chart": (3 * JOINTS,),
+    "wrap_chart": (4 * JOINTS,),
     "geodesic_distance": (MATRIX, MATRIX.flip(0)),
     "orthogonality_loss": (ROT6D + 0.1,),
     "matching_layouts": (ROT6D,),

@@ -12,7 +12,7 @@ from flowprior import rotations
 from flowprior._precision import without_autocast
 from flowprior.skeleton import H36M_17, SMPL_24
 
-__all__ = ["REST_OFFSETS", "joints17_from_rotations"]
+__all__ = ["REST_OFFSETS", "joints17_from_matrices", "joints17_from_rotations"]
 
 REST_OFFSETS: tuple[tuple[float, float, float], ...] = (
     (0.0, 0.0, 0.0),  # pelvis
@@ -76,6 +76,25 @@ def joints17_from_rotations(rotvecs: Tensor, offsets: Tensor | None = None) -> T
     offsets = offsets.expand(torch.broadcast_shapes(rotvecs.shape, offsets.shape))
     with without_autocast(rotvecs.device):
         return _pose(rotations.rotvec_to_matrix(rotvecs), offsets, rest)
+
+
+def joints17_from_matrices(local: Tensor) -> Tensor:
+    """As `joints17_from_rotations`, for rotation matrices and the rest offsets.
+
+    Args:
+        local: (..., 24, 3, 3) rotation matrices in SMPL-24 order, the root first.
+
+    Returns:
+        (..., 17, 3) joints in H36M-17 order, metres, the middle of the hips at the origin.
+
+    Raises:
+        ValueError: ``local`` is not of shape (..., 24, 3, 3).
+    """
+    if local.shape[-3:] != (SMPL_24.num_joints, 3, 3):
+        raise ValueError(f"expected matrices of shape (..., 24, 3, 3), got {tuple(local.shape)}")
+    rest = local.new_tensor(REST_OFFSETS)
+    with without_autocast(local.device):
+        return _pose(local, rest.expand(*local.shape[:-3], -1, -1), rest)
 
 
 def _pose(local: Tensor, offsets: Tensor, rest: Tensor) -> Tensor:

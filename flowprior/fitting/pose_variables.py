@@ -146,7 +146,7 @@ class _FlowPose:
 
 @dataclass(frozen=True)
 class LatentPose(_FlowPose):
-    """The latent z of a flow with the energy of its base as penalty: ||z||^2 as in ProHMR, if normal.
+    """The latent z of a flow, with the energy of its base as penalty: ||z||^2 for a normal one.
 
     For flows whose log-determinant does not depend on theta, the penalty is -2 log p(theta | c)
     relative to its minimum.

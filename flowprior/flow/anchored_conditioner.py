@@ -78,9 +78,9 @@ class AnchoredConditioner(nn.Module):
             (..., out_features), in the dtype of x; exactly 0 where x is 0.
         """
         weights = [cast(nn.Linear, block).weight for block in self.blocks]
-        return anchored_network(
-            x, projected, self.input.weight, weights, self.output.weight
-        ).to(x.dtype)
+        return anchored_network(x, projected, self.input.weight, weights, self.output.weight).to(
+            x.dtype
+        )
 
 
 def anchored_network(

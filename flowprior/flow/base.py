@@ -69,6 +69,10 @@ class Base(nn.Module, ABC):
         """-2 log p relative to its minimum at z = 0: z (..., D) -> (...), at least 0."""
         return 2 * (self.log_prob(torch.zeros_like(z)) - self.log_prob(z))
 
+    def facts(self) -> dict[str, object]:
+        """What differs from the standard normal density, for descriptions."""
+        return {}
+
     @abstractmethod
     def copy(self) -> "Base":
         """A copy with its own tensors."""
@@ -187,6 +191,13 @@ class StudentT(Base):
         best = (likelihood - features / 2 * variances.log()).argmax()
         self.degrees_of_freedom.copy_(nu[best])
         return variances[best].sqrt()
+
+    def facts(self) -> dict[str, object]:
+        """Name and degrees of freedom, as :meth:`Base.facts`."""
+        facts: dict[str, object] = {"base": self.name}
+        if not self.degrees_of_freedom.is_meta:
+            facts["degrees_of_freedom"] = round(float(self.degrees_of_freedom), 3)
+        return facts
 
     def copy(self) -> "StudentT":
         """As :meth:`Base.copy`."""

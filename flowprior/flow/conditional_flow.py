@@ -79,8 +79,8 @@ class ConditionalFlow(FlowStack):
     r"""Normalizing flow :math:`z = f(x; c)` over vectors x given a context c.
 
     ``num_steps`` steps of ActNorm, LULinear and a coupling map data x to a latent z of a base
-    density. The class adds construction, training and fusion to the methods of :class:`FlowStack`, which
-    documents shapes, dtypes and the exactness of mode and entropy.
+    density. The class adds construction, training and fusion to the methods of :class:`FlowStack`,
+    which documents shapes, dtypes and the exactness of mode and entropy.
 
     Args:
         features: Number of features D, at least 2.
@@ -173,9 +173,7 @@ class ConditionalFlow(FlowStack):
         steps: list[nn.Module] = []
         for number in range(num_steps):
             actnorm = ActNorm(features, scaled, shift=not anchored)
-            linear = LULinear(
-                features, bias=not anchored, legacy_forward=lu_forward == "legacy"
-            )
+            linear = LULinear(features, bias=not anchored, legacy_forward=lu_forward == "legacy")
             made = None
             if coupling != "none":
                 made = COUPLINGS[coupling](
@@ -392,9 +390,7 @@ def _frozen(
     step: _Step | AnchoredStep, *, first: bool, last: bool, conditioner_dtype: torch.dtype | None
 ) -> FrozenStep | FrozenAnchoredStep:
     if isinstance(step, AnchoredStep):
-        return FrozenAnchoredStep(
-            step, first=first, last=last, conditioner_dtype=conditioner_dtype
-        )
+        return FrozenAnchoredStep(step, first=first, last=last, conditioner_dtype=conditioner_dtype)
     return FrozenStep(
         step.actnorm,
         step.linear,

@@ -35,9 +35,7 @@ class LULinear(nn.Module):
         Durkan et al., *nflows*, 2020 (``LULinear``); https://zenodo.org/record/4296287.
     """
 
-    def __init__(
-        self, features: int, *, bias: bool = True, legacy_forward: bool = False
-    ) -> None:
+    def __init__(self, features: int, *, bias: bool = True, legacy_forward: bool = False) -> None:
         super().__init__()
         self.features = features
         self.legacy_forward = legacy_forward

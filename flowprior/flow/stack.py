@@ -52,7 +52,8 @@ class StepContext(NamedTuple):
         """As :meth:`ProjectedContext.rows`."""
 
         def select(value: Tensor) -> Tensor:
-            return value.reshape(-1, value.shape[-1])[start:stop]
+            # Not -1, which is ambiguous for a width of 0.
+            return value.reshape(value.shape[:-1].numel(), value.shape[-1])[start:stop]
 
         return StepContext(select(self.hidden), None if self.norm is None else select(self.norm))
 
@@ -211,6 +212,11 @@ class FlowStack(nn.Module):
         return all(step.keeps_origin for step in self._steps)
 
     @property
+    def depends_on_batch(self) -> bool:
+        """Whether the next forward pass computes statistics of the whole batch."""
+        return False
+
+    @property
     def dtype(self) -> torch.dtype:
         """Dtype of the bijection's arithmetic and results: the weights', but at least float32."""
         return torch.promote_types(self.weight_dtype, torch.float32)
@@ -237,6 +243,22 @@ class FlowStack(nn.Module):
         Raises:
             ValueError: If the context has another width, dtype or device than the flow.
         """
+        context = self.checked_context(context)
+        with self.full_precision():
+            return ProjectedContext(tuple(step.project_context(context) for step in self._steps))
+
+    def checked_context(self, context: Tensor | None) -> Tensor:
+        """Convert a context to the flow's dtype.
+
+        Args:
+            context: As for :meth:`project_context`.
+
+        Returns:
+            (*batch, C), or (0,) without a context.
+
+        Raises:
+            ValueError: As :meth:`project_context`.
+        """
         if context is None:
             if self.context_features:
                 raise ValueError(
@@ -250,9 +272,7 @@ class FlowStack(nn.Module):
                 f"{tuple(context.shape)}"
             )
         require_width("context", context, self.context_features)
-        context = require_like("context", context, self.dtype, self.device)
-        with self.full_precision():
-            return ProjectedContext(tuple(step.project_context(context) for step in self._steps))
+        return require_like("context", context, self.dtype, self.device)
 
     def forward(
         self, x: Tensor, context: Tensor | ProjectedContext | None = None

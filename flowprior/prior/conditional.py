@@ -326,7 +326,8 @@ class ConditionalPosePrior(PosePrior, SharedModel):
     ) -> "ConditionalPosePrior":
         model_file.require_plausible(path, content.config, content.tensors)
         config = content.config
-        if "anchored" not in config:
+        # The Hub's own mixin records the arguments of the constructor, but no option of the flow.
+        if not {"anchored", "head_features"} & config.keys():
             if config.get("space") == "so3":
                 raise CheckpointError(
                     f"{path} is a density over SO(3) in a chart that flowprior no longer has"
@@ -399,9 +400,7 @@ def _require_target_noise(value: float) -> None:
 def _require_batch(valid: Tensor, theta: Tensor, context: Tensor | None) -> None:
     require_tensor("valid", valid)
     batch = valid.shape
-    if theta.shape[: len(batch)] != batch or (
-        context is not None and context.shape[:-1] != batch
-    ):
+    if theta.shape[: len(batch)] != batch or (context is not None and context.shape[:-1] != batch):
         contexts = "none" if context is None else tuple(context.shape)
         raise ValueError(
             f"valid has shape {tuple(batch)}, which is not the batch shape of theta "

@@ -45,7 +45,7 @@ class ContextEncoder(nn.Module):
         )
 
     def forward(self, context: Tensor) -> Tensor:
-        """Encode contexts (..., C) -> (..., out_features), in float32 or better, also under autocast.
+        """Encode contexts (..., C) as (..., out_features), in float32 or better.
 
         Raises:
             ValueError: If the context has another width, dtype or device than the network.

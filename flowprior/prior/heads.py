@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from flowprior import rotations
 from flowprior._checks import require_count
 from flowprior._precision import without_autocast
 from flowprior.flow.conditioner import ResidualBlock
-from flowprior.prior.spaces import PoseSpace, RotationSpace
+from flowprior.prior.spaces import Centre, PoseSpace, RotationSpace
 
 __all__ = ["MeanHead"]
 
@@ -66,6 +65,13 @@ class MeanHead(nn.Module):
         Returns:
             Poses (*batch, J, k); 6D vectors are orthonormal and in the layout of the space.
         """
+        return self.centre(context).pose
+
+    def centre(self, context: Tensor | None) -> Centre:
+        """As :meth:`forward`, with what the space computes with."""
+        return self.space.nearest(self._raw(context).unflatten(-1, self.space.event_shape))
+
+    def _raw(self, context: Tensor | None) -> Tensor:
         raw = self.start
         if self.input is not None and context is not None:
             dtype = self.start.dtype
@@ -74,12 +80,10 @@ class MeanHead(nn.Module):
                 for block in self.blocks:
                     rows = block(rows)
                 # Written out: the batch may be empty, and rows of any batch shape are flat here.
-                raw = raw + self.output(rows.relu()) + self.direct(
-                    context.to(dtype).reshape(-1, context.shape[-1])
+                raw = (
+                    raw
+                    + self.output(rows.relu())
+                    + self.direct(context.to(dtype).reshape(-1, context.shape[-1]))
                 )
             raw = raw.reshape(*context.shape[:-1], raw.shape[-1])
-        raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        pose = raw.unflatten(-1, self.space.event_shape)
-        if isinstance(self.space, RotationSpace):
-            return rotations.matrix_to_rot6d(rotations.rot6d_to_matrix(pose), self.space.layout)
-        return pose
+        return raw.to(torch.promote_types(raw.dtype, torch.float32))

@@ -83,25 +83,28 @@ class PosePrior(nn.Module):
             ValueError: If the context has another width, dtype or device than the prior, if the
                 centre is not a pose or has another batch, or if one of them holds NaN or infinity.
         """
-        if context is not None:
-            require_tensor("context", context)
-            _require_finite("context", context)
-        if self.encoder is not None:
-            if context is None:
-                raise ValueError(
-                    f"this prior needs a context of shape (..., {self.context_features}), got None"
-                )
-            with self.flow.full_precision():
-                context = self.encoder(context)
+        context = self._encoded(context)
         projected = self.flow.project_context(context)
         if centre is not None:
             pose = self._checked_centre(centre, batch_shape_of(projected))
             projected = projected.expand(pose.shape[:-2])
-        elif self.head is not None:
-            pose = self.head(context).to(self.flow.dtype)
-        else:
-            return PosePosterior(self, projected)
-        return PosePosterior(self, projected, centre=self.space.centre(pose))
+            return PosePosterior(self, projected, centre=self.space.centre(pose))
+        answer = None if self.head is None else self.head.centre(context).to(self.flow.dtype)
+        return PosePosterior(self, projected, centre=answer)
+
+    def _encoded(self, context: Tensor | None) -> Tensor | None:
+        """Check the values of a context (*batch, C) and apply the encoder, if there is one."""
+        if context is not None:
+            require_tensor("context", context)
+            _require_finite("context", context)
+        if self.encoder is None:
+            return context
+        if context is None:
+            raise ValueError(
+                f"this prior needs a context of shape (..., {self.context_features}), got None"
+            )
+        with self.flow.full_precision():
+            return cast(Tensor, self.encoder(context))
 
     def _checked_centre(self, centre: Tensor, batch: torch.Size) -> Tensor:
         """Convert a centre to poses (*batch, J, k) of the flow's dtype."""
@@ -138,7 +141,11 @@ class PosePrior(nn.Module):
 
     def mode(self, context: Tensor | None = None) -> Tensor:
         """Most likely theta (*batch, J, k); see :meth:`PosePosterior.mode`."""
-        return self(context).mode()
+        if self.head is None or not self.flow.keeps_origin:
+            return self(context).mode()
+        # The flow is not needed, so its part of the context is not computed.
+        context = self.flow.checked_context(self._encoded(context))
+        return cast(Tensor, self.head(context)).to(self.flow.dtype)
 
     def smpl_params(self, theta: Tensor) -> dict[str, Tensor]:
         """Split theta into the rotation matrices that a body model takes.
@@ -163,6 +170,9 @@ class PosePrior(nn.Module):
         facts |= {"joints": space.joints, "space": space.name}
         if isinstance(space, RotationSpace):
             facts["layout"] = space.layout
+        if self.flow.keeps_origin:
+            facts["head"] = self.head is not None
+        facts |= self.flow.base.facts()
         facts["mode"] = "exact" if self.has_exact_mode else "by ascent"
         return ", ".join(f"{name}={value!r}" for name, value in facts.items())
 
@@ -303,7 +313,7 @@ class PosePosterior:
         )
         theta, log_prob = space.to_pose(x, self.centre), log_prob + space.log_volume
         settled = space.settled(x)
-        if settled is x or flow.training:  # in training mode a forward pass moves statistics
+        if settled is x or flow.depends_on_batch:  # a forward pass would move statistics
             return theta, log_prob
         moved = (settled != x).any(dim=-1)
         if _is_known_false(moved.any()):
@@ -334,8 +344,8 @@ class PosePosterior:
 
         It is exact if :attr:`PosePrior.has_exact_mode`: the centre itself for an anchored flow, the
         decoded z = 0 for another flow with additive couplings. Otherwise it is a local maximum,
-        found by gradient ascent from the decoded z = 0 and at least as likely, and ``torch.compile``
-        leaves the ascent outside the graph.
+        found by gradient ascent from the decoded z = 0 and at least as likely;
+        ``torch.compile`` leaves the ascent outside the graph.
 
         Returns:
             (*batch, J, k). A given centre is returned unchanged, as 6D vectors for rotations.
@@ -354,6 +364,8 @@ class PosePosterior:
         """Differential entropy in nats.
 
         In closed form for additive couplings, otherwise the mean negative log-density of samples.
+        With ``space="so3"``, the closed form is exact up to the mass outside the ball of the chart,
+        see :class:`flowprior.prior.So3Space`.
 
         Args:
             num_samples: Number of samples per context without a closed form.
@@ -364,7 +376,7 @@ class PosePosterior:
         """
         draws = {"num_samples": num_samples, "generator": generator}
         entropy = cast(Tensor, self._flow.call("entropy", self.context, **draws))
-        return entropy + self.prior.space.log_volume
+        return entropy - self.prior.space.log_volume
 
     def encode(self, theta: Tensor, *, check: bool = True) -> Tensor:
         """Map theta to its latent.
@@ -436,10 +448,8 @@ class PosePosterior:
     def _vector_of(self, theta: Tensor, *, finite: bool = True) -> Tensor:
         """Convert theta in any accepted form to vectors (*batch, *extra, D)."""
         space = self.prior.space
-        if self.centre is None:
-            return self._checked_vector("theta", space.to_vector(theta), finite=finite)
-        pose = self._checked_vector("theta", space.as_pose(theta), event=2, finite=False)
-        return self._checked_vector("theta", space.to_vector(pose, self.centre), finite=finite)
+        pose = self._checked_vector("theta", space.as_pose(theta), event=2, finite=finite)
+        return space.to_vector(pose, self.centre)
 
     def _checked_vector(
         self, name: str, x: Tensor, *, event: int = 1, finite: bool = True

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior._checks import require_count, require_tensor
-from flowprior._precision import at_least_float32
+from flowprior._precision import at_least_float32, in_full_precision
 from flowprior.prior.second_look import SecondLook
 
 __all__ = [
@@ -77,6 +77,10 @@ class Centre(NamedTuple):
         axes = (1,) * (leading - len(batch))
         return self.frame.reshape(*batch, *axes, *self.frame.shape[len(batch) :])
 
+    def to(self, dtype: torch.dtype) -> "Centre":
+        """The same poses in another dtype."""
+        return Centre(self.pose.to(dtype), self.frame.to(dtype))
+
     def detach(self) -> "Centre":
         """The same poses without gradients."""
         return Centre(self.pose.detach(), self.frame.detach())
@@ -112,6 +116,17 @@ class PoseSpace(ABC):
     @abstractmethod
     def centre(self, pose: Tensor) -> Centre:
         """Prepare poses (*batch, J, k), from :meth:`as_pose`, as the centre of vectors."""
+
+    def nearest(self, raw: Tensor) -> Centre:
+        """The centre that the output of a network stands for.
+
+        Args:
+            raw: (*batch, J, k); 6D vectors in layout "columns", of any length.
+
+        Returns:
+            Poses (*batch, J, k); 6D vectors are orthonormal and in the layout of the space.
+        """
+        return self.centre(raw)
 
     @abstractmethod
     def to_vector(self, theta: Tensor, centre: Centre | None = None) -> Tensor:
@@ -217,6 +232,19 @@ class RotationSpace(PoseSpace):
         """Convert theta in any accepted form to 6D vectors (..., J, 6)."""
         return self.to_rot6d(theta)
 
+    def nearest(self, raw: Tensor) -> Centre:
+        """As :meth:`PoseSpace.nearest`: raw 6D vectors (*batch, J, 6) are orthonormalised."""
+        matrix = rotations.rot6d_to_matrix(raw)
+        return self._centre(rotations.matrix_to_rot6d(matrix, self.layout), matrix)
+
+    def centre(self, pose: Tensor) -> Centre:
+        """As :meth:`PoseSpace.centre`."""
+        return self._centre(pose, rotations.rot6d_to_matrix(pose, self.layout))
+
+    @abstractmethod
+    def _centre(self, pose: Tensor, matrix: Tensor) -> Centre:
+        """The centre of poses (*batch, J, 6), which are the rotations ``matrix``."""
+
     def to_matrix(self, theta: Tensor) -> Tensor:
         """Convert theta in any accepted form to rotation matrices (..., J, 3, 3)."""
         return rotations.rot6d_to_matrix(self.to_rot6d(theta), self.layout)
@@ -238,6 +266,9 @@ class Rot6dSpace(RotationSpace):
     def centre(self, pose: Tensor) -> Centre:
         """As :meth:`PoseSpace.centre`."""
         return Centre(pose, pose.flatten(start_dim=-2))
+
+    def _centre(self, pose: Tensor, matrix: Tensor) -> Centre:
+        return self.centre(pose)
 
     def to_vector(self, theta: Tensor, centre: Centre | None = None) -> Tensor:
         """As :meth:`PoseSpace.to_vector`: the 6D vectors minus those of the centre, (..., 6 J)."""
@@ -273,22 +304,21 @@ class So3Space(RotationSpace):
         super().__init__(joints, layout, features_per_joint=3)
         self.log_volume = joints * rotations.LOG_CHART_VOLUME
 
-    def centre(self, pose: Tensor) -> Centre:
-        """As :meth:`PoseSpace.centre`; the frame is rotation matrices (*batch, J, 3, 3)."""
-        return Centre(pose, rotations.rot6d_to_matrix(pose, self.layout))
+    def _centre(self, pose: Tensor, matrix: Tensor) -> Centre:
+        return Centre(pose, matrix)
 
     def to_vector(self, theta: Tensor, centre: Centre | None = None) -> Tensor:
         """As :meth:`PoseSpace.to_vector`, (..., 3 J)."""
         matrix = self.to_matrix(theta)
         if centre is not None:
-            matrix = centre.frame_for(matrix.ndim - 3).mT.to(matrix.dtype) @ matrix
+            matrix = _product(centre.frame_for(matrix.ndim - 3).mT, matrix)
         return rotations.matrix_to_chart(matrix).flatten(start_dim=-2)
 
     def to_pose(self, x: Tensor, centre: Centre | None = None) -> Tensor:
         """Convert vectors (..., 3 J) to orthonormal 6D vectors (..., J, 6)."""
         matrix = rotations.chart_to_matrix(self._by_joint(x))
         if centre is not None:
-            matrix = centre.frame_for(x.ndim - 1).to(matrix.dtype) @ matrix
+            matrix = _product(centre.frame_for(x.ndim - 1), matrix)
         return rotations.matrix_to_rot6d(matrix, self.layout).to(x.dtype)
 
     def settled(self, x: Tensor) -> Tensor:
@@ -350,6 +380,11 @@ class PointSpace(PoseSpace):
     def to_pose(self, x: Tensor, centre: Centre | None = None) -> Tensor:
         """Convert vectors (..., 3 J) to keypoints (..., J, 3)."""
         return _plus(x, centre).unflatten(-1, self.event_shape)
+
+
+@in_full_precision
+def _product(first: Tensor, second: Tensor) -> Tensor:
+    return first @ second
 
 
 def _less(x: Tensor, centre: Centre | None) -> Tensor:

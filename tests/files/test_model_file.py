@@ -90,10 +90,10 @@ def test_a_saved_model_does_not_lean_on_what_its_preset_means(saved, monkeypatch
 
 def test_saving_replaces(prior, saved):
     with torch.no_grad():
-        prior.flow.steps[0].linear.bias += 1
+        prior.flow.steps[0].actnorm.log_scale += 1
     prior.save(saved)
     loaded = ConditionalPosePrior.load(saved)
-    assert torch.equal(loaded.flow.steps[0].linear.bias, prior.flow.steps[0].linear.bias)
+    assert torch.equal(loaded.flow.steps[0].actnorm.log_scale, prior.flow.steps[0].actnorm.log_scale)
 
 
 @pytest.mark.parametrize("keep", [4, 100, 0.5, -1])
@@ -140,16 +140,16 @@ def test_the_configuration_of_another_model_is_refused(saved, config):
 
 def test_every_tensor_that_does_not_fit_is_named(saved):
     def spoil(tensors):
-        tensors.pop("flow.steps.0.linear.bias")
-        tensors["flow.steps.1.linear.bias"] = torch.zeros(5)
+        tensors.pop("flow.steps.0.actnorm.log_scale")
+        tensors["flow.steps.1.actnorm.log_scale"] = torch.zeros(5)
         return {**tensors, "surplus": torch.zeros(1)}
 
     rewrite(saved, tensors=spoil)
     with pytest.raises(CheckpointError) as error:
         ConditionalPosePrior.load(saved)
-    assert "missing flow.steps.0.linear.bias" in str(error.value)
+    assert "missing flow.steps.0.actnorm.log_scale" in str(error.value)
     assert "unexpected surplus" in str(error.value)
-    assert "flow.steps.1.linear.bias is (5,) instead of (18,)" in str(error.value)
+    assert "flow.steps.1.actnorm.log_scale is (5,) instead of (9,)" in str(error.value)
 
 
 def test_a_folder_is_no_file(tmp_path):
@@ -207,7 +207,7 @@ def test_weights_do_not_follow_the_file(prior, tmp_path, read):
 def test_tied_weights_are_stored_under_each_name(prior, tmp_path):
     first, second = prior.flow.steps
     second.coupling.conditioner = first.coupling.conditioner
-    second.linear.bias = first.linear.bias
+    second.actnorm.log_scale = first.actnorm.log_scale
     prior.save(tmp_path / "tied")
     loaded = ConditionalPosePrior.load(tmp_path / "tied")
     expected = prior.state_dict()
@@ -241,10 +241,10 @@ def test_a_tensor_that_cannot_be_stored_is_named(tmp_path, tensor, kind):
 def test_saved_through_a_link(prior, saved, tmp_path):
     (tmp_path / "latest").symlink_to(saved.name)
     with torch.no_grad():
-        prior.flow.steps[0].linear.bias += 1
+        prior.flow.steps[0].actnorm.log_scale += 1
     prior.save(tmp_path / "latest")
     assert (tmp_path / "latest").is_symlink()
-    assert torch.equal(prior_of(saved)["flow.steps.0.linear.bias"], prior.flow.steps[0].linear.bias)
+    assert torch.equal(prior_of(saved)["flow.steps.0.actnorm.log_scale"], prior.flow.steps[0].actnorm.log_scale)
 
 
 def test_a_protected_file_is_not_overwritten(prior, saved):
@@ -307,7 +307,7 @@ def with_dtype(path, name, code):
 
 @pytest.mark.parametrize("code", ["F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "C64", "I64", "U8"])
 def test_tensors_of_odd_dtypes(saved, code):
-    with_dtype(saved, "flow.steps.0.linear.bias", code)
+    with_dtype(saved, "flow.steps.0.actnorm.context_weight", code)
     with pytest.raises(CheckpointError, match=saved.name):
         ConditionalPosePrior.load(saved)
 

@@ -34,7 +34,7 @@ def make_prior(provenance="", **options):
     if provenance:
         prior.provenance = {"data": provenance}
         with torch.no_grad():
-            prior.flow.steps[0].linear.bias.add_(1)
+            prior.flow.steps[0].actnorm.log_scale.add_(1)
     return prior.eval()
 
 
@@ -95,7 +95,7 @@ def test_the_configuration_can_be_read_by_people(prior, folder):
     config = json.loads((folder / "config.json").read_text())
     assert config["library_name"] == "flowprior"
     assert config["format_version"] == model_file.FORMAT_VERSION
-    assert (config["preset"], config["space"], config["layout"]) == ("default", "rot6d", "rows")
+    assert (config["preset"], config["space"], config["layout"]) == ("default", "so3", "rows")
     assert (config["joints"], config["context_features"]) == (3, 4)
 
 
@@ -320,8 +320,8 @@ def test_damaged_weights(folder):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite(folder, value):
-    edit_weights(folder, lambda tensors: tensors["flow.steps.1.linear.bias"][:2].fill_(value))
-    with pytest.raises(CheckpointError, match=r"NaN or infinity in flow\.steps\.1\.linear\.bias"):
+    edit_weights(folder, lambda tensors: tensors["flow.steps.1.actnorm.log_scale"][:2].fill_(value))
+    with pytest.raises(CheckpointError, match=r"NaN or infinity in flow\.steps\.1\.actnorm\.log_scale"):
         ConditionalPosePrior.from_pretrained(folder)
     with pytest.raises(CheckpointError, match="NaN or infinity"):
         ConditionalPosePrior.load(folder / "model.safetensors")
@@ -397,12 +397,12 @@ def test_a_card_without_anything_said(folder):
     front, body = front_matter(folder)
     assert "license" not in front
     assert "model-index" not in front
-    assert "3 joint rotations given a context of 4 numbers" in body
+    assert "3 joint rotations on SO(3) given a context of 4 numbers" in body
 
 
-def test_a_card_of_a_prior_on_so3(tmp_path):
-    make_prior(space="so3").save_pretrained(tmp_path)
-    assert "3 joint rotations on SO(3) given a context of 4" in front_matter(tmp_path)[1]
+def test_a_card_of_a_prior_over_6d_vectors(tmp_path):
+    make_prior(space="rot6d").save_pretrained(tmp_path)
+    assert "3 joint rotations given a context of 4 numbers" in front_matter(tmp_path)[1]
 
 
 def test_a_card_is_kept_unless_something_is_said(prior, folder):

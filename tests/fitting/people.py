@@ -15,7 +15,9 @@ from flowprior.fitting import (
     PoseVariables,
     with_spare,
 )
+from flowprior.flow.base import Normal
 from flowprior.keypoints import keypoint_context, seen_keypoints
+from flowprior.prior.posterior import PosePrior
 from flowprior.skeleton import BODY_25
 
 FOCAL_PX = 1145.0
@@ -75,6 +77,15 @@ def detected(keypoints: Tensor, seed: int = 0) -> Tensor:
     return torch.where(torch.rand(noisy.shape[:2], generator=generator)[..., None] < 0.25, 0, noisy)
 
 
+def energy(prior: PosePrior, z: Tensor) -> Tensor:
+    """-2 log p (P,) of latents (P, D) relative to its maximum, by the formulas of both bases."""
+    squares = z.square().sum(dim=-1)
+    if isinstance(prior.flow.base, Normal):
+        return squares
+    nu = prior.flow.base.degrees_of_freedom
+    return (nu + z.shape[-1]) * torch.log1p(squares / nu)
+
+
 class Priors:
     """A prior of each kind, hardly trained."""
 
@@ -83,6 +94,11 @@ class Priors:
         context = 3 * BODY_25.num_joints
         theta = random_poses(400, 7)
         self.conditional = ConditionalPosePrior(context, hidden_features=64)
+        head = self.conditional.head
+        if head is not None:
+            with torch.no_grad():
+                head.start.copy_(rotations.matrix_to_rot6d(theta).mean(dim=0).flatten())
+                head.direct.weight.normal_(std=0.02)
         self.conditional.nll(theta, torch.randn(400, context))  # initialises ActNorm
         self.unconditional = ConditionalPosePrior(0, joints=23, hidden_features=64)
         self.unconditional.nll(theta[:, 1:])

@@ -74,7 +74,7 @@ def test_a_volume_that_depends_on_theta_is_part_of_the_density():
 def test_other_layouts_are_turned_into_columns():
     prior = ConditionalPosePrior(0, hidden_features=16, layout="interleaved").eval()
     pose = LatentPose(prior(None))
-    z = torch.randn(3, 144, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(3, prior.flow.features, generator=torch.Generator().manual_seed(0))
     wanted = rotations.rot6d_to_matrix(prior(None).decode(z), "interleaved")
     torch.testing.assert_close(rotations.rot6d_to_matrix(pose.theta(z)), wanted)
 

@@ -29,6 +29,12 @@ def make(spread: float = 0.2, **kwargs) -> ConditionalPosePrior:
     return prior.eval()
 
 
+def narrow(prior: ConditionalPosePrior) -> ConditionalPosePrior:
+    """The same prior with hardly any mass beyond the chart."""
+    prior.flow.steps[0].actnorm.log_scale.data += 2
+    return prior
+
+
 def rot6d(*batch: int, joints: int = J) -> torch.Tensor:
     return rotations.matrix_to_rot6d(roma.random_rotmat((*batch, joints), dtype=torch.float64))
 
@@ -50,8 +56,8 @@ def test_shapes_for_smpl():
     assert posterior.log_prob(theta[:, 0]).shape == (5,)
     assert posterior.mode().shape == (5, 24, 6)
     assert posterior.entropy().shape == (5,)
-    assert posterior.encode(theta).shape == (5, 7, 144)
-    assert posterior.decode(torch.zeros(5, 2, 144)).shape == (5, 2, 24, 6)
+    assert posterior.encode(theta).shape == (5, 7, 72)
+    assert posterior.decode(torch.zeros(5, 2, 72)).shape == (5, 2, 24, 6)
 
 
 def test_points_for_lifting():
@@ -100,7 +106,7 @@ def test_every_form_of_theta_has_the_same_density(layout):
 def test_samples_carry_their_log_prob(training):
     prior, context = make().train(training), draw(5, C)
     theta, log_prob = prior(context).sample_and_log_prob(6)
-    assert_close(prior.log_prob(theta, context), log_prob.detach(), 1e-10)
+    assert_close(prior.log_prob(theta, context), log_prob.detach(), 1e-8)
 
 
 def test_encode_and_decode_are_inverse():
@@ -112,7 +118,8 @@ def test_the_mode_is_the_densest():
     posterior = make()(draw(5, C))
     _, log_prob = posterior.sample_and_log_prob(500)
     assert (log_prob <= posterior.log_prob(posterior.mode())[:, None]).all()
-    assert_close(posterior.encode(posterior.mode()), torch.zeros(5, 6 * J), 1e-10)
+    zero = torch.zeros(5, posterior.prior.flow.features)
+    assert_close(posterior.encode(posterior.mode()), zero, 1e-10)
 
 
 def test_gradients_to_theta_and_context():
@@ -142,9 +149,9 @@ def test_unknown_options_are_listed_with_the_valid_ones():
         ConditionalPosePrior(4, features=8)
 
 
-def test_the_constructor_has_at_most_eight_parameters():
+def test_the_constructor_has_at_most_ten_parameters():
     parameters = inspect.signature(ConditionalPosePrior).parameters.values()
-    assert sum(each.kind is not each.VAR_KEYWORD for each in parameters) <= 8
+    assert sum(each.kind is not each.VAR_KEYWORD for each in parameters) <= 10
 
 
 def test_every_flow_option_passes_through():
@@ -159,10 +166,18 @@ def test_every_flow_option_passes_through():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "context_features=4, joints=3, space='rot6d', layout='columns', mode='exact'"),
         (
-            {"space": "so3", "encoder_features": 8},
-            "context_features=4, joints=3, space='so3', layout='columns', mode='by ascent'",
+            {"preset": "prohmr"},
+            "context_features=4, joints=3, space='rot6d', layout='columns', mode='exact'",
+        ),
+        (
+            {"base": "student_t", "encoder_features": 8},
+            "context_features=4, joints=3, space='so3', layout='columns', head=True, "
+            "base='student_t', degrees_of_freedom=32.0, mode='exact'",
+        ),
+        (
+            {"space": "points", "head_features": 0, "base": "normal"},
+            "context_features=4, joints=3, space='points', head=False, mode='exact'",
         ),
         (
             {"space": "points", "coupling": "affine"},
@@ -222,6 +237,13 @@ def test_checks_of_values_can_be_skipped():
         posterior.log_prob(theta[:3], check=False)
 
 
+def trained_by_nll(prior: ConditionalPosePrior) -> list[torch.nn.Parameter]:
+    """Every parameter but those of the head, which nll leaves alone."""
+    if prior.head is not None:
+        assert all(parameter.grad is None for parameter in prior.head.parameters())
+    return [p for name, p in prior.named_parameters() if not name.startswith("head.")]
+
+
 # --- nll -----------------------------------------------------------------------------------------
 
 
@@ -235,7 +257,7 @@ def test_nll_is_the_mean_over_valid_rows():
     assert_close(prior.nll(theta, context, torch.ones(6)), -log_prob.mean(), 1e-12)
 
 
-@pytest.mark.parametrize("options", [{}, {"preset": "prohmr"}])
+@pytest.mark.parametrize("options", [{}, {"anchored": False}, {"preset": "prohmr"}], ids=str)
 def test_rows_that_are_not_valid_leave_no_trace(options):
     prior, theta, context = make(**options).train(), rot6d(6), draw(6, C)
     for module in prior.modules():
@@ -250,7 +272,7 @@ def test_rows_that_are_not_valid_leave_no_trace(options):
         prior.zero_grad()
         loss = prior.nll(*arguments)
         loss.backward()
-        gradients.append([loss.detach(), *(p.grad.clone() for p in prior.parameters())])
+        gradients.append([loss.detach(), *(p.grad.clone() for p in trained_by_nll(prior))])
     for ours, theirs in zip(*gradients, strict=True):
         assert_close(ours, theirs, 1e-10)
     assert context.grad is not None
@@ -267,12 +289,16 @@ def test_a_training_step_never_waits_for_the_device():
     assert all(parameter.grad is not None for parameter in prior.parameters())
 
 
-def test_nll_adds_noise_to_the_target_in_training_only():
-    prior, theta, context = make(), rot6d(6), draw(6, C)
+@pytest.mark.parametrize("space", ["rot6d", "so3"])
+def test_nll_adds_noise_to_the_target_in_training_only(space):
+    prior, theta, context = make(space=space), rot6d(6), draw(6, C)
     assert prior.nll(theta, context) == prior.nll(theta, context)
     prior.train()
-    noise = torch.randn(6, 6 * J, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    expected = -prior.log_prob(theta.flatten(-2) + 0.005 * noise, context).mean()
+    shape = (6, prior.flow.features)
+    noise = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    centre = prior(context).centre
+    noisy = prior.space.to_pose(prior.space.to_vector(theta, centre) + 0.005 * noise, centre)
+    expected = -prior.log_prob(noisy, context).mean()
     actual = prior.nll(theta, context, generator=torch.Generator().manual_seed(5))
     assert_close(actual, expected.detach(), 1e-12)
     quiet = make(target_noise=0.0).train()
@@ -289,23 +315,29 @@ def test_few_annotated_rows_are_fine_as_the_very_first_batch(preset, count):
     loss.backward()
     assert loss.isfinite()
     assert (loss == 0) == (count == 0)
-    for name, parameter in prior.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
+    for parameter in trained_by_nll(prior):
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
     assert not prior.flow.is_initialized()
     prior.nll(torch.randn(6, J, 6), context)
     assert prior.flow.is_initialized()
     assert all(value.isfinite().all() for value in prior.state_dict().values())
 
 
-@pytest.mark.parametrize(("preset", "noise"), [("default", 10.0), ("prohmr", 0.0)])
-def test_the_first_batch_sets_actnorm_from_its_valid_targets(preset, noise):
+@pytest.mark.parametrize(
+    ("options", "noise"),
+    [({}, 10.0), ({"anchored": False}, 10.0), ({"preset": "prohmr"}, 0.0)],
+    ids=str,
+)
+def test_the_first_batch_sets_actnorm_from_its_valid_targets(options, noise):
     theta = torch.randn(50, J, 6)
-    prior = ConditionalPosePrior(C, joints=J, hidden_features=16, preset=preset, target_noise=10.0)
+    prior = ConditionalPosePrior(C, joints=J, hidden_features=16, target_noise=10.0, **options)
     generator, same = (torch.Generator().manual_seed(2) for _ in range(2))
     prior.nll(theta, torch.randn(50, C), torch.arange(50) < 40, generator=generator)
-    targets = theta[:40].flatten(-2) + noise * torch.randn(40, 6 * J, generator=same)
-    expected = -targets.std(dim=0).log()
+    targets = prior.space.to_vector(theta[:40])  # the answer of a new head is the identity
+    targets = targets + noise * torch.randn(targets.shape, generator=same)
+    anchored = prior.flow.keeps_origin
+    expected = -(targets.square().mean(dim=0).sqrt() if anchored else targets.std(dim=0)).log()
     torch.testing.assert_close(prior.flow.steps[0].actnorm.log_scale.detach(), expected)
 
 
@@ -323,9 +355,10 @@ def test_several_poses_per_context():
     assert_close(prior.nll(theta, context, valid), expected.detach(), 1e-12)
 
 
-def test_training_lowers_it():
+@pytest.mark.parametrize("options", [{}, {"anchored": False, "space": "rot6d"}], ids=str)
+def test_training_lowers_it(options):
     torch.manual_seed(0)
-    prior = ConditionalPosePrior(C, joints=J, hidden_features=32, num_steps=2)
+    prior = ConditionalPosePrior(C, joints=J, hidden_features=32, num_steps=2, **options)
     context = torch.randn(256, C)
     mixing = torch.randn(C, 6 * J)
     theta = (context @ mixing).sin().unflatten(-1, (J, 6)) + 0.1 * torch.randn(256, J, 6)
@@ -334,10 +367,11 @@ def test_training_lowers_it():
     for _ in range(150):
         optimizer.zero_grad()
         loss = prior.nll(theta, context)
-        loss.backward()
+        head = prior.mode_loss(theta, context) if prior.head is not None else 0
+        (loss + head).backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0] - 10
+    assert losses[-1] < losses[0] - (10 if prior.space.name == "rot6d" else 3)
 
 
 # --- densities over rotations ---------------------------------------------------------------------
@@ -366,30 +400,40 @@ def test_so3_density_belongs_to_the_rotation_alone():
         assert_close(prior.log_prob(theta, context), expected, 1e-7)
 
 
-def test_so3_density_integrates_to_one_over_the_group():
-    prior = ConditionalPosePrior(C, joints=1, space="so3", hidden_features=16).double()
+@torch.no_grad()
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("options", [{}, {"anchored": False}, {"coupling": "affine"}], ids=str)
+def test_so3_density_integrates_to_one_minus_the_mass_outside(options, scale, centred):
+    prior = ConditionalPosePrior(C, joints=1, hidden_features=16, **options).double()
     prior.nll(0.5 * draw(200, 1, 3) + 0.3, draw(200, C))
-    matrix = roma.random_rotmat((200_000, 1), dtype=torch.float64)
-    with torch.no_grad():
-        density = prior.eval().log_prob(matrix, draw(C)).exp()
-    error = density.std() / 200_000**0.5
-    assert abs(density.mean() - 1) < 5 * error
+    prior.eval().flow.temperature.fill_(scale)
+    centre = roma.random_rotmat((1,), dtype=torch.float64) if centred else None
+    posterior = prior(draw(C), centre=centre)
+    count = 200_000
+    density = posterior.log_prob(roma.random_rotmat((count, 1), dtype=torch.float64)).exp()
+    x = prior.flow.sample(posterior.context, count)
+    inside = 1 - prior.space.outside(x).double().mean()
+    assert (inside < 0.97) == (scale == 2.0)
+    error = (density.var() + 0.25) ** 0.5 / count**0.5
+    assert abs(density.mean() - inside) < 5 * error
     assert error < 0.02
 
 
-def test_so3_mode_is_climbed_to():
+def test_so3_mode_is_no_less_likely_than_the_decoded_origin():
     posterior = make(0.05, space="so3")(draw(5, C))
     start = posterior.log_prob(posterior.decode(torch.zeros(5, 3 * J)))
     assert (posterior.log_prob(posterior.mode()) >= start - 1e-6).all()
 
 
 def test_so3_entropy_is_the_mean_surprise_of_samples():
-    posterior = make(0.05, space="so3")(draw(3, C))
-    with torch.no_grad():
-        log_prob = posterior.sample_and_log_prob(20_000)[1]
-        entropy = posterior.entropy(num_samples=20_000)
-    error = log_prob.std() / 20_000**0.5
-    assert ((entropy + log_prob.mean(dim=1)).abs() < 7 * error).all()
+    for options in ({}, {"coupling": "affine"}):
+        posterior = narrow(make(0.05, **options))(draw(3, C))
+        with torch.no_grad():
+            log_prob = posterior.sample_and_log_prob(20_000)[1]
+            entropy = posterior.entropy(num_samples=20_000)
+        error = log_prob.std(dim=1) / 20_000**0.5
+        assert ((entropy + log_prob.mean(dim=1)).abs() < 7 * error).all()
 
 
 def test_so3_trains():
@@ -401,7 +445,7 @@ def test_so3_trains():
     for _ in range(100):
         optimizer.zero_grad()
         loss = prior.nll(theta, context)
-        loss.backward()
+        (loss + prior.mode_loss(theta, context)).backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 5
@@ -409,7 +453,7 @@ def test_so3_trains():
 
 @pytest.mark.parametrize("space", ["rot6d", "so3"])
 def test_calibration_is_saved_and_helps(tmp_path, space):
-    prior, context = make(0.05, space=space), draw(300, C)
+    prior, context = narrow(make(0.05, space=space)), draw(300, C)
     with torch.no_grad():
         theta = prior(context).decode(1.5 * draw(300, prior.space.features, seed=8))
         before = prior.nll(theta, context)
@@ -450,7 +494,7 @@ def test_no_tensor_is_born_on_the_cpu(training):
         *posterior.sample_and_log_prob(2),
         posterior.mode(),
         posterior.encode(theta),
-        posterior.decode(torch.empty(5, 6 * J, device="meta")),
+        posterior.decode(torch.empty(5, prior.flow.features, device="meta")),
         *prior.smpl_params(theta).values(),
     ]
     assert all(result.is_meta for result in results)
@@ -521,9 +565,9 @@ nan_context = torch.full((5, C), math.nan, dtype=torch.float64)
         (lambda p: p.nll(rot6d(4), draw(5, C), torch.ones(5)), r"valid has shape \(5,\)"),
         (lambda p: p.nll(rot6d(4), draw(5, C)), r"theta has leading shape \(4,\)"),
         (lambda p: p.sample(draw(5, C), -1), "num_samples must be a whole number of at least 0"),
-        (lambda p: p(draw(5, C)).decode(draw(5, 7)), r"z must have shape \(..., 18\)"),
-        (lambda p: p(draw(5, C)).decode(draw(4, 18)), r"z has leading shape \(4,\)"),
-        (lambda p: p(draw(5, C)).decode(math.nan * draw(5, 18)), "z holds NaN"),
+        (lambda p: p(draw(5, C)).decode(draw(5, 7)), r"z must have shape \(..., 9\)"),
+        (lambda p: p(draw(5, C)).decode(draw(4, 9)), r"z has leading shape \(4,\)"),
+        (lambda p: p(draw(5, C)).decode(math.nan * draw(5, 9)), "z holds NaN"),
     ],
 )
 def test_bad_calls(call, message):
@@ -561,9 +605,11 @@ def test_arrays_are_refused_by_name():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"preset": "prohmr"}, {"space": "so3"}, {"coupling": "affine"}, {"layout": "rows"}],
+    [{}, {"preset": "prohmr"}, {"space": "rot6d"}, {"coupling": "affine"}, {"layout": "rows"},
+     {"anchored": False}, {"coupling": "contracting"}, {"coupling": "none"}, {"base": "normal"},
+     {"encoder_features": 8}],
     ids=str,
-)
+)  # fmt: skip
 def test_a_frozen_prior_gives_the_same_answers(options):
     prior = make(**options)
     frozen, context = prior.freeze(), draw(4, C)
@@ -583,24 +629,28 @@ def test_a_frozen_prior_passes_gradients_to_theta_alone():
     (ours,) = torch.autograd.grad(prior.freeze().log_prob(theta, context).sum(), theta)
     (theirs,) = torch.autograd.grad(prior.log_prob(theta, context).sum(), theta)
     assert_close(ours, theirs, 1e-9)
-    assert not list(prior.freeze().parameters())
+    assert not list(prior.freeze().flow.parameters())
+    assert not any(parameter.requires_grad for parameter in prior.freeze().parameters())
 
 
 # --- rotations near half a turn -------------------------------------------------------------------
 
 
 def far_prior(dtype, options):
-    """Rotations that no encoding reaches: the decoded origin lies beyond half a turn."""
+    """A prior with much mass beyond half a turn; without an anchor, the decoded origin too."""
     prior = ConditionalPosePrior(C, joints=J, space="so3", hidden_features=16, **options).to(dtype)
     for step in prior.flow.steps:
         step.actnorm.initialized.fill_(True)
-    prior.flow.steps[0].actnorm.shift.data[:3] = torch.tensor([-40.0, 25.0, 3.0])
-    prior.flow.steps[0].actnorm.log_scale.data[3:] = -3.0
+    if prior.flow.keeps_origin:
+        prior.flow.temperature.fill_(10.0)
+    else:
+        prior.flow.steps[0].actnorm.shift.data[:3] = torch.tensor([-40.0, 25.0, 3.0])
+        prior.flow.steps[0].actnorm.log_scale.data[3:] = -3.0
     return prior.eval()
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, {"coupling": "affine"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"anchored": False}, {"coupling": "affine"}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_so3_samples_beyond_half_a_turn_carry_their_log_prob(dtype, options):
     prior, context = far_prior(dtype, options), draw(5, C).to(dtype)
@@ -621,7 +671,9 @@ def test_compiled_so3_samples_beyond_half_a_turn_carry_their_log_prob():
     torch.testing.assert_close(log_prob, posterior.log_prob(theta), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"coupling": "affine"}, {"coupling": "spline"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"anchored": False}, {"coupling": "affine"}, {"coupling": "spline"}], ids=str
+)
 @pytest.mark.parametrize("far", [False, True])
 def test_so3_modes_are_no_less_likely_than_the_decoded_origin(options, far):
     context = draw(3, C)
@@ -634,10 +686,13 @@ def test_so3_modes_are_no_less_likely_than_the_decoded_origin(options, far):
 
 def test_so3_vectors_are_settled_as_encoding_has_them():
     space = ConditionalPosePrior(C, joints=J, space="so3").space
-    x = torch.cat((draw(20, 3 * J), 20 * draw(20, 3 * J), 100 * draw(20, 3 * J)))
+    x = torch.cat([scale * draw(20, 3 * J) for scale in (0.3, 1.0, 20.0, 100.0)])
     settled = space.settled(x)
-    assert_close(settled, space.to_vector(space.to_pose(x)), 1e-3)
-    near = x.unflatten(-1, (J, 3)).norm(dim=-1) <= 12
+    assert_close(settled, space.to_vector(space.to_pose(x)), 1e-6)
+    length, again = (each.unflatten(-1, (J, 3)).norm(dim=-1) for each in (x, settled))
+    near = length <= rotations.CHART_RADIUS - 1e-3
+    assert 0 < near.float().mean() < 1
     assert torch.equal(settled.unflatten(-1, (J, 3))[near], x.unflatten(-1, (J, 3))[near])
-    assert (settled.unflatten(-1, (J, 3)).norm(dim=-1) < 28.2).all()
-    assert_close(space.settled(settled), settled, 1e-3)
+    assert (again <= rotations.CHART_RADIUS + 1e-6).all()
+    assert torch.equal(space.outside(x), length > rotations.CHART_RADIUS)
+    assert_close(space.settled(settled), settled, 1e-6)

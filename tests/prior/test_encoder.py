@@ -6,6 +6,7 @@ import torch
 
 from flowprior import CheckpointError, ConditionalPosePrior
 from flowprior.prior.encoder import ContextEncoder
+from flowprior.prior.posterior import PosePrior
 from flowprior.prohmr import to_state_dict
 
 
@@ -31,16 +32,33 @@ def by_hand(encoder, context):
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3), (0,)], ids=str)
-def test_the_flow_reads_what_the_encoder_says(shape):
-    prior = make_prior()
+@pytest.mark.parametrize("options", [{}, {"encoder_skip": False}, {"anchored": False}], ids=str)
+def test_head_and_flow_read_what_the_encoder_says(shape, options):
+    prior = make_prior(**options)
+    skip = options.get("encoder_skip", options.get("anchored", True))
     context = torch.randn(*shape, 5)
     assert prior.context_features == 5
-    assert prior.flow.context_features == 12
+    assert prior.encoder.skip == skip
+    assert prior.flow.context_features == prior.encoder.out_features == (17 if skip else 12)
     posterior = prior(context)
     assert posterior.batch_shape == shape
-    assert posterior.sample(4).shape == (*shape, 4, 3, 6)
-    expected = prior.flow.mode(by_hand(prior.encoder, context))
-    torch.testing.assert_close(posterior.mode().flatten(-2), expected)
+    theta = posterior.sample(4)
+    assert theta.shape == (*shape, 4, 3, 6)
+    encoded = by_hand(prior.encoder, context)
+    if skip:
+        encoded = torch.cat((encoded, context), dim=-1)
+    expected = PosePrior(prior.flow, prior.space, None, prior.head)(encoded)
+    torch.testing.assert_close(posterior.mode(), expected.mode())
+    torch.testing.assert_close(posterior.log_prob(theta), expected.log_prob(theta))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_skip_hands_on_the_raw_context(dtype):
+    encoder = ContextEncoder(5, 12, 2, skip=True).to(dtype)
+    context = torch.randn(3, 5)
+    encoded = encoder(context)
+    assert encoded.shape == (3, 17)
+    assert torch.equal(encoded[:, 12:], context)
 
 
 def test_no_row_depends_on_another():

@@ -47,13 +47,14 @@ def test_a_program_answers_as_the_prior(verb, size, programs):
 
 @pytest.fixture(scope="module")
 def programs():
-    prior = make_prior()
+    prior = make_prior(encoder_features=8)
     return {verb: (prior, export_program(prior, verb).module()) for verb in VERBS}
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"space": "so3"}, {"space": "points"}, {"coupling": "affine"}, {"coupling": "spline"},
+    [{"space": "rot6d"}, {"space": "points"}, {"coupling": "affine"}, {"coupling": "spline"},
+     {"coupling": "contracting"}, {"coupling": "none"}, {"anchored": False}, {"base": "normal"},
      {"preset": "prohmr"}, {"context_features": 0}, {"encoder_features": 8}],
     ids=str,
 )  # fmt: skip
@@ -71,11 +72,12 @@ def test_every_kind_of_prior(verb, options):
     reason="torch 2.5 saves no program whose batch is open",
 )
 def test_a_program_can_be_saved(tmp_path):
-    prior = make_prior()
-    torch.export.save(export_program(prior, "mode"), tmp_path / "mode.pt2")
-    again = torch.export.load(tmp_path / "mode.pt2").module()
-    context = torch.randn(6, 4)
-    torch.testing.assert_close(again(context=context), prior.mode(context), atol=1e-5, rtol=1e-5)
+    prior = make_prior(encoder_features=8)
+    for verb in VERBS:
+        torch.export.save(export_program(prior, verb), tmp_path / "program.pt2")
+        again = torch.export.load(tmp_path / "program.pt2").module()
+        inputs, expected = make_inputs(prior, verb, 6, 3)
+        torch.testing.assert_close(again(**inputs), expected, atol=2e-5, rtol=2e-5)
 
 
 def test_a_program_has_its_own_weights():
@@ -94,7 +96,7 @@ def test_a_program_has_its_own_weights():
     [
         ({}, "sample", "verb must be one of"),
         ({"context_features": 0}, "mode", "the mode is a constant"),
-        ({"space": "so3"}, "mode", "computes its mode by ascent"),
+        ({"coupling": "affine"}, "mode", "computes its mode by ascent"),
         ({"coupling": "spline"}, "mode", "computes its mode by ascent"),
     ],
 )
@@ -110,7 +112,7 @@ def test_what_is_no_program(options, verb, message):
 def sessions(made_once):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    prior = make_prior()
+    prior = make_prior(encoder_features=8)
 
     def export(folder):
         for verb in VERBS:

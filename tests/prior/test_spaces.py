@@ -10,7 +10,14 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from flowprior import rotations
-from flowprior.prior.spaces import PointSpace, Rot6dSpace, So3Space, make_space
+from flowprior.prior.spaces import (
+    Centre,
+    PointSpace,
+    PoseSpace,
+    Rot6dSpace,
+    So3Space,
+    make_space,
+)
 from tests.flow.helpers import assert_close, draw
 
 # Densities of one joint's vector: where a new flow starts, narrow and off centre, wide, two modes.
@@ -26,11 +33,30 @@ DENSITIES = {
 densities = pytest.mark.parametrize("density", DENSITIES.values(), ids=DENSITIES.keys())
 
 
-def log_density_of_pose(density, theta: Tensor) -> Tensor:
+SPACES = {"rot6d": Rot6dSpace(24), "so3": So3Space(24), "points": PointSpace(24)}
+spaces = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
+
+
+def random_poses(space: PoseSpace, *batch: int) -> Tensor:
+    """Float64 poses (*batch, J, k) of a space."""
+    if isinstance(space, PointSpace):
+        return draw(*batch, space.joints, 3, seed=sum(batch))
+    matrix = roma.random_rotmat((*batch, space.joints), dtype=torch.float64)
+    return rotations.matrix_to_rot6d(matrix, space.layout)
+
+
+def inside(x: Tensor) -> Tensor:
+    """Vectors (..., 3 J) of the same directions, with lengths inside the ball."""
+    joints = x.unflatten(-1, (-1, 3))
+    length = joints.norm(dim=-1, keepdim=True)
+    scale = rotations.CHART_RADIUS * torch.tanh(length / 2) / length
+    return (joints * scale).flatten(start_dim=-2)
+
+
+def log_density_of_pose(density, theta: Tensor, centre: Centre | None = None) -> Tensor:
     """Of one joint's theta under Haar measure."""
     space = So3Space(1)
-    x = space.to_vector(theta)
-    return density.log_prob(x) + space.log_volume(x)
+    return density.log_prob(space.to_vector(theta, centre)) + space.log_volume
 
 
 def forms_of(matrix: Tensor, layout: str) -> dict[str, Tensor]:
@@ -100,7 +126,6 @@ def test_so3_takes_every_form_of_a_rotation(layout, batch):
     single = forms_of(matrix.float(), layout)
     for theta in single.values():
         assert_close(space.to_vector(theta).double(), x, 1e-3)
-    assert_close(space.log_volume(x), space.log_volume(x.reshape(-1, 72)).reshape(batch), 0)
 
 
 def test_so3_layouts_are_the_same_density():
@@ -116,77 +141,176 @@ def test_so3_layouts_are_the_same_density():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 5e-5)])
 def test_so3_round_trip(dtype, tolerance):
     space = So3Space(24)
-    x = 2 * draw(50, 72).to(dtype)
+    x = inside(2 * draw(50, 72)).to(dtype)
     theta = space.to_pose(x)
     assert theta.shape == (50, 24, 6)
-    assert theta.dtype == space.log_volume(x).dtype == dtype
+    assert theta.dtype == dtype
     assert space.to_vector(theta).dtype == dtype
     assert_close(space.to_vector(theta), x, tolerance)
     assert_close(rotations.orthogonality_loss(theta), 0, 1e-12)
 
 
-def test_so3_volume_is_the_sum_over_joints():
-    x = draw(5, 72)
-    by_joint = So3Space(1).log_volume(x.reshape(5, 24, 3))
-    assert_close(So3Space(24).log_volume(x), by_joint.sum(dim=-1), 1e-12)
-    assert (by_joint > So3Space(1).log_volume(torch.zeros(3))).all()
+def test_so3_vectors_beyond_the_ball_are_wrapped():
+    space, x = So3Space(24), 4 * draw(50, 72)
+    assert space.outside(x).any()
+    settled = space.settled(x)
+    assert not space.outside(settled).any()
+    assert_close(space.to_pose(settled), space.to_pose(x), 1e-9)
+    assert_close(space.to_vector(space.to_pose(x)), settled, 1e-7)
 
 
 def test_only_so3_changes_the_measure():
-    assert not So3Space(24).flat
+    assert So3Space(24).log_volume == pytest.approx(24 * math.log(8 * math.pi**2), abs=1e-10)
     for space in (Rot6dSpace(24), PointSpace(24)):
-        assert space.flat
-        x = draw(2, 5, space.features).float()
-        assert torch.equal(space.log_volume(x), torch.zeros(2, 5))
+        assert space.log_volume == 0
+        x = draw(5, space.features)
+        assert space.settled(x) is x
+
+
+# --- centres --------------------------------------------------------------------------------------
+
+
+@spaces
+def test_the_centre_is_the_origin(space):
+    pose = random_poses(space, 5)
+    centre = space.centre(pose)
+    assert torch.equal(centre.pose, pose)
+    assert_close(space.to_vector(pose, centre), torch.zeros(5, space.features), 1e-14)
+    assert_close(space.to_pose(torch.zeros(5, space.features), centre), pose, 1e-14)
+
+
+@spaces
+@pytest.mark.parametrize("batch", [(), (5,), (2, 3), (0,)], ids=str)
+@pytest.mark.parametrize("extra", [(), (4,), (2, 4), (0,)], ids=str)
+def test_round_trip_around_a_centre(space, batch, extra):
+    centre = space.centre(random_poses(space, *batch))
+    x = inside(draw(*batch, *extra, space.features))
+    theta = space.to_pose(x, centre)
+    assert theta.shape == (*batch, *extra, *space.event_shape)
+    assert_close(space.to_vector(theta, centre), x, 1e-10)
+
+
+@pytest.mark.parametrize("layout", rotations.LAYOUTS)
+def test_so3_vectors_are_turns_after_the_centre(layout):
+    space = So3Space(2, layout)
+    centre, turn = roma.random_rotmat((2, 5, 2), dtype=torch.float64)
+    about = space.centre(rotations.matrix_to_rot6d(centre, layout))
+    for theta in forms_of(centre @ turn, layout).values():
+        assert_close(space.to_vector(theta, about), space.to_vector(turn), 1e-9)
+
+
+@spaces
+def test_centres_are_selected_and_expanded_as_tensors_are(space):
+    pose = random_poses(space, 5, 2)
+    centre = space.centre(pose)
+    assert centre.batch_shape == (5, 2)
+    mask = torch.tensor([True, False, True, False, False])
+    for index in (1, -1, slice(1, 4), [4, 0, -1], mask, (slice(None), 1), (..., 0), (2, 1)):
+        found = centre.select(index)
+        rows = index if isinstance(index, tuple) else (index,)
+        rows = rows if ... in rows else (*rows, ...)
+        assert torch.equal(found.pose, pose[(*rows, slice(None), slice(None))])
+        assert_close(space.centre(found.pose).frame, found.frame, 0)
+    wide = centre.expand(torch.Size((3, 5, 2)))
+    assert wide.batch_shape == (3, 5, 2)
+    assert torch.equal(wide.pose[2], pose)
+    assert wide.frame.data_ptr() == centre.frame.data_ptr()
+    assert centre.frame_for(4).shape == (5, 2, 1, 1, *centre.frame.shape[2:])
+
+
+@spaces
+def test_a_centre_under_autocast_is_exact(space):
+    centre = space.centre(random_poses(space, 5).float())
+    x = inside(draw(5, 4, space.features)).float()
+    theta = space.to_pose(x, centre)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(space.to_pose(x, centre), theta)
+        assert torch.equal(space.to_vector(theta, centre), space.to_vector(theta, centre))
+        inner = space.to_vector(theta, centre)
+    assert torch.equal(inner, space.to_vector(theta, centre))
+
+
+@pytest.mark.parametrize("kind", [Rot6dSpace, So3Space])
+def test_gradients_through_a_centre(kind):
+    space = kind(2)
+    pose, theta = (random_poses(space, *batch).requires_grad_() for batch in ((3,), (3, 2)))
+    x = inside(draw(3, 2, space.features)).requires_grad_()
+    to_vector = lambda theta, pose: space.to_vector(theta, space.centre(pose))  # noqa: E731
+    to_pose = lambda x, pose: space.to_pose(x, space.centre(pose))  # noqa: E731
+    assert torch.autograd.gradcheck(to_vector, (theta, pose))
+    assert torch.autograd.gradcheck(to_pose, (x, pose))
+    # At the centre itself, too.
+    assert torch.autograd.gradcheck(to_vector, (pose.detach().clone().requires_grad_(), pose))
+
+
+# --- densities over SO(3) -------------------------------------------------------------------------
+
+
+def mass_inside(density) -> Tensor:
+    """Mass of a density of vectors (3,) inside the ball, by quadrature."""
+    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(60))
+    half = rotations.CHART_RADIUS / 2
+    radius, axis, around_weight = sphere(half * (nodes + 1), nodes)
+    weight = half * weights[:, None, None] * weights[:, None] * around_weight
+    return (density.log_prob(radius * axis).exp() * radius[..., 0].square() * weight).sum()
+
+
+def sphere(radius: Tensor, heights: Tensor) -> tuple[Tensor, Tensor, float]:
+    """A grid of radii (..., 1) and axes (..., 3), with the weight of one step around."""
+    around = torch.arange(60, dtype=torch.float64) * 2 * math.pi / 60
+    radius, height, around = torch.meshgrid(radius, heights, around, indexing="ij")
+    flat = (1 - height.square()).sqrt()
+    axis = torch.stack((flat * around.cos(), flat * around.sin(), height), dim=-1)
+    return radius[..., None], axis, 2 * math.pi / 60
 
 
 @densities
-def test_so3_density_integrates_to_one(density):
-    # Over the ball of rotation vectors, by Gauss-Legendre in radius and height, evenly around.
-    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(40))
-    radius, radius_weight = (nodes + 1) * math.pi / 2, weights * math.pi / 2
-    around = torch.arange(60, dtype=torch.float64) * 2 * math.pi / 60
-    radius, height, around = torch.meshgrid(radius, nodes, around, indexing="ij")
-    flat = (1 - height.square()).sqrt()
-    axis = torch.stack((flat * around.cos(), flat * around.sin(), height), dim=-1)
-    rotvec = radius[..., None] * axis
-    weight = radius_weight[:, None, None] * weights[:, None] * 2 * math.pi / 60
-    volume = weight * radius.square() * rotations.exp_log_volume(rotvec).exp()
+@pytest.mark.parametrize("centred", [False, True])
+def test_so3_density_integrates_to_the_mass_inside_the_ball(density, centred):
+    # Haar measure in angle and axis: (1 - cos t) / pi dt, and the area on the sphere over 4 pi.
+    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(60))
+    angle, axis, around_weight = sphere((nodes + 1) * math.pi / 2, nodes)
+    weight = weights[:, None, None] * weights[:, None] * around_weight / (4 * math.pi)
+    volume = weight * (math.pi / 2) * (1 - angle[..., 0].cos()) / math.pi
     assert_close(volume.sum(), 1, 1e-10)
-    probability = log_density_of_pose(density, rotvec.unsqueeze(-2)).exp()
-    assert_close((probability * volume).sum(), 1, 1e-7)
+    theta = rotations.rotvec_to_matrix((angle * axis).unsqueeze(-2))
+    centre = None
+    if centred:
+        frame = roma.random_rotmat((1,), dtype=torch.float64)
+        centre = So3Space(1).centre(rotations.matrix_to_rot6d(frame))
+        theta = frame @ theta
+    total = (log_density_of_pose(density, theta, centre).exp() * volume).sum()
+    assert_close(total, mass_inside(density), 1e-6)
+    assert total < 1 + 1e-9
 
 
 @densities
 def test_so3_expectations_are_those_of_uniform_rotations(density):
-    count = 200_000
+    count, space = 200_000, So3Space(1)
     uniform = roma.random_rotmat((count, 1), dtype=torch.float64)
     probability = log_density_of_pose(density, uniform).exp()
     x = density.sample((count,))
-    sampled = So3Space(1).to_matrix(So3Space(1).to_pose(x))
+    sampled, seen = space.to_matrix(space.to_pose(x)), ~space.outside(x)[:, 0]
     for function in (
         lambda matrix: torch.ones(len(matrix)).double(),
         lambda matrix: matrix.diagonal(dim1=-2, dim2=-1).sum(dim=(-2, -1)),
         lambda matrix: matrix[:, 0, 0, 1],
         lambda matrix: matrix[:, 0, 2, 1].square(),
     ):
-        weighted, direct = probability * function(uniform), function(sampled)
+        weighted, direct = probability * function(uniform), seen * function(sampled)
         error = ((weighted.var() + direct.var()) / count).sqrt()
         assert error < 0.06
         assert_close(weighted.mean(), direct.mean(), float(4 * error))
 
 
 def test_uniform_rotations_have_density_one():
-    # The density of the vectors of uniform rotations, by their histogram, undoes the volume term.
+    # The density of the vectors of uniform rotations, by their histogram, undoes the constant.
     space = So3Space(1)
     length = space.to_vector(roma.random_rotmat((200_000, 1), dtype=torch.float64)).norm(dim=-1)
-    edges = torch.linspace(0.5, 6, 23, dtype=torch.float64)
-    middle = (edges[1:] + edges[:-1]) / 2
+    edges = torch.linspace(0.6, rotations.CHART_RADIUS, 13, dtype=torch.float64)
     share = torch.histogram(length, edges).hist / len(length)
     shell = 4 * math.pi / 3 * (edges[1:] ** 3 - edges[:-1] ** 3)
-    x = middle[:, None] * torch.tensor([0.0, 0.6, 0.8])
-    log_density = (share / shell).log() + space.log_volume(x)
-    assert_close(log_density, torch.zeros(22), 0.05)
+    assert_close((share / shell).log() + space.log_volume, torch.zeros(12), 0.05)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -223,7 +347,7 @@ def test_so3_density_has_no_gradient_along_the_gauge(layout):
     space = So3Space(2, layout)
     theta = draw(50, 2, 6).requires_grad_()
     x = space.to_vector(theta)
-    log_prob = space.log_volume(x) - (x - 0.3).square().sum(dim=-1)
+    log_prob = -(x - 0.3).square().sum(dim=-1)
     (gradient,) = torch.autograd.grad(log_prob.sum(), theta)
     assert gradient.norm(dim=-1).min() > 0.01
     vectors = rotations._split(theta.detach(), layout)
@@ -235,10 +359,9 @@ def test_so3_density_has_no_gradient_along_the_gauge(layout):
 
 def test_so3_gradients():
     space = So3Space(2)
-    x = torch.cat((draw(2, 6), torch.zeros(1, 6))).requires_grad_()
+    x = torch.cat((inside(draw(2, 6)), torch.zeros(1, 6), 4 * draw(2, 6))).requires_grad_()
     assert torch.autograd.gradcheck(space.to_pose, x)
-    assert torch.autograd.gradcheck(space.log_volume, x)
-    assert torch.autograd.gradgradcheck(space.log_volume, x)
+    assert torch.autograd.gradgradcheck(space.to_pose, x)
     theta = draw(3, 2, 6).requires_grad_()
     assert torch.autograd.gradcheck(space.to_vector, theta)
     assert torch.autograd.gradgradcheck(space.to_vector, theta)
@@ -251,10 +374,8 @@ def test_so3_gradients():
 def test_so3_takes_any_finite_6d(numbers):
     theta = torch.tensor([numbers], dtype=torch.float32).requires_grad_()
     x = So3Space(1).to_vector(theta)
-    value = So3Space(1).log_volume(x)
-    (gradient,) = torch.autograd.grad(value, theta)
-    assert x.norm() < 28.2
-    assert value.isfinite()
+    (gradient,) = torch.autograd.grad(x.sum(), theta)
+    assert x.norm() < rotations.CHART_RADIUS + 1e-5
     assert gradient.isfinite().all()
 
 
@@ -288,30 +409,29 @@ def test_so3_does_not_hide_what_is_not_finite(bad):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_so3_raises_half_precision(dtype):
     space = So3Space(2)
-    x = draw(5, 6).to(dtype)
+    x = inside(draw(5, 6)).to(dtype)
     theta = space.to_pose(x)
-    assert theta.dtype == space.log_volume(x).dtype == dtype
+    assert theta.dtype == dtype
     assert space.to_vector(theta).dtype == torch.float32
     assert_close(space.to_vector(theta).float(), x.float(), 0.1)
-    assert torch.equal(space.log_volume(x), space.log_volume(x.float()).to(dtype))
     half_turns = math.pi * torch.eye(3, dtype=dtype)[:, None].expand(3, 2, 3)
     assert space.to_vector(half_turns).isfinite().all()
 
 
 @pytest.mark.slow
 def test_so3_under_transforms_and_devices():
-    space = So3Space(2)
+    space, frame = So3Space(2), roma.random_rotmat(2)
 
     def density(theta: Tensor) -> Tensor:
-        x = space.to_vector(theta)
-        return space.log_volume(x) + space.to_pose(x).sum(dim=(-2, -1))
+        centre = space.centre(rotations.matrix_to_rot6d(frame))
+        x = space.to_vector(theta, centre)
+        return space.to_pose(0.5 * x, centre).sum(dim=(-2, -1))
 
     theta = draw(4, 2, 6).float()
     expected = density(theta)
     torch.testing.assert_close(torch.func.vmap(density)(theta), expected)
     compiled = torch.compile(density, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(theta), expected)
-    assert density(theta.to("meta")).is_meta
     slopes = torch.func.vmap(torch.func.grad(density))(theta)
     given = theta.clone().requires_grad_()
     compiled(given).sum().backward()

@@ -1,0 +1,1 @@
+"""Comparison of posteriors at equal cost, on motion capture of held-out subjects."""
