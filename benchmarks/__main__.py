@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.peers import BLOCKS, CONTEXT, FEATURES, HIDDEN, PEERS, STEPS, Peer
 from flowprior import ConditionalFlow
-from flowprior.flow import FlowStack, standard_normal_log_prob
+from flowprior.flow import FlowOptions, FlowStack, standard_normal_log_prob
 from flowprior.prior.conditional import ANCHORED_FLOW
 
 Call = Callable[[], object]
@@ -99,7 +99,8 @@ class Models:
             "frozen": self.ours.freeze(),
             "frozen bf16": self.ours.freeze(torch.bfloat16),
         }
-        anchored = ConditionalFlow(ANCHORED_FEATURES, CONTEXT, **ANCHORED_FLOW, anchored=True)
+        options: FlowOptions = {**ANCHORED_FLOW, "anchored": True}
+        anchored = ConditionalFlow(ANCHORED_FEATURES, CONTEXT, **options)
         _make_lively(anchored.eval())
         self.anchored: FlowStack = anchored.to(device).freeze()
         self.context = torch.randn(64, CONTEXT, device=device)

@@ -17,10 +17,12 @@ __all__ = [
     "standard_normal_log_prob",
 ]
 
-# Degrees of freedom that calibration chooses from. Below 3 the variance is infinite; at 1000 the
+# Degrees of freedom that calibration chooses from. At 2 the variance is infinite; at 1000 the
 # density is normal for every purpose.
-DEGREES_OF_FREEDOM = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0, 48.0)
-DEGREES_OF_FREEDOM += (64.0, 96.0, 128.0, 192.0, 256.0, 512.0, 1000.0)
+DEGREES_OF_FREEDOM: tuple[float, ...] = (
+    *(3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0, 48.0),
+    *(64.0, 96.0, 128.0, 192.0, 256.0, 512.0, 1000.0),
+)
 EM_STEPS = 100
 # Latents that are all 0 have no scale; this variance keeps densities finite.
 LEAST_VARIANCE = torch.finfo(torch.float32).tiny

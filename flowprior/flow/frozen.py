@@ -96,16 +96,15 @@ class FrozenStep(nn.Module):
         super().__init__()
         conditioner = coupling.conditioner
         assert isinstance(conditioner, Conditioner)
-        bias = linear.bias
-        assert bias is not None
+        assert linear.bias is not None
         assert actnorm.shift is not None
-        size, device, exact = linear.features, bias.device, torch.float64
-        dtype = torch.promote_types(bias.dtype, torch.float32)
+        size, device, exact = linear.features, linear.bias.device, torch.float64
+        dtype = torch.promote_types(linear.bias.dtype, torch.float32)
         order = torch.cat((torch.arange(0, size, 2), torch.arange(1, size, 2))).to(device)
         outer = torch.arange(size, device=device) if first else order
 
         lower, upper = linear.factors(exact)
-        bias = bias.to(exact)
+        bias: Tensor = linear.bias.to(exact)
         inverse = torch.linalg.inv(upper) @ torch.linalg.inv(lower)
         inverse_bias = -inverse @ bias
         if linear.legacy_forward:
