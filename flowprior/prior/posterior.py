@@ -83,14 +83,20 @@ class PosePrior(nn.Module):
             ValueError: If the context has another width, dtype or device than the prior, if the
                 centre is not a pose or has another batch, or if one of them holds NaN or infinity.
         """
-        context = self._encoded(context)
-        projected = self.flow.project_context(context)
+        return self._posterior(self._encoded(context), centre)
+
+    def _posterior(self, features: Tensor | None, centre: Tensor | None) -> "PosePosterior":
+        """The posterior given encoded contexts (*batch, C)."""
+        projected = self.flow.project_context(features)
         if centre is not None:
             pose = self._checked_centre(centre, batch_shape_of(projected))
             projected = projected.expand(pose.shape[:-2])
             return PosePosterior(self, projected, centre=self.space.centre(pose))
-        answer = None if self.head is None else self.head.centre(context).to(self.flow.dtype)
-        return PosePosterior(self, projected, centre=answer)
+        return PosePosterior(self, projected, centre=self._answer(features))
+
+    def _answer(self, features: Tensor | None) -> Centre | None:
+        """The head's answer to encoded contexts (*batch, C); None without a head."""
+        return None if self.head is None else self.head.centre(features).to(self.flow.dtype)
 
     def _encoded(self, context: Tensor | None) -> Tensor | None:
         """Check the values of a context (*batch, C) and apply the encoder, if there is one."""
