@@ -24,11 +24,15 @@ from torch import Tensor, nn
 
 from benchmarks.peers import BLOCKS, CONTEXT, FEATURES, HIDDEN, PEERS, STEPS, Peer
 from flowprior import ConditionalFlow
-from flowprior.flow import FlowStack, standard_normal_log_prob
+from flowprior.flow import FlowOptions, FlowStack, standard_normal_log_prob
+from flowprior.prior.conditional import ANCHORED_FLOW
 
 Call = Callable[[], object]
 
-OURS = ("flowprior", "frozen", "frozen bf16")
+OURS = ("flowprior", "frozen", "frozen bf16", "anchored")
+# The anchored flow models 24 rotations by three numbers each where the others take six, and is
+# smaller: it shows what the default costs, at other widths and parameters than the peers'.
+ANCHORED_FEATURES = FEATURES // 2
 MATRIX = 2048
 LARGE = 1e12
 # Floating-point operations of the matrix products for one sample, maximally fused and without the
@@ -95,6 +99,10 @@ class Models:
             "frozen": self.ours.freeze(),
             "frozen bf16": self.ours.freeze(torch.bfloat16),
         }
+        options: FlowOptions = {**ANCHORED_FLOW, "anchored": True}
+        anchored = ConditionalFlow(ANCHORED_FEATURES, CONTEXT, **options)
+        _make_lively(anchored.eval())
+        self.anchored: FlowStack = anchored.to(device).freeze()
         self.context = torch.randn(64, CONTEXT, device=device)
         self.x = torch.randn(64, FEATURES, device=device)
 
@@ -109,6 +117,9 @@ class Models:
         calls: dict[str, Call] = {
             "flowprior": partial(self.ours.log_prob, self.x, self.context),
             "frozen": partial(self.frozen["frozen"].log_prob, self.x, self.context),
+            "anchored": partial(
+                self.anchored.log_prob, self.x[:, :ANCHORED_FEATURES], self.context
+            ),
         }
         for name, peer in self.peers.items():
             calls[name] = partial(peer.log_prob, self.x, self.context)
@@ -118,8 +129,9 @@ class Models:
         """Log-density and its gradient with respect to theta, for a fixed context."""
         context = self.context[:batch]
         x = self.x[:batch].clone().requires_grad_()
+        narrow = self.x[:batch, :ANCHORED_FEATURES].clone().requires_grad_()
 
-        def gradient(log_prob: Callable[[Tensor], Tensor]) -> Tensor:
+        def gradient(log_prob: Callable[[Tensor], Tensor], x: Tensor = x) -> Tensor:
             return torch.autograd.grad(log_prob(x).sum(), x)[0]
 
         calls: dict[str, Call] = {}
@@ -128,6 +140,10 @@ class Models:
             with torch.no_grad():
                 projected = stack.project_context(context)
             calls[name] = partial(gradient, partial(stack.log_prob, context=projected))
+        with torch.no_grad():
+            projected = self.anchored.project_context(context)
+        log_prob = partial(self.anchored.log_prob, context=projected)
+        calls["anchored"] = partial(gradient, log_prob, narrow)
         for name, peer in self.peers.items():
             calls[name] = partial(gradient, partial(peer.log_prob, context=context))
         return Case(f"fitting step, B = {batch}", calls, 2 * batch * SAMPLE_FLOP)
@@ -158,7 +174,7 @@ class Models:
         """Samples for a batch of contexts, including the projection of the contexts."""
         context = self.context[:batch]
         calls: dict[str, Call] = {"flowprior": partial(self.ours.sample, context, count)}
-        for name, stack in self.frozen.items():
+        for name, stack in (self.frozen | {"anchored": self.anchored}).items():
             calls[name] = partial(stack.sample, context, count)
         for name, peer in self.peers.items():
             calls[name] = partial(peer.sample, context, count)
@@ -170,6 +186,7 @@ class Models:
         context = self.context[:batch]
         case = self.sampling(batch, count)
         stacks: dict[str, FlowStack] = {"flowprior": self.ours, **self.frozen}
+        stacks["anchored"] = self.anchored
         with torch.no_grad():
             held: dict[str, Call] = {
                 name: partial(stack.sample, stack.project_context(context), count)

@@ -9,6 +9,7 @@ from pathlib import Path
 from flowprior import CheckpointError, ConditionalPosePrior, __version__
 from flowprior._console import escape_unencodable
 from flowprior.flow import LU_FORWARDS
+from flowprior.flow.base import StudentT
 from flowprior.prior.spaces import RotationSpace
 from flowprior.prohmr import load_prior
 from flowprior.prohmr.weights import SPACES
@@ -120,12 +121,34 @@ def _describe(prior: ConditionalPosePrior, file: Path) -> None:
         "flow": f"{config['num_steps']} steps, {config['num_blocks']} blocks, "
         f"{config['hidden_features']} hidden features",
         "lu forward": config["lu_forward"],
+        "base": f"{_base(prior)}, temperature {float(prior.flow.temperature):.4g}",
+        "mode": _mode(prior),
         "parameters": f"{sum(p.numel() for p in prior.parameters()):,} ({', '.join(dtypes)})",
         "actnorm": "initialised" if prior.flow.is_initialized() else "not initialised: untrained",
         "provenance": ", ".join(f"{k}: {v}" for k, v in prior.provenance.items()) or "-",
     }
     for name, value in rows.items():
         print(f"{name:>12}  {value}")
+
+
+def _base(prior: ConditionalPosePrior) -> str:
+    base = prior.flow.base
+    if isinstance(base, StudentT):
+        return f"Student's t, {float(base.degrees_of_freedom):g} degrees of freedom"
+    return "normal"
+
+
+def _mode(prior: ConditionalPosePrior) -> str:
+    """Where the mode of the prior comes from."""
+    if not prior.has_exact_mode:
+        return "by ascent from the decoded z = 0"
+    if not prior.flow.keeps_origin:
+        return "exact: the decoded z = 0"
+    if prior.head is None:
+        return "exact: the centre that the caller passes"
+    untrained = ", not trained yet" if prior.head.is_untrained else ""
+    width = prior.config["head_features"]
+    return f"exact: the answer of the head ({width} hidden features{untrained})"
 
 
 def _megabytes(file: Path) -> str:

@@ -85,12 +85,15 @@ def test_spaces(name):
     forms = [JOINTS[:, :3]] if name == "points" else [JOINTS[:, :3], MATRIX, ROT6D]
     for theta in forms:
         x = space.to_vector(theta)
-        expected = [x, space.to_pose(x), space.log_volume(x), space.settled(x)]
+        centre = space.centre(space.as_pose(theta).flip(0))
+        around = space.to_vector(theta, centre)
+        expected = [x, around, space.to_pose(x), space.to_pose(x, centre), space.settled(x)]
         with torch.autocast("cpu", torch.bfloat16):
             actual = [
                 space.to_vector(theta),
+                space.to_vector(theta, centre),
                 space.to_pose(x),
-                space.log_volume(x),
+                space.to_pose(x, centre),
                 space.settled(x),
             ]
         assert_same(tuple(actual), tuple(expected))

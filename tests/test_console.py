@@ -57,5 +57,5 @@ def test_the_command_line_reads_and_describes_a_model_of_any_name(tmp_path, envi
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
-    assert b"3 joints in 6D" in done.stdout
+    assert b"3 joints on SO(3)" in done.stdout
     assert os.path.exists(tmp_path / NAME)

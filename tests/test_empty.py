@@ -15,8 +15,11 @@ J, C = 3, 4
 SIZES = [(0, 3), (2, 0), (0, 0)]
 OPTIONS = [
     {},
-    {"space": "so3"},
+    {"space": "rot6d"},
     {"space": "points"},
+    {"anchored": False},
+    {"coupling": "contracting"},
+    {"coupling": "none", "base": "normal"},
     {"coupling": "affine"},
     {"coupling": "spline"},
     {"preset": "prohmr"},
@@ -64,6 +67,10 @@ def test_a_loss_of_nobody_is_zero(options, training):
     assert loss == 0
     assert all(p.grad is None or not p.grad.any() for p in prior.parameters())
     assert prior.nll(torch.zeros(2, 0, J, 3), torch.zeros(2, C)) == 0
+    assert prior.mode_loss(torch.zeros(0, J, 3), torch.zeros(0, C)) == 0
+    if prior.flow.keeps_origin:
+        centre = torch.zeros(0, J, 3)
+        assert prior.nll(centre, torch.zeros(0, C), centre=centre) == 0
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -74,13 +81,15 @@ def test_calibration_needs_poses(size):
             verb(torch.zeros(people, samples, J, 3), torch.zeros(people, C))
 
 
-@pytest.mark.parametrize("options", [{}, {"space": "so3"}, {"context_features": 0}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"space": "rot6d"}, {"anchored": False}, {"context_features": 0}], ids=str
+)
 @pytest.mark.parametrize("verb", VERBS)
 def test_exported_programs(verb, options):
     options = {"context_features": C, "hidden_features": 8, "num_steps": 1, **options}
     prior = ConditionalPosePrior(joints=J, **options).eval()
     free = not options["context_features"]
-    if verb == "mode" and (free or "space" in options):
+    if verb == "mode" and free:
         pytest.skip("no program")
     program = export_program(prior, verb).module()
     for people, samples in SIZES[:2] if not free else [(None, 0)]:
@@ -133,7 +142,9 @@ def test_spaces(name, batch):
     x = space.to_vector(torch.zeros(*batch, 2, 3))
     assert x.shape == (*batch, space.features) == space.settled(x).shape
     assert space.to_pose(x).shape == (*batch, *space.event_shape)
-    assert space.log_volume(x).shape == batch
+    centre = space.centre(space.as_pose(torch.zeros(*batch[:1], 2, 3)))
+    assert space.to_vector(torch.zeros(*batch, 2, 3), centre).shape == x.shape
+    assert space.to_pose(x, centre).shape == (*batch, *space.event_shape)
 
 
 @pytest.mark.parametrize("samples", [4, 2])

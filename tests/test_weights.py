@@ -15,7 +15,8 @@ J, C = 2, 3
 OPTIONS = [
     {},
     {"coupling": "affine"},
-    {"space": "so3"},
+    {"space": "rot6d"},
+    {"anchored": False},
     {"encoder_features": 5},
     {"batch_norm": True},
 ]
@@ -79,7 +80,7 @@ def test_copies_of_a_posterior_keep_their_weights():
         assert torch.equal(copied.mode(), expected)
 
 
-@pytest.mark.parametrize("options", OPTIONS[:3], ids=str)
+@pytest.mark.parametrize("options", OPTIONS[:4], ids=str)
 def test_gradients_of_each_sample(options):
     prior = make(**options)
     theta, context = torch.randn(4, J, 3), torch.randn(4, C)
@@ -93,7 +94,32 @@ def test_gradients_of_each_sample(options):
         prior.zero_grad()
         prior.nll(theta[row], context[row]).backward()
         for name, parameter in prior.named_parameters():
-            torch.testing.assert_close(each[name][row], parameter.grad, rtol=1e-4, atol=1e-4)
+            if name.startswith("head."):  # nll leaves it alone, log_prob does not
+                assert parameter.grad is None
+                assert each[name].any()
+            else:
+                torch.testing.assert_close(each[name][row], parameter.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"space": "points"}, {"encoder_features": 5}], ids=str)
+def test_gradients_of_each_mode(options):
+    prior, context = make(**options), torch.randn(4, C)
+    theta = prior.space.to_pose(torch.randn(4, prior.space.features))
+    parameters = {name: value.detach() for name, value in prior.named_parameters()}
+
+    def loss(parameters, theta, context):
+        return (functional_call(prior, parameters, (context,)).mode() - theta).square().sum()
+
+    each = vmap(grad(loss), (None, 0, 0))(parameters, theta, context)
+    for row in range(4):
+        prior.zero_grad()
+        (prior.mode(context[row]) - theta[row]).square().sum().backward()
+        for name, parameter in prior.named_parameters():
+            expected = parameter.new_zeros(()) if parameter.grad is None else parameter.grad
+            torch.testing.assert_close(
+                each[name][row], expected.expand_as(parameter), rtol=1e-4, atol=1e-4
+            )
+        assert prior.head.output.weight.grad.any()
 
 
 def test_an_ensemble():

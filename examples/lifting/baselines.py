@@ -28,6 +28,7 @@ class MultiHeadLifter(HeadLifter):
         num_blocks: Number of its residual blocks.
         dropout: Its dropout probability.
         inputs: Encoding of keypoints, see `KeypointReader`.
+        skip: As in `HeadLifter`.
 
     References:
         Biggs et al., *3D Multibodies: Fitting Sets of Plausible 3D Models to Ambiguous Image
@@ -43,10 +44,13 @@ class MultiHeadLifter(HeadLifter):
         num_blocks: int = 2,
         dropout: float = 0.0,
         inputs: str = "flags",
+        skip: bool = False,
     ) -> None:
         if heads < 1 or not 0 <= relaxation < 1:
             raise ValueError(f"expected heads >= 1, 0 <= relaxation < 1: {heads}, {relaxation}")
-        super().__init__(FEATURES + heads * (FEATURES + 1), width, num_blocks, dropout, inputs)
+        super().__init__(
+            FEATURES + heads * (FEATURES + 1), width, num_blocks, dropout, inputs, skip
+        )
         self.heads = heads
         self.relaxation = relaxation
         # Heads are offsets from a shared pose and start apart from each other: otherwise the loss
@@ -105,6 +109,7 @@ class MixtureLifter(HeadLifter):
         num_blocks: Number of its residual blocks.
         dropout: Its dropout probability.
         inputs: Encoding of keypoints, see `KeypointReader`.
+        skip: As in `HeadLifter`.
 
     References:
         Li and Lee, *Generating Multiple Hypotheses for 3D Human Pose Estimation with Mixture
@@ -120,11 +125,14 @@ class MixtureLifter(HeadLifter):
         num_blocks: int = 2,
         dropout: float = 0.0,
         inputs: str = "flags",
+        skip: bool = False,
     ) -> None:
         if components < 1:
             raise ValueError(f"components must be at least 1, got {components}")
         sigmas = 1 if isotropic else FEATURES
-        super().__init__(components * (1 + sigmas + FEATURES), width, num_blocks, dropout, inputs)
+        super().__init__(
+            components * (1 + sigmas + FEATURES), width, num_blocks, dropout, inputs, skip
+        )
         self.noise = noise
         self.sizes = (components, components * sigmas, components * FEATURES)
         self.components = components
@@ -184,6 +192,7 @@ class FactorisedLifter(HeadLifter):
         num_blocks: Number of its residual blocks.
         dropout: Its dropout probability.
         inputs: Encoding of keypoints, see `KeypointReader`.
+        skip: As in `HeadLifter`.
 
     References:
         Kolotouros et al., *Probabilistic Modeling for Human Mesh Recovery*, 2021, supplement,
@@ -197,8 +206,9 @@ class FactorisedLifter(HeadLifter):
         num_blocks: int = 2,
         dropout: float = 0.0,
         inputs: str = "flags",
+        skip: bool = False,
     ) -> None:
-        super().__init__(EVENT[0] * 9, width, num_blocks, dropout, inputs)
+        super().__init__(EVENT[0] * 9, width, num_blocks, dropout, inputs, skip)
         self.noise = noise
         nn.init.normal_(self.head.weight, std=0.01)
 

@@ -1,8 +1,8 @@
 """Evaluate trained lifters on held-out subjects, and plot the benefit of more samples.
 
 The first --model is evaluated in full and compared with as many random training poses and with
-N(mode, sigma^2 I). Further models are compared too; a full-covariance Gaussian, fitted on the
-validation part, surrounds the output of a regressor.
+N(mode, sigma^2 I). Further models are compared too; a full-covariance Gaussian and a Student's t,
+fitted on the validation part, surround the output of a regressor.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from examples.lifting.methods import (
     TrainingPoses,
     gaussian_around,
     isotropic_around,
+    student_around,
 )
 from examples.lifting.sources import Sources, load_sources
 from examples.lifting.tables import best_of_n_table, comparison_table, markdown, sigma_table
@@ -194,6 +195,7 @@ def judge_all(
         if isinstance(lifter, Regressor) and "val" in sources.parts:
             val = sources.parts["val"].held_out(VAL_VIEWS, generator)
             compared[f"Gaussian around {name}"] = gaussian_around(lifter, val)
+            compared[f"Student's t around {name}"] = student_around(lifter, val)
     compared["training poses"] = training_poses(sources.parts["train"], args.seed, device)
     judged = {name: judge(each, views, plan, name) for name, each in compared.items()}
     first = next(iter(lifters.values()))

@@ -1,7 +1,6 @@
 """The short training loop of the demo and the study: one process, a few thousand steps."""
 
 import contextlib
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from examples.data.virtual_views import Views
 from examples.lifting.methods import TrainedLifter
+from examples.lifting.phases import phase_of
 from examples.lifting.views import ViewSource
 
 __all__ = ["Schedule", "fit", "single_thread", "training_views"]
@@ -26,10 +26,12 @@ class Schedule:
     Args:
         steps: Optimisation steps.
         batch_size: Views per step.
-        learning_rate: Learning rate of AdamW after the warm-up; it decays to zero along a cosine.
+        learning_rate: Learning rate of AdamW after the warm-up; it decays to zero along a cosine,
+            in each phase of the training.
         weight_decay: Weight decay of AdamW.
         seed: Seed of the views.
         clip: Greatest norm of the gradient.
+        flow_learning_rate: Learning rate of a phase that trains the flow alone.
     """
 
     steps: int = 2400
@@ -38,6 +40,7 @@ class Schedule:
     weight_decay: float = 1e-4
     seed: int = 0
     clip: float = 50.0
+    flow_learning_rate: float = 3e-3
 
 
 def training_views(
@@ -49,9 +52,7 @@ def training_views(
         yield source.draw(batch_size, generator)
 
 
-def fit(
-    lifter: AnyLifter, source: ViewSource, schedule: Schedule, name: str = "", unit: str = ""
-) -> AnyLifter:
+def fit(lifter: AnyLifter, source: ViewSource, schedule: Schedule, name: str = "") -> AnyLifter:
     """Train a lifter.
 
     Args:
@@ -59,7 +60,6 @@ def fit(
         source: Training views.
         schedule: The training schedule.
         name: Label of the progress bar.
-        unit: Unit of the loss, for the progress bar.
 
     Returns:
         The same lifter, in evaluation mode.
@@ -69,24 +69,29 @@ def fit(
     optimizer = torch.optim.AdamW(
         parameters, schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
     )
-    warm_up = max(1, schedule.steps // 20)
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: (
-            min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
-        ),
-    )
+
+    def factor(step: int) -> float:
+        phase = phase_of(step, schedule.steps, lifter.regressor_share)
+        of_phase = schedule.flow_learning_rate if phase.part == "flow" else schedule.learning_rate
+        return of_phase / schedule.learning_rate * phase.warm_up(step) * phase.cosine(step)
+
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     batches = training_views(source, schedule.batch_size, schedule.seed, parameters[0].device)
     with torch.no_grad():
         # Sets the scale of a flow from data. Other lifters get the same start.
-        lifter.loss(next(batches))
+        lifter.loss_of(phase_of(0, schedule.steps, lifter.regressor_share).part, next(batches))
 
     # A line every few seconds if the output is not a terminal.
     pause = 0.1 if sys.stderr.isatty() else 10.0
     smooth = None
     with tqdm(total=schedule.steps, desc=name, unit="step", mininterval=pause, ncols=88) as bar:
-        for _ in range(schedule.steps):
-            loss = lifter.loss(next(batches))
+        for step in range(schedule.steps):
+            part = phase_of(step, schedule.steps, lifter.regressor_share).part
+            if part == "flow" and lifter.needs_scale:
+                smooth = None  # from metres to nats
+                with torch.no_grad():
+                    lifter.loss_of(part, next(batches))
+            loss = lifter.loss_of(part, next(batches))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
@@ -95,9 +100,9 @@ def fit(
             value = loss.detach()
             smooth = value if smooth is None else smooth + 0.05 * (value - smooth)
             if bar.update():
-                bar.set_postfix_str(f"loss {float(smooth):.2f} {unit}", refresh=False)
+                bar.set_postfix_str(f"loss {float(smooth):.3g}", refresh=False)
         if smooth is not None:
-            bar.set_postfix_str(f"loss {float(smooth):.2f} {unit}")
+            bar.set_postfix_str(f"loss {float(smooth):.3g}")
     return lifter.eval()
 
 

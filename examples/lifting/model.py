@@ -1,4 +1,4 @@
-"""Probabilistic Martinez: a residual network encodes 2D keypoints, a flow models 3D poses."""
+"""Probabilistic Martinez: a network encodes 2D keypoints, a head and a flow model 3D poses."""
 
 from pathlib import Path
 
@@ -8,9 +8,18 @@ from torch import Tensor, nn
 from examples.data.virtual_views import IMAGE_PX
 from examples.training.encoded import load_encoded, save_encoded
 from flowprior import ConditionalPosePrior, PosePosterior
+from flowprior.flow import FlowOptions
+from flowprior.flow.conditional_flow import can_be_anchored
 from flowprior.skeleton import H36M_17
 
-__all__ = ["INPUTS", "KeypointReader", "LiftingModel", "MartinezEncoder", "keypoint_features"]
+__all__ = [
+    "INPUTS",
+    "KeypointReader",
+    "LiftingModel",
+    "MartinezEncoder",
+    "keypoint_features",
+    "with_raw",
+]
 
 INPUTS = ("flags", "standardised")
 PIXELS_PER_UNIT = IMAGE_PX / 4
@@ -123,14 +132,31 @@ def _layer(in_features: int, out_features: int, dropout: float) -> nn.Sequential
     )
 
 
+def with_raw(encoder: nn.Module, x: Tensor, skip: bool) -> Tensor:
+    """Features (B, W) of an encoder for its input x (B, F), followed by x itself if ``skip``.
+
+    Under autocast, features may have half the precision of x; the result has that of x.
+    """
+    encoded: Tensor = encoder(x)
+    return torch.cat([encoded.to(x.dtype), x], dim=-1) if skip else encoded
+
+
+# Files of models from before a prior could be anchored lack these entries.
+BEFORE_ANCHORED = {"skip": False, "anchored": False, "base": "normal", "head_features": 0}
+
+
 class LiftingModel(nn.Module):
     """p(3D pose | 2D keypoints) for the 17 joints of Human3.6M.
 
     A pose theta is (..., 16, 3): the joints without the pelvis, relative to it, camera frame,
     metres.
 
+    With the preset ``"default"``, encoder and the prior's head are a regressor whose answer is the
+    mode, and the flow models what is left of the pose. Head and flow also read the keypoints
+    themselves, beside the features of the encoder.
+
     Args:
-        width: Width of the encoder, and so of the context.
+        width: Width of the encoder.
         num_blocks: Residual blocks of the encoder.
         dropout: Dropout probability of the encoder.
         hidden_features: Width of the flow's conditioners.
@@ -138,8 +164,16 @@ class LiftingModel(nn.Module):
         inputs: Encoding of keypoints, see `KeypointReader`.
         flow_blocks: Residual blocks of each conditioner.
         preset: Preset of the flow, ``"default"`` or ``"prohmr"``.
-        coupling: Coupling of the flow, ``"additive"``, ``"affine"`` or ``"spline"``.
+        coupling: Coupling of the flow, see `flowprior.ConditionalFlow`.
         target_noise: Standard deviation of the noise on targets in the NLL of training, metres.
+        skip: Whether the context holds the encoded keypoints beside the features of the encoder;
+            if None, whether the preset is ``"default"``.
+        anchored: Whether a head answers with the mode; if None, whether the preset is ``"default"``
+            and an anchored flow has that coupling.
+        base: Density of the latents; the prior's choice if None.
+        head_features: Width of the head; if None, half the encoder's for an anchored flow, and 0,
+            no head, for another one. Wider ones cost time and gain nothing, since the encoder is
+            trained with it.
 
     Raises:
         ValueError: A name is unknown or a size out of range.
@@ -153,12 +187,44 @@ class LiftingModel(nn.Module):
         hidden_features: int = 128,
         num_steps: int = 4,
         inputs: str = "flags",
-        flow_blocks: int = 2,
+        flow_blocks: int = 1,
         preset: str = "default",
         coupling: str = "additive",
         target_noise: float = 0.005,
+        skip: bool | None = None,
+        anchored: bool | None = None,
+        base: str | None = None,
+        head_features: int | None = None,
     ) -> None:
         super().__init__()
+        if skip is None:
+            skip = preset == "default"
+        if anchored is None:
+            anchored = preset == "default" and can_be_anchored({"coupling": coupling})
+        if head_features is None:
+            head_features = max(1, width // 2) if anchored else 0
+        self.skip = skip
+        self.reader = KeypointReader(inputs)
+        self.encoder = MartinezEncoder(self.reader.features, width, num_blocks, dropout)
+        options: FlowOptions = {
+            "hidden_features": hidden_features,
+            "num_steps": num_steps,
+            "num_blocks": flow_blocks,
+            "coupling": coupling,
+            "anchored": anchored,
+        }
+        if base is not None:
+            options["base"] = base
+        self.prior = ConditionalPosePrior(
+            context_features=width + (self.reader.features if skip else 0),
+            joints=H36M_17.num_joints - 1,
+            space="points",
+            preset=preset,
+            target_noise=target_noise,
+            head_features=head_features,
+            **options,
+        )
+        # Complete, so that files do not depend on the defaults of a version.
         self.config = {
             "width": width,
             "num_blocks": num_blocks,
@@ -170,25 +236,15 @@ class LiftingModel(nn.Module):
             "preset": preset,
             "coupling": coupling,
             "target_noise": target_noise,
+            "skip": skip,
+            "anchored": anchored,
+            "base": self.prior.config["base"],
+            "head_features": head_features,
         }
-        self.reader = KeypointReader(inputs)
-        self.encoder = MartinezEncoder(self.reader.features, width, num_blocks, dropout)
-        self.prior = ConditionalPosePrior(
-            context_features=width,
-            joints=H36M_17.num_joints - 1,
-            space="points",
-            hidden_features=hidden_features,
-            num_steps=num_steps,
-            num_blocks=flow_blocks,
-            preset=preset,
-            coupling=coupling,
-            target_noise=target_noise,
-        )
 
     def context(self, keypoints: Tensor, visible: Tensor) -> Tensor:
-        """Encode keypoints (B, 17, 2) in pixels with mask (B, 17) as context (B, W)."""
-        encoded: Tensor = self.encoder(self.reader(keypoints, visible))
-        return encoded
+        """Encode keypoints (B, 17, 2) in pixels with mask (B, 17) as context (B, C)."""
+        return with_raw(self.encoder, self.reader(keypoints, visible), self.skip)
 
     def forward(self, keypoints: Tensor, visible: Tensor) -> PosePosterior:
         """Posterior over theta given keypoints (B, 17, 2) in pixels and their mask (B, 17)."""
@@ -201,4 +257,4 @@ class LiftingModel(nn.Module):
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> "LiftingModel":
         """Read a model written by `save`, see `examples.training.encoded.load_encoded`."""
-        return load_encoded(cls, folder, device)
+        return load_encoded(cls, folder, device, before=BEFORE_ANCHORED)

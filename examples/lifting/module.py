@@ -4,7 +4,6 @@ Views, noise and dropout of a step come from a seed of (seed, step, process). Af
 interruption, the steps after the last checkpoint are repeated exactly.
 """
 
-import math
 from collections.abc import Iterator
 
 import lightning
@@ -16,6 +15,7 @@ from examples.data.virtual_views import Views
 from examples.lifting.config import Config
 from examples.lifting.judging import error_mm
 from examples.lifting.methods import TrainedLifter
+from examples.lifting.phases import Phase, phase_of
 from examples.lifting.views import ViewSource
 from examples.training.seeds import seed_of
 
@@ -42,7 +42,8 @@ def make_lifter(config: Config, source: ViewSource, device: torch.device | str) 
     generator = torch.Generator(device).manual_seed(seed_of(config.seed, 1))
     lifter.keypoint_reader.fit(source.draw(max(10_000, config.batch_size), generator).keypoints)
     with torch.no_grad():
-        lifter.loss(source.draw(max(2, config.batch_size), generator))
+        part = phase_of(0, config.steps, lifter.regressor_share).part
+        lifter.loss_of(part, source.draw(max(2, config.batch_size), generator))
     return lifter
 
 
@@ -77,40 +78,58 @@ class LiftingModule(lightning.LightningModule):
                 f"batch_size {self.config.batch_size} cannot be shared by {processes} processes"
             )
 
+    def phase(self, step: int) -> Phase:
+        """The phase of a step."""
+        return phase_of(step, self.config.steps, self.lifter.regressor_share)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with a constant or cosine learning rate."""
+        """AdamW with a learning rate that is constant, or a cosine, in each phase."""
         config = self.config
         optimizer = torch.optim.AdamW(
             self.lifter.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
-        if config.schedule == "constant":
-            return optimizer
-        rate = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
-        )
+
+        def factor(step: int) -> float:
+            phase = self.phase(step)
+            rate = config.flow_learning_rate if phase.part == "flow" else config.learning_rate
+            decay = 1.0 if config.schedule == "constant" else phase.cosine(step)
+            return rate / config.learning_rate * decay
+
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """The loss of this process's share of the views."""
-        seed = seed_of(self.config.seed, 2, self.global_step, self.global_rank)
+        part = self.phase(self.global_step).part
+        if part == "flow" and self.lifter.needs_scale:
+            # From the same views in every process.
+            with torch.no_grad():
+                self.lifter.loss_of(part, self._views(max(2, self.config.batch_size), 4))
+        share = self.config.batch_size // self.trainer.world_size
+        loss = self.lifter.loss_of(part, self._views(share, 2, self.global_step, self.global_rank))
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def _views(self, number: int, *purpose: int) -> Views:
+        """Draw training views, and seed all randomness that follows."""
+        seed = seed_of(self.config.seed, *purpose)
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
         # Views are float32 in any precision of the networks.
         with torch.autocast(self.device.type, enabled=False):
-            views = self.source.draw(self.config.batch_size // self.trainer.world_size, generator)
-        loss = self.lifter.loss(views)
-        self.log("loss", loss, prog_bar=True)
-        return loss
+            return self.source.draw(number, generator)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Error and likelihood on the held-out views."""
         views = self.held_out
         if views is None:
             return
+        # Before its own phase, the flow describes nothing.
+        has_density = self.phase(self.global_step - 1).part != "regressor"
         errors, log_probs = [], []
         for start in range(0, len(views), VIEWS_PER_CHUNK):
             some = views[start : start + VIEWS_PER_CHUNK]
-            log_prob = self.lifter.log_prob(some, some.relative)
+            log_prob = self.lifter.log_prob(some, some.relative) if has_density else None
             with torch.inference_mode(False), torch.enable_grad():
                 point = self.lifter.point(some).detach()
             errors.append(error_mm(point.float(), some.relative))

@@ -7,14 +7,17 @@ The command also starts under torchrun, as one of several processes:
 """
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from examples.command_line import device_of, fail
+from examples.data.virtual_views import Views
 from examples.lifting.config import CONFIGS, Config
 from examples.lifting.methods import FlowLifter, TrainedLifter
 from examples.lifting.module import LiftingModule, make_lifter
@@ -72,7 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             config,
             args.out,
             on_gpu=on_gpu,
-            monitor=None if val is None else "val_mpjpe_mm",
+            monitor=None if val is None else monitored(lifter),
+            strategy=functools.partial(
+                DDPStrategy, find_unused_parameters=lifter.regressor_share > 0
+            ),
             devices=config.devices,
             clip=config.clip,
             refresh_every=1000,
@@ -83,16 +89,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     held_out = None if val is None else val.held_out(config.val_views, generator)
     module = LiftingModule(lifter, config, sources.parts["train"], held_out)
     trainer.announce(sources, replaced, None if sources.report.clean else sources.report)
-    return trainer.fit(module, lambda: save(args.out, sources, module.lifter))
+    return trainer.fit(module, lambda: save(args.out, sources, module.lifter, held_out))
 
 
-def save(out: Path, sources: Sources, lifter: TrainedLifter) -> Outcome:
-    """Write the weights; returns the training data for ``results.json``."""
-    lifter = lifter.eval().cpu()
+def monitored(lifter: TrainedLifter) -> str:
+    """The metric of the best checkpoint: a frozen regressor's error no longer changes."""
+    return "val_nll_nats" if lifter.regressor_share else "val_mpjpe_mm"
+
+
+def save(out: Path, sources: Sources, lifter: TrainedLifter, held_out: Views | None) -> Outcome:
+    """Calibrate and write the weights; returns the training data for ``results.json``."""
+    lifter = lifter.eval()
+    fitted = {} if held_out is None else lifter.calibrate(held_out)
+    lifter = lifter.cpu()
     save_weights(out / WEIGHTS_FILE, lifter)
     if isinstance(lifter, FlowLifter):
         lifter.model.save(out)
-    return Outcome({"source": sources.source, "subjects": sources.subjects})
+    more = {"calibration": fitted} if fitted else {}
+    return Outcome({"source": sources.source, "subjects": sources.subjects}, more)
 
 
 if __name__ == "__main__":

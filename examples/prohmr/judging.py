@@ -12,6 +12,7 @@ from examples.data.images import ImageBatch, ImageDataset, collate, init_worker
 from examples.prohmr.losses import Supervision
 from examples.prohmr.model import ProHMR
 from flowprior.body import BodyModel
+from flowprior.flow.base import StudentT
 from flowprior.keypoints import LEAST_CONF
 from flowprior.metrics.protocols import Protocol, evaluate_samples
 from flowprior.skeleton import PROHMR_44
@@ -19,6 +20,7 @@ from flowprior.skeleton import PROHMR_44
 __all__ = [
     "Judgement",
     "batches_of",
+    "calibrate",
     "crop_batch",
     "judge_batch",
     "limbs_hidden",
@@ -124,6 +126,38 @@ def limbs_hidden(labels: Labels) -> Tensor:
     points = labels.keypoints_2d[:, LIMBS]
     inside = (points[..., :2].abs() <= 0.5).all(dim=-1)
     return (~(inside & (points[..., 2] > LEAST_CONF))).sum(dim=1)
+
+
+@torch.no_grad()
+def calibrate(model: ProHMR, datasets: Sequence[ImageDataset], images: int) -> dict[str, float]:
+    """Fit the base density of a model to held-out images, if it is a Student's t.
+
+    Args:
+        model: In evaluation mode.
+        datasets: Images of people it was not trained on.
+        images: Number of images to use, over all data sets.
+
+    Returns:
+        The temperature and the degrees of freedom; empty if nothing was fitted.
+    """
+    base = model.prior.flow.base
+    if not isinstance(base, StudentT) or not datasets:
+        return {}
+    device = next(model.parameters()).device
+    contexts, poses = [], []
+    for dataset in datasets:
+        for batch in batches_of(dataset, 50, images=max(1, images // len(datasets))):
+            batch = batch.to(device)
+            crops = crop_batch(batch, model.size)
+            context = model.backbone(crops.images).to(model.prior.flow.weight_dtype)
+            known = supervise(batch, crops.labels, context.isfinite().all(dim=1))
+            contexts.append(context[known.with_pose])
+            poses.append(known.rotation[known.with_pose])
+    context, pose = torch.cat(contexts), torch.cat(poses)
+    if not len(pose):
+        return {}
+    temperature = model.prior.calibrate(pose, context)
+    return {"temperature": temperature, "degrees_of_freedom": float(base.degrees_of_freedom)}
 
 
 @torch.no_grad()

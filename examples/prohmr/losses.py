@@ -84,7 +84,8 @@ class Samples:
     """Sampled bodies for each of B images, the mode first.
 
     Attributes:
-        theta: (B, S, 24, 6), outputs of the flow, not orthogonalised.
+        theta: (B, S, 24, 6), as the posterior returns them: orthonormal, or with the preset
+            ``"prohmr"`` not orthogonalised.
         rotation: (B, S, 24, 3, 3).
         betas: (B, 10), shared by all samples of an image.
         keypoints_3d: (B, S, 44, 3) metres, PROHMR-44.
@@ -148,7 +149,7 @@ def draw_samples(
         body: The body, on the same device.
         num_samples: S, including the mode.
         generator: Random generator of the samples.
-        latents: (B, S - 1, 144), decoded instead of random samples.
+        latents: (B, S - 1, D), decoded instead of random samples.
 
     Returns:
         The bodies.

@@ -29,6 +29,7 @@ from flowprior.files.model_file import (
 from flowprior.files.numpy_file import read_npz
 from flowprior.files.torch_file import read_torch_file
 from flowprior.prior import ConditionalPosePrior
+from flowprior.prior.conditional import BEFORE_ANCHORED
 from flowprior.prior.posterior import PosePosterior
 from flowprior.prior.spaces import RotationSpace
 from flowprior.prohmr import load_prior, read_prohmr
@@ -49,7 +50,8 @@ class Prediction:
 
     Attributes:
         context: (B, C), the backbone's features, float32.
-        posterior: p(theta | image).
+        posterior: p(theta | image). With the preset ``"default"`` its mode is the answer of the
+            prior's own head, and exact on SO(3).
         betas: (B, 10) shape coefficients, the same for every sample of an image.
         camera: (B, 3), weak perspective (s, tx, ty) of the crop, also the same for every sample.
     """
@@ -155,7 +157,8 @@ class ProHMR(nn.Module):
             "backbone": backbone,
             "size": size,
             "head_features": head_features,
-            "prior": dict(prior or {}),
+            # Complete, so that files do not depend on the defaults of a version.
+            "prior": {k: v for k, v in self.prior.config.items() if k != "context_features"},
         }
 
     def forward(self, images: Tensor) -> Prediction:
@@ -309,6 +312,12 @@ def _made(
             "is called only if you name it: own_backbone= or --own-backbone"
         )
     require_plausible(path, config, state)
+    config = dict(config)
+    prior = config.get("prior")
+    if isinstance(prior, Mapping) and "anchored" not in prior:
+        if prior.get("space") == "so3":
+            raise CheckpointError(f"{path} has a prior over SO(3) in a chart that no longer exists")
+        config["prior"] = {"space": "rot6d", **BEFORE_ANCHORED, **prior}
     try:
         return ProHMR(**config)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:

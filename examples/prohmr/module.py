@@ -38,6 +38,7 @@ from examples.training.seeds import seed_of
 from flowprior.body import BodyModel
 from flowprior.metrics import Tally
 from flowprior.metrics.protocols import PROTOCOLS
+from flowprior.prior.posterior import PosePosterior
 
 __all__ = ["ProHMRModule"]
 
@@ -217,13 +218,14 @@ class ProHMRModule(lightning.LightningModule):
         return make_crops(regions, labels, augmentation, size=self.model.size)
 
     def _latents(self, number: int) -> Tensor | None:
-        """Latents (B, S - 1, 144), or None for the mode only."""
+        """Latents (B, S - 1, D), or None for the mode only."""
         config = self.config
         if config.num_samples == 1:
             return None
-        shape = (config.batch_size, config.num_samples - 1, self.model.prior.flow.features)
+        flow = self.model.prior.flow
+        shape = (config.batch_size, config.num_samples - 1, flow.features)
         generator = self._generator(6, number)
-        return self._mine(torch.randn(shape, generator=generator, device=self.device))
+        return self._mine(flow.base.sample(shape, flow.dtype, self.device, generator))
 
     def _predict(
         self, context: Tensor, images: ImageBatch, crops: Crops
@@ -248,7 +250,7 @@ class ProHMRModule(lightning.LightningModule):
         prior = self.model.prior
         if prior.flow.is_initialized():
             return
-        pose = prior.space.to_vector(supervision.rotation)
+        pose = _vectors(prior(context), supervision.rotation)
         rows = self._gathered(supervision.with_pose)
         context, pose = self._gathered(context)[rows], self._gathered(pose)[rows]
         if len(pose) < 2:
@@ -261,7 +263,10 @@ class ProHMRModule(lightning.LightningModule):
                 prior.flow(pose + prior.target_noise * torch.randn_like(pose), projected)
 
     def _nll(self, prediction: Prediction, supervision: Supervision, number: int) -> Tensor:
-        """This process's contribution to the mean NLL over the annotated rows of all processes."""
+        """This process's contribution to the mean NLL over the annotated rows of all processes.
+
+        It does not train the head of the mode.
+        """
         prior, rows = self.model.prior, supervision.with_pose
         world = self.trainer.world_size
         everyone = rows.sum().float()
@@ -271,16 +276,17 @@ class ProHMRModule(lightning.LightningModule):
             # Batch norm needs more than one row.
             self.counts["steps without NLL"] += 1
             return prediction.context.sum() * 0
-        pose = prior.space.to_vector(supervision.rotation)
+        posterior, rotation = prediction.posterior, supervision.rotation
         shape = (self.config.batch_size, prior.flow.features)
         generator = self._generator(9, number)
-        noise = torch.randn(shape, generator=generator, device=self.device)
-        pose = pose + prior.target_noise * self._mine(noise)
+        noise = self._mine(torch.randn(shape, generator=generator, device=self.device))
         if prior.config["batch_norm"]:
             # Rows without a pose must not enter its statistics.
-            log_prob = prior(prediction.context[rows]).log_prob(pose[rows])
-        else:
-            log_prob = torch.where(rows, prediction.posterior.log_prob(pose), 0)
+            posterior, rotation = prior(prediction.context[rows]), rotation[rows]
+            rows, noise = rows[rows], noise[rows]
+        x = _vectors(posterior, rotation) + prior.target_noise * noise
+        log_prob = prior.flow.log_prob(x, posterior.context) + prior.space.log_volume
+        log_prob = torch.where(rows, log_prob, 0)
         return -log_prob.sum() * world / everyone.clamp(min=1)
 
     def _step(
@@ -419,3 +425,9 @@ class ProHMRModule(lightning.LightningModule):
                 )
         if self.batches is not None:
             self.batches.pace.pause()
+
+
+def _vectors(posterior: PosePosterior, rotation: Tensor) -> Tensor:
+    """Vectors (B, D) of rotations (B, 24, 3, 3), without a gradient to the mode of the head."""
+    centre = None if posterior.centre is None else posterior.centre.detach()
+    return posterior.prior.space.to_vector(rotation, centre)

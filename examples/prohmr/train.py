@@ -25,6 +25,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from examples.command_line import device_of, fail
 from examples.prohmr.config import CONFIGS, Config
 from examples.prohmr.embedded import is_complete, write_dataset
+from examples.prohmr.judging import calibrate
 from examples.prohmr.module import ProHMRModule
 from examples.prohmr.precision import ScaledHalf
 from examples.prohmr.sources import Sources, read_sources
@@ -115,8 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def save(out: Path, config: Config, sources: Sources, module: ProHMRModule) -> Outcome:
-    """Write the model; returns data, speed and numerical faults for ``results.json``."""
-    module.model.eval().cpu().save(out / MODEL_FILE)
+    """Calibrate and write the model; returns data, speed and faults for ``results.json``."""
+    model = module.model.eval()
+    fitted = calibrate(model, list(sources.validation.values()), config.val_images)
+    model.cpu().save(out / MODEL_FILE)
     pace = module.batches.pace if module.batches is not None else None
     step_s = pace.step_s if pace is not None else 0.0
     wait_s = pace.wait_s if pace is not None else 0.0
@@ -130,6 +133,7 @@ def save(out: Path, config: Config, sources: Sources, module: ProHMRModule) -> O
         "of_which_waiting_for_images_s": wait_s,
         "images_per_s": config.batch_size / step_s if step_s else 0.0,
         "faults": module.counts,
+        **({"calibration": fitted} if fitted else {}),
     }
     lines = [f"{name}: {count}" for name, count in module.counts.items() if count]
     if step_s:

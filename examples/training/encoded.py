@@ -1,6 +1,6 @@
 """Model files that contain a network and the prior that it conditions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -58,7 +58,11 @@ def save_encoded(model: Encoded, folder: Path) -> None:
 
 @lasting()
 def load_encoded(
-    make: Callable[..., Model], folder: Path, device: torch.device | str = "cpu"
+    make: Callable[..., Model],
+    folder: Path,
+    device: torch.device | str = "cpu",
+    *,
+    before: Mapping[str, object] | None = None,
 ) -> Model:
     """Read a model written by `save_encoded`, in evaluation mode.
 
@@ -66,6 +70,7 @@ def load_encoded(
         make: The model's class, which takes its configuration.
         folder: The folder with the file.
         device: Device of the weights.
+        before: Values of configuration entries that older files lack.
 
     Raises:
         FileNotFoundError: The file is missing.
@@ -77,6 +82,7 @@ def load_encoded(
     found, wanted = config.pop("class", None), getattr(make, "__name__", str(make))
     if found != wanted:
         raise CheckpointError(f"{path} holds a {found or 'model of another kind'}, not a {wanted}")
+    config = {**(before or {}), **config}
     require_plausible(path, config, content.tensors)
     try:
         model = make(**config)

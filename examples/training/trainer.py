@@ -155,7 +155,8 @@ class Trainer:
         monitor: Name of the validation metric whose least value makes a checkpoint the best;
             None if there is no validation.
         devices: Number of devices of a program that no launcher started, or "auto" for all GPUs.
-        strategy: Class that averages the gradients of several processes.
+        strategy: Class that averages the gradients of several processes, or a function that makes
+            one.
         precision: Replaces the precision of the settings.
         clip: Greatest norm of the gradient; 0 does not clip.
         refresh_every: Steps between two lines of progress if stderr is not a terminal.
@@ -172,7 +173,7 @@ class Trainer:
         on_gpu: bool,
         monitor: str | None,
         devices: str = "1",
-        strategy: type[DDPStrategy] = DDPStrategy,
+        strategy: Callable[..., DDPStrategy] = DDPStrategy,
         precision: Precision | None = None,
         clip: float = 0.0,
         refresh_every: int = 100,

@@ -59,7 +59,7 @@ class ModelCard:
         name = self.name or name
         sections = [
             f"# {_line(name)}",
-            self.description.strip() or f"A pose prior of {_context(config)}.",
+            self.description.strip() or f"A pose prior of {_context(config)}.{_mode(config)}",
             self.usage.strip() or _usage(name),
             "## Model\n\n" + _table({"": ""} | _facts(config) | {"written by": version}),
         ]
@@ -110,6 +110,17 @@ def _context(config: Mapping[str, Any]) -> str:
     width = config["context_features"]
     given = f" given a context of {width} numbers" if width else ""
     return f"{config['joints']} {what}{over}{given}"
+
+
+def _mode(config: Mapping[str, Any]) -> str:
+    """A sentence on the mode of an anchored density; "" for another one."""
+    if not config.get("anchored"):
+        return ""
+    where = "the centre passed with the context"
+    if config.get("head_features"):
+        where = f"the answer of its head, or {where}"
+    base = " The latents follow a Student's t density." if config["base"] == "student_t" else ""
+    return f" The density is anchored: its mode is exactly {where}.{base}"
 
 
 def _usage(name: str) -> str:

@@ -146,10 +146,10 @@ class _FlowPose:
 
 @dataclass(frozen=True)
 class LatentPose(_FlowPose):
-    """The latent z of a flow, with the energy of its base as penalty: ||z||^2 for a normal one.
+    """The latent z of a flow, with the energy of its base as penalty.
 
-    For flows whose log-determinant does not depend on theta, the penalty is -2 log p(theta | c)
-    relative to its minimum.
+    With a normal base the penalty is ||z||^2, as in ProHMR. For flows whose log-determinant does
+    not depend on theta, it is -2 log p(theta | c) relative to its minimum.
 
     Args:
         posterior: Posterior over SMPL's 24 joints or the 23 below the root, with P contexts or a
@@ -194,10 +194,13 @@ class LatentPose(_FlowPose):
 
 @dataclass(frozen=True)
 class DensityPose(_FlowPose):
-    """Theta itself, with the penalty -2 log p(theta | c) relative to the latent 0.
+    """The vector of theta in the flow's space, with the penalty -2 log p(theta | c).
 
-    It serves any prior, including those whose log-determinant depends on theta. For the flows of
-    `LatentPose` the objective is the same in other variables.
+    The penalty is relative to the latent 0. It serves any prior, including those whose
+    log-determinant depends on theta. For the flows of `LatentPose` the objective is the same in
+    other variables. On SO(3) the vectors are those of the chart around the posterior's centre: the
+    lengths of 6D vectors, on which the density does not depend, would be variables without a
+    minimum. Beyond the chart, the penalty continues to grow with the vector.
 
     Args:
         posterior: As for `LatentPose`.
@@ -208,18 +211,18 @@ class DensityPose(_FlowPose):
 
     @property
     def size(self) -> int:
-        """Six numbers per joint."""
-        return 6 * self.space.joints + 6 * self.free_root
+        """Number of features of the flow, plus six for a free root."""
+        return self.space.features + 6 * self.free_root
 
     @property
     def kick(self) -> float:
-        """In entries of rotation matrices."""
+        """In radians, or entries of rotation matrices."""
         return 0.25
 
     def start(self, people: int) -> Tensor:
         """The mode (P, size)."""
         with torch.no_grad():
-            mode = self.posterior.mode().flatten(start_dim=-2)
+            mode = self.space.to_vector(self.posterior.mode(), self.posterior.centre)
         return self._with_root(mode.expand(people, -1).clone())
 
     def select(self, rows: Tensor) -> "DensityPose":
@@ -228,20 +231,19 @@ class DensityPose(_FlowPose):
 
     def theta(self, x: Tensor) -> Tensor:
         """Convert x (P, size) to theta (P, 24, 6)."""
-        root, flat = self._split(x)
-        return self._theta(root, flat.unflatten(-1, (self.space.joints, 6)))
+        root, vector = self._split(x)
+        return self._theta(root, self.space.to_pose(vector, self.posterior.centre))
 
     def penalty(self, x: Tensor) -> Tensor:
         """-2 log p (P,), relative to its value at the latent 0."""
-        flow, theta = self.prior.flow, self._split(x)[1].unflatten(-1, (self.space.joints, 6))
+        flow, context = self.prior.flow, self.posterior.context
+        z, log_abs_det = flow(self._split(x)[1], context)
+        energy = flow.base.energy(z)
         if flow.has_closed_entropy:
-            return flow.base.energy(self.posterior.encode(theta, check=False))
-        log_prob = self.posterior.log_prob(theta, check=False)
+            return energy
         with torch.no_grad():
-            zero = x.new_zeros(len(x), self.space.features)
-            _, log_abs_det = flow.inverse(zero, self.posterior.context)
-            peak = flow.base.log_prob(zero) - log_abs_det + self.space.log_volume
-        return 2 * (peak - log_prob)
+            _, log_abs_det_at_zero = flow.inverse(torch.zeros_like(z), context)
+        return energy - 2 * (log_abs_det + log_abs_det_at_zero)
 
 
 @dataclass(frozen=True)

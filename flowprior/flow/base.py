@@ -17,11 +17,15 @@ __all__ = [
     "standard_normal_log_prob",
 ]
 
-# Degrees of freedom that calibration chooses from. Below 3 the variance is infinite; at 1000 the
+# Degrees of freedom that calibration chooses from. At 2 the variance is infinite; at 1000 the
 # density is normal for every purpose.
-DEGREES_OF_FREEDOM = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0, 48.0)
-DEGREES_OF_FREEDOM += (64.0, 96.0, 128.0, 192.0, 256.0, 512.0, 1000.0)
+DEGREES_OF_FREEDOM: tuple[float, ...] = (
+    *(3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0, 24.0, 32.0, 40.0, 48.0),
+    *(64.0, 96.0, 128.0, 192.0, 256.0, 512.0, 1000.0),
+)
 EM_STEPS = 100
+# Latents that are all 0 have no scale; this variance keeps densities finite.
+LEAST_VARIANCE = torch.finfo(torch.float32).tiny
 
 
 class Base(nn.Module, ABC):
@@ -101,7 +105,7 @@ class Normal(Base):
 
     def fit(self, squares: Tensor, features: int) -> Tensor:
         """The root mean square of the latents."""
-        return (squares.mean() / features).sqrt()
+        return (squares.mean() / features).clamp(min=LEAST_VARIANCE).sqrt()
 
     def energy(self, z: Tensor) -> Tensor:
         """The squared length of z."""
@@ -179,12 +183,12 @@ class StudentT(Base):
         """Set the degrees of freedom to the best of a grid; the scale of each is found by EM."""
         squares = squares.double()[:, None]
         nu = torch.tensor(DEGREES_OF_FREEDOM, dtype=torch.float64, device=squares.device)
-        variance = (squares.mean() / features).clamp(min=torch.finfo(torch.float32).tiny)
+        variance = (squares.mean() / features).clamp(min=LEAST_VARIANCE)
         variances = variance.expand(len(nu))
         for _ in range(EM_STEPS):
             weights = (nu + features) / (nu + squares / variances)
             variances = (weights * squares).mean(dim=0) / features
-            variances = variances.clamp(min=torch.finfo(torch.float32).tiny)
+            variances = variances.clamp(min=LEAST_VARIANCE)
         likelihood = _t_log_prob(squares / variances, features, nu).mean(dim=0)
         best = (likelihood - features / 2 * variances.log()).argmax()
         self.degrees_of_freedom.copy_(nu[best])

@@ -49,6 +49,11 @@ class FrozenFlow(FlowStack):
         """Does nothing: a frozen flow stays in evaluation mode. Train the original flow instead."""
         return super().train(False)
 
+    @property
+    def _weight(self) -> Tensor:
+        # There are no parameters, and looking for them takes longer than a small product.
+        return next(self.steps.buffers())
+
 
 class FrozenStep(nn.Module):
     """ActNorm, LULinear and a coupling, fused.
@@ -91,16 +96,15 @@ class FrozenStep(nn.Module):
         super().__init__()
         conditioner = coupling.conditioner
         assert isinstance(conditioner, Conditioner)
-        bias = linear.bias
-        assert bias is not None
+        assert linear.bias is not None
         assert actnorm.shift is not None
-        size, device, exact = linear.features, bias.device, torch.float64
-        dtype = torch.promote_types(bias.dtype, torch.float32)
+        size, device, exact = linear.features, linear.bias.device, torch.float64
+        dtype = torch.promote_types(linear.bias.dtype, torch.float32)
         order = torch.cat((torch.arange(0, size, 2), torch.arange(1, size, 2))).to(device)
         outer = torch.arange(size, device=device) if first else order
 
         lower, upper = linear.factors(exact)
-        bias = bias.to(exact)
+        bias: Tensor = linear.bias.to(exact)
         inverse = torch.linalg.inv(upper) @ torch.linalg.inv(lower)
         inverse_bias = -inverse @ bias
         if linear.legacy_forward:

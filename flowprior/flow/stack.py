@@ -52,7 +52,7 @@ class StepContext(NamedTuple):
         """As :meth:`ProjectedContext.rows`."""
 
         def select(value: Tensor) -> Tensor:
-            # Not -1, which is ambiguous for a width of 0.
+            # Not -1, which is ambiguous for a step without a conditioner: its part has width 0.
             return value.reshape(value.shape[:-1].numel(), value.shape[-1])[start:stop]
 
         return StepContext(select(self.hidden), None if self.norm is None else select(self.norm))

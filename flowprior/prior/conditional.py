@@ -34,7 +34,7 @@ ANCHORED_FLOW: "FlowOptions" = {
     "num_blocks": 1,
     "base": "student_t",
 }
-HEAD_FEATURES = 512
+HEAD_FEATURES = 128
 # Calls of nll after which a head without training is pointed out.
 PATIENCE = 100
 
@@ -77,7 +77,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         encoder_blocks: Number of residual blocks of that encoder.
         encoder_skip: Whether head and flow read the raw context beside the encoder's features; if
             None, whether the flow is anchored.
-        head_features: Width of the head, 0 for none; if None, 512 for an anchored flow and 0 for
+        head_features: Width of the head, 0 for none; if None, 128 for an anchored flow and 0 for
             another one.
         target_noise: Standard deviation of the noise that :meth:`nll` adds to theta in training, in
             units of the flow's vectors.
@@ -180,8 +180,10 @@ class ConditionalPosePrior(PosePrior, SharedModel):
     ) -> Tensor:
         """Mean negative log-likelihood over annotated rows.
 
-        Its gradient does not reach the centre: it trains the flow, and through the context the
-        networks before it, but not the head.
+        Its gradient does not reach the centre: it trains the flow, but neither the head nor the
+        encoder in front of it, so the density cannot spoil the answer. It reaches the context: pass
+        ``context.detach()`` to spare the network that computed it. Without a head it also trains
+        the encoder.
 
         In training mode it adds Gaussian noise of standard deviation ``target_noise`` to the
         targets, which bounds the density where the data has no variance, and its first call with at
@@ -210,12 +212,14 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         if valid is not None:
             _require_batch(valid, theta, context)
             rows = valid.bool()
+            centre = None if centre is None else self._pose_of_centre(centre)
             if self.flow.depends_on_batch:
                 theta, context = theta[rows], None if context is None else context[rows]
                 centre, valid = None if centre is None else centre[rows], None
             else:
                 theta = _masked(theta, rows)
                 context = None if context is None else _masked(context, rows)
+                centre = None if centre is None else self._masked_centre(centre, rows)
         posterior = self._condition(context, centre)
         x, projected = posterior._vector_of(theta), posterior.context
         if self.training:
@@ -372,12 +376,25 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             raise ValueError("theta holds no poses to calibrate with")
         return float(self.flow.calibrate(x, posterior.context))
 
+    def _masked_centre(self, centre: Tensor, rows: Tensor) -> Tensor:
+        """Zero the centres (*batch, J, k) of rows that are not valid."""
+        if centre.shape[:-2] == rows.shape:
+            return _masked(centre, rows)
+        return centre  # forward raises
+
     def _condition(self, context: Tensor | None, centre: Tensor | None) -> PosePosterior:
-        """The posterior whose centre carries no gradient."""
-        posterior = self(context, centre=centre)
-        if posterior.centre is not None:
-            posterior.centre = posterior.centre.detach()
-        return posterior
+        """The posterior that :meth:`nll` trains: its centre carries no gradient."""
+        features = self._encoded(context)
+        if centre is not None or self.head is None:
+            posterior = self._posterior(features, centre)
+            if posterior.centre is not None:
+                posterior.centre = posterior.centre.detach()
+            return posterior
+        if self.encoder is not None and features is not None:
+            features = features.detach()
+        with torch.no_grad():
+            answer = self._answer(features)
+        return PosePosterior(self, self.flow.project_context(features), centre=answer)
 
     def _warn_of_untrained_head(self, centre: Tensor | None) -> None:
         """Warn once if only ``nll`` was used in training, which leaves the head as it was."""

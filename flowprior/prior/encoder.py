@@ -45,7 +45,9 @@ class ContextEncoder(nn.Module):
         )
 
     def forward(self, context: Tensor) -> Tensor:
-        """Encode contexts (..., C) as (..., out_features), in float32 or better.
+        """Encode contexts (..., C) -> (..., out_features).
+
+        The result is in float32 or better, also under autocast.
 
         Raises:
             ValueError: If the context has another width, dtype or device than the network.

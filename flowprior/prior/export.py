@@ -129,7 +129,8 @@ class _LogProb(_Verb):
 
 class _Mode(_Verb):
     def forward(self, context: Tensor) -> Tensor:
-        return self.prior(context).mode()
+        # Not of a posterior: an unused projection of the context would enter the program.
+        return self.prior.mode(context)
 
 
 _MODULES = {"encode": _Encode, "decode": _Decode, "log_prob": _LogProb, "mode": _Mode}

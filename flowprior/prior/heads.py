@@ -72,7 +72,7 @@ class MeanHead(nn.Module):
         return self.space.nearest(self._raw(context).unflatten(-1, self.space.event_shape))
 
     def _raw(self, context: Tensor | None) -> Tensor:
-        raw = self.start
+        raw: Tensor = self.start
         if self.input is not None and context is not None:
             dtype = self.start.dtype
             with without_autocast(self.start.device):

@@ -83,14 +83,20 @@ class PosePrior(nn.Module):
             ValueError: If the context has another width, dtype or device than the prior, if the
                 centre is not a pose or has another batch, or if one of them holds NaN or infinity.
         """
-        context = self._encoded(context)
-        projected = self.flow.project_context(context)
+        return self._posterior(self._encoded(context), centre)
+
+    def _posterior(self, features: Tensor | None, centre: Tensor | None) -> "PosePosterior":
+        """The posterior given encoded contexts (*batch, C)."""
+        projected = self.flow.project_context(features)
         if centre is not None:
             pose = self._checked_centre(centre, batch_shape_of(projected))
             projected = projected.expand(pose.shape[:-2])
             return PosePosterior(self, projected, centre=self.space.centre(pose))
-        answer = None if self.head is None else self.head.centre(context).to(self.flow.dtype)
-        return PosePosterior(self, projected, centre=answer)
+        return PosePosterior(self, projected, centre=self._answer(features))
+
+    def _answer(self, features: Tensor | None) -> Centre | None:
+        """The head's answer to encoded contexts (*batch, C); None without a head."""
+        return None if self.head is None else self.head.centre(features).to(self.flow.dtype)
 
     def _encoded(self, context: Tensor | None) -> Tensor | None:
         """Check the values of a context (*batch, C) and apply the encoder, if there is one."""
@@ -108,8 +114,7 @@ class PosePrior(nn.Module):
 
     def _checked_centre(self, centre: Tensor, batch: torch.Size) -> Tensor:
         """Convert a centre to poses (*batch, J, k) of the flow's dtype."""
-        require_tensor("centre", centre)
-        pose = self.space.as_pose(centre)
+        pose = self._pose_of_centre(centre)
         if batch and pose.shape[:-2] != batch:
             raise ValueError(
                 f"centre has batch shape {tuple(pose.shape[:-2])}, but the context has batch shape "
@@ -118,6 +123,14 @@ class PosePrior(nn.Module):
         pose = require_like("centre", pose, self.flow.dtype, self.flow.device)
         _require_finite("centre", pose)
         return pose
+
+    def _pose_of_centre(self, centre: Tensor) -> Tensor:
+        """Convert a centre in any accepted form to (..., J, k)."""
+        require_tensor("centre", centre)
+        try:
+            return self.space.as_pose(centre)
+        except ValueError as error:  # from the space, which knows its argument as theta
+            raise ValueError(str(error).replace("theta", "centre")) from None
 
     def sample(
         self,
@@ -344,7 +357,7 @@ class PosePosterior:
 
         It is exact if :attr:`PosePrior.has_exact_mode`: the centre itself for an anchored flow, the
         decoded z = 0 for another flow with additive couplings. Otherwise it is a local maximum,
-        found by gradient ascent from the decoded z = 0 and at least as likely;
+        found by gradient ascent from the decoded z = 0 and at least as likely, and
         ``torch.compile`` leaves the ascent outside the graph.
 
         Returns:

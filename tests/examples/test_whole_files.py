@@ -33,7 +33,7 @@ WRITERS = {
     "mixture.npz": MIXTURE.save,
     "stats.npz": LiftingStats(np.zeros((17, 2)), np.ones((17, 2))).save,
     "weights.safetensors": lambda path: save_weights(path, nn.Linear(2, 2)),
-    "model.safetensors": lambda path: KeypointPrior(8, 8).save(path.parent),
+    "model.safetensors": lambda path: KeypointPrior(8).save(path.parent),
     "best.ckpt": lambda path: WholeFiles().save_checkpoint({"x": 1}, path),
     "last.ckpt": lambda path: WholeFiles().save_checkpoint({"x": 1}, path),
 }

@@ -321,7 +321,9 @@ def test_damaged_weights(folder):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite(folder, value):
     edit_weights(folder, lambda tensors: tensors["flow.steps.1.actnorm.log_scale"][:2].fill_(value))
-    with pytest.raises(CheckpointError, match=r"NaN or infinity in flow\.steps\.1\.actnorm\.log_scale"):
+    with pytest.raises(
+        CheckpointError, match=r"NaN or infinity in flow\.steps\.1\.actnorm\.log_scale"
+    ):
         ConditionalPosePrior.from_pretrained(folder)
     with pytest.raises(CheckpointError, match="NaN or infinity"):
         ConditionalPosePrior.load(folder / "model.safetensors")
@@ -398,11 +400,21 @@ def test_a_card_without_anything_said(folder):
     assert "license" not in front
     assert "model-index" not in front
     assert "3 joint rotations on SO(3) given a context of 4 numbers" in body
+    assert "its mode is exactly the answer of its head, or the centre passed" in body
 
 
 def test_a_card_of_a_prior_over_6d_vectors(tmp_path):
     make_prior(space="rot6d").save_pretrained(tmp_path)
     assert "3 joint rotations given a context of 4 numbers" in front_matter(tmp_path)[1]
+
+
+def test_a_card_says_where_the_mode_comes_from(tmp_path):
+    make_prior(head_features=0, base="student_t").save_pretrained(tmp_path / "a")
+    body = front_matter(tmp_path / "a")[1]
+    assert "its mode is exactly the centre passed with the context" in body
+    assert "Student's t" in body
+    make_prior(anchored=False).save_pretrained(tmp_path / "b")
+    assert "anchored:" not in front_matter(tmp_path / "b")[1]
 
 
 def test_a_card_is_kept_unless_something_is_said(prior, folder):

@@ -93,20 +93,25 @@ class Priors:
         torch.manual_seed(0)
         context = 3 * BODY_25.num_joints
         theta = random_poses(400, 7)
-        self.conditional = ConditionalPosePrior(context, hidden_features=64)
-        head = self.conditional.head
-        if head is not None:
-            with torch.no_grad():
-                head.start.copy_(rotations.matrix_to_rot6d(theta).mean(dim=0).flatten())
-                head.direct.weight.normal_(std=0.02)
-        self.conditional.nll(theta, torch.randn(400, context))  # initialises ActNorm
+        self.conditional = self._conditional(theta, context)
+        self.contracting = self._conditional(theta, context, coupling="contracting")
         self.unconditional = ConditionalPosePrior(0, joints=23, hidden_features=64)
         self.unconditional.nll(theta[:, 1:])
-        self.conditional.eval(), self.unconditional.eval()
+        self.unconditional.eval()
         rotvecs = rotations.matrix_to_rotvec(theta[:, 1:]).flatten(1)
         factor = torch.diag(1 / rotvecs.std(dim=0)).expand(2, -1, -1).clone()
         means = torch.stack([rotvecs[:200].mean(dim=0), rotvecs[200:].mean(dim=0)])
         self.mixture = PoseMixture(torch.tensor([0.4, 0.6]), means, factor, rotvecs.mean(dim=0))
+
+    @staticmethod
+    def _conditional(theta: Tensor, context: int, **options: str) -> ConditionalPosePrior:
+        prior = ConditionalPosePrior(context, hidden_features=64, **options)
+        if prior.head is not None:
+            with torch.no_grad():
+                prior.head.start.copy_(rotations.matrix_to_rot6d(theta).mean(dim=0).flatten())
+                prior.head.direct.weight.normal_(std=0.02)
+        prior.nll(theta, torch.randn(len(theta), context))  # initialises ActNorm
+        return prior.eval()
 
     def of(self, kind: str) -> ConditionalPosePrior | PoseMixture | None:
         """The prior of a kind, as a user has it; None for "isotropic" too."""
@@ -116,10 +121,11 @@ class Priors:
     def variables(self, kind: str, keypoints: Tensor, *, theta: bool = False) -> PoseVariables:
         """Pose variables of people with keypoints (P, 25, 3)."""
         form = DensityPose if theta else LatentPose
-        if kind == "conditional":
+        if kind in ("conditional", "contracting"):
             people = torch.arange(len(keypoints))
             context = keypoint_context(seen_keypoints(keypoints))[with_spare(people)]
-            return form(self.conditional.freeze()(context)).select(people)
+            form = DensityPose if kind == "contracting" else form
+            return form(getattr(self, kind).freeze()(context)).select(people)
         if kind == "unconditional":
             return form(self.unconditional.freeze()(None))
         mixture = self.mixture

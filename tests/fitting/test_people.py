@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from flowprior import ConditionalPosePrior
+from flowprior import ConditionalPosePrior, rotations
 from flowprior.fitting import (
     SMPLIFY_STAGES,
     AnglePose,
@@ -103,6 +103,25 @@ def test_stages_free_focal_and_theta_all_meet_the_keypoints(fit, people):
         assert fits.error.median() < 0.05, options
         if "free_focal" in options:
             assert (fits.focal_px != FOCAL_PX).any()
+
+
+def test_fits_to_a_density_on_so3_converge(fit, people):
+    fits = fit(people.keypoints[:4], "contracting", max_iterations=300)
+    assert all(status.startswith("converged") for status in fits.status), fits.status
+    assert fits.error.median() < 0.05
+
+
+def test_fits_around_a_given_centre_stay_near_it_where_nothing_is_seen(priors, body, people):
+    centre = rotations.matrix_to_rot6d(people.theta[:3])
+    prior = priors.conditional.freeze()
+    posterior = prior(torch.zeros(3, prior.context_features), centre=centre)
+    options = {"body": body, "max_iterations": 60, **CAMERA}
+    fits = fit_keypoints(people.keypoints[:3], posterior, **options)
+    angle = rotations.geodesic_distance(fits.theta, people.theta[:3])
+    assert angle.mean() < 0.15
+    assert fits.error.median() < 0.02
+    alone = fit_keypoints(people.keypoints[1:2], posterior[1:2], **options)
+    assert torch.equal(alone.theta[0], fits.theta[1])
 
 
 @pytest.mark.slow
@@ -277,7 +296,7 @@ def test_the_demo_prior_fits_the_example(body):
     assert arrays["status"].tolist() == ["converged_value"]
 
 
-@pytest.mark.parametrize("name", ["conditional", "unconditional", "mixture"])
+@pytest.mark.parametrize("name", ["conditional", "contracting", "unconditional", "mixture"])
 def test_one_person_alone_and_among_others_are_bitwise_equal(priors, body, people, name):
     seen = detected(people.keypoints[:5])
     seen[1] = torch.nan

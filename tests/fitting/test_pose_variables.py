@@ -3,14 +3,21 @@ import torch
 
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.fitting import AnglePose, DensityPose, LatentPose, facing
-from flowprior.skeleton import SMPL_24
-from tests.fitting.people import KINDS
+from flowprior.fitting.pose_variables import variables_of
+from flowprior.skeleton import BODY_25, SMPL_24
+from tests.fitting.people import KINDS, energy
 
 
-@pytest.fixture(params=[*KINDS, "conditional theta", "unconditional theta"])
+@pytest.fixture(params=[*KINDS, "conditional theta", "unconditional theta", "contracting"])
 def variables(request, priors, people):
     kind, _, form = request.param.partition(" ")
     return priors.variables(kind, people.keypoints[:6], theta=bool(form))
+
+
+def vectors_of(density: DensityPose, theta: torch.Tensor) -> torch.Tensor:
+    """The variables (P, size) of theta (P, 24, 6)."""
+    root, pose = (theta[:, 0], theta[:, 1:]) if density.free_root else (theta[:, 0, :0], theta)
+    return torch.cat([root, density.space.to_vector(pose, density.posterior.centre)], dim=-1)
 
 
 def test_start_is_what_the_prior_likes_best(variables):
@@ -55,9 +62,50 @@ def test_density_and_latent_are_one_penalty(kind, priors, people):
     z = latent.start(4)
     body = 6 * latent.free_root
     z[:, body:] += 0.5 * torch.randn(z[:, body:].shape, generator=torch.Generator().manual_seed(2))
-    theta = latent.theta(z).flatten(1)
-    torch.testing.assert_close(density.penalty(theta), latent.penalty(z), atol=1e-2, rtol=1e-3)
-    torch.testing.assert_close(density.theta(theta), latent.theta(z), atol=1e-5, rtol=1e-4)
+    theta = latent.theta(z)
+    x = vectors_of(density, theta)
+    torch.testing.assert_close(density.penalty(x), latent.penalty(z), atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(density.theta(x), theta, atol=1e-5, rtol=1e-4)
+
+
+def test_the_penalty_of_latents_is_the_energy_of_the_base(priors, people):
+    latent = priors.variables("conditional", people.keypoints[:4])
+    z = 0.5 * torch.randn(4, latent.size, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(latent.penalty(z), energy(latent.prior, z))
+    log_prob = latent.posterior.log_prob(latent.theta(z))
+    peak = latent.posterior.log_prob(latent.posterior.mode())
+    torch.testing.assert_close(latent.penalty(z), 2 * (peak - log_prob), atol=0.05, rtol=1e-3)
+
+
+@pytest.mark.parametrize("coupling", ["additive", "contracting"])
+def test_variables_start_at_a_given_centre(priors, people, coupling):
+    prior = priors.conditional if coupling == "additive" else priors.contracting
+    centre = rotations.matrix_to_rot6d(people.theta[:4])
+    seen = torch.zeros(4, prior.context_features)
+    variables = variables_of(prior.freeze()(seen, centre=centre), people.keypoints[:4], BODY_25)
+    assert isinstance(variables, LatentPose if coupling == "additive" else DensityPose)
+    x = variables.start(4)
+    torch.testing.assert_close(variables.theta(x), centre, atol=1e-5, rtol=0)
+    torch.testing.assert_close(variables.penalty(x), torch.zeros(4), atol=1e-2, rtol=0)
+    rows = torch.tensor([3, 0])
+    some = variables.select(rows)
+    torch.testing.assert_close(some.theta(x[rows]), centre[rows], atol=1e-5, rtol=0)
+
+
+def test_every_variable_of_a_density_on_so3_matters(priors, people):
+    variables = priors.variables("contracting", people.keypoints[:3])
+    x = variables.start(3) + 0.1 * torch.randn(3, variables.size)
+    assert variables.size == variables.prior.flow.features
+    log_prob = variables.posterior.log_prob(variables.theta(x))
+    peak = variables.posterior.log_prob(variables.posterior.mode())
+    torch.testing.assert_close(variables.penalty(x), 2 * (peak - log_prob), atol=0.05, rtol=1e-3)
+    theta = variables.theta(x)
+    torch.testing.assert_close(
+        rotations.orthogonality_loss(theta), torch.zeros(()), atol=1e-10, rtol=0
+    )
+    unit = torch.func.jacrev(lambda x: variables.select(torch.zeros(1, dtype=torch.long)).theta(x))
+    matrix = unit(x[:1]).reshape(24 * 6, -1)
+    assert torch.linalg.matrix_rank(matrix) == variables.size
 
 
 def test_a_volume_that_depends_on_theta_is_part_of_the_density():
@@ -66,8 +114,9 @@ def test_a_volume_that_depends_on_theta_is_part_of_the_density():
     prior.eval()
     pose = DensityPose(prior(None))
     theta = prior.sample(None, 5)
+    penalty = pose.penalty(vectors_of(pose, theta))
     torch.testing.assert_close(
-        pose.penalty(theta.flatten(1)).diff(), -2 * prior.log_prob(theta).diff()
+        penalty.diff(), -2 * prior.log_prob(theta).diff(), atol=1e-2, rtol=1e-4
     )
 
 

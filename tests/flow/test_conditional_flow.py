@@ -355,6 +355,8 @@ def test_the_defaults_are_those_of_the_documentation():
         "num_blocks": 2,
         "coupling": "additive",
         "lu_forward": "exact",
+        "anchored": False,
+        "base": "normal",
     }
     ours = {"preset": "default", "batch_norm": False, "dropout": 0.0, "context_norm": True}
     theirs = {"preset": "prohmr", "batch_norm": True, "dropout": 0.5, "context_norm": False}
@@ -370,12 +372,6 @@ def test_the_defaults_are_those_of_the_documentation():
     assert all(step.actnorm.context_weight.shape == (12, 3) for step in flow.steps)
     blocks = original.steps[0].coupling.conditioner.blocks
     assert {block.dropout.p for block in blocks} == {0.5}
-
-
-def test_the_base_is_standard_normal_on_every_axis():
-    z = draw(2, 3, 4)
-    expected = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
-    assert_close(stack.standard_normal_log_prob(z), expected, 1e-12)
 
 
 def test_the_smallest_flow():
@@ -559,21 +555,6 @@ def test_contexts_expand_to_any_batch_that_broadcasts():
         assert more.norm.shape == (5, 2, 3, 8)
         assert torch.equal(more.hidden[4, :, 2], step.hidden[:, 0])
         assert torch.equal(more.norm[4, :, 2], step.norm[:, 0])
-
-
-def test_a_volume_moves_the_mode():
-    torch.manual_seed(0)
-    flow = ConditionalFlow(4, 2, hidden_features=8).double().eval()
-    context, slope = torch.randn(3, 2).double(), torch.tensor([1.0, -2.0, 0.5, 0.0]).double()
-
-    def log_volume(x):
-        return (slope * x).sum(dim=-1)
-
-    def worth(x):
-        return flow.log_prob(x, context) + log_volume(x)
-
-    mode = flow.mode(context, log_volume=log_volume)
-    assert (worth(mode) > worth(flow.mode(context)) + 0.1).all()
 
 
 @pytest.mark.parametrize("context_norm", [True, False])

@@ -62,6 +62,26 @@ def test_an_affine_coupling_scales_by_exp_of_2_at_most():
     assert_close(log_abs_det, [2.0, -2.0], 1e-6)
 
 
+def test_a_contracting_coupling_never_expands_and_rests_at_zero():
+    moving, numbers = torch.ones(4, 1), torch.tensor([1e6, -1e6, 0.3, 0.0])
+    numbers = torch.stack((numbers, torch.full((4,), 0.5)), dim=-1)[:, None]
+    moved, log_abs_det = COUPLINGS["contracting"].move(moving, numbers, inverse=False)
+    assert_close(log_abs_det, [-2.0, -2.0, -2 * math.tanh(0.3**2 / 2), 0.0], 1e-6)
+    assert_close(moved[:, 0], log_abs_det.exp() + 0.5, 1e-6)
+    assert log_abs_det[3] == 0
+    assert not COUPLINGS["contracting"].expands
+    assert not COUPLINGS["additive"].expands
+    assert COUPLINGS["affine"].expands
+    assert COUPLINGS["spline"].expands
+
+
+@kinds
+def test_an_anchored_conditioner_has_neither_batch_norm_nor_dropout(kind):
+    for options in ({"batch_norm": True}, {"dropout": 0.1}):
+        with pytest.raises(ValueError, match="neither batch norm nor dropout"):
+            COUPLINGS[kind](4, 2, 8, 1, odd_moves=True, anchored=True, **options)
+
+
 def test_small_scales_are_those_that_were_asked_for():
     numbers = torch.tensor([[1e-3, 0.0]])
     assert_close(COUPLINGS["affine"].move(torch.ones(1), numbers, inverse=False)[1], 1e-3, 1e-9)
@@ -71,5 +91,6 @@ def test_how_many_numbers_each_feature_needs():
     assert {name: kind.numbers_per_feature for name, kind in COUPLINGS.items()} == {
         "additive": 1,
         "affine": 2,
+        "contracting": 2,
         "spline": 23,  # 8 bins: widths, heights and the 7 slopes between them
     }

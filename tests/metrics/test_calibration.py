@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from flowprior import metrics
+from flowprior.flow import StudentT
 from flowprior.metrics import (
     JointCalibration,
     calibration,
@@ -74,6 +76,71 @@ def test_pit_keeps_batch_axes_and_works_in_float64():
     torch.testing.assert_close(half, latent_pit(z.half().double()), rtol=0, atol=0)
     assert latent_pit(z[:0]).shape == (0, 5)
     assert latent_pit(1e300 * z).eq(1).all()
+
+
+@pytest.mark.parametrize("features", [1, 2, 7, 72, 144])
+@pytest.mark.parametrize("nu", [0.5, 1.0, 2.5, 8.0, 32.0, 1000.0, 1e5])
+def test_pit_of_a_t_agrees_with_the_f_law(features, nu):
+    square = features * torch.linspace(0, 4, 60, dtype=torch.float64) ** 2
+    z = torch.cat((square[:, None].sqrt(), torch.zeros(60, features - 1)), dim=-1)
+    expected = stats.f(features, nu).cdf((square / features).numpy())
+    np.testing.assert_allclose(latent_pit(z, nu), expected, rtol=0, atol=2e-9)
+
+
+def test_pit_of_a_t_in_closed_form():
+    # One dimension, one degree of freedom: the Cauchy law.
+    z = torch.tensor([[0.0], [1.0], [-1.0], [50.0]], dtype=torch.float64)
+    expected = 2 / math.pi * z[:, 0].abs().atan()
+    torch.testing.assert_close(latent_pit(z, 1), expected)
+    # Two dimensions: 1 - (1 + |z|^2 / nu)^(-nu / 2).
+    plane = normal(0, 30, 2)
+    expected = 1 - (1 + plane.square().sum(-1) / 5) ** -2.5
+    torch.testing.assert_close(latent_pit(plane, 5.0), expected)
+
+
+@pytest.mark.parametrize("features", [1, 3, 72])
+@pytest.mark.parametrize("nu", [3.0, 12.0])
+def test_pit_of_draws_of_a_t_is_uniform(features, nu):
+    count, base = 4000, StudentT(nu)
+    generator = torch.Generator().manual_seed(features)
+    z = base.sample((count, features), torch.float64, torch.device("cpu"), generator)
+    pit = latent_pit(z, base.degrees_of_freedom)
+    assert stats.kstest(pit.numpy(), "uniform").pvalue > 1e-3
+    assert calibration_error(coverage(pit)) < 2 * 0.3 / math.sqrt(count)
+    if features > 10:  # the normal law takes lengths that vary more for miscalibration
+        assert calibration_error(coverage(latent_pit(z))) > 0.05
+
+
+@given(seed=SEEDS, nu=st.floats(0.5, 1e4), features=st.integers(1, 80))
+def test_pit_of_a_t_grows_with_the_length(seed, nu, features):
+    direction = normal(seed, features)
+    pit = latent_pit(torch.linspace(0, 30, 200, dtype=torch.float64)[:, None] * direction, nu)
+    assert ((pit >= 0) & (pit <= 1)).all()
+    assert pit[0] == 0
+    assert (pit.diff() >= -1e-12).all()
+
+
+def test_pit_of_a_t_of_many_degrees_of_freedom_is_that_of_the_normal():
+    z = normal(0, 50, 6)
+    torch.testing.assert_close(latent_pit(z, 1e6), latent_pit(z), rtol=0, atol=1e-4)
+
+
+def test_pit_of_a_t_keeps_batch_axes_and_never_overflows():
+    z = normal(0, 2, 5, 48)
+    pit = latent_pit(z, torch.tensor(6.0))
+    assert pit.shape == (2, 5)
+    assert pit.dtype == latent_pit(z.half(), 6).dtype == torch.float64
+    assert latent_pit(z[:0], 6).shape == (0, 5)
+    for scale in (1e100, 1e155, 1e300):
+        torch.testing.assert_close(latent_pit(scale * z, 6), torch.ones(2, 5).double())
+    assert latent_pit(1e-300 * z, 6).eq(0).all()
+
+
+@pytest.mark.parametrize("nu", [0.0, -1.0, math.inf, math.nan])
+def test_pit_needs_degrees_of_freedom(nu):
+    for value in (nu, torch.tensor(nu)):
+        with pytest.raises(ValueError, match="degrees_of_freedom must be positive and finite"):
+            latent_pit(torch.zeros(3), value)
 
 
 def test_coverage_counts_what_is_at_most_the_level():

@@ -402,22 +402,22 @@ def test_so3_density_belongs_to_the_rotation_alone():
 
 @torch.no_grad()
 @pytest.mark.parametrize("centred", [False, True])
-@pytest.mark.parametrize("scale", [0.3, 1.0, 2.0])
-@pytest.mark.parametrize("options", [{}, {"anchored": False}, {"coupling": "affine"}], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+@pytest.mark.parametrize("options", [{}, {"coupling": "affine"}], ids=str)
 def test_so3_density_integrates_to_one_minus_the_mass_outside(options, scale, centred):
     prior = ConditionalPosePrior(C, joints=1, hidden_features=16, **options).double()
     prior.nll(0.5 * draw(200, 1, 3) + 0.3, draw(200, C))
     prior.eval().flow.temperature.fill_(scale)
     centre = roma.random_rotmat((1,), dtype=torch.float64) if centred else None
     posterior = prior(draw(C), centre=centre)
-    count = 200_000
+    count = 40_000
     density = posterior.log_prob(roma.random_rotmat((count, 1), dtype=torch.float64)).exp()
     x = prior.flow.sample(posterior.context, count)
     inside = 1 - prior.space.outside(x).double().mean()
     assert (inside < 0.97) == (scale == 2.0)
     error = (density.var() + 0.25) ** 0.5 / count**0.5
     assert abs(density.mean() - inside) < 5 * error
-    assert error < 0.02
+    assert error < 0.03
 
 
 def test_so3_mode_is_no_less_likely_than_the_decoded_origin():
@@ -611,7 +611,7 @@ def test_arrays_are_refused_by_name():
     ids=str,
 )  # fmt: skip
 def test_a_frozen_prior_gives_the_same_answers(options):
-    prior = make(**options)
+    prior = make(0.1, **options)
     frozen, context = prior.freeze(), draw(4, C)
     seeds = (torch.Generator().manual_seed(3) for _ in range(2))
     theirs = prior.sample(context, 5, generator=next(seeds))

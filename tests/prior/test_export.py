@@ -20,6 +20,7 @@ def make_prior(context_features=4, num_steps=2, **options):
             parameter.add_(0.05 * torch.randn_like(parameter))
         for step in prior.flow.steps:
             step.actnorm.initialized.fill_(True)
+        prior.flow.steps[0].actnorm.log_scale.add_(1.0)  # rounding grows far beyond the chart
     return prior.eval()
 
 
@@ -54,7 +55,7 @@ def programs():
 @pytest.mark.parametrize(
     "options",
     [{"space": "rot6d"}, {"space": "points"}, {"coupling": "affine"}, {"coupling": "spline"},
-     {"coupling": "contracting"}, {"coupling": "none"}, {"anchored": False}, {"base": "normal"},
+     {"coupling": "contracting"}, {"coupling": "none"},
      {"preset": "prohmr"}, {"context_features": 0}, {"encoder_features": 8}],
     ids=str,
 )  # fmt: skip
@@ -71,13 +72,15 @@ def test_every_kind_of_prior(verb, options):
     tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6),
     reason="torch 2.5 saves no program whose batch is open",
 )
-def test_a_program_can_be_saved(tmp_path):
+@pytest.mark.parametrize(
+    "verb", ["mode", *(pytest.param(verb, marks=pytest.mark.slow) for verb in VERBS[:3])]
+)
+def test_a_program_can_be_saved(tmp_path, verb):
     prior = make_prior(encoder_features=8)
-    for verb in VERBS:
-        torch.export.save(export_program(prior, verb), tmp_path / "program.pt2")
-        again = torch.export.load(tmp_path / "program.pt2").module()
-        inputs, expected = make_inputs(prior, verb, 6, 3)
-        torch.testing.assert_close(again(**inputs), expected, atol=2e-5, rtol=2e-5)
+    torch.export.save(export_program(prior, verb), tmp_path / "program.pt2")
+    again = torch.export.load(tmp_path / "program.pt2").module()
+    inputs, expected = make_inputs(prior, verb, 6, 3)
+    torch.testing.assert_close(again(**inputs), expected, atol=2e-5, rtol=2e-5)
 
 
 def test_a_program_has_its_own_weights():

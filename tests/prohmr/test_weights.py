@@ -335,6 +335,7 @@ def test_calibration_tells_which_forward_map_the_weights_were_trained_with(tmp_p
         joints=4,
         space="points",
         hidden_features=32,
+        anchored=False,
         context_norm=False,
         lu_forward=trained_with,
     )

@@ -116,17 +116,49 @@ def test_the_mode_is_seen_where_the_keypoints_are(prior, body):
 def test_training_lowers_the_loss_and_figures_are_complete(strangers, body):
     torch.manual_seed(0)
     prior = ConditionalPosePrior(51, hidden_features=16, num_steps=2, num_blocks=1)
-    train(prior, strangers, 2, seed=0)
+    train(prior, strangers, body, 2, seed=0)
     before = figures(prior, strangers[torch.arange(40)], body)["nothing"]
-    train(prior, strangers, 60, seed=0)
+    train(prior, strangers, body, 60, seed=0)
     after = figures(prior, strangers[torch.arange(40)], body)
     assert set(after) == set(HIDDEN)
     assert after["nothing"]["NLL, nats"] < before["NLL, nats"] - 20
+    mode = "MPJPE of the mode, mm"
+    assert after["nothing"][mode] < before[mode] - 20
     for values in after.values():
         assert all(math.isfinite(value) for value in values.values())
         assert (
             values["best of 100, mm"] <= values["best of 10, mm"] <= values["MPJPE of a sample, mm"]
         )
+
+
+def test_the_program_writes_a_prior_that_fits_in_the_library(
+    strangers, body, tmp_path, monkeypatch
+):
+    """From the first step to the card, with few poses."""
+    few = strangers[torch.arange(40)]
+    monkeypatch.setattr(demo_prior, "BATCH", 16)
+    monkeypatch.setattr(demo_prior, "NUM_SAMPLES", 100)
+    monkeypatch.setattr(demo_prior, "JUDGED", 5)
+    monkeypatch.setattr(Poses, "of", classmethod(lambda *_: few))
+    threads = torch.get_num_threads()
+    try:
+        assert demo_prior.main(["--out", str(tmp_path), "--steps", "6"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2e6
+    made = ConditionalPosePrior.from_pretrained(str(tmp_path))
+    assert made.has_exact_mode
+    assert made.head is not None
+    context = keypoint_context(example_keypoints())
+    posterior = made(context)
+    mode = posterior.mode()
+    assert mode.shape == (24, 6)
+    generator = torch.Generator().manual_seed(0)
+    assert (
+        posterior.log_prob(posterior.sample(50, generator=generator)) <= posterior.log_prob(mode)
+    ).all()
+    card = (tmp_path / "README.md").read_text()
+    assert all(f"| {hidden} |" in card for hidden in HIDDEN)
 
 
 def test_a_camera_turns_pose_and_points_together(strangers, body):

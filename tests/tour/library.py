@@ -14,6 +14,7 @@ import torch
 from flowprior import CheckpointError, ConditionalPosePrior, metrics, rotations
 from flowprior.body import BodyModel
 from flowprior.keypoints import example_keypoints, keypoint_context
+from flowprior.prior.conditional import PATIENCE
 from flowprior.prohmr import load_prior
 from tests.tour.mistake import Mistake
 
@@ -39,6 +40,12 @@ def six(layout: str) -> torch.Tensor:
 
 def with_nan(theta: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.arange(theta.numel()).view(theta.shape) == 7, torch.nan, theta)
+
+
+def train_without_the_head() -> None:
+    prior = small().train()
+    for _ in range(PATIENCE):
+        prior.nll(THETA, CONTEXT)
 
 
 CONTEXT = torch.zeros(5, 8)
@@ -237,6 +244,18 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("quaternions", "roma.unitquat_to_rotmat"),
         ),
         Mistake(
+            "a centre of another number of joints",
+            lambda: small()(CONTEXT, centre=torch.zeros(5, 22, 3)),
+            ValueError,
+            ("centre", "(5, 22, 3)", "(..., 24, 3)", "22 joints"),
+        ),
+        Mistake(
+            "four centres for five contexts",
+            lambda: small()(CONTEXT, centre=THETA[:4]),
+            ValueError,
+            ("centre", "(4,)", "(5,)", "one centre for each context"),
+        ),
+        Mistake(
             "`valid` with another batch shape",
             lambda: small().nll(THETA, CONTEXT, torch.ones(4)),
             ValueError,
@@ -255,6 +274,12 @@ MISTAKES: dict[str, list[Mistake]] = {
             lambda: small().log_prob(with_nan(THETA), CONTEXT),
             ValueError,
             ("theta", "NaN", "1 of 720"),
+        ),
+        Mistake(
+            "NaN in the centre",
+            lambda: small()(CONTEXT, centre=with_nan(THETA)),
+            ValueError,
+            ("centre", "NaN", "1 of 720"),
         ),
         Mistake(
             "infinity in the context",
@@ -317,6 +342,24 @@ MISTAKES: dict[str, list[Mistake]] = {
             lambda: small(coupling="glow"),
             ValueError,
             ("'additive'", "'affine'", "'spline'", "'glow'"),
+        ),
+        Mistake(
+            '`coupling="spline", anchored=True`',
+            lambda: small(coupling="spline", anchored=True),
+            ValueError,
+            ("anchored flow", "'additive'", "'contracting'", "'none'", "'spline'"),
+        ),
+        Mistake(
+            '`base="laplace"`',
+            lambda: small(base="laplace"),
+            ValueError,
+            ("base", "'normal'", "'student_t'", "'laplace'"),
+        ),
+        Mistake(
+            "training with `nll` alone, so that the head never learns",
+            train_without_the_head,
+            UserWarning,
+            ("head", "not been trained", "prior.mode_loss(theta, context)", "prior.mode(context)"),
         ),
         Mistake(
             '`space="axis-angle"`',

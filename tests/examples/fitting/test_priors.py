@@ -5,8 +5,11 @@ from examples.fitting.choices import PRIOR_FILE, PriorFolder
 from examples.fitting.priors import KeypointPrior
 from examples.fitting.train_prior import CONDITIONAL, fit_mixture
 from flowprior import ConditionalPosePrior
+from flowprior.files import model_file
 from flowprior.files.model_file import CheckpointError
 from flowprior.fitting.mixture import PoseMixture
+from flowprior.keypoints import keypoint_context
+from flowprior.skeleton import BODY_25
 
 
 def test_keypoint_prior_is_read_as_it_was_written(priors, people, tmp_path):
@@ -23,6 +26,33 @@ def test_keypoint_prior_is_read_as_it_was_written(priors, people, tmp_path):
         KeypointPrior.load(tmp_path)
 
 
+def test_the_head_reads_the_keypoints_beside_the_features(priors, people):
+    model = priors.network
+    context = model.context(people.keypoints)
+    features = 3 * BODY_25.num_joints
+    assert context.shape[-1] == model.config["width"] + features
+    assert torch.equal(context[:, -features:], keypoint_context(people.keypoints))
+    mode = model(people.keypoints).mode()
+    assert torch.equal(mode, model.prior.head(context))
+    assert mode.std(dim=0).max() > 0
+    samples = model(people.keypoints).sample(20, generator=torch.Generator().manual_seed(0))
+    log_prob = model(people.keypoints).log_prob(torch.cat([mode[:, None], samples], dim=1))
+    assert (log_prob[:, 1:] <= log_prob[:, :1]).all()
+
+
+def test_a_file_from_before_there_were_heads(people, tmp_path):
+    old = KeypointPrior(
+        8, skip=False, space="rot6d", anchored=False, hidden_features=8, context_norm=False
+    ).eval()
+    names = ("width", "hidden_features", "context_norm")
+    config = {"class": "KeypointPrior"} | {name: old.config[name] for name in names}
+    model_file.save(tmp_path / "model.safetensors", model_file.ModelFile(old.state_dict(), config))
+    again = KeypointPrior.load(tmp_path)
+    assert again.config == old.config
+    with torch.no_grad():
+        assert torch.equal(again(people.keypoints).mode(), old(people.keypoints).mode())
+
+
 def test_contexts_of_a_network_of_the_user_s_go_to_its_own_prior(priors, people, tmp_path):
     """`prior.safetensors` beside the keypoint prior, as `examples.prohmr.contexts` writes it."""
     (tmp_path / CONDITIONAL).mkdir()
@@ -30,7 +60,7 @@ def test_contexts_of_a_network_of_the_user_s_go_to_its_own_prior(priors, people,
     with pytest.raises(FileNotFoundError, match=r"prior\.safetensors"):
         _ = folder.of_contexts
     priors.network.save(tmp_path / CONDITIONAL)
-    context = torch.zeros(1, 64)
+    context = torch.zeros(1, priors.network.prior.context_features)
     same = folder.of_contexts(context).mode()
     assert torch.equal(same, folder.conditional(context).mode())
     ConditionalPosePrior(5).save(tmp_path / CONDITIONAL / PRIOR_FILE)
@@ -71,9 +101,8 @@ def test_priors_first_used_in_inference_mode_have_gradients_later(priors):
     with torch.inference_mode():
         networks = folder.network.prior, folder.conditional, folder.unconditional
         mixture = folder.mixture
-    for prior, context in zip(
-        networks, (torch.zeros(1, 64), torch.zeros(1, 64), None), strict=True
-    ):
+    zeros = torch.zeros(1, priors.network.prior.context_features)
+    for prior, context in zip(networks, (zeros, zeros, None), strict=True):
         z = torch.zeros(1, prior.flow.features, requires_grad=True)
         prior(context).decode(z).square().sum().backward()
         assert z.grad.isfinite().all()

@@ -22,7 +22,19 @@ class TestFiles:
         # The paper's own, in both.
         assert (config.nll_weight, config.mode_weight) == (0.001, 1.0)
         assert (config.learning_rate, config.batch_size, config.steps) == (1e-4, 64, 300_000)
-        assert (config.width, config.num_blocks, config.hidden_features) == (1024, 2, 1024)
+        assert (config.width, config.num_blocks) == (1024, 2)
+
+    def test_the_paper_s_has_one_network_and_the_published_loss(self):
+        config = read_settings(Config, PAPER)
+        assert (config.preset, config.skip, config.regressor_share) == ("prohmr", False, 0.0)
+        assert (config.mode_loss, config.hidden_features) == ("l1", 1024)
+        assert (config.schedule, config.clip, config.dropout) == ("constant", 0.0, 0.5)
+
+    def test_ours_trains_the_regressor_first(self):
+        lifter = read_settings(Config, DEFAULT).make()
+        assert lifter.regressor_share == 0.8
+        assert lifter.model.skip
+        assert lifter.model.prior.head is not None
 
     def test_the_paper_s_is_the_original_network(self):
         lifter = read_settings(Config, PAPER).make()
@@ -71,6 +83,9 @@ class TestOverrides:
             ("dropout=-0.1", "dropout must be at least 0"),
             ("dropout=high", "dropout must be a number"),
             ("method=magic", "method must be one of"),
+            ("mode_loss=l2", "mode_loss must be one of"),
+            ("regressor_share=1", "regressor_share must be at least 0 and below 1"),
+            ("flow_learning_rate=0", "flow_learning_rate must be above 0"),
             ("occlusion=fog", "occlusion must be one of"),
             ("precision=8", "precision"),
             ("devices=none", "devices"),
@@ -113,6 +128,13 @@ class TestMade:
     def test_bad_networks_are_refused(self):
         with pytest.raises(ValueError, match="inputs"):
             read_settings(Config, DEFAULT, ["inputs=pixels", "width=8"]).make()
+
+    def test_a_model_without_a_regressor_needs_a_share_of_0(self):
+        small = ["width=8", "hidden_features=8", "coupling=affine"]
+        with pytest.raises(ValueError, match="regressor_share to 0"):
+            read_settings(Config, DEFAULT, small).make()
+        lifter = read_settings(Config, DEFAULT, [*small, "regressor_share=0"]).make()
+        assert lifter.model.prior.head is None
 
     def test_cameras_of_human36m(self):
         assert read_settings(Config, DEFAULT, ["cameras=virtual"]).recording is None

@@ -38,6 +38,7 @@ class TestEvaluate:
             "flow",
             "regressor",
             "Gaussian around regressor",
+            "Student's t around regressor",
             "training poses",
             *(f"sigma {sigma} cm" for sigma in evaluate.SIGMAS_CM),
         ]

@@ -68,10 +68,71 @@ class TestModel:
         assert posterior.log_prob(views.relative).shape == (64,)
 
     def test_every_parameter_learns(self, small, views):
-        small.train()
-        FlowLifter(small, mode_weight=1.0).loss(views).backward()
+        lifter = FlowLifter(small.train(), mode_weight=1.0)
+        lifter.loss(views).backward()
+        # The last layers of head and conditioners start at zero, and learn first.
+        torch.optim.AdamW(small.parameters(), 1e-3).step()
+        small.zero_grad()
+        lifter.loss(views).backward()
         without = [n for n, p in small.named_parameters() if p.grad is None or not p.grad.any()]
         assert without == []
+
+    def test_head_and_flow_read_the_keypoints_beside_the_features(self, small, views):
+        small.train()
+        FlowLifter(small).loss(views).backward()
+        torch.optim.AdamW(small.parameters(), 0.01).step()
+        small.eval()
+        with torch.no_grad():
+            for parameter in small.encoder.parameters():
+                parameter.zero_()
+        context = small.context(views.keypoints, views.visible)
+        read = keypoint_features(views.keypoints, views.visible)
+        assert torch.equal(context, torch.cat([torch.zeros(64, 16), read], dim=-1))
+        posterior = small(views.keypoints, views.visible)
+        assert posterior.mode().std(dim=0).min() > 0
+        assert posterior.entropy().std() > 0
+        without = LiftingModel(**SMALL, skip=False)
+        assert without.context(views.keypoints, views.visible).shape == (64, 16)
+        assert small.config["skip"]
+        assert not without.config["skip"]
+
+    def test_the_original_has_neither_head_nor_skip(self):
+        model = LiftingModel(**SMALL, preset="prohmr")
+        assert model.prior.head is None
+        assert model.prior.context_features == 16
+        assert not model.prior.config["anchored"]
+        assert model.prior.config["base"] == "normal"
+
+    @pytest.mark.parametrize("coupling", ["affine", "spline"])
+    def test_couplings_without_an_exact_mode_have_no_head(self, coupling):
+        model = LiftingModel(**SMALL, coupling=coupling)
+        assert model.prior.head is None
+        assert not model.prior.has_exact_mode
+
+    @pytest.mark.parametrize("coupling", ["additive", "contracting", "none"])
+    def test_the_default_is_anchored(self, coupling, views):
+        model = LiftingModel(**SMALL, coupling=coupling).train()
+        FlowLifter(model).loss(views).backward()
+        torch.optim.AdamW(model.parameters(), 0.01).step()
+        model.eval()
+        posterior = model(views.keypoints, views.visible)
+        mode = posterior.mode()
+        assert torch.equal(mode, model.prior.head(model.context(views.keypoints, views.visible)))
+        samples = posterior.sample(50, generator=torch.Generator().manual_seed(0))
+        assert (posterior.log_prob(samples) <= posterior.log_prob(mode)[:, None]).all()
+
+    def test_a_file_from_before_there_were_heads(self, views, tmp_path):
+        old = LiftingModel(**SMALL, flow_blocks=2, skip=False, anchored=False)
+        old.train()
+        FlowLifter(old).loss(views)
+        new = ("skip", "anchored", "base", "head_features")
+        config = {"class": "LiftingModel", **old.config}
+        config = {name: value for name, value in config.items() if name not in new}
+        model_file.save(tmp_path / "model.safetensors", ModelFile(old.state_dict(), config))
+        again = LiftingModel.load(tmp_path)
+        assert again.config == old.config
+        mode = old.eval()(views.keypoints, views.visible).mode()
+        assert torch.equal(again(views.keypoints, views.visible).mode(), mode)
 
     def test_save_and_load(self, small, views, tmp_path):
         small.train()
@@ -91,7 +152,7 @@ class TestModel:
         small.prior.save(tmp_path / "model.safetensors")
         with pytest.raises(CheckpointError, match=r"model\.safetensors holds a .*LiftingModel"):
             LiftingModel.load(tmp_path)
-        KeypointPrior(8, 8).save(tmp_path)
+        KeypointPrior(8).save(tmp_path)
         with pytest.raises(CheckpointError, match="holds a KeypointPrior, not a LiftingModel"):
             LiftingModel.load(tmp_path)
 

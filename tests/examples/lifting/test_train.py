@@ -10,6 +10,7 @@ from examples.lifting import train
 from examples.lifting.config import Config
 from examples.lifting.methods import FlowLifter
 from examples.lifting.model import LiftingModel
+from examples.lifting.module import LiftingModule
 from examples.training.settings import read_settings
 from flowprior.files import model_file
 from tests.examples.torchrun import together
@@ -28,6 +29,12 @@ TINY = (
 
 def weights(out):
     return dict(model_file.load(out / "lifter.safetensors").tensors)
+
+
+def regressor_of(tensors, prefix):
+    """Copies of the weights and statistics of encoder and head."""
+    parts = (f"{prefix}encoder.", f"{prefix}prior.head.")
+    return {name: value.clone() for name, value in tensors.items() if name.startswith(parts)}
 
 
 def run(*argv):
@@ -55,6 +62,66 @@ class TestTrain:
         printed = capsys.readouterr().out
         assert f"{results['metrics']['val_mpjpe_mm']:.2f}" in printed
 
+    def test_the_regressor_first_then_the_flow(self, tmp_path):
+        argv = ("--out", tmp_path, "--steps", 10, *TINY, "val_every=2", "checkpoint_every=1")
+        assert run(*argv, "regressor_share=0.5") == 0
+        best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+        # A checkpoint without a density is never the best.
+        assert best["global_step"] >= 6
+        results = json.loads((tmp_path / "results.json").read_text())
+        assert set(results["calibration"]) == {"temperature", "degrees_of_freedom"}
+
+    def test_the_flow_leaves_the_regressor_as_it_is(self, tmp_path, monkeypatch):
+        found = {}
+        loss_of = FlowLifter.loss_of
+
+        def observed(lifter, part, views):
+            found.setdefault(part, regressor_of(lifter.state_dict(), "model."))
+            return loss_of(lifter, part, views)
+
+        monkeypatch.setattr(FlowLifter, "loss_of", observed)
+        argv = ("--out", tmp_path, "--steps", 8, *TINY, "dropout=0.3", "learning_rate=1e-2")
+        assert run(*argv, "regressor_share=0.5", "weight_decay=0.1") == 0
+        last = regressor_of(weights(tmp_path), "model.")
+        assert set(found) == {"regressor", "flow"}
+        assert all(torch.equal(value, found["flow"][name]) for name, value in last.items())
+        changed = [name for name in last if not torch.equal(last[name], found["regressor"][name])]
+        assert any("head" in name for name in changed)
+        assert any("encoder" in name for name in changed)
+
+    @pytest.mark.parametrize(("share", "stop"), [(0.0, 3), (0.5, 2), (0.5, 4), (0.5, 6)])
+    def test_stopped_it_ends_with_the_weights_of_an_unbroken_run(
+        self, tmp_path, monkeypatch, share, stop
+    ):
+        """Stopped in the regressor's phase, between the phases, and in the flow's."""
+        argv = ("--steps", 8, *TINY, "checkpoint_every=1", "dropout=0.3", "val_every=4")
+        argv += (f"regressor_share={share}",)
+        assert run("--out", tmp_path / "whole", *argv) == 0
+        step = LiftingModule.training_step
+
+        def stopped(module, *args):
+            if module.global_step == stop:
+                raise KeyboardInterrupt
+            return step(module, *args)
+
+        handler = signal.getsignal(signal.SIGINT)
+        with monkeypatch.context() as patch:
+            patch.setattr(LiftingModule, "training_step", stopped)
+            try:
+                assert run("--out", tmp_path / "broken", *argv) == 130
+            finally:
+                signal.signal(signal.SIGINT, handler)
+        last = tmp_path / "broken" / "checkpoints" / "last.ckpt"
+        assert torch.load(last, weights_only=True)["global_step"] == stop
+        assert run("--out", tmp_path / "broken", *argv) == 0
+        whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+        assert all(torch.equal(value, whole[name]) for name, value in broken.items())
+        figures = [
+            json.loads((tmp_path / name / "results.json").read_text())["metrics"]
+            for name in ("whole", "broken")
+        ]
+        assert figures[0] == figures[1]
+
     def test_other_settings_need_another_folder(self, tmp_path, capsys):
         assert run("--out", tmp_path, "--steps", 2, *TINY, "checkpoint_every=1") == 0
         assert run("--out", tmp_path, "--steps", 2, *TINY, "dropout=0.9") == 2
@@ -67,8 +134,9 @@ class TestTrain:
         assert run("--out", tmp_path, "--steps", 2, *TINY, f"method={method}") == 0
         assert (tmp_path / "lifter.safetensors").exists()
 
-    def test_the_paper_s_preset_in_mixed_precision(self, tmp_path):
-        argv = ("--config", "paper", "--steps", 2, *TINY, "precision=bf16-mixed")
+    @pytest.mark.parametrize("config", ["paper", "default"])
+    def test_the_settings_in_mixed_precision(self, tmp_path, config):
+        argv = ("--config", config, "--steps", 4, *TINY, "precision=bf16-mixed")
         assert run("--out", tmp_path, *argv) == 0
         tensors = weights(tmp_path)
         assert all(value.dtype == torch.float32 for value in tensors.values() if value.ndim)
@@ -112,16 +180,16 @@ class TestTrain:
         assert "tensorboard" in capsys.readouterr().err
 
     def test_interrupting_is_clean(self, tmp_path, monkeypatch, capsys):
-        loss, steps = FlowLifter.loss, []
+        loss_of, steps = FlowLifter.loss_of, []
 
-        def interrupt(lifter, views):
+        def interrupt(lifter, part, views):
             steps.append(views)
             if len(steps) == 4:
                 raise KeyboardInterrupt
-            return loss(lifter, views)
+            return loss_of(lifter, part, views)
 
-        argv = ("--out", tmp_path, "--steps", 6, *TINY, "checkpoint_every=1")
-        monkeypatch.setattr(FlowLifter, "loss", interrupt)
+        argv = ("--out", tmp_path, "--steps", 6, *TINY, "checkpoint_every=1", "regressor_share=0")
+        monkeypatch.setattr(FlowLifter, "loss_of", interrupt)
         handler = signal.getsignal(signal.SIGINT)
         try:
             assert run(*argv) == 130
@@ -147,11 +215,13 @@ class TestTrain:
 
 
 @pytest.mark.slow
-def test_two_processes(tmp_path):
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_two_processes(tmp_path, share):
     """The same command under torchrun: each process has half of every batch."""
     out = tmp_path / "out"
     argv = ["--out", str(out), "--device", "cpu", "--steps", "4", *TINY, "logger=none"]
-    printed = together("examples.lifting.train", [*argv, "checkpoint_every=2"], tmp_path)
+    argv += ["checkpoint_every=2", f"regressor_share={share}"]
+    printed = together("examples.lifting.train", argv, tmp_path)
     assert json.loads((out / "results.json").read_text())["steps"] == 4
     assert "processes 2" in printed
     last = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)

@@ -13,8 +13,9 @@ from examples.fitting.annotate import Annotator
 from examples.fitting.choices import given_context
 from examples.fitting.shards import chunks_of, read_chunk
 from examples.prohmr import contexts
-from examples.prohmr.model import ProHMR, load_model
+from examples.prohmr.model import load_model
 from flowprior.fitting.objective import KeypointWeights
+from tests.examples.prohmr.untrained import untrained
 
 SMALL = {"hidden_features": 16, "num_steps": 2, "context_norm": True}
 
@@ -23,10 +24,7 @@ SMALL = {"hidden_features": 16, "num_steps": 2, "context_norm": True}
 def folder(tmp_path_factory, painted):
     """A painted data set, a model, and OpenPose's JSON of three of the images."""
     out = shutil.copytree(painted, tmp_path_factory.mktemp("data"), dirs_exist_ok=True)
-    torch.manual_seed(0)
-    ProHMR("resnet-small", size=32, head_features=8, prior=SMALL).eval().save(
-        out / "model.safetensors"
-    )
+    untrained(SMALL).save(out / "model.safetensors")
     points = np.load(out / "test.npz")["body_keypoints_2d"]
     (out / "keypoints").mkdir()
     for row in range(3):

@@ -10,10 +10,10 @@ from examples.prohmr.embedded import write_views
 from examples.prohmr.evaluate import open_dataset, protocol_of
 from examples.prohmr.fits import FitOptions, ImageFitter, Seen, judge_fits, judge_views
 from examples.prohmr.judging import crop_batch, judge_batch
-from examples.prohmr.model import ProHMR
 from flowprior.body import BodyModel
 from flowprior.fitting.multiview_objective import MultiviewWeights
 from flowprior.fitting.objective import KeypointWeights
+from tests.examples.prohmr.untrained import untrained
 
 SMALL = {"hidden_features": 16, "num_steps": 2, "context_norm": True}
 PROTOCOL = protocol_of("views")
@@ -33,8 +33,7 @@ def batch(opened):
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    return ProHMR("resnet-small", size=32, head_features=8, prior=SMALL).eval()
+    return untrained(SMALL)
 
 
 @pytest.fixture(scope="module")

@@ -159,6 +159,42 @@ def test_saved_and_read_again(tmp_path):
         assert torch.equal(again(image).camera, model(image).camera)
 
 
+def test_the_mode_is_the_answer_of_the_prior_s_head_and_no_sample_is_likelier():
+    torch.manual_seed(0)
+    model = ProHMR("resnet-small", size=64, head_features=16, prior=SMALL).eval()
+    with torch.no_grad():
+        for parameter in model.prior.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        for step in model.prior.flow.steps:
+            step.actnorm.initialized.fill_(True)
+        prediction = model(torch.randn(3, 3, 64, 64))
+        posterior = prediction.posterior
+        mode = posterior.mode()
+        assert torch.equal(mode, model.prior.head(prediction.context))
+        samples = posterior.sample(200, generator=torch.Generator().manual_seed(0))
+        assert (posterior.log_prob(samples) <= posterior.log_prob(mode)[:, None]).all()
+    columns = mode.unflatten(-1, (2, 3))
+    torch.testing.assert_close(columns @ columns.mT, torch.eye(2).expand(3, 24, 2, 2))
+
+
+def test_a_file_from_before_a_prior_had_a_head(tmp_path):
+    options = {"space": "rot6d", "anchored": False, "num_blocks": 1, **SMALL}
+    old = ProHMR("resnet-small", size=64, head_features=16, prior=options).eval()
+    prior = {name: options[name] for name in ("num_blocks", *SMALL)}
+    config = {"class": "ProHMR", **old.config, "prior": prior}
+    path = tmp_path / "model.safetensors"
+    model_file.save(path, model_file.ModelFile(old.state_dict(), config))
+    again = load_model(path)
+    assert again.config == old.config
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(again(image).posterior.mode(), old(image).posterior.mode())
+    config["prior"] = {**prior, "space": "so3"}
+    model_file.save(path, model_file.ModelFile(old.state_dict(), config))
+    with pytest.raises(CheckpointError, match="no longer exists"):
+        load_model(path)
+
+
 def test_under_autocast_only_the_backbone_is_half():
     model = ProHMR("resnet-small", size=64, head_features=16, prior=SMALL).eval()
     with torch.autocast("cpu", torch.bfloat16):

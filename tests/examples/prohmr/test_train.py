@@ -14,11 +14,13 @@ import torch
 from examples.prohmr import module as module_file
 from examples.prohmr import train
 from examples.prohmr.config import CONFIGS, Config
+from examples.prohmr.losses import LossWeights
 from examples.prohmr.model import load_model
 from examples.prohmr.precision import ScaledHalf
 from examples.training.settings import read_settings
 from examples.training.trainer import config_path
 from examples.whole_files import write_text
+from flowprior import ConditionalPosePrior
 from flowprior.files import model_file
 from tests.examples.prohmr.test_losses import by_hand
 from tests.examples.torchrun import together
@@ -90,7 +92,18 @@ def test_what_it_writes(data, tmp_path, capsys):
     model = load_model(tmp_path / "out/model.safetensors")
     assert not model.training
     halfway = load_model(tmp_path / "out/checkpoints/last.ckpt").state_dict()
-    assert all(torch.equal(value, halfway[name]) for name, value in model.state_dict().items())
+    fitted = {"prior.flow.temperature", "prior.flow.base.degrees_of_freedom"}
+    assert all(
+        torch.equal(value, halfway[name])
+        for name, value in model.state_dict().items()
+        if name not in fitted
+    )
+    if results.get("calibration"):
+        assert results["calibration"]["temperature"] == pytest.approx(
+            float(model.prior.flow.temperature)
+        )
+    else:
+        assert torch.equal(model.prior.flow.temperature, halfway["prior.flow.temperature"])
     assert read_settings(Config, tmp_path / "out/config.yaml").steps == 4
     # Other settings are refused there.
     assert run(data, tmp_path / "out", "--steps", "4", "clip=1") == 2
@@ -175,12 +188,59 @@ def test_the_discriminator_steps_only_every_so_often(data, tmp_path, monkeypatch
     assert numbers == [0, 3]
 
 
+def test_the_likelihood_trains_the_flow_and_not_the_head_of_the_mode(data, tmp_path, monkeypatch):
+    seen = {}
+    step = module_file.ProHMRModule._step
+
+    def observed(self, optimizer, model, terms):
+        names = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+        seen.setdefault("moved", names)
+        step(self, optimizer, model, terms)
+
+    monkeypatch.setattr(module_file.ProHMRModule, "_step", observed)
+    silent = dict.fromkeys(LossWeights.__dataclass_fields__, 0.0) | {"nll": 1.0}
+    argv = ("--steps", "1", f"loss={json.dumps(silent)}", "validation={}")
+    assert run(data, tmp_path, *argv) == 0
+    assert any(name.startswith("prior.flow.") for name in seen["moved"])
+    assert not any(name.startswith("prior.head.") for name in seen["moved"])
+
+
+def test_nll_is_that_of_the_prior(data, tmp_path, monkeypatch):
+    """The term of the step and `prior.nll` without noise: the same density."""
+    nll = module_file.ProHMRModule._nll
+    found = {}
+
+    def observed(self, prediction, supervision, number):
+        prior = self.model.prior
+        noise, prior.target_noise = prior.target_noise, 0.0
+        value = nll(self, prediction, supervision, number)
+        args = (supervision.rotation, prediction.context, supervision.with_pose)
+        found[number] = (float(value), float(prior.nll(*args)))
+        prior.target_noise = noise
+        return value
+
+    monkeypatch.setattr(module_file.ProHMRModule, "_nll", observed)
+    assert run(data, tmp_path, "--steps", "2", "validation={}") == 0
+    for ours, theirs in found.values():
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
 class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("where", ["in the validation", "before the results"])
-def test_stopped_it_ends_with_the_files_of_an_unbroken_run(own_data, tmp_path, monkeypatch, where):
+@pytest.mark.parametrize(
+    ("where", "settings"),
+    [
+        ("in the validation", ()),
+        ("in the validation", ("dropout=0.3",)),  # no anchored flow has dropout
+        ("before the results", ("dropout=0.3",)),
+        ("before the results", ("preset=prohmr", "dropout=0.3", "context_norm=false")),
+    ],
+)
+def test_stopped_it_ends_with_the_files_of_an_unbroken_run(
+    own_data, tmp_path, monkeypatch, where, settings
+):
     names = np.load(own_data / "train.npz")["imgname"].copy()
     names[::3] = "train/nowhere.jpg"  # counted in the results
     rewrite(own_data / "train.npz", imgname=names)
@@ -191,7 +251,7 @@ def test_stopped_it_ends_with_the_files_of_an_unbroken_run(own_data, tmp_path, m
     monkeypatch.setattr(module_file, "sheet_of_predictions", sheet)
     (tmp_path / "whole" / "pictures").mkdir(parents=True)
     (tmp_path / "broken" / "pictures").mkdir(parents=True)
-    extra = ("--steps", "4", "checkpoint_every=1", "val_every=2", "dropout=0.3", "logger=csv")
+    extra = ("--steps", "4", "checkpoint_every=1", "val_every=2", "logger=csv", *settings)
     assert run(own_data, tmp_path / "whole", *extra) == 0
     validation = module_file.ProHMRModule.validation_step
 
@@ -428,3 +488,15 @@ def test_help_and_the_files_of_settings(capsys):
     assert paper.loss_weights == type(paper.loss_weights)()
     assert paper.make is not None
     assert read_settings(Config, config_path(CONFIGS, "small")).context_norm
+
+
+def test_the_settings_of_the_paper_are_the_original_s_network():
+    paper = ConditionalPosePrior(16, **read_settings(Config, config_path(CONFIGS, "paper")).prior)
+    assert paper.head is None
+    assert not paper.config["anchored"]
+    assert (paper.space.name, paper.config["base"]) == ("rot6d", "normal")
+    assert (paper.config["batch_norm"], paper.config["dropout"]) == (True, 0.5)
+    small = ConditionalPosePrior(16, **read_settings(Config, config_path(CONFIGS, "small")).prior)
+    assert small.has_exact_mode
+    assert (small.space.name, small.config["anchored"]) == ("so3", True)
+    assert small.head is not None

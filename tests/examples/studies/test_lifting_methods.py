@@ -42,7 +42,7 @@ class TestCompare:
         for judged in results.values():
             assert set(judged) >= {
                 *lifting_methods.METHODS,
-                "gaussian",
+                *(name for names in lifting_methods.AROUND.values() for name in names),
                 "training poses",
                 "sigma 5 cm",
             }
@@ -116,6 +116,17 @@ class TestCompare:
         shapes = {tuple(p.shape for p in encoder.parameters()) for encoder in encoders.values()}
         assert len(shapes) == 1
         assert isinstance(made["long regressor"], Regressor)
+        # All of them read the keypoints beside the features.
+        for lifter in made.values():
+            seen = lifter.model if isinstance(lifter, (FlowLifter, ModeRegressor)) else lifter
+            assert seen.skip
+
+    def test_a_density_around_the_flow_s_mode_has_the_flow_s_mode(self, small, tmp_path):
+        assert small(tmp_path, "--methods", "flow", "--settings", "clear") == 0
+        judged = json.loads((tmp_path / "clear-flow-0.json").read_text())
+        for name in lifting_methods.AROUND["flow"]:
+            assert judged[name]["mpjpe_mm"] == judged["flow"]["mpjpe_mm"]
+        assert judged["flow"]["degrees_of_freedom"] > 2
 
 
 class TestTables:
