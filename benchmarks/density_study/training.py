@@ -111,20 +111,24 @@ class Cost:
     def __init__(
         self, model: nn.Module, people: People, schedule: Schedule, augmentation: Augmentation
     ) -> None:
-        self._phases = [replace(schedule, alone=alone) for alone in (1.0, 0.0)]
-        self._share = schedule.alone
-        self._run = lambda phase, few: train(model, people, 1000, phase, augmentation, 0, stop=few)
+        self._model, self._people = model, people
+        self._schedule, self._augmentation = schedule, augmentation
         self._rounds: list[float] = []
 
     def measure(self, few: int = 4) -> None:
         """Train for a few steps of each phase."""
         cost = []
-        for phase in self._phases:
-            self._run(phase, 1)
+        for alone in (1.0, 0.0):
+            self._steps(alone, 1)
             start = time.process_time()
-            self._run(phase, few)
+            self._steps(alone, few)
             cost.append((time.process_time() - start) / few)
-        self._rounds.append(self._share * cost[0] + (1 - self._share) * cost[1])
+        share = self._schedule.alone
+        self._rounds.append(share * cost[0] + (1 - share) * cost[1])
+
+    def _steps(self, alone: float, few: int) -> None:
+        phase = replace(self._schedule, alone=alone)
+        train(self._model, self._people, 1000, phase, self._augmentation, 0, stop=few)
 
     @property
     def seconds(self) -> float:

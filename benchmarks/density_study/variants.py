@@ -58,7 +58,7 @@ class Variant:
             return Heads(target, hidden or 128)
         if variant.kind == "matching":
             return Matching(target, hidden or 128)
-        options = {**({"head_features": HEAD} if variant.options["anchored"] else {})}
+        options: dict[str, Any] = {"head_features": HEAD} if variant.options["anchored"] else {}
         options |= variant.options
         if target == "joints":
             options.pop("space", None)
