@@ -15,6 +15,7 @@ from flowprior.fitting import (
     PoseVariables,
     with_spare,
 )
+from flowprior.fitting.pose_variables import facing
 from flowprior.flow.base import Normal
 from flowprior.keypoints import keypoint_context, seen_keypoints
 from flowprior.prior.posterior import PosePrior
@@ -68,6 +69,11 @@ def random_people(body: BodyModel, count: int, seed: int = 0) -> People:
     )
 
 
+def towards_camera(people: People) -> Tensor:
+    """Keypoints (n, 25, 3) of the people within 60 degrees of the heading that priors start from."""
+    return people.keypoints[people.theta[:, 0, 2, 2] < -0.5]
+
+
 def detected(keypoints: Tensor, seed: int = 0) -> Tensor:
     """Keypoints (P, K, 3) with noise and varying confidence, a quarter of them missing."""
     generator = torch.Generator().manual_seed(seed)
@@ -108,7 +114,9 @@ class Priors:
         prior = ConditionalPosePrior(context, hidden_features=64, **options)
         if prior.head is not None:
             with torch.no_grad():
-                prior.head.start.copy_(rotations.matrix_to_rot6d(theta).mean(dim=0).flatten())
+                start = rotations.matrix_to_rot6d(theta).mean(dim=0)
+                start[:1] = facing(torch.zeros(1))
+                prior.head.start.copy_(start.flatten())
                 prior.head.direct.weight.normal_(std=0.02)
         prior.nll(theta, torch.randn(len(theta), context))  # initialises ActNorm
         return prior.eval()

@@ -70,8 +70,21 @@ def test_no_row_depends_on_another():
 def test_gradients_reach_encoder_and_context():
     prior = make_prior().train()
     context = torch.randn(8, 5, requires_grad=True)
-    prior.nll(torch.randn(8, 3, 6), context).backward()
+    theta = torch.randn(8, 3, 6)
+    # The density cannot spoil the answer: with a head, the likelihood leaves the encoder alone.
+    prior.nll(theta, context).backward()
+    assert context.grad is None
+    assert all(parameter.grad is None for parameter in prior.encoder.parameters())
+    with torch.no_grad():
+        prior.head.output.weight.normal_()  # zero in an untrained head
+    prior.mode_loss(theta, context).backward()
     assert context.grad.abs().sum() > 0
+    assert all(parameter.grad is not None for parameter in prior.encoder.parameters())
+
+
+def test_without_a_head_the_likelihood_trains_the_encoder():
+    prior = make_prior(anchored=False).train()
+    prior.nll(torch.randn(8, 3, 6), torch.randn(8, 5)).backward()
     assert all(parameter.grad is not None for parameter in prior.encoder.parameters())
 
 

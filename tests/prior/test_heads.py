@@ -354,9 +354,16 @@ def test_centres_that_do_not_fit(centre, message):
 def test_nll_trains_the_flow_and_not_the_head(space):
     prior, context = make(space=space, encoder_features=8), draw(6, C).requires_grad_()
     prior.nll(poses(prior.space, 6), context).backward()
-    assert all(parameter.grad is None for parameter in prior.head.parameters())
-    for part in (prior.flow, prior.encoder):
-        assert all(parameter.grad.any() for parameter in part.parameters())
+    for part in (prior.head, prior.encoder):
+        assert all(parameter.grad is None for parameter in part.parameters())
+    assert all(parameter.grad.any() for parameter in prior.flow.parameters())
+    assert context.grad is None
+
+
+@spaces
+def test_nll_reaches_a_context_that_no_encoder_reads(space):
+    prior, context = make(space=space), draw(6, C).requires_grad_()
+    prior.nll(poses(prior.space, 6), context).backward()
     assert context.grad.any(dim=1).all()
 
 
@@ -373,7 +380,7 @@ def test_nll_gives_no_gradient_to_a_given_centre():
 @spaces
 @pytest.mark.parametrize("loss", ["nll", "mode_loss", "nll around a centre"])
 def test_rows_that_are_not_valid_leave_no_trace(space, loss):
-    prior = make(space=space, encoder_features=8, target_noise=0.0).train()
+    prior = make(space=space, target_noise=0.0).train()
     theta, centre, context = poses(prior.space, 6), poses(prior.space, 6), draw(6, C)
     valid = torch.tensor([True, False, True, False, False, True])
     for tensor in (theta, centre, context):

@@ -215,7 +215,7 @@ def test_nll_is_that_of_the_prior(data, tmp_path, monkeypatch):
         noise, prior.target_noise = prior.target_noise, 0.0
         value = nll(self, prediction, supervision, number)
         args = (supervision.rotation, prediction.context, supervision.with_pose)
-        found[number] = (float(value), float(prior.nll(*args)))
+        found[number] = (value.item(), prior.nll(*args).item())
         prior.target_noise = noise
         return value
 
