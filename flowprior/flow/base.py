@@ -76,8 +76,8 @@ class Base(nn.Module, ABC):
         return {}
 
     @abstractmethod
-    def copy(self) -> "Base":
-        """A copy with its own tensors."""
+    def frozen(self, features: int) -> "Base":
+        """A copy with constant tensors, for D = ``features`` latents."""
 
 
 class Normal(Base):
@@ -111,8 +111,8 @@ class Normal(Base):
         """The squared length of z."""
         return z.square().sum(dim=-1)
 
-    def copy(self) -> "Normal":
-        """As :meth:`Base.copy`."""
+    def frozen(self, features: int) -> "Normal":
+        """As :meth:`Base.frozen`."""
         return Normal()
 
 
@@ -131,6 +131,7 @@ class StudentT(Base):
 
     Attributes:
         degrees_of_freedom: :math:`\nu`, buffer of shape ().
+        log_peak: The log-density at 0, shape (), in a frozen copy; otherwise None.
 
     Raises:
         ValueError: If ``degrees_of_freedom`` is 2 or less or not finite.
@@ -142,6 +143,7 @@ class StudentT(Base):
 
     name = "student_t"
     degrees_of_freedom: Tensor
+    log_peak: Tensor | None
 
     def __init__(self, degrees_of_freedom: float = 32.0) -> None:
         super().__init__()
@@ -150,9 +152,12 @@ class StudentT(Base):
                 f"degrees_of_freedom must be above 2 and finite, got {degrees_of_freedom}"
             )
         self.register_buffer("degrees_of_freedom", torch.tensor(float(degrees_of_freedom)))
+        self.register_buffer("log_peak", None)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """As :meth:`Base.log_prob`."""
+        if self.log_peak is not None:
+            return self.log_peak.to(z.dtype) - self.energy(z) / 2
         return _t_log_prob(z.square().sum(dim=-1), z.shape[-1], self._nu(z.dtype))
 
     def sample(
@@ -201,10 +206,18 @@ class StudentT(Base):
             facts["degrees_of_freedom"] = round(float(self.degrees_of_freedom), 3)
         return facts
 
-    def copy(self) -> "StudentT":
-        """As :meth:`Base.copy`."""
+    def energy(self, z: Tensor) -> Tensor:
+        """As :meth:`Base.energy`, without the constant."""
+        nu = self._nu(z.dtype)
+        return (nu + z.shape[-1]) * torch.log1p(z.square().sum(dim=-1) / nu)
+
+    @torch.no_grad()
+    def frozen(self, features: int) -> "StudentT":
+        """As :meth:`Base.frozen`; the log-density at 0 is a constant, since ONNX has no lgamma."""
         copy = StudentT()
         copy.degrees_of_freedom = self.degrees_of_freedom.detach().clone()
+        exact = copy.degrees_of_freedom.double()
+        copy.log_peak = _t_log_peak(features, exact).to(copy.degrees_of_freedom.dtype)
         return copy
 
     def _nu(self, dtype: torch.dtype) -> Tensor:

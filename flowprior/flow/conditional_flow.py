@@ -306,7 +306,7 @@ class ConditionalFlow(FlowStack):
             for step in steps
         ]
         return FrozenFlow(
-            self.features, self.context_features, frozen, self.temperature, self.base.copy()
+            self.features, self.context_features, frozen, self.temperature, self.base.frozen(self.features)
         )
 
     def project_context(self, context: Tensor | None) -> ProjectedContext:

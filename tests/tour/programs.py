@@ -51,7 +51,7 @@ def training_on_a_full_disk() -> int:
             full.enter_context(disk_full_after(5_000))
         return loss(lifter, views)
 
-    argv = ("--steps", "5", "checkpoint_every=1")
+    argv = ("--steps", "5", "checkpoint_every=1", "regressor_share=0")
     with contextlib.ExitStack() as full, mock.patch.object(FlowLifter, "loss", fill):
         code = training(*argv)
     assert len(steps) == 4
@@ -69,7 +69,7 @@ def training_interrupted() -> int:
             os.kill(os.getpid(), signal.SIGINT)
         return loss(lifter, views)
 
-    argv = ("--steps", "5", "checkpoint_every=1")
+    argv = ("--steps", "5", "checkpoint_every=1", "regressor_share=0")
     # A shell starts programs in the background with Ctrl-C ignored.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

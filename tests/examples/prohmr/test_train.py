@@ -382,6 +382,8 @@ def test_two_processes_with_half_batches_do_what_one_does(data, tmp_path):
     together("examples.prohmr.train", argv, tmp_path)
     expected = weights(tmp_path / "one")
     for name, value in weights(tmp_path / "two").items():
+        if name.endswith("k_proj.bias"):  # no effect, so its gradient is rounding alone
+            continue
         torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=0, msg=name)
 
 
