@@ -305,9 +305,8 @@ class ConditionalFlow(FlowStack):
             )
             for step in steps
         ]
-        return FrozenFlow(
-            self.features, self.context_features, frozen, self.temperature, self.base.frozen(self.features)
-        )
+        base = self.base.frozen(self.features)
+        return FrozenFlow(self.features, self.context_features, frozen, self.temperature, base)
 
     def project_context(self, context: Tensor | None) -> ProjectedContext:
         """As :meth:`FlowStack.project_context`; warns once if ActNorm was changed but not set."""

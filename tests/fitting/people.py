@@ -70,7 +70,7 @@ def random_people(body: BodyModel, count: int, seed: int = 0) -> People:
 
 
 def towards_camera(people: People) -> Tensor:
-    """Keypoints (n, 25, 3) of the people within 60 degrees of the heading that priors start from."""
+    """Keypoints (n, 25, 3) of people within 60 degrees of the heading that priors start from."""
     return people.keypoints[people.theta[:, 0, 2, 2] < -0.5]
 
 
