@@ -330,9 +330,10 @@ class ConditionalPosePrior(PosePrior, SharedModel):
     ) -> "ConditionalPosePrior":
         model_file.require_plausible(path, content.config, content.tensors)
         config = content.config
-        # The Hub's own mixin records the arguments of the constructor, but no option of the flow.
-        if not {"anchored", "head_features"} & config.keys():
-            if config.get("space") == "so3":
+        # Files from before a prior could be anchored do not say so; nor do those of the Hub's own
+        # mixin, which records the arguments of the constructor. Only anchored flows have no shifts.
+        if "anchored" not in config and "flow.steps.0.actnorm.shift" in content.tensors:
+            if config.get("space") == "so3" and "head_features" not in config:
                 raise CheckpointError(
                     f"{path} is a density over SO(3) in a chart that flowprior no longer has"
                 )
