@@ -15,7 +15,32 @@ from flowprior.flow.stack import StepContext
 __all__ = ["AnchoredStep", "FrozenAnchoredStep"]
 
 
-class AnchoredStep(nn.Module):
+class _Anchored(nn.Module):
+    """What anchored steps have in common, frozen or not.
+
+    Attributes:
+        kind: Class of the coupling; None for a linear step.
+    """
+
+    kind: type[Coupling] | None
+
+    @property
+    def keeps_volume(self) -> bool:
+        """Whether the log-determinant does not depend on x."""
+        return self.kind is None or self.kind.keeps_volume
+
+    @property
+    def peaks_at_zero(self) -> bool:
+        """Whether the log-determinant is largest at the origin."""
+        return self.kind is None or not self.kind.expands
+
+    @property
+    def keeps_origin(self) -> bool:
+        """True: no part shifts the origin."""
+        return True
+
+
+class AnchoredStep(_Anchored):
     """Scales from the context, a linear map, and a coupling that vanishes at the origin.
 
     Args:
@@ -38,21 +63,7 @@ class AnchoredStep(nn.Module):
         self.actnorm = actnorm
         self.linear = linear
         self.coupling = coupling
-
-    @property
-    def keeps_volume(self) -> bool:
-        """Whether the log-determinant does not depend on x."""
-        return self.coupling is None or self.coupling.keeps_volume
-
-    @property
-    def peaks_at_zero(self) -> bool:
-        """Whether the log-determinant is largest at the origin."""
-        return self.coupling is None or not self.coupling.expands
-
-    @property
-    def keeps_origin(self) -> bool:
-        """True."""
-        return True
+        self.kind = None if coupling is None else type(coupling)
 
     def project_context(self, context: Tensor) -> StepContext:
         """Project a context (*batch, C) for this step."""
@@ -85,7 +96,7 @@ class AnchoredStep(nn.Module):
         return self.actnorm.log_abs_det(dtype, context.norm) + self.linear.log_abs_det(dtype)
 
 
-class FrozenAnchoredStep(nn.Module):
+class FrozenAnchoredStep(_Anchored):
     """An anchored step with constant weights, for inference.
 
     LULinear is one matrix per direction, inverted in float64. Between steps the features are in the
@@ -144,28 +155,13 @@ class FrozenAnchoredStep(nn.Module):
             self.register_buffer(name, copied)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("place", order.argsort(), persistent=False)
-        self.coupling = None if step.coupling is None else type(step.coupling)
+        self.kind = None if step.coupling is None else type(step.coupling)
         self.odd_moves = step.coupling is not None and step.coupling.odd_moves
         self.last = last and step.coupling is not None
         self.conditioner = None if network is None else _FrozenNetwork(network, dtype)
         self.inverse_conditioner = self.conditioner
         if network is not None and conditioner_dtype not in (None, dtype):
             self.inverse_conditioner = _FrozenNetwork(network, conditioner_dtype)
-
-    @property
-    def keeps_volume(self) -> bool:
-        """Whether the log-determinant does not depend on x."""
-        return self.coupling is None or self.coupling.keeps_volume
-
-    @property
-    def peaks_at_zero(self) -> bool:
-        """Whether the log-determinant is largest at the origin."""
-        return self.coupling is None or not self.coupling.expands
-
-    @property
-    def keeps_origin(self) -> bool:
-        """True."""
-        return True
 
     def project_context(self, context: Tensor) -> StepContext:
         """Project a context (*batch, C) for this step."""
@@ -211,13 +207,13 @@ class FrozenAnchoredStep(nn.Module):
     def _couple(
         self, x: Tensor, projected: Tensor, network: "_FrozenNetwork", *, inverse: bool
     ) -> tuple[Tensor, Tensor]:
-        assert self.coupling is not None
+        assert self.kind is not None
         size = x.shape[-1]
         even, odd = x.split(((size + 1) // 2, size // 2), dim=-1)
         resting, moving = (even, odd) if self.odd_moves else (odd, even)
         numbers = network(resting, projected)
-        numbers = numbers.unflatten(-1, (moving.shape[-1], self.coupling.numbers_per_feature))
-        moved, log_abs_det = self.coupling.move(moving, numbers, inverse=inverse)
+        numbers = numbers.unflatten(-1, (moving.shape[-1], self.kind.numbers_per_feature))
+        moved, log_abs_det = self.kind.move(moving, numbers, inverse=inverse)
         halves = (even, moved) if self.odd_moves else (moved, odd)
         return torch.cat(halves, dim=-1), log_abs_det
 

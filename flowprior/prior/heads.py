@@ -12,7 +12,7 @@ __all__ = ["MeanHead"]
 
 
 class MeanHead(nn.Module):
-    """A residual network from contexts to poses, with a linear path beside it.
+    """Residual network that maps contexts to poses, with a linear skip connection.
 
     An untrained head returns the identity for rotations and the origin for points.
 

@@ -1,10 +1,17 @@
 import pytest
 import torch
 
-from examples.data.augment import mirror, mirror_rotvecs, vary_bones
+from examples.data.augment import (
+    SEGMENT_TURNS,
+    mirror,
+    mirror_rotvecs,
+    turn_segments,
+    vary_bones,
+)
 from examples.data.kinematics import joints17_from_rotations
 from examples.data.poses import load_poses
-from flowprior.skeleton import H36M_17
+from flowprior import rotations
+from flowprior.skeleton import H36M_17, SMPL_24
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +57,24 @@ def test_varied_bones_keep_their_directions_and_the_two_sides_their_symmetry(pos
     assert log.std() == pytest.approx((0.03**2 + 0.03**2) ** 0.5, rel=0.05)
     assert (log - person).std() == pytest.approx(0.03, rel=0.1)
     torch.testing.assert_close(vary_bones(poses, stature=0, proportions=0), poses)
+
+
+def world(local):
+    """World rotations (B, 24, 3, 3) of local ones."""
+    turned = [local[:, 0]]
+    for parent, child in SMPL_24.bones:
+        assert child == len(turned)
+        turned.append(turned[parent] @ local[:, child])
+    return torch.stack(turned, dim=1)
+
+
+def test_segments_turn_about_their_own_axes_as_far_as_the_table_says():
+    generator = torch.Generator().manual_seed(0)
+    bend = 0.4 * torch.randn(4000, 24, 3, generator=generator, dtype=torch.float64)
+    local = rotations.rotvec_to_matrix(bend)
+    turned = turn_segments(local, 2.0, generator)
+    # The turn of a segment is seen in its own frame, and moves no other segment.
+    turn = rotations.matrix_to_rotvec(world(local).mT @ world(turned)).rad2deg()
+    size = turn.square().mean(dim=0).sqrt()
+    torch.testing.assert_close(size, 2 * SEGMENT_TURNS.double(), rtol=0.06, atol=1e-5)
+    torch.testing.assert_close(turn_segments(local, 0.0), local, rtol=0, atol=1e-12)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from examples.data.kinematics import REST_OFFSETS, joints17_from_rotations
+from examples.data.kinematics import REST_OFFSETS, joints17_from_matrices, joints17_from_rotations
+from flowprior import rotations
 from flowprior.body import BodyModel
 from flowprior.skeleton import H36M_17, SMPL_24
 
@@ -104,3 +105,11 @@ def test_joints_are_exact_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         joints = joints17_from_rotations(pose)
     assert torch.equal(joints, joints17_from_rotations(pose))
+
+
+def test_matrices_are_posed_as_their_rotation_vectors():
+    rotvecs = 0.7 * torch.randn(3, 2, 24, 3, generator=torch.Generator().manual_seed(0))
+    found = joints17_from_matrices(rotations.rotvec_to_matrix(rotvecs))
+    torch.testing.assert_close(found, joints17_from_rotations(rotvecs))
+    with pytest.raises(ValueError, match=r"matrices of shape \(\.\.\., 24, 3, 3\)"):
+        joints17_from_matrices(rotvecs)
