@@ -58,7 +58,7 @@ class Base(nn.Module, ABC):
 
     @abstractmethod
     def entropy(self, features: int | Tensor, dtype: torch.dtype) -> Tensor:
-        """Differential entropy of D = ``features`` latents, () or (...), in nats, in closed form."""
+        """Differential entropy in closed form, in nats, of ``features`` latents, () or (...)."""
 
     @abstractmethod
     def fit(self, squares: Tensor, features: int | Tensor) -> Tensor:

@@ -129,7 +129,5 @@ def held_solution(y: Tensor, lower: Tensor, upper: Tensor, free: Tensor) -> Tens
     rows = torch.linalg.solve_triangular(
         (block * lower + rest).mT, rows, upper=True, left=False, unitriangular=True
     )
-    rows = torch.linalg.solve_triangular(
-        (block * upper + rest).mT, rows, upper=False, left=False
-    )
+    rows = torch.linalg.solve_triangular((block * upper + rest).mT, rows, upper=False, left=False)
     return rows if shared else rows.squeeze(-2)

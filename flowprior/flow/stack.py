@@ -67,7 +67,8 @@ class StepContext(NamedTuple):
         return self._map(lambda v: v.detach().clone())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "StepContext":
-        return StepContext(*(None if value is None else change(value) for value in self))
+        norm, free = (None if each is None else change(each) for each in (self.norm, self.free))
+        return StepContext(change(self.hidden), norm, free)
 
 
 class ProjectedContext(NamedTuple):
@@ -534,7 +535,7 @@ class FlowStack(nn.Module):
         return z, log_abs_det.expand(z.shape[:-1])
 
     def _held(self, x: Tensor, projected: ProjectedContext) -> tuple[Tensor, Tensor]:
-        """x with the held features at 0, and the log-determinant of the temperature."""
+        """Set the held features to 0; return x with the log-determinant of the temperature."""
         free = free_of(projected)
         if free is None:
             return x, self._temperature_log_abs_det()
