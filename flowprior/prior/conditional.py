@@ -49,6 +49,13 @@ BEFORE_ANCHORED: dict[str, Any] = {
 }
 
 
+class PriorOptions(FlowOptions, total=False):
+    """Options of the networks of a prior, beside the widths."""
+
+    encoder_blocks: int
+    encoder_skip: bool | None
+
+
 class ConditionalPosePrior(PosePrior, SharedModel):
     """A trainable normalizing-flow density p(theta | context) over poses.
 
@@ -76,9 +83,6 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             dropout.
         encoder_features: Width of a :class:`flowprior.prior.encoder.ContextEncoder` that reads
             the context before the flow, for raw contexts such as 2D keypoints; 0 for none.
-        encoder_blocks: Number of residual blocks of that encoder.
-        encoder_skip: Whether head and flow read the raw context beside the encoder's features; if
-            None, whether the flow is anchored.
         head_features: Width of the head, 0 for none; if None, 128 for an anchored flow and 0 for
             another one.
         target_noise: Standard deviation of the noise that :meth:`nll` adds to theta in training, in
@@ -88,11 +92,13 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             :class:`flowprior.prior.evidence.Evidence` computes. Empty for any other context.
         rest_joints: Joints that the data says nothing of, such as SMPL's hands, 22 and 23. They are
             held at rest and are not part of the density.
-        **flow_options: Options of the flow, such as ``hidden_features``, ``num_steps``,
-            ``coupling`` and ``anchored``; :class:`flowprior.ConditionalFlow` documents them. With
-            the preset ``"default"``, a prior with a context is anchored unless ``anchored=False``
-            or options are passed that an anchored flow does not have, such as
-            ``coupling="spline"``.
+        **options: ``encoder_blocks``, the number of residual blocks of the encoder, 2 by default;
+            ``encoder_skip``, whether head and flow read the raw context beside the encoder's
+            features, by default whether the flow is anchored; and options of the flow, such as
+            ``hidden_features``, ``num_steps``, ``coupling`` and ``anchored``, which
+            :class:`flowprior.ConditionalFlow` documents. With the preset ``"default"``, a prior
+            with a context is anchored unless ``anchored=False`` or options are passed that an
+            anchored flow does not have, such as ``coupling="spline"``.
 
     Raises:
         TypeError: If an option is unknown.
@@ -114,28 +120,27 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         layout: str = "columns",
         preset: str = "default",
         encoder_features: int = 0,
-        encoder_blocks: int = 2,
-        encoder_skip: bool | None = None,
         head_features: int | None = None,
         target_noise: float = 0.005,
         evidence: Sequence[str] = (),
         rest_joints: Sequence[int] = (),
-        **flow_options: "Unpack[FlowOptions]",
+        **options: "Unpack[PriorOptions]",
     ) -> None:
+        encoder_blocks = options.pop("encoder_blocks", 2)
+        encoder_skip = options.pop("encoder_skip", None)
         # The Hub's own mixin passes every key of config.json.
-        options = {key: value for key, value in flow_options.items() if key not in HEADER_KEYS}
-        require_flow_options(options)
+        flow_options = {key: value for key, value in options.items() if key not in HEADER_KEYS}
+        require_flow_options(flow_options)
         _require_target_noise(target_noise)
         space = SPACE.get(preset, "so3") if space is None else space
         pose_space = make_space(space, joints, layout)
         known = Evidence(evidence, pose_space) if evidence else None
         context_features = _width(context_features, known)
-        anchored = options.setdefault(
-            "anchored",
-            preset == "default" and context_features > 0 and can_be_anchored(flow_options),
+        anchored = flow_options.setdefault(
+            "anchored", preset == "default" and context_features > 0 and can_be_anchored(options)
         )
         if anchored:
-            options = {**ANCHORED_FLOW, **options}
+            flow_options = {**ANCHORED_FLOW, **flow_options}
         if encoder_skip is None:
             encoder_skip = bool(anchored)
         if head_features is None:
@@ -147,7 +152,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             )
             width = encoder.out_features
         flow = ConditionalFlow(
-            pose_space.features, width, preset=preset, **cast("FlowOptions", options)
+            pose_space.features, width, preset=preset, **cast("FlowOptions", flow_options)
         )
         head = MeanHead(width, pose_space, head_features) if head_features else None
         super().__init__(flow, pose_space, encoder, head, known, rest_joints)
