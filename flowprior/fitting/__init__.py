@@ -1,7 +1,10 @@
-"""Fitting of bodies to keypoints: cameras, objectives, and a solver for many problems at once."""
+"""Fitting of bodies to keypoints, tasks of priors, and a solver for many problems at once."""
 
 from flowprior.fitting.cameras import CROP_PX, FOCAL_PX, FRAMES, Cameras, cameras_for
+from flowprior.fitting.denoising import denoise
 from flowprior.fitting.focal_lengths import check_camera_matrix, check_focal
+from flowprior.fitting.interpolation import interpolate, interpolate_latents
+from flowprior.fitting.inverse_kinematics import InverseKinematics, inverse_kinematics
 from flowprior.fitting.mixture import PoseMixture
 from flowprior.fitting.multiview import fit_views
 from flowprior.fitting.multiview_objective import (
@@ -45,6 +48,7 @@ __all__ = [
     "Cameras",
     "DensityPose",
     "Fits",
+    "InverseKinematics",
     "KeypointObjective",
     "KeypointWeights",
     "LatentPose",
@@ -62,10 +66,14 @@ __all__ = [
     "cameras_for",
     "check_camera_matrix",
     "check_focal",
+    "denoise",
     "facing",
     "first_translation",
     "fit_keypoints",
     "fit_views",
+    "interpolate",
+    "interpolate_latents",
+    "inverse_kinematics",
     "mean_rotation",
     "minimize",
     "minimize_again",

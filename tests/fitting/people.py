@@ -107,6 +107,8 @@ class Priors:
         rotvecs = rotations.matrix_to_rotvec(theta[:, 1:]).flatten(1)
         factor = torch.diag(1 / rotvecs.std(dim=0)).expand(2, -1, -1).clone()
         means = torch.stack([rotvecs[:200].mean(dim=0), rotvecs[200:].mean(dim=0)])
+        self.people = self._of_evidence(theta, 24, ("keypoints_2d", "joints_3d"))
+        self.body_pose = self._of_evidence(theta[:, 1:], 23, ("rotations", "joints_3d"))
         self.mixture = PoseMixture(torch.tensor([0.4, 0.6]), means, factor, rotvecs.mean(dim=0))
 
     @staticmethod
@@ -119,6 +121,20 @@ class Priors:
                 prior.head.start.copy_(start.flatten())
                 prior.head.direct.weight.normal_(std=0.02)
         prior.nll(theta, torch.randn(len(theta), context))  # initialises ActNorm
+        return prior.eval()
+
+    @staticmethod
+    def _of_evidence(theta: Tensor, joints: int, kinds: tuple[str, ...]) -> ConditionalPosePrior:
+        hands = (joints - 2, joints - 1)
+        prior = ConditionalPosePrior(
+            joints=joints, evidence=kinds, rest_joints=hands, hidden_features=32, head_features=16
+        )
+        assert prior.head is not None
+        assert prior.evidence is not None
+        with torch.no_grad():
+            prior.head.start.copy_(rotations.matrix_to_rot6d(theta).mean(dim=0).flatten())
+            prior.head.direct.weight.normal_(std=0.02)
+        prior.nll(theta, prior.evidence.context().expand(len(theta), -1))  # initialises ActNorm
         return prior.eval()
 
     def of(self, kind: str) -> ConditionalPosePrior | PoseMixture | None:
