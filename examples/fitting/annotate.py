@@ -1,6 +1,6 @@
 """Fit everybody of a large set of keypoints, on one machine or a cluster.
 
-    python -m examples.fitting.annotate INPUT OUTPUT --prior outputs/fitting/priors
+    python -m examples.fitting.annotate INPUT OUTPUT
 
 INPUT is a shard or a folder of shards: ``.npz``, ``.parquet``, folders of OpenPose's JSON; see
 `shards`. OUTPUT becomes a folder of parquet files, one for each chunk of people, with SMPL
@@ -29,7 +29,13 @@ import torch
 from tqdm import tqdm
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
-from examples.fitting.choices import KINDS, POSE_WEIGHTS, PriorFolder
+from examples.fitting.choices import (
+    KINDS,
+    POSE_WEIGHTS,
+    add_prior_argument,
+    model_folder,
+    open_priors,
+)
 from examples.fitting.outputs import fits_to_arrays
 from examples.fitting.shards import Chunk, People, chunks_of, read_chunk
 from examples.training.settings import with_overrides
@@ -58,7 +64,7 @@ class Annotator:
 
     Args:
         output: Output folder.
-        prior: Folder of priors.
+        prior: Name or folder of the prior, see `open_priors`.
         kind: Kind of prior, one of `KINDS`.
         body: SMPL file, or None for the embedded body.
         weights: Weights of the fit.
@@ -81,7 +87,7 @@ class Annotator:
         torch.set_num_threads(1)
         self.output = Path(output)
         self.device = torch.device(device)
-        self.priors = PriorFolder(Path(prior), self.device)
+        self.priors = open_priors(prior, self.device)
         self.kind, self.weights, self.steps, self.focal = kind, weights, steps, focal
         self.body = BodyModel(body).to(self.device)
 
@@ -220,7 +226,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("input", type=Path, metavar="INPUT", help="a shard, or a folder of them")
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder, made if missing")
-    parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
+    add_prior_argument(parser)
     parser.add_argument("--kind", choices=KINDS, default="conditional", help="which of its priors")
     parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded if left out")
     parser.add_argument("--focal", type=float, metavar="PX", help="focal length (default: 5000)")
@@ -242,7 +248,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     cuda = device_of(args.device).type == "cuda"
     weights = with_overrides(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
     chunks = chunks_of(args.input, args.chunk)
-    PriorFolder(args.prior, torch.device("cpu"))  # says at once if it is missing
+    open_priors(args.prior, torch.device("cpu"))  # says at once if it is missing
     prepare_folder(args.output)
     check_settings(
         args.output,
@@ -261,7 +267,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     print(f"{len(chunks)} chunks, {len(chunks) - len(left)} done before", flush=True)
     worker = {
         "output": str(args.output.resolve()),
-        "prior": str(args.prior.resolve()),
+        # Workers may start in another folder.
+        "prior": str(Path(args.prior).resolve()) if Path(args.prior).is_dir() else args.prior,
         "kind": args.kind,
         "body": None if args.body is None else str(args.body.resolve()),
         "weights": weights,
@@ -359,9 +366,10 @@ def _spread(
         ray.shutdown()
 
 
-def _fingerprint(folder: Path) -> str:
-    """A short hash of the files of a folder."""
+def _fingerprint(prior: str) -> str:
+    """A short hash of the files of a prior."""
     digest = hashlib.sha256()
+    folder = model_folder(prior) or Path(prior)
     for file in sorted(folder.rglob("*")):
         if file.suffix in (".safetensors", ".npz"):
             digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())

@@ -1,8 +1,11 @@
 """Priors and pose variables, from command-line arguments."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,9 +17,11 @@ from examples.data.keypoints import to_prohmr_44
 from examples.fitting.priors import KeypointPrior
 from examples.fitting.train_prior import CONDITIONAL, MIXTURE, UNCONDITIONAL
 from examples.training.encoded import MODEL_FILE
-from flowprior import ConditionalPosePrior, fitting
+from flowprior import ConditionalPosePrior, PosePosterior, fitting, rotations
+from flowprior.files.model_folder import BUNDLED, WEIGHTS_FILE
 from flowprior.files.numpy_file import read_npz
 from flowprior.fitting import (
+    DEFAULT_PRIOR,
     AnglePose,
     DensityPose,
     LatentPose,
@@ -24,22 +29,32 @@ from flowprior.fitting import (
     PoseVariables,
     with_spare,
 )
+from flowprior.fitting.pose_variables import variables_of
 from flowprior.keypoints import seen_keypoints
 from flowprior.prior.posterior import PosePrior
 from flowprior.skeleton import BODY_25, Skeleton
 
 __all__ = [
+    "BODY_PRIOR",
     "KINDS",
     "POSE_WEIGHTS",
     "PRIOR_FILE",
     "Evidence",
+    "PretrainedPrior",
     "PriorFolder",
+    "Priors",
+    "add_prior_argument",
     "flow_pose",
     "given_context",
+    "model_folder",
+    "open_priors",
     "to_body_25",
 ]
 
 KINDS = ("conditional", "unconditional", "mixture", "isotropic", "none")
+
+BODY_PRIOR = "flowprior/body-pose"
+"""Name of the unconditional prior that ships with the library."""
 
 PRIOR_FILE = "prior.safetensors"
 """File in the folder of the conditional prior: a flow conditioned on the user's own network."""
@@ -138,6 +153,131 @@ def flow_pose(prior: PosePrior, context: Tensor, *, theta: bool = False) -> Pose
         return form(prior(context[with_spare(people)])).select(people)
 
 
+class Priors(Protocol):
+    """What the programs need of priors."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that are there, some of `KINDS`."""
+
+    def posterior(self, keypoints: Tensor) -> PosePosterior:
+        """The conditional prior given keypoints (N, 25, 3) in pixels, with confidence."""
+
+    def variables(
+        self, kind: str, keypoints: Tensor, *, theta: bool = False, context: Tensor | None = None
+    ) -> PoseVariables:
+        """Pose variables of N people, see `PriorFolder.variables`."""
+
+
+def add_prior_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument ``--prior``, for `open_priors`."""
+    parser.add_argument(
+        "--prior",
+        default=DEFAULT_PRIOR,
+        metavar="NAME",
+        help=f"{DEFAULT_PRIOR} (default), the folder of a saved prior, or that of "
+        "examples.fitting.train_prior",
+    )
+
+
+def open_priors(name: str, device: torch.device) -> Priors:
+    """The priors that ``--prior`` names.
+
+    Args:
+        name: A prior that ships with the library; a folder of ``save_pretrained``; or the output
+            folder of `examples.fitting.train_prior`.
+        device: Device of the weights.
+
+    Raises:
+        FileNotFoundError: There is neither such a prior nor such a folder.
+        CheckpointError: The folder contains another model.
+    """
+    if model_folder(name) is None:
+        return PriorFolder(Path(name), device)
+    return PretrainedPrior(name, device)
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder of a pretrained prior; None if ``--prior`` names another folder."""
+    folder = Path(name)
+    if folder.is_dir():
+        return folder if (folder / WEIGHTS_FILE).is_file() else None
+    return BUNDLED.get(name)
+
+
+class PretrainedPrior:
+    """A pretrained prior that takes 2D keypoints as evidence, such as ``flowprior/people``.
+
+    The kinds beside "conditional" come from ``flowprior/body-pose``: its marginal, and its mode as
+    the mean pose.
+
+    Args:
+        name: Name or folder of the prior.
+        device: Device of the weights.
+
+    Raises:
+        CheckpointError: The folder contains another model.
+        ValueError: The prior does not take 2D keypoints as evidence.
+    """
+
+    kinds = tuple(kind for kind in KINDS if kind != "mixture")
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.device = device
+        self.prior = ConditionalPosePrior.from_pretrained(name, device=device).freeze()
+        evidence = self.prior.evidence
+        if evidence is None or "keypoints_2d" not in evidence.kinds:
+            raise ValueError(f"--prior {name} does not take 2D keypoints as evidence")
+
+    @cached_property
+    def body(self) -> PosePosterior:
+        """The marginal over the 23 joints below the root."""
+        prior = ConditionalPosePrior.from_pretrained(BODY_PRIOR, device=self.device).freeze()
+        with torch.no_grad():
+            return prior.given()
+
+    def posterior(self, keypoints: Tensor) -> PosePosterior:
+        """The prior given keypoints (N, 25, 3) in pixels, with confidence."""
+        return self.prior.given(keypoints_2d=seen_keypoints(keypoints))
+
+    def variables(
+        self, kind: str, keypoints: Tensor, *, theta: bool = False, context: Tensor | None = None
+    ) -> PoseVariables:
+        """Pose variables of N people.
+
+        Args:
+            kind: One of `KINDS` but "mixture".
+            keypoints: (N, 25, 3) pixels and confidence, the evidence of the conditional prior.
+            theta: Whether a flow's theta is optimised instead of its latent.
+            context: Must be None: contexts belong to a prior that was trained with them.
+
+        Raises:
+            ValueError: There is no such kind, or contexts are given.
+        """
+        _require_kind(kind)
+        if context is not None and kind == "conditional":
+            raise ValueError(
+                "contexts of your own network need a prior that was trained with them: --prior DIR"
+            )
+        if kind == "conditional":
+            pose = variables_of(self.prior, seen_keypoints(keypoints), BODY_25)
+            return DensityPose(pose.posterior) if theta and isinstance(pose, LatentPose) else pose
+        if kind == "unconditional":
+            return (DensityPose if theta else LatentPose)(self.body)
+        if kind == "mixture":
+            raise ValueError(
+                "SMPLify's mixture does not ship with the library: python -m "
+                "examples.fitting.train_prior --out DIR fits one, for --prior DIR"
+            )
+        mean = rotations.matrix_to_rotvec(rotations.rot6d_to_matrix(self.body.mode()))
+        return AnglePose(mean.flatten(), kind)
+
+
+def _require_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"the prior must be one of {', '.join(KINDS)}, got {kind!r}")
+
+
 @dataclass
 class PriorFolder:
     """The priors written by `examples.fitting.train_prior`, read on first use.
@@ -157,11 +297,17 @@ class PriorFolder:
         if not self.folder.is_dir():
             raise FileNotFoundError(
                 f"no folder of priors: {self.folder}. Make one by python -m "
-                f"examples.fitting.train_prior --out {self.folder}"
+                f"examples.fitting.train_prior --out {self.folder}, or leave out --prior for the "
+                f"one of the library, {DEFAULT_PRIOR}"
             )
         self._frozen: dict[str, PosePrior] = {}
         self._network: KeypointPrior | None = None
         self._mixture: PoseMixture | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of priors in the folder: all of `KINDS`."""
+        return KINDS
 
     @property
     def network(self) -> KeypointPrior:
@@ -231,6 +377,10 @@ class PriorFolder:
             parts.append(self.network.context(torch.cat([some, spare]))[: len(some)])
         return torch.cat(parts)
 
+    def posterior(self, keypoints: Tensor) -> PosePosterior:
+        """The conditional prior given keypoints (N, 25, 3) in pixels, with confidence."""
+        return self.network(keypoints)
+
     def variables(
         self, kind: str, keypoints: Tensor, *, theta: bool = False, context: Tensor | None = None
     ) -> PoseVariables:
@@ -246,8 +396,7 @@ class PriorFolder:
             FileNotFoundError: The folder contains no such prior.
             ValueError: There is no such kind, or the contexts have another width.
         """
-        if kind not in KINDS:
-            raise ValueError(f"the prior must be one of {', '.join(KINDS)}, got {kind!r}")
+        _require_kind(kind)
         if kind == "conditional":
             if context is not None:
                 return flow_pose(self.of_contexts, context, theta=theta)

@@ -1,6 +1,6 @@
 """Fit bodies to detected 2D keypoints.
 
-    python -m examples.fitting.fit --data keypoints.json --prior outputs/fitting/priors --out DIR
+    python -m examples.fitting.fit --data keypoints.json --out DIR
 
 Reads OpenPose's JSON, one file or a folder, or COCO's, annotations or results. Without ``--data``
 four people in embedded poses are fitted. ``key=value`` changes a weight: ``pose=16`` is ProHMR's.
@@ -27,8 +27,9 @@ from examples.data.poses import load_poses
 from examples.fitting.choices import (
     KINDS,
     POSE_WEIGHTS,
-    PriorFolder,
+    add_prior_argument,
     given_context,
+    open_priors,
     to_body_25,
 )
 from examples.fitting.outputs import fit_picture, fits_to_arrays, write_bodies, write_fits
@@ -108,7 +109,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images")
     parser.add_argument("--skeleton", metavar="NAME", help="joint set of the keypoints, such as "
                         "BODY-25B (default: by their names or number)")  # fmt: skip
-    parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
+    add_prior_argument(parser)
     parser.add_argument("--kind", choices=KINDS, default="conditional", help="which of its priors")
     parser.add_argument("--context", type=Path, metavar="FILE", help="npz with context (N, C) and "
                         "perhaps betas (N, 10) of a network of your own")  # fmt: skip
@@ -170,8 +171,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     seen = to_body_25(people.keypoints_2d, people.skeleton)
     keypoints = torch.from_numpy(seen).to(device)
     weights = with_overrides(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
-    folder = PriorFolder(args.prior, device)
-    pose = folder.variables(args.kind, keypoints, theta=args.theta, context=context)
+    priors = open_priors(args.prior, device)
+    pose = priors.variables(args.kind, keypoints, theta=args.theta, context=context)
     frame = args.frame or ("crop" if sizes is None else "full")
     size = None if sizes is None else torch.from_numpy(sizes).to(device)
     start = time.perf_counter()

@@ -23,7 +23,12 @@ from torch import Tensor
 from examples.command_line import fail, interruptible, positive
 from examples.data.detections import read_detections
 from examples.data.poses import load_poses
-from examples.fitting.choices import PriorFolder, given_context, to_body_25
+from examples.fitting.choices import (
+    add_prior_argument,
+    given_context,
+    open_priors,
+    to_body_25,
+)
 from examples.fitting.synthetic import (
     FOCAL_PX,
     IMAGE_PX,
@@ -111,7 +116,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
                         "each view, or poses with --evaluate; embedded if left out")  # fmt: skip
     parser.add_argument("--evaluate", type=int, metavar="N", help="judge on N held-out poses")
     parser.add_argument("--views", type=int, default=EMBEDDED_VIEWS, metavar="N", help="of these")
-    parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
+    add_prior_argument(parser)
     parser.add_argument("--context", type=Path, metavar="FILE", help="npz with context (N, C) and "
                         "perhaps betas (N, 10) of a network of your own")  # fmt: skip
     parser.add_argument("--body", type=Path, metavar="FILE", help="SMPL file; embedded if left out")
@@ -127,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
     """Read, refine and write everything."""
     weights = with_overrides(MultiviewWeights(), args.settings)
     body = BodyModel(args.body)
-    priors = PriorFolder(args.prior, torch.device("cpu"))
+    priors = open_priors(args.prior, torch.device("cpu"))
     people: People | None = None
     size = None
     if args.data is None or args.evaluate:

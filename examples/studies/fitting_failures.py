@@ -16,7 +16,7 @@ from torch import Tensor
 
 from examples.command_line import interruptible
 from examples.data.poses import load_poses
-from examples.fitting.choices import POSE_WEIGHTS, PriorFolder
+from examples.fitting.choices import POSE_WEIGHTS, add_prior_argument, open_priors
 from examples.fitting.outputs import fit_picture
 from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX, detect, photograph_bodies
 from examples.pictures import TRUTH, body_views, gallery_picture, side_by_side
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m examples.studies.fitting_failures", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--data", type=Path, metavar="PATH", help="poses (default: embedded)")
-    parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
+    add_prior_argument(parser)
     parser.add_argument(
         "--body", type=Path, metavar="FILE", help="SMPL file (default: embedded body)"
     )
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     try:
         rotvecs = torch.from_numpy(load_poses(args.data, args.seed).rotvecs("test"))
-        body, priors = BodyModel(args.body), PriorFolder(args.prior, torch.device("cpu"))
+        body, priors = BodyModel(args.body), open_priors(args.prior, torch.device("cpu"))
         prepare_folder(args.out)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from examples.command_line import interruptible, positive
 from examples.data.poses import load_poses
-from examples.fitting.choices import KINDS, PriorFolder
+from examples.fitting.choices import Priors, add_prior_argument, open_priors
 from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX, People, detect, photograph_bodies
 from examples.pictures import MODE, REGRESSOR, SAMPLES, TRUTH, body_views, gallery_picture
 from examples.pictures.style import Image
@@ -100,7 +100,7 @@ class Bench:
     """
 
     def __init__(
-        self, rotvecs: Tensor, body: BodyModel, priors: PriorFolder, seed: int, steps: int
+        self, rotvecs: Tensor, body: BodyModel, priors: Priors, seed: int, steps: int
     ) -> None:
         self.body, self.priors, self.steps = body, priors, steps
         self.generator = torch.Generator().manual_seed(seed)
@@ -129,7 +129,7 @@ class Bench:
     @torch.no_grad()
     def mode(self, condition: str) -> tuple[Tensor, Tensor, Tensor]:
         """`errors_mm` of the conditional prior's mode, without a fit."""
-        return self.errors(self.priors.network(self.seen[condition]).mode())
+        return self.errors(self.priors.posterior(self.seen[condition]).mode())
 
 
 def choose_weights(bench: Bench, kinds: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -206,7 +206,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m examples.studies.fitting_priors", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--data", type=Path, metavar="PATH", help="poses (default: embedded)")
-    parser.add_argument("--prior", type=Path, default=Path("outputs/fitting/priors"), metavar="DIR")
+    add_prior_argument(parser)
     parser.add_argument(
         "--body", type=Path, metavar="FILE", help="SMPL file (default: embedded body)"
     )
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     try:
         poses = load_poses(args.data, args.seed)
-        body, priors = BodyModel(args.body), PriorFolder(args.prior, torch.device("cpu"))
+        body, priors = BodyModel(args.body), open_priors(args.prior, torch.device("cpu"))
         if not len(poses.val):
             raise ValueError(f"{poses.source}: no people to choose weights on")
         prepare_folder(args.out)
@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
-    kinds = KINDS[::-1]
+    kinds = priors.kinds[::-1]
     chosen = choose_weights(choosing, kinds)
     results: dict[str, dict[str, dict[str, float]]] = {kind: {} for kind in kinds}
     results["mode, not fitted"] = {}

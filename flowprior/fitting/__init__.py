@@ -22,6 +22,7 @@ from flowprior.fitting.people import (
     pose_kicks,
 )
 from flowprior.fitting.pose_variables import (
+    DEFAULT_PRIOR,
     POSE_WEIGHTS,
     AnglePose,
     DensityPose,
@@ -37,6 +38,7 @@ from flowprior.fitting.status import Status
 
 __all__ = [
     "CROP_PX",
+    "DEFAULT_PRIOR",
     "FOCAL_PX",
     "FRAMES",
     "IGNORED",

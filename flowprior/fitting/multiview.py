@@ -15,7 +15,7 @@ from flowprior.fitting.multiview_objective import (
 )
 from flowprior.fitting.objective import NUM_BETAS, KeypointObjective, KeypointWeights
 from flowprior.fitting.people import first_translation, skeleton_of
-from flowprior.fitting.pose_variables import Prior, variables_of
+from flowprior.fitting.pose_variables import DEFAULT_PRIOR, Prior, variables_of
 from flowprior.fitting.results import ViewFits
 from flowprior.fitting.solver import minimize
 from flowprior.keypoints import check_keypoints, seen_keypoints
@@ -26,7 +26,7 @@ __all__ = ["fit_views"]
 
 def fit_views(
     keypoints_2d: Tensor,
-    prior: Prior,
+    prior: Prior = DEFAULT_PRIOR,
     groups: Sequence[Sequence[int]] | None = None,
     *,
     body: BodyModel | None = None,

@@ -11,6 +11,7 @@ from flowprior.body import BodyModel
 from flowprior.fitting.cameras import Cameras, cameras_for
 from flowprior.fitting.objective import KeypointObjective, KeypointWeights
 from flowprior.fitting.pose_variables import (
+    DEFAULT_PRIOR,
     PoseVariables,
     Prior,
     facing,
@@ -71,7 +72,7 @@ SMPLIFY_STAGES = (
 
 def fit_keypoints(
     keypoints_2d: Tensor,
-    prior: Prior,
+    prior: Prior = DEFAULT_PRIOR,
     *,
     body: BodyModel | None = None,
     skeleton: Skeleton | None = None,
@@ -106,10 +107,12 @@ def fit_keypoints(
 
             * a :class:`~flowprior.PosePosterior` over SMPL's 24 joints or the 23 below the root,
               with one context per person or a single context for all;
-            * a :class:`~flowprior.ConditionalPosePrior` over the same joints: unconditional, or
-              with a context that is :func:`~flowprior.keypoints.keypoint_context` of COCO-17,
-              BODY-25 or the 44 keypoints of ProHMR (recognised by its width; ``flowprior/demo``
-              uses COCO-17), which is then computed from ``keypoints_2d``;
+            * a :class:`~flowprior.ConditionalPosePrior` over the same joints, or the name of a
+              pretrained one such as ``flowprior/people``, the default. If 2D keypoints are among
+              its evidence, it is conditioned on ``keypoints_2d``; with other evidence only, as
+              ``flowprior/body-pose``, its marginal is used. A prior with a context of its own must
+              be unconditional or take :func:`~flowprior.keypoints.keypoint_context` of COCO-17,
+              BODY-25 or the 44 keypoints of ProHMR (recognised by its width);
             * a :class:`PoseMixture`, SMPLify's prior;
             * None for no prior;
             * :class:`PoseVariables` of the P people, such as ``LatentPose(posterior)``.
@@ -144,6 +147,7 @@ def fit_keypoints(
 
     Raises:
         TypeError: ``keypoints_2d`` is no tensor, or ``prior`` has another type.
+        FileNotFoundError: No pretrained prior has that name.
         ValueError: Shapes do not fit, the number of keypoints belongs to no known joint set, the
             body lacks the keypoints, the context of the prior is not a keypoint context, an option
             is out of range, or the keypoints are not in pixels or their confidences are not

@@ -6,12 +6,14 @@ then tries several headings.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from flowprior import rotations
+from flowprior.files.model_folder import BUNDLED
 from flowprior.fitting.mixture import PoseMixture
 from flowprior.fitting.solver import with_spare
 from flowprior.keypoints import keypoint_context
@@ -21,6 +23,7 @@ from flowprior.prior.spaces import RotationSpace
 from flowprior.skeleton import BODY_25, COCO_17, PROHMR_44, Skeleton, shared_joints
 
 __all__ = [
+    "DEFAULT_PRIOR",
     "POSE_WEIGHTS",
     "AnglePose",
     "DensityPose",
@@ -33,6 +36,9 @@ __all__ = [
 ]
 
 BODY_JOINTS = 23
+
+DEFAULT_PRIOR = "flowprior/people"
+"""Name of the prior of a fit if none is given; it ships with the library."""
 
 POSE_WEIGHTS = {"flow": 64.0, "mixture": 30.0, "isotropic": 1000.0, "none": 0.0}
 """Weights of the pose penalty with the lowest error on held-out people, by kind of prior."""
@@ -311,7 +317,7 @@ class AnglePose:
         return x.new_zeros(len(x))
 
 
-Prior: TypeAlias = PosePosterior | PosePrior | PoseMixture | PoseVariables | None
+Prior: TypeAlias = PosePosterior | PosePrior | PoseMixture | PoseVariables | str | None
 """Priors that :func:`fit_keypoints` accepts."""
 
 
@@ -329,6 +335,8 @@ def variables_of(prior: Prior, keypoints: Tensor, skeleton: Skeleton) -> PoseVar
         ValueError: The prior has other joints, another number of contexts, or a context that is not
             `keypoint_context` of a known joint set.
     """
+    if isinstance(prior, str):
+        prior = _pretrained(prior, keypoints.device)
     if prior is None:
         return AnglePose(keypoints.new_zeros(3 * BODY_JOINTS), "none")
     if isinstance(prior, PoseMixture):
@@ -346,8 +354,8 @@ def variables_of(prior: Prior, keypoints: Tensor, skeleton: Skeleton) -> PoseVar
     if isinstance(prior, PoseVariables):
         return prior
     raise TypeError(
-        "expected a PosePosterior, a ConditionalPosePrior, a PoseMixture, PoseVariables or None "
-        f"as prior, got {type(prior).__name__}"
+        "expected a PosePosterior, a ConditionalPosePrior, its name, a PoseMixture, PoseVariables "
+        f"or None as prior, got {type(prior).__name__}"
     )
 
 
@@ -356,20 +364,35 @@ def suited_weight(pose: PoseVariables) -> float:
     return POSE_WEIGHTS[pose.kind if isinstance(pose, AnglePose) else "flow"]
 
 
+def _pretrained(name: str, device: torch.device) -> PosePrior:
+    """The prior of that name, frozen; those that ship with the library are read once."""
+    return _shipped(name, device) if name in BUNDLED else _read(name, device)
+
+
+def _read(name: str, device: torch.device) -> PosePrior:
+    return ConditionalPosePrior.from_pretrained(name, device=device).freeze()
+
+
+_shipped = cache(_read)
+
+
 def _posterior_of(prior: PosePrior, keypoints: Tensor, skeleton: Skeleton) -> PosePosterior:
-    """The posterior of a prior given keypoints (P, K, 3), as its context or not at all."""
+    """The posterior of a prior given keypoints (P, K, 3), as its evidence, its context or not."""
     if isinstance(prior, ConditionalPosePrior):
         prior = prior.freeze()
     with torch.no_grad():
-        if not prior.context_features:
+        evidence = prior.evidence
+        if evidence is not None and "keypoints_2d" not in evidence.kinds:
+            return prior.given()
+        if evidence is None and not prior.context_features:
             return prior(None)
-        if prior.context_features not in CONTEXT_SETS:
+        if evidence is None and prior.context_features not in CONTEXT_SETS:
             known = ", ".join(f"{width} ({each.name})" for width, each in CONTEXT_SETS.items())
             raise ValueError(
                 f"the prior has a context of {prior.context_features} numbers, which is not "
                 f"keypoint_context of a joint set ({known}): pass prior(context) instead"
             )
-        expected = CONTEXT_SETS[prior.context_features]
+        expected = CONTEXT_SETS[prior.context_features] if evidence is None else COCO_17
         source, target = shared_joints(skeleton, expected)
         if not source:
             raise ValueError(
@@ -379,5 +402,7 @@ def _posterior_of(prior: PosePrior, keypoints: Tensor, skeleton: Skeleton) -> Po
         seen[:, list(target)] = keypoints[:, list(source)]
         # Padded, so that a context does not depend on the number of people.
         rows = with_spare(torch.arange(len(keypoints), device=keypoints.device))
-        context = keypoint_context(seen)[rows].to(prior.flow.device, prior.flow.dtype)
-        return prior(context)[: len(keypoints)]
+        seen = seen[rows].to(prior.flow.device, prior.flow.dtype)
+        if evidence is None:
+            return prior(keypoint_context(seen))[: len(keypoints)]
+        return prior.given(keypoints_2d=seen)[: len(keypoints)]

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from flowprior import ConditionalPosePrior, rotations
+from flowprior.files.model_folder import BUNDLED
 from flowprior.fitting import (
+    DEFAULT_PRIOR,
     SMPLIFY_STAGES,
     AnglePose,
     Cameras,
@@ -12,6 +14,8 @@ from flowprior.fitting import (
     Stage,
     cameras_for,
     fit_keypoints,
+    fit_views,
+    pose_variables,
 )
 from flowprior.keypoints import example_keypoints, keypoint_context
 from flowprior.skeleton import BODY_25, COCO_17, COCO_18, PROHMR_44, mapping
@@ -282,9 +286,54 @@ def test_the_context_is_computed_from_the_keypoints(priors, body, people):
     assert (coco.solution.value < coco.start_value).all()
 
 
-def test_the_demo_prior_fits_the_example(body):
-    prior = ConditionalPosePrior.from_pretrained("flowprior/demo")
-    fits = fit_keypoints(example_keypoints(), prior)
+def test_the_evidence_is_the_keypoints(priors, body, people):
+    seen = people.keypoints[:3]
+    with torch.no_grad():
+        posterior = priors.people.freeze().given(keypoints_2d=seen)
+    options = {"body": body, "max_iterations": 4, **CAMERA}
+    wanted = fit_keypoints(seen, posterior, **options)
+    found = fit_keypoints(seen, priors.people, **options)
+    torch.testing.assert_close(found.theta, wanted.theta, atol=1e-3, rtol=0)
+    # Of another joint set, the joints that both have.
+    fewer = BODY_25.subset("arms", range(8))
+    fits = fit_keypoints(seen[:, :8], priors.people.freeze(), skeleton=fewer, **options)
+    assert (fits.solution.value < fits.start_value).all()
+
+
+def test_without_keypoints_among_its_evidence_the_marginal_is_the_prior(priors, body, people):
+    seen = people.keypoints[:2]
+    options = {"body": body, "max_iterations": 4, **CAMERA}
+    wanted = fit_keypoints(seen, priors.body_pose.freeze().given(), **options)
+    assert torch.equal(fit_keypoints(seen, priors.body_pose, **options).theta, wanted.theta)
+
+
+@pytest.fixture
+def tiny_library(priors, tmp_path, monkeypatch):
+    """A library that ships hardly trained priors."""
+    for name, prior in (("people", priors.people), ("body-pose", priors.body_pose)):
+        prior.save_pretrained(tmp_path / name)
+        monkeypatch.setitem(BUNDLED, f"flowprior/{name}", tmp_path / name)
+    pose_variables._shipped.cache_clear()
+    yield tmp_path
+    pose_variables._shipped.cache_clear()
+
+
+def test_priors_by_name(priors, body, people, tiny_library):
+    seen = people.keypoints[:2]
+    options = {"body": body, "max_iterations": 3, **CAMERA}
+    for name, prior in (("people", priors.people), ("body-pose", priors.body_pose)):
+        wanted = fit_keypoints(seen, prior, **options)
+        for each in (f"flowprior/{name}", str(tiny_library / name)):
+            assert torch.equal(fit_keypoints(seen, each, **options).theta, wanted.theta)
+        if name == "people":
+            assert torch.equal(fit_keypoints(seen, **options).theta, wanted.theta)
+    views = fit_views(seen, **options)
+    assert views.theta.shape == (1, 2, 24, 3, 3)
+
+
+@pytest.mark.skipif(DEFAULT_PRIOR not in BUNDLED, reason="the library does not ship it yet")
+def test_the_shipped_prior_fits_the_example(body):
+    fits = fit_keypoints(example_keypoints())
     assert fits.status == ["converged_value"]
     assert fits.error < 0.01
     params = fits.smpl_params()
@@ -296,7 +345,9 @@ def test_the_demo_prior_fits_the_example(body):
     assert arrays["status"].tolist() == ["converged_value"]
 
 
-@pytest.mark.parametrize("name", ["conditional", "contracting", "unconditional", "mixture"])
+@pytest.mark.parametrize(
+    "name", ["conditional", "contracting", "unconditional", "mixture", "people", "body_pose"]
+)
 def test_one_person_alone_and_among_others_are_bitwise_equal(priors, body, people, name):
     seen = detected(people.keypoints[:5])
     seen[1] = torch.nan
@@ -397,7 +448,8 @@ def test_priors_that_do_not_fit_raise(priors, body, people):
         (priors.conditional(torch.zeros(3, 75)), ValueError, r"each of 2 people.*\(3,\)"),
         (ConditionalPosePrior(32, hidden_features=16), ValueError, "a context of 32 numbers"),
         (points, ValueError, "SMPL's 24 joints"),
-        ("flowprior/demo", TypeError, "as prior, got str"),
+        (3, TypeError, "its name, .* as prior, got int"),
+        ("nowhere", FileNotFoundError, "no such folder"),
     ):
         with pytest.raises(error, match=message):
             fit_keypoints(seen, prior, body=body)

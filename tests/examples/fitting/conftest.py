@@ -16,6 +16,8 @@ from examples.fitting.train_prior import (
 )
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
+from flowprior.files.model_folder import BUNDLED
+from tests.fitting.people import Priors
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +58,21 @@ def people(body):
     generator = torch.Generator().manual_seed(0)
     rotvecs = 0.25 * torch.randn(64, 24, 3, generator=generator)
     return photograph_bodies(rotvecs, body, generator)
+
+
+@pytest.fixture(scope="session")
+def hardly_trained(tmp_path_factory):
+    """Folders of priors that take evidence, by the names of those of the library."""
+    folder = tmp_path_factory.mktemp("library")
+    priors = Priors()
+    for name, prior in (("people", priors.people), ("body-pose", priors.body_pose)):
+        prior.save_pretrained(folder / name)
+    return {f"flowprior/{name}": folder / name for name in ("people", "body-pose")}
+
+
+@pytest.fixture
+def library(hardly_trained, monkeypatch):
+    """A library that ships hardly trained priors."""
+    for name, folder in hardly_trained.items():
+        monkeypatch.setitem(BUNDLED, name, folder)
+    return hardly_trained

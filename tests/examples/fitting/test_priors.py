@@ -1,12 +1,13 @@
 import pytest
 import torch
 
-from examples.fitting.choices import PRIOR_FILE, PriorFolder
+from examples.fitting.choices import KINDS, PRIOR_FILE, PretrainedPrior, PriorFolder, open_priors
 from examples.fitting.priors import KeypointPrior
 from examples.fitting.train_prior import CONDITIONAL, fit_mixture
 from flowprior import ConditionalPosePrior
 from flowprior.files import model_file
 from flowprior.files.model_file import CheckpointError
+from flowprior.fitting import AnglePose, DensityPose, LatentPose
 from flowprior.fitting.mixture import PoseMixture
 from flowprior.keypoints import keypoint_context
 from flowprior.skeleton import BODY_25
@@ -128,3 +129,33 @@ def test_a_context_does_not_depend_on_who_else_is_there(priors, people):
 def test_unknown_kinds_raise(priors):
     with pytest.raises(ValueError, match="must be one of conditional"):
         priors.variables("flow", torch.zeros(1, 25, 3))
+
+
+def test_pretrained_priors_have_every_kind_but_the_mixture(library, people):
+    seen = people.keypoints[:3]
+    for name in ("flowprior/people", str(library["flowprior/people"])):
+        priors = open_priors(name, torch.device("cpu"))
+        assert isinstance(priors, PretrainedPrior)
+        assert set(priors.kinds) == set(KINDS) - {"mixture"}
+        for kind in priors.kinds:
+            pose = priors.variables(kind, seen)
+            assert pose.theta(pose.start(3)).shape == (3, 24, 6)
+            assert isinstance(pose, LatentPose if kind.endswith("conditional") else AnglePose)
+            other = priors.variables(kind, seen, theta=True)
+            assert isinstance(other, DensityPose if kind.endswith("conditional") else AnglePose)
+    pose = priors.variables("conditional", seen)
+    torch.testing.assert_close(pose.theta(pose.start(3)), priors.posterior(seen).mode())
+    with pytest.raises(ValueError, match="mixture does not ship"):
+        priors.variables("mixture", seen)
+    with pytest.raises(ValueError, match="contexts of your own network"):
+        priors.variables("conditional", seen, context=torch.zeros(3, 5))
+    with pytest.raises(ValueError, match="must be one of conditional"):
+        priors.variables("flow", seen)
+
+
+def test_the_name_tells_pretrained_priors_from_folders(library, prior_dir):
+    assert isinstance(open_priors(str(prior_dir), torch.device("cpu")), PriorFolder)
+    with pytest.raises(FileNotFoundError, match="or leave out --prior for the one of the library"):
+        open_priors("nowhere", torch.device("cpu"))
+    with pytest.raises(ValueError, match="does not take 2D keypoints"):
+        open_priors("flowprior/body-pose", torch.device("cpu"))

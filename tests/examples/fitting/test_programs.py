@@ -206,6 +206,20 @@ def test_fit_has_people_of_its_own(prior_dir, tmp_path):
     assert len(json.loads((out / "report.json").read_text())["people"]) == fit.EMBEDDED_PEOPLE
 
 
+def test_no_program_needs_a_trained_prior(people, library, tmp_path, monkeypatch):
+    for drawing in ("draw", "write_glb"):
+        monkeypatch.setattr(fit_views, drawing, lambda *_, **__: None)
+    few = ["--steps", "2", "--device", "cpu"]
+    assert fit.main(["--out", str(tmp_path / "fit"), "--pictures", "0", *few]) == 0
+    assert fit_views.main(["--out", str(tmp_path / "views"), "--steps", "2"]) == 0
+    np.savez(tmp_path / "shard.npz", keypoints_2d=people.keypoints[:4].numpy())
+    arguments = [str(tmp_path / "shard.npz"), str(tmp_path / "out"), "--workers", "0", *few]
+    assert annotate.main(arguments) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["fitted"] == 4
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["prior"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
