@@ -44,7 +44,6 @@ assert log_prob.shape == (2,) and log_prob.isfinite().all()
 FIRST_FIT = """
 import importlib.util
 import torch
-from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
 from flowprior.fitting import fit_keypoints
 from flowprior.keypoints import example_keypoints
@@ -52,9 +51,7 @@ for name in ("smplx", "examples"):
     assert importlib.util.find_spec(name) is None, name
 body = BodyModel()
 assert body(torch.zeros(2, 24, 3)).vertices.isfinite().all()
-fits = fit_keypoints(
-    example_keypoints(), ConditionalPosePrior.from_pretrained("flowprior/demo"), body=body
-)
+fits = fit_keypoints(example_keypoints(), body=body)
 assert fits.theta.shape == (1, 24, 3, 3) and fits.error_px.isfinite().all()
 """
 

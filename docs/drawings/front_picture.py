@@ -1,6 +1,6 @@
 """Draw the figure of the README and the home page: evidence, mode, samples.
 
-Run as ``python docs/drawings/front_picture.py``. It queries the demo prior of the library.
+Run as ``python docs/drawings/front_picture.py``. It queries ``flowprior/people``.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from examples.pictures.style import STYLE
 from examples.pinhole import flip_yz
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
-from flowprior.keypoints import example_keypoints, keypoint_context
+from flowprior.keypoints import example_keypoints
 from flowprior.skeleton import COCO_17, SMPL_24
 
 FILE = Path(__file__).parents[1] / "_static" / "front.png"
@@ -29,7 +29,7 @@ TITLES = ("2D keypoints", "the mode", "samples", "mode and samples from the side
 def main(path: Path = FILE) -> None:
     """Write the picture."""
     torch.manual_seed(1)
-    prior = ConditionalPosePrior.from_pretrained("flowprior/demo")
+    prior = ConditionalPosePrior.from_pretrained("flowprior/people")
     body = BodyModel()
     faces = body.faces.numpy()
     seen = example_keypoints()
@@ -44,7 +44,7 @@ def main(path: Path = FILE) -> None:
         for ax, title in zip(axes[0], TITLES, strict=True):
             ax.set_title(title, fontsize=12)
         for row, (name, keypoints) in zip(axes, rows.items(), strict=True):
-            posterior = prior(keypoint_context(keypoints))
+            posterior = prior.given(keypoints_2d=keypoints)
             theta = torch.cat([posterior.mode()[None], posterior.sample(NUM_SAMPLES)])
             out = body(theta)
             vertices = flip_yz((out.vertices - out.joints[:, :1]).numpy())

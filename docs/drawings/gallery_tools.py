@@ -8,11 +8,16 @@ from sphinx_gallery.scrapers import figure_rst
 ORDER = (
     "flow_in_pictures",
     "interpreting_the_mode",
-    "lifting",
-    "prohmr",
+    "generation",
+    "completion",
+    "inverse_kinematics",
+    "people_from_keypoints",
+    "denoising",
+    "latent_interpolation",
     "fitting",
     "multiview",
-    "latent_interpolation",
+    "lifting",
+    "prohmr",
 )
 
 

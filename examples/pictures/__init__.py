@@ -1,8 +1,8 @@
 """Pictures shared by the examples; this package exports all functions.
 
 `style` contains the colours; `canvas` works on pixels; `skeletons` draws keypoints and joints,
-`rendering` bodies in front of a camera, `meshes` bodies from several sides; `figures` composes
-figures of people and of errors. No function needs a display.
+`rendering` bodies in front of a camera, `meshes` bodies from several sides, `posing` their
+vertices; `figures` composes figures of people and of errors. No function needs a display.
 """
 
 from examples.pictures.canvas import (
@@ -24,6 +24,7 @@ from examples.pictures.meshes import (
     uncertainty_colours,
     write_glb,
 )
+from examples.pictures.posing import upright_vertices
 from examples.pictures.rendering import Camera, overlay_bodies, render_bodies
 from examples.pictures.saving import save_figure
 from examples.pictures.skeletons import (
@@ -68,6 +69,7 @@ __all__ = [
     "skeleton_views_picture",
     "turn",
     "uncertainty_colours",
+    "upright_vertices",
     "view_rotation",
     "write_glb",
 ]

@@ -6,9 +6,9 @@ A fit finds the body that matches 2D keypoints from a detector. It minimises the
 error plus the negative log-density of the prior. This page compares a fit with a prior
 conditioned on the keypoints and a fit without a prior.
 
-**Size**: twelve people in embedded poses in front of virtual cameras, the demo prior of the
-library. The page :doc:`Fitting </examples/fitting>` covers five priors on motion capture, several
-views, failure cases and large data sets.
+**Size**: twelve people in embedded poses in front of virtual cameras, and ``flowprior/people``,
+which ships with the library. The page :doc:`Fitting </examples/fitting>` covers five priors on
+motion capture, several views, failure cases and large data sets.
 """
 
 # %%
@@ -37,7 +37,6 @@ from examples.pinhole import flip_yz
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
 from flowprior.fitting import fit_keypoints
-from flowprior.keypoints import keypoint_context
 from flowprior.metrics import mpjpe
 from flowprior.skeleton import BODY_25, COCO_17, mapping
 
@@ -45,7 +44,7 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 plt.rcParams.update(STYLE)
 body = BodyModel()
-prior = ConditionalPosePrior.from_pretrained("flowprior/demo")
+prior = ConditionalPosePrior.from_pretrained("flowprior/people")
 
 generator = torch.Generator().manual_seed(5)
 held_out = torch.from_numpy(load_poses().rotvecs("test"))
@@ -137,7 +136,9 @@ def error(theta, betas=None):
     return 1000 * mpjpe(joints - joints[:, :1], people.joints - people.joints[:, :1]).mean()
 
 
-print(f"mode of the prior, without a fit: {error(prior.mode(keypoint_context(keypoints))):.0f} mm")
+print(
+    f"mode of the prior, without a fit: {error(prior.given(keypoints_2d=keypoints).mode()):.0f} mm"
+)
 for name, fit in fits.items():
     print(
         f"{name}: {error(fit.theta, fit.betas):.0f} mm, {fit.error_px.mean():.1f} px in the image"

@@ -6,8 +6,8 @@ This page fits one person in several uncalibrated views. The rotations of the bo
 all views; only the root differs. One fit of all views, each with its own root, recovers what a
 single view hides.
 
-**Size**: six people in embedded poses, three views each, the demo prior of the library. The page
-:doc:`Fitting </examples/fitting>` has figures on motion capture.
+**Size**: six people in embedded poses, three views each, and ``flowprior/people``, which ships with
+the library. The page :doc:`Fitting </examples/fitting>` has figures on motion capture.
 """
 
 # %%
@@ -35,7 +35,7 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 plt.rcParams.update(STYLE)
 body = BodyModel()
-prior = ConditionalPosePrior.from_pretrained("flowprior/demo")
+prior = ConditionalPosePrior.from_pretrained("flowprior/people")
 
 count, views = 6, 3
 generator = torch.Generator().manual_seed(1)
