@@ -3,7 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 DATA ?=
-OUT ?= outputs/demo
 # Processes that share the tests: one for each core, four at most (about 1 GB of memory each).
 WORKERS ?= logical
 PYTEST := $(BIN)/python -m pytest
@@ -15,7 +14,7 @@ OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-portable mutants lint format docs linkcheck bench coverage \
+.PHONY: help demo lifting test test-all test-portable mutants lint format docs linkcheck bench coverage \
 	package test-oldest test-newest clean
 
 help:  ## list these commands
@@ -33,7 +32,12 @@ help:  ## list these commands
 	$(PIP) -e '.[examples,docs,dev]'
 	touch $@
 
-demo: .venv/demo  ## train, evaluate and draw a small prior; DATA=poses.npz or an AMASS folder
+demo: OUT ?= outputs/demo
+demo: .venv/demo  ## pictures of every task, with the priors of the library
+	$(BIN)/python -m examples.tasks.demo --out $(OUT)
+
+lifting: OUT ?= outputs/lifting
+lifting: .venv/demo  ## train, evaluate and draw a small prior; DATA=poses.npz or an AMASS folder
 	$(BIN)/python -m examples.lifting.demo $(if $(DATA),--data $(DATA)) --out $(OUT)
 
 test: .venv/installed  ## all tests but the slow ones

@@ -209,7 +209,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("outputs/demo"),
+        default=Path("outputs/lifting"),
         metavar="DIR",
         help="folder of the results (default: %(default)s)",
     )
