@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowprior._checks import require_tensor
+from flowprior._modes import outside_inference_mode
 from flowprior._precision import at_least_float32, in_full_precision, without_autocast
 
 # roma is imported on demand, because it loads torch's compiler, which takes a second.
@@ -49,6 +50,7 @@ __all__ = [
     "matrix_to_chart",
     "matrix_to_rot6d",
     "matrix_to_rotvec",
+    "mean_rotation",
     "orthogonality_loss",
     "rot6d_to_matrix",
     "rotvec_to_matrix",
@@ -296,6 +298,25 @@ def geodesic_distance(first: Tensor, second: Tensor) -> Tensor:
 
 
 @in_full_precision
+def mean_rotation(matrix: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean rotations: those with the least sum of squared Frobenius distances.
+
+    Args:
+        matrix: (..., V, 3, 3) rotations.
+        weight: (..., V), at least one of them positive; equal weights if None.
+
+    Returns:
+        (..., 3, 3) rotations.
+    """
+    import roma
+
+    if weight is not None:
+        matrix = weight[..., None, None] * matrix
+    with outside_inference_mode():
+        mean: Tensor = roma.special_procrustes(matrix.sum(dim=-3))
+    return mean
+
+
 def orthogonality_loss(x: Tensor, layout: str = "columns") -> Tensor:
     r"""Deviation of 6D vectors from orthonormality: mean of :math:`(A^T A - I)^2`.
 

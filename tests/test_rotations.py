@@ -1,3 +1,4 @@
+import functools
 import math
 
 import mpmath  # a dependency of torch
@@ -709,3 +710,28 @@ def test_complex_numbers_are_refused():
         rotations.rot6d_to_matrix(torch.zeros(6, dtype=torch.complex64))
     with pytest.raises(ValueError, match="must hold real numbers"):
         rotations.matrix_to_chart(torch.zeros(3, 3, dtype=torch.complex64))
+
+
+def test_mean_is_a_rotation_and_the_best_one():
+    matrix = roma.random_rotmat((5, 4))
+    mean = rotations.mean_rotation(matrix)
+    torch.testing.assert_close(mean @ mean.mT, torch.eye(3).expand(5, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(mean), torch.ones(5))
+    best = (matrix - mean[:, None]).square().sum(dim=(1, 2, 3))
+    other = mean @ rotations.rotvec_to_matrix(0.1 * torch.randn(5, 3))
+    assert ((matrix - other[:, None]).square().sum(dim=(1, 2, 3)) >= best - 1e-5).all()
+    torch.testing.assert_close(
+        rotations.mean_rotation(matrix, torch.tensor([1.0, 0, 0, 0])), matrix[:, 0]
+    )
+
+
+def test_a_mean_first_computed_in_inference_mode_has_gradients_later(monkeypatch):
+    if hasattr(roma.mappings, "_cached_horn_map"):  # what roma 1.8 keeps from its first call
+        fresh = functools.lru_cache(roma.mappings._build_horn_map)
+        monkeypatch.setattr(roma.mappings, "_cached_horn_map", fresh)
+    matrix = roma.random_rotmat(4)
+    with torch.inference_mode():
+        rotations.mean_rotation(matrix)
+    matrix.requires_grad_()
+    rotations.mean_rotation(matrix).sum().backward()
+    assert matrix.grad.isfinite().all()

@@ -179,8 +179,8 @@ class SharedModel(nn.Module):
 
         Args:
             pretrained_model_name_or_path: A folder written by :meth:`save_pretrained`; otherwise a
-                name in :data:`BUNDLED`, such as ``"flowprior/people"``; otherwise ``"user/name"`` on
-                the hub.
+                name in :data:`BUNDLED`, such as ``"flowprior/people"``; otherwise ``"user/name"``
+                on the hub.
             force_download: Whether to download files that are already in the hub's cache.
             token: Token of an account; the one stored by ``hf auth login`` if None.
             cache_dir: The hub's cache.

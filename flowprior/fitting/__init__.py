@@ -10,7 +10,6 @@ from flowprior.fitting.multiview import fit_views
 from flowprior.fitting.multiview_objective import (
     MultiviewObjective,
     MultiviewWeights,
-    mean_rotation,
 )
 from flowprior.fitting.objective import IGNORED, KeypointObjective, KeypointWeights, Parts
 from flowprior.fitting.people import (
@@ -76,7 +75,6 @@ __all__ = [
     "interpolate",
     "interpolate_latents",
     "inverse_kinematics",
-    "mean_rotation",
     "minimize",
     "minimize_again",
     "pose_kicks",

@@ -11,7 +11,6 @@ from flowprior.fitting.cameras import Cameras, cameras_for
 from flowprior.fitting.multiview_objective import (
     MultiviewObjective,
     MultiviewWeights,
-    mean_rotation,
 )
 from flowprior.fitting.objective import NUM_BETAS, KeypointObjective, KeypointWeights
 from flowprior.fitting.people import first_translation, skeleton_of
@@ -106,7 +105,7 @@ def fit_views(
     def read(numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         parts = views.parts(objective.unpack(numbers).flatten(0, 1), objective.index.flatten())
         below, root = objective.body_rotations(parts.theta)
-        mean = mean_rotation(below.transpose(1, 2), objective.mask[:, None])
+        mean = rotations.mean_rotation(below.transpose(1, 2), objective.mask[:, None])
         angle = rotations.geodesic_distance(below, mean[:, None]).mean(dim=-1)
         apart = (objective.mask * angle).sum(dim=1) / objective.mask.sum(dim=1)
         transl = parts.transl.unflatten(0, (-1, objective.most_views))

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from flowprior import rotations
-from flowprior._modes import outside_inference_mode
 from flowprior.fitting.objective import NUM_BETAS, KeypointObjective
 
-__all__ = ["MultiviewObjective", "MultiviewWeights", "mean_rotation"]
+__all__ = ["MultiviewObjective", "MultiviewWeights"]
 
 
 @dataclass(frozen=True)
@@ -49,25 +48,6 @@ class MultiviewWeights:
         for name in ("consistency", "pose", "keypoints", "shape"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"weight {name} must be at least 0, got {getattr(self, name)}")
-
-
-def mean_rotation(matrix: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean rotations: those with the least sum of squared Frobenius distances.
-
-    Args:
-        matrix: (..., V, 3, 3) rotations.
-        weight: (..., V), at least one of them positive; equal weights if None.
-
-    Returns:
-        (..., 3, 3) rotations.
-    """
-    import roma
-
-    if weight is not None:
-        matrix = weight[..., None, None] * matrix
-    with outside_inference_mode():
-        mean: Tensor = roma.special_procrustes(matrix.sum(dim=-3))
-    return mean
 
 
 class MultiviewObjective:
@@ -157,7 +137,7 @@ class MultiviewObjective:
         body, _ = self.body_rotations(parts.theta)
         with torch.no_grad():
             # The mean minimises the distances, so their derivative with respect to it is zero.
-            mean = mean_rotation(body.transpose(1, 2), mask[:, None])
+            mean = rotations.mean_rotation(body.transpose(1, 2), mask[:, None])
         apart = (body - mean[:, None]).square().sum(dim=(-3, -2, -1))
         total = weights.consistency * (mask * apart).sum(dim=1)
         total = total + weights.pose * over_views(self.views.penalty(flat, self._flat))

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowprior.fitting.multiview_objective import mean_rotation
+from flowprior import rotations
 from flowprior.fitting.solver import Solution
 
 __all__ = ["Fits", "ViewFits"]
@@ -152,7 +152,9 @@ class ViewFits:
     def averaged(self) -> Tensor:
         """(G, V, 24, 3, 3) the initial rotations averaged on SO(3): the baseline without a fit."""
         below = self.first[:, :, 1:].transpose(1, 2)
-        return self._with_body(self.first, mean_rotation(below, self.mask[:, None].to(below.dtype)))
+        return self._with_body(
+            self.first, rotations.mean_rotation(below, self.mask[:, None].to(below.dtype))
+        )
 
     def smpl_params(self) -> dict[str, Tensor]:
         """SMPL parameters of each person in each view, with the argument names of smplx.

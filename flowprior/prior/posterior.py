@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from flowprior._checks import require_like, require_tensor
+from flowprior._checks import require_count, require_like, require_tensor
 from flowprior.flow import FlowStack, ProjectedContext
 from flowprior.flow.held import HeldFlow
 from flowprior.flow.stack import batch_shape_of, free_of
@@ -14,12 +14,24 @@ from flowprior.prior.distribution import PoseDistribution
 from flowprior.prior.encoder import ContextEncoder
 from flowprior.prior.evidence import Evidence
 from flowprior.prior.heads import MeanHead
+from flowprior.prior.picking import ANSWERS, mean_pose, medoid
 from flowprior.prior.spaces import Centre, PoseSpace, RotationSpace
+from flowprior.prior.uncertainty import (
+    JointUncertainty,
+    PosedBody,
+    joined,
+    require_smpl,
+    uncertainty_of,
+)
+from flowprior.skeleton import SMPL_24, Skeleton
 
 __all__ = [
     "PosePosterior",
     "PosePrior",
 ]
+
+# Samples that are posed at once to measure the uncertainty of joints.
+POSED_AT_ONCE = 8192
 
 
 class PosePrior(nn.Module):
@@ -556,6 +568,102 @@ class PosePosterior:
             (*batch, *extra), at least 0; ||z||^2 for a normal base.
         """
         return cast(Tensor, self._flow.call("energy", z, self.context))
+
+    def joint_uncertainty(
+        self,
+        body: PosedBody,
+        *,
+        num_samples: int = 200,
+        skeleton: Skeleton = SMPL_24,
+        betas: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> JointUncertainty:
+        """How far each joint may lie from the mode, in millimetres and degrees.
+
+        Samples are drawn and posed in blocks of contexts, so memory does not grow with the batch
+        beyond the distances themselves, (*batch, n, K).
+
+        Args:
+            body: The body, such as :class:`flowprior.body.BodyModel`.
+            num_samples: Number n of samples per context, at least 2. The 90 % radii of 200 samples
+                have a standard error of about 5 %.
+            skeleton: The joint set of the positions, with K joints.
+            betas: Shape of the body, (10,) or (*batch, 10); the average shape if None.
+            generator: Source of the samples; torch's global one if None.
+
+        Returns:
+            Radii, standard deviations, directions and, by a method, confidences.
+
+        Raises:
+            ValueError: If the prior is not over SMPL's rotations, or there are fewer than two
+                samples.
+        """
+        require_count("num_samples", num_samples, 2)
+        space, batch = require_smpl(self.prior.space), self.batch_shape
+        whole = self if batch else self.expand(torch.Size([1]))
+        shapes = None
+        if betas is not None:
+            shapes = betas.expand(*batch, betas.shape[-1])
+            shapes = shapes.reshape(batch.numel(), betas.shape[-1])
+        parts = []
+        for rows in torch.arange(batch.numel()).split(max(1, POSED_AT_ONCE // num_samples)):
+            some = whole[torch.unravel_index(rows.to(self._flow.device), whole.batch_shape)]
+            mode = space.to_matrix(some.mode())
+            samples = space.to_matrix(some.sample(num_samples, generator=generator))
+            own = None if shapes is None else shapes[rows]
+            parts.append(uncertainty_of(samples, mode, body, skeleton, own))
+        return joined(parts, batch)
+
+    def pick(
+        self,
+        answer: str = "mode",
+        *,
+        num_samples: int = 100,
+        log_likelihood: Callable[[Tensor], Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Choose one pose without knowing the truth.
+
+        Args:
+            answer: ``"mode"``, the most likely pose, in general the best choice and free;
+                ``"mean"``, the mean of samples, for rotations the chordal mean on SO(3), which has
+                the least squared error; ``"medoid"``, the sample with the least sum of distances to
+                the others, which is a pose of the posterior also where it has several modes;
+                ``"weighted"``, the mean of samples weighted by further measurements.
+            num_samples: Number n of samples.
+            log_likelihood: For ``"weighted"``: poses (*batch, n, J, k) -> the log-likelihood
+                (*batch, n) of measurements that the context does not contain, such as minus the
+                squared reprojection errors of 2D keypoints over twice their variance.
+            generator: Source of the samples; torch's global one if None.
+
+        Returns:
+            (*batch, J, k).
+
+        Raises:
+            ValueError: If the answer is unknown, ``log_likelihood`` does not belong to it, or
+                returns another shape.
+        """
+        if answer not in ANSWERS:
+            raise ValueError(f"answer must be one of {ANSWERS}, got {answer!r}")
+        if (answer == "weighted") != (log_likelihood is not None):
+            raise ValueError('a log_likelihood belongs to the answer "weighted", and to no other')
+        if answer == "mode":
+            return self.mode()
+        require_count("num_samples", num_samples, 1)
+        space, samples = self.prior.space, self.sample(num_samples, generator=generator)
+        if answer == "medoid":
+            return medoid(space, samples)
+        weight = torch.full_like(samples[..., 0, 0], 1 / num_samples)
+        if log_likelihood is not None:
+            value = log_likelihood(samples)
+            if value.shape != weight.shape:
+                raise ValueError(
+                    f"log_likelihood must return {tuple(weight.shape)} for poses "
+                    f"{tuple(samples.shape)}, got {tuple(value.shape)}"
+                )
+            weight = value.to(weight).softmax(dim=-1)
+        mean, known = mean_pose(space, samples, weight), self.known
+        return mean if known is None else torch.where(known[..., None], self.mode(), mean)
 
     def distribution(self, *, validate_args: bool | None = None) -> PoseDistribution:
         """The same density as a ``torch.distributions.Distribution``, with torch's conventions.

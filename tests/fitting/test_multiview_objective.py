@@ -1,7 +1,4 @@
-import functools
-
 import pytest
-import roma
 import torch
 
 from flowprior import rotations
@@ -10,7 +7,6 @@ from flowprior.fitting import (
     KeypointObjective,
     MultiviewObjective,
     MultiviewWeights,
-    mean_rotation,
 )
 from flowprior.keypoints import keypoint_squares
 from flowprior.skeleton import BODY_25
@@ -31,24 +27,13 @@ def make(people, priors, body):
     return build
 
 
-def test_mean_is_a_rotation_and_the_best_one():
-    matrix = roma.random_rotmat((5, 4))
-    mean = mean_rotation(matrix)
-    torch.testing.assert_close(mean @ mean.mT, torch.eye(3).expand(5, 3, 3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(torch.linalg.det(mean), torch.ones(5))
-    best = (matrix - mean[:, None]).square().sum(dim=(1, 2, 3))
-    other = mean @ rotations.rotvec_to_matrix(0.1 * torch.randn(5, 3))
-    assert ((matrix - other[:, None]).square().sum(dim=(1, 2, 3)) >= best - 1e-5).all()
-    torch.testing.assert_close(mean_rotation(matrix, torch.tensor([1.0, 0, 0, 0])), matrix[:, 0])
-
-
 def test_is_the_formula_of_the_paper(make):
     objective = make([[0, 1, 2]])
     x = objective.start() + 0.2 * torch.randn(1, objective.start().shape[1])
     views = objective.unpack(x)[0]
     theta = objective.views.parts(views, torch.arange(3)).theta
     body = rotations.rot6d_to_matrix(theta)[:, 1:]
-    apart = (body - mean_rotation(body.transpose(0, 1))[None]).square().sum()
+    apart = (body - rotations.mean_rotation(body.transpose(0, 1))[None]).square().sum()
     prior = objective.views.pose.prior
     z = views[:, : prior.flow.features]
     wanted = 300**2 * apart + energy(prior, z).sum()
@@ -104,15 +89,3 @@ def test_refuses_groups_of_nothing(make, groups, message):
 def test_refuses_weights_below_zero():
     with pytest.raises(ValueError, match="consistency"):
         MultiviewWeights(consistency=-1.0)
-
-
-def test_a_mean_first_computed_in_inference_mode_has_gradients_later(monkeypatch):
-    if hasattr(roma.mappings, "_cached_horn_map"):  # what roma 1.8 keeps from its first call
-        fresh = functools.lru_cache(roma.mappings._build_horn_map)
-        monkeypatch.setattr(roma.mappings, "_cached_horn_map", fresh)
-    matrix = roma.random_rotmat(4)
-    with torch.inference_mode():
-        mean_rotation(matrix)
-    matrix.requires_grad_()
-    mean_rotation(matrix).sum().backward()
-    assert matrix.grad.isfinite().all()

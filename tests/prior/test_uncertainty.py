@@ -1,0 +1,123 @@
+"""Uncertainty per joint, against closed forms and samples."""
+
+import math
+
+import pytest
+import torch
+
+from flowprior import ConditionalPosePrior, rotations
+from flowprior.body import BodyModel
+from flowprior.prior.uncertainty import JointUncertainty
+from flowprior.skeleton import COCO_17, SMPL_24
+from tests.prior.test_evidence import make, masks, poses
+
+
+@pytest.fixture(scope="module")
+def body() -> BodyModel:
+    return BodyModel()
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def with_scale(scale: float, joint: int | None = None) -> ConditionalPosePrior:
+    """A prior whose rotations are normal around the centre, about every axis independently."""
+    prior = ConditionalPosePrior(
+        4, coupling="none", num_steps=1, base="normal", hidden_features=4, head_features=4
+    )
+    log_scale = torch.full((24, 3), -math.log(1e-6))
+    rows = slice(None) if joint is None else joint
+    log_scale[rows] = -math.log(scale)
+    prior.flow.steps[0].actnorm.log_scale.data = log_scale.flatten()
+    prior.flow.steps[0].actnorm.initialized.fill_(True)
+    return prior.eval()
+
+
+@torch.no_grad()
+def test_angles_of_normal_rotations(body):
+    posterior = with_scale(0.05)(torch.zeros(3, 4))
+    found = posterior.joint_uncertainty(body, num_samples=4000, generator=seeded())
+    # The length of three normal numbers: root mean square, median and 90 % quantile.
+    for value, expected in (
+        (found.std_degrees, math.sqrt(3)),
+        (found.radius_50_degrees, 1.5382),
+        (found.radius_90_degrees, 2.5003),
+    ):
+        degrees = torch.full((3, 24), math.degrees(0.05 * expected))
+        torch.testing.assert_close(value, degrees, rtol=0.06, atol=0)
+
+
+@torch.no_grad()
+def test_only_joints_below_a_moving_one_are_uncertain(body):
+    elbow = SMPL_24.index("left_elbow")
+    posterior = with_scale(0.1, elbow)(torch.zeros(1, 4))
+    found = posterior.joint_uncertainty(body, num_samples=500, generator=seeded())
+    moved = {SMPL_24.index(f"left_{name}") for name in ("wrist", "hand")}
+    for joint in range(24):
+        assert (found.std_mm[0, joint] > 1) == (joint in moved)
+        assert (found.std_degrees[0, joint] > 1) == (joint == elbow)
+    points = body.keypoints(posterior.mode(), SMPL_24)[0]
+    bone = points[SMPL_24.index("left_wrist")] - points[elbow]
+    # Turns about two axes move the wrist sideways, hardly along the bone.
+    expected = 1000 * 0.1 * math.sqrt(2) * float(bone.norm())
+    wrist = SMPL_24.index("left_wrist")
+    assert abs(float(found.std_mm[0, wrist]) / expected - 1) < 0.1
+    assert abs(float(found.direction[0, wrist] @ bone / bone.norm())) < 0.2
+    assert 0.4 < float(found.direction_share[0, wrist]) < 0.65
+
+
+@torch.no_grad()
+def test_radii_and_confidence_are_those_of_the_samples(body):
+    posterior = make(joints=24, rest_joints=(22, 23))(torch.zeros(2, 4 * 24 + 51 + 7 * 24))
+    found = posterior.joint_uncertainty(body, num_samples=60, generator=seeded())
+    matrix = rotations.rot6d_to_matrix(posterior.sample(60, generator=seeded()))
+    mode = rotations.rot6d_to_matrix(posterior.mode())
+    distance = 1000 * (
+        body.keypoints(matrix, SMPL_24) - body.keypoints(mode, SMPL_24)[:, None]
+    ).norm(dim=-1)
+    torch.testing.assert_close(
+        found.radius_90_mm, distance.quantile(0.9, dim=1), atol=1e-2, rtol=1e-4
+    )
+    torch.testing.assert_close(found.confidence(50.0), (distance <= 50).float().mean(dim=1))
+    assert (found.radius_50_mm <= found.radius_90_mm).all()
+    assert (found.confidence(0.0)[:, 1:] <= found.confidence(1e6)[:, 1:]).all()
+    assert not found.std_degrees[:, 22:].any()  # at rest
+
+
+@torch.no_grad()
+def test_known_joints_and_priors_without_a_root(body):
+    theta, known = poses(5, 23), masks(5, 23)
+    posterior = make().given(rotations=theta, known=known)
+    found = posterior.joint_uncertainty(body, num_samples=20, generator=seeded())
+    assert not found.std_degrees[known].any()
+    assert found.std_mm.shape == (5, 24)
+    assert found.std_mm[:, 0].max() < 1e-3  # the pelvis
+
+
+@torch.no_grad()
+def test_batches_of_any_shape_and_joint_set(body):
+    prior = make()
+    for batch in ((), (0,), (2, 3)):
+        posterior = prior.given(rotations=poses(*batch, 23), known=masks(*batch, 23))
+        found = posterior.joint_uncertainty(
+            body, num_samples=5, skeleton=COCO_17, betas=torch.zeros(10)
+        )
+        assert found.std_mm.shape == (*batch, 17)
+        assert found.direction.shape == (*batch, 17, 3)
+        assert found.radius_90_degrees.shape == (*batch, 23)
+        assert found.confidence(10.0).shape == (*batch, 17)
+
+
+def test_what_does_not_fit_is_an_error(body):
+    with pytest.raises(ValueError, match="SMPL's 24 joints"):
+        ConditionalPosePrior(3, joints=17, space="points")(torch.zeros(3)).joint_uncertainty(body)
+    posterior = make().given()
+    with pytest.raises(ValueError, match="num_samples"):
+        posterior.joint_uncertainty(body, num_samples=1)
+    with torch.no_grad(), pytest.raises(ValueError, match="within_mm"):
+        posterior.joint_uncertainty(body, num_samples=2).confidence(-1.0)
+
+
+def test_it_is_exported():
+    assert JointUncertainty.__module__ == "flowprior.prior.uncertainty"
