@@ -49,9 +49,9 @@ of SMPL, given 2D keypoints, 3D joints, both or nothing.
 y down, z forward. The root rotation of an upright person is therefore close to half a turn about
 x."""
 
-BODY = """Poses of people without their place and heading: p(theta | what is known) over the 23 joint
-rotations of SMPL below the root, given some of the rotations, 3D joints in the root's frame, both
-or nothing.
+BODY = """Poses of people without their place and heading: p(theta | what is known) over the 23
+joint rotations of SMPL below the root, given some of the rotations, 3D joints in the root's frame,
+both or nothing.
 
 **Evidence**, all of it optional, in part or as a whole:
 
@@ -75,9 +75,9 @@ evenly over their recordings:
 
 {table}
 
-Trained for {steps} steps of {batch} examples, seed {seed}, in {minutes:.0f} minutes on one thread of
-a shared machine: `{command}`. Rotations have noise of 1 degree about each axis, in training and in
-the NLL."""
+Trained for {steps} steps of {batch} examples, seed {seed}, in {minutes:.0f} minutes on one thread
+of a shared machine: `{command}`. Rotations have noise of 1 degree about each axis, in training and
+in the NLL."""
 
 EXPLAINED = {
     "people": """Errors are over SMPL's first 22 joints relative to the pelvis, in mm. The person in
@@ -110,10 +110,10 @@ def card(
     common = COMMON.format(subjects=named["test"], table=table, **training)
     description = "\n\n".join([PEOPLE if kind == "people" else BODY, common, EXPLAINED[kind]])
     data = (
-        "Poses of the CMU Graphics Lab Motion Capture Database, free for all uses. The data used in "
-        "this project was obtained from mocap.cs.cmu.edu; the database was created with funding "
-        f"from NSF EIA-0196217. Training subjects: {named['train']}, half of the poses mirrored, "
-        "on the embedded body of random shape, with the segment turns of "
+        "Poses of the CMU Graphics Lab Motion Capture Database, free for all uses. The data used "
+        "in this project was obtained from mocap.cs.cmu.edu; the database was created with "
+        f"funding from NSF EIA-0196217. Training subjects: {named['train']}, half of the poses "
+        "mirrored, on the embedded body of random shape, with the segment turns of "
         f"`examples/data/augment.py`. Choice of settings and the base of the flow (temperature "
         f"{training['temperature']:.2f}): {named['val']}. Figures: {named['test']}."
     )

@@ -39,7 +39,7 @@ __all__ = [
     "Poses",
     "draw",
     "noisy",
-    "photograph",
+    "photographed",
     "pose",
 ]
 
@@ -217,15 +217,13 @@ def draw(
     kinds = dict(zip(shares, which.unbind(dim=1), strict=True))
     places = kinds["joints_3d"] | kinds["both"]
     if people:
-        return _photographed(posed, kinds["keypoints_2d"] | kinds["both"], places, generator)
+        return _seen(posed, kinds["keypoints_2d"] | kinds["both"], places, generator)
     return _completed(posed, kinds["rotations"] | kinds["both"], places, generator)
 
 
-def _photographed(
-    posed: Poses, seen: Tensor, placed: Tensor, generator: torch.Generator
-) -> Examples:
+def _seen(posed: Poses, seen: Tensor, placed: Tensor, generator: torch.Generator) -> Examples:
     """People in front of cameras, with keypoints where ``seen`` and joints where ``placed``."""
-    theta, joints, keypoints = photograph(posed, generator)
+    theta, joints, keypoints = _photograph(posed, generator)
     complete = torch.rand(len(theta), 1, generator=generator) < COMPLETE
     lost = hide(keypoints, generator) & ~complete
     found = detect(keypoints, lost, generator, noise=KEYPOINT_NOISE)[:, COCO]
@@ -240,7 +238,7 @@ def _photographed(
     )
 
 
-def photograph(posed: Poses, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _photograph(posed: Poses, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Place a random camera in front of each body.
 
     Returns:
@@ -254,6 +252,22 @@ def photograph(posed: Poses, generator: torch.Generator) -> tuple[Tensor, Tensor
     pixels = project(points, FOCAL_PX, IMAGE_PX / 2)
     keypoints = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
     return theta, posed.joints @ turn.mT, keypoints
+
+
+@torch.no_grad()
+def photographed(posed: Poses, generator: torch.Generator, hidden: Sequence[str] = ()) -> Examples:
+    """People in front of cameras, with all of COCO's keypoints except the hidden ones."""
+    theta, joints, keypoints = _photograph(posed, generator)
+    lost = torch.zeros(keypoints.shape[:2], dtype=torch.bool)
+    lost[:, [COCO[COCO_17.index(name)] for name in hidden]] = True
+    return Examples(
+        theta,
+        torch.zeros(theta.shape[:2], dtype=torch.bool),
+        joints,
+        detect(keypoints, lost, generator, noise=KEYPOINT_NOISE)[:, COCO],
+        torch.full_like(joints, torch.nan),
+        theta,
+    )
 
 
 def _completed(posed: Poses, given: Tensor, placed: Tensor, generator: torch.Generator) -> Examples:

@@ -1,29 +1,23 @@
 """Figures of a prior on people that it was not trained on."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from examples.fitting.synthetic import detect
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
 from flowprior.metrics import latent_pit, mpjpe, pa_mpjpe
 from flowprior.prior import PosePosterior
-from flowprior.skeleton import BODY_25, COCO_17, SMPL_24
+from flowprior.skeleton import COCO_17, SMPL_24
 from tools.priors.chain import SCORED, Chain
 from tools.priors.drawing import (
-    COCO,
     FIVE_POINTS,
-    HANDS,
-    KEYPOINT_NOISE,
     LIMBS,
-    Poses,
     noisy,
-    photograph,
+    photographed,
     pose,
 )
 
@@ -67,12 +61,9 @@ def people_figures(
     """
     generator = torch.Generator().manual_seed(seed)
     posed = pose(rotvecs, body, generator)
-    theta, truth, keypoints = photograph(posed, generator)
-    truth = truth[:, :SCORED]
-    seen = torch.zeros(keypoints.shape[:2], dtype=torch.bool)
-    posterior = prior.given(
-        keypoints_2d=detect(keypoints, seen, generator, noise=KEYPOINT_NOISE)[:, COCO]
-    )
+    view = photographed(posed, generator)
+    theta, truth = view.theta, view.joints[:, :SCORED]
+    posterior = prior.given(keypoints_2d=view.keypoints_2d)
     samples = posterior.sample(SAMPLES, generator=generator)
     mode = rotations.rot6d_to_matrix(posterior.mode())
     draws = rotations.rot6d_to_matrix(samples)
@@ -102,11 +93,8 @@ def people_figures(
     found["NLL, nats"] = -float(posterior.log_prob(target).mean())
     found["entropy, nats"] = float(posterior.entropy().mean())
 
-    hidden = seen.clone()
-    hidden[:, [COCO[COCO_17.index(name)] for name in FOREARM]] = True
-    posterior = prior.given(
-        keypoints_2d=detect(keypoints, hidden, generator, noise=KEYPOINT_NOISE)[:, COCO]
-    )
+    view = photographed(posed, generator, FOREARM)
+    posterior = prior.given(keypoints_2d=view.keypoints_2d)
     several = _scored(
         body, rotations.rot6d_to_matrix(posterior.sample(SAMPLES, generator=generator))
     )

@@ -16,13 +16,13 @@ class _Product(torch.autograd.Function):
     """x W^T in bfloat16 with float32 results; sums are in float32."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         x, weight = x.bfloat16(), weight.bfloat16()
         ctx.save_for_backward(x, weight)
         return F.linear(x, weight).float()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor]:  # noqa: ANN401
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor]:
         x, weight = ctx.saved_tensors
         grad = grads[0].bfloat16()
         below = (grad @ weight).float() if ctx.needs_input_grad[0] else None
@@ -30,7 +30,7 @@ class _Product(torch.autograd.Function):
 
 
 class _HalfLinear(nn.Linear):
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, the name in torch
+    def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
         product: Tensor = _Product.apply(input, self.weight)

@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
