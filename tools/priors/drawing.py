@@ -54,6 +54,9 @@ TURNS = 1.0  # size of the segment turns in training
 # Shares of what is known of a person.
 PEOPLE_SHARES = {"keypoints_2d": 0.60, "joints_3d": 0.20, "both": 0.14, "nothing": 0.06}
 BODY_SHARES = {"rotations": 0.40, "joints_3d": 0.35, "both": 0.10, "nothing": 0.15}
+# Share of the people in pictures who have a part of the body from another pose: thirteen subjects
+# do few things, and evidence on a part says more about it than the rest of the body does.
+CROSSED = 0.2
 COMPLETE = 0.35  # of the views have all keypoints
 OUTLIERS = 0.1  # of the views have keypoints far off
 SWAPS = 0.03  # of the views have left and right mixed up in the arms or the legs
@@ -96,6 +99,12 @@ LIMBS: dict[str, tuple[int, ...]] = {
 UPPER = _joints(
     *("spine1", "spine2", "spine3", "neck", "head"),
     *(f"{side}_{name}" for side in ("left", "right") for name in ("collar", *ARM[1:], "hand")),
+)
+
+
+CROSSED_PARTS = (
+    UPPER,
+    *(LIMBS[name] for name in ("both arms", "left arm", "right arm", "left leg", "right leg")),
 )
 
 
@@ -204,6 +213,8 @@ def draw(
         flip = torch.rand(len(rows), 1, 1, generator=generator) < 0.5
         chosen = torch.where(flip, mirror_rotvecs(chosen), chosen)
     people = kind == "people"
+    if augmented and people:
+        chosen = _crossed(chosen, generator)
     posed = pose(
         chosen,
         body,
@@ -321,6 +332,15 @@ def _tracked(joints: Tensor, placed: Tensor, generator: torch.Generator) -> Tens
     size = size * (torch.rand(count, 1, 1, generator=generator) >= EXACT)
     noise = size * torch.randn(joints.shape, generator=generator)
     return torch.where(known[..., None], joints + noise, torch.nan)
+
+
+def _crossed(rotvecs: Tensor, generator: torch.Generator) -> Tensor:
+    """Replace a part of some poses (N, 24, 3) by that of others of the same batch."""
+    count = len(rotvecs)
+    others = rotvecs[torch.randint(count, (count,), generator=generator)]
+    parts = _table(CROSSED_PARTS)[torch.randint(len(CROSSED_PARTS), (count,), generator=generator)]
+    replaced = parts & (torch.rand(count, 1, generator=generator) < CROSSED)
+    return torch.where(replaced[..., None], others, rotvecs)
 
 
 def _mistaken(keypoints: Tensor, generator: torch.Generator) -> Tensor:
