@@ -25,6 +25,8 @@ __all__ = ["CHECKPOINT", "Run", "Settings", "context_of", "losses", "train"]
 CHECKPOINT = "training.pt"
 POOL = 16  # batches that are drawn together
 CLIP = 50.0
+FOLLOWED = 4  # steps between updates of the running average
+COPIED = 100  # steps in which the running average is a copy
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def train(run: Run, settings: Settings) -> dict[str, float]:
         _groups(prior, settings.weight_decay), settings.rate, betas=(0.9, 0.98), fused=True
     )
     generator = torch.Generator().manual_seed(settings.seed)
-    state = {"step": 0, "seconds": 0.0}
+    # The step at which the likelihood began, or -1.
+    state = {"step": 0, "seconds": 0.0, "began": -1}
     path = run.folder / CHECKPOINT
     if path.exists():
         saved = torch.load(path, weights_only=True)
@@ -184,7 +187,7 @@ def train(run: Run, settings: Settings) -> dict[str, float]:
         run.say(f"resumed at step {state['step']}")
 
     start = time.monotonic() - state["seconds"]
-    last_checkpoint, step = time.monotonic(), int(state["step"])
+    last_checkpoint, step, began = time.monotonic(), int(state["step"]), int(state["began"])
     parameters = list(prior.parameters())
     sums = torch.zeros(4)
 
@@ -200,7 +203,7 @@ def train(run: Run, settings: Settings) -> dict[str, float]:
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
             "generator": generator.get_state(),
-            "state": {"step": step, "seconds": seconds},
+            "state": {"step": step, "seconds": seconds, "began": began},
         }
         with whole_file(path) as partial:
             torch.save(content, partial)
@@ -217,6 +220,8 @@ def train(run: Run, settings: Settings) -> dict[str, float]:
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate * _schedule(done, settings.warmup)
             likelihood = done >= settings.head_share
+            if likelihood and began < 0:
+                began = step
             distance, turned, nll = losses(
                 prior, run.chain, *batch, generator, likelihood=likelihood
             )
@@ -227,8 +232,10 @@ def train(run: Run, settings: Settings) -> dict[str, float]:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
             optimizer.step()
-            if step % 4 == 0:
-                _follow(average, prior, settings.average**4, first=step < 100)
+            if step % FOLLOWED == 0:
+                # The first likelihood sets ActNorm's scales, which the average must not trail.
+                first = step < COPIED or 0 <= began <= step < began + COPIED
+                _follow(average, prior, settings.average**FOLLOWED, first=first)
             step += 1
             with torch.no_grad():
                 sums += torch.stack(
@@ -287,7 +294,7 @@ def _schedule(done: float, warmup: float) -> float:
 
 @torch.no_grad()
 def _follow(average: nn.Module, prior: nn.Module, decay: float, *, first: bool) -> None:
-    """Move the running average; at first it is a copy, which takes ActNorm's initial scales."""
+    """Move the running average, or copy the weights."""
     ours, theirs = list(average.parameters()), list(prior.parameters())
     if first:
         torch._foreach_copy_(ours, theirs)
