@@ -140,7 +140,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--threads", type=positive, default=1, metavar="N")
     parser.add_argument("--batch", type=positive, default=256, metavar="N")
-    parser.add_argument("--rate", type=float, default=3e-3, metavar="R")
+    parser.add_argument("--rate", type=float, default=1e-3, metavar="R")
     parser.add_argument(
         "--photographed", type=Path, metavar="DIR", help="people of SAM 3D Body to compare with"
     )

@@ -37,9 +37,10 @@ class Settings:
         steps: Number of steps; the schedule ends with them.
         minutes: If not None, the schedule ends after this time instead.
         batch: Examples per step.
-        rate: Largest learning rate.
+        rate: Largest learning rate of encoder and head.
+        flow_rate: Largest learning rate of the flow.
         weight_decay: Of AdamW.
-        warmup: Share of the schedule in which the rate rises.
+        warmup: Share of the schedule in which a rate rises.
         head_share: Share of the schedule before the likelihood: around an untrained head, a flow
             would first learn the spread of all poses.
         average: Decay per step of the running average of the weights.
@@ -52,9 +53,10 @@ class Settings:
     steps: int
     minutes: float | None = None
     batch: int = 256
-    rate: float = 3e-3
+    rate: float = 1e-3
+    flow_rate: float = 7e-4
     weight_decay: float = 0.1
-    warmup: float = 0.03
+    warmup: float = 0.05
     head_share: float = 0.3
     average: float = 0.999
     seed: int = 0
@@ -188,7 +190,8 @@ def train(run: Run, settings: Settings) -> dict[str, float]:
 
     start = time.monotonic() - state["seconds"]
     last_checkpoint, step, began = time.monotonic(), int(state["step"]), int(state["began"])
-    parameters = list(prior.parameters())
+    flowing = list(prior.flow.parameters())
+    answering = [p for name, p in prior.named_parameters() if not name.startswith("flow.")]
     sums = torch.zeros(4)
 
     def progress() -> float:
@@ -217,8 +220,13 @@ def train(run: Run, settings: Settings) -> dict[str, float]:
             done = progress()
             if done >= 1:
                 break
+            # The flow starts later, and gently: its scales depend on hundreds of features.
+            since = (done - settings.head_share) / (1 - settings.head_share)
             for group in optimizer.param_groups:
-                group["lr"] = settings.rate * _schedule(done, settings.warmup)
+                if group["of_flow"]:
+                    group["lr"] = settings.flow_rate * _schedule(max(since, 0.0), settings.warmup)
+                else:
+                    group["lr"] = settings.rate * _schedule(done, settings.warmup)
             likelihood = done >= settings.head_share
             if likelihood and began < 0:
                 began = step
@@ -230,7 +238,8 @@ def train(run: Run, settings: Settings) -> dict[str, float]:
                 loss = loss + nll
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
+            for part in (answering, flowing):
+                torch.nn.utils.clip_grad_norm_(part, CLIP, foreach=True)
             optimizer.step()
             if step % FOLLOWED == 0:
                 # The first likelihood sets ActNorm's scales, which the average must not trail.
@@ -275,13 +284,15 @@ def _pool(
     return zip(*(part.split(settings.batch) for part in parts), strict=True)
 
 
-def _groups(prior: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay, vectors do not."""
-    matrices = [p for p in prior.parameters() if p.ndim > 1]
-    vectors = [p for p in prior.parameters() if p.ndim <= 1]
+def _groups(prior: ConditionalPosePrior, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters of encoder and head, and of the flow. Matrices decay, vectors do not."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in prior.named_parameters():
+        key = (name.startswith("flow."), parameter.ndim > 1)
+        groups.setdefault(key, []).append(parameter)
     return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": each, "weight_decay": weight_decay if decays else 0.0, "of_flow": of_flow}
+        for (of_flow, decays), each in groups.items()
     ]
 
 
