@@ -1,0 +1,232 @@
+"""Train the priors that ship with the library on recorded people.
+
+    python -m tools.priors people --data cmu_mocap.npz
+    python -m tools.priors body-pose --data cmu_mocap.npz
+
+Writes weights, configuration and model card to ``flowprior/assets/people`` or ``body-pose``. About
+an hour on one core. A stopped training resumes with the same command.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from examples.command_line import fail, interruptible, positive
+from examples.data.poses import load_poses
+from examples.whole_files import prepare_folder, write_json
+from flowprior import ConditionalPosePrior, rotations
+from flowprior.body import BodyModel
+from tools.priors.card import card
+from tools.priors.chain import SCORED, Chain
+from tools.priors.drawing import HANDS, Kind, draw, noisy, photographed, pose
+from tools.priors.figures import body_figures, evenly, people_figures, photographed_people
+from tools.priors.training import Run, Settings, context_of, losses, train
+
+__all__ = ["figures_of", "main", "make_prior"]
+
+ASSETS = Path(__file__).parents[2] / "flowprior" / "assets"
+STEPS = {"people": 45_000, "body-pose": 45_000}
+SIZES: dict[str, dict[str, Any]] = {
+    "people": {
+        "joints": 24,
+        "evidence": ("keypoints_2d", "joints_3d"),
+        "encoder_features": 512,
+        "encoder_blocks": 2,
+        "head_features": 256,
+        "hidden_features": 160,
+        "num_steps": 4,
+    },
+    "body-pose": {
+        "joints": 23,
+        "evidence": ("rotations", "joints_3d"),
+        "encoder_features": 320,
+        "encoder_blocks": 2,
+        "head_features": 256,
+        "hidden_features": 128,
+        "num_steps": 6,
+    },
+}
+COMMON: dict[str, Any] = {"num_blocks": 1, "target_noise": 0.03}
+JUDGED = 1000  # test poses
+VALIDATED = 600  # validation poses while training
+CALIBRATED = 4000
+
+
+def make_prior(kind: Kind, **changes: Any) -> ConditionalPosePrior:
+    """A new prior of one kind.
+
+    Args:
+        kind: Which.
+        changes: Other options than those of the shipped prior.
+    """
+    options = {**COMMON, **SIZES[kind], **changes}
+    root = 1 if kind == "people" else 0
+    return ConditionalPosePrior(rest_joints=tuple(joint - 1 + root for joint in HANDS), **options)
+
+
+def figures_of(
+    kind: Kind, prior: ConditionalPosePrior, rotvecs: Tensor, body: BodyModel
+) -> dict[str, float]:
+    """All figures of a prior on poses (N, 24, 3) of held-out people."""
+    if kind == "people":
+        return people_figures(prior, rotvecs, body)
+    return body_figures(prior, rotvecs, body)
+
+
+class Validation:
+    """Errors on validation people while a prior is trained.
+
+    Args:
+        kind: The prior.
+        rotvecs: (N, 24, 3) poses of these people.
+        body: The body.
+        seed: Of shapes, cameras and evidence.
+    """
+
+    def __init__(self, kind: Kind, rotvecs: Tensor, body: BodyModel, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self._chain = Chain(body)
+        rows = torch.linspace(0, len(rotvecs) - 1, min(VALIDATED, len(rotvecs))).round().long()
+        self._mixed = draw(kind, rotvecs, rows, body, generator, augmented=False)
+        self._target = noisy(self._mixed.theta, generator)
+        self._views = None
+        if kind == "people":
+            self._views = photographed(pose(rotvecs[rows], body, generator), generator)
+
+    @torch.no_grad()
+    def __call__(self, prior: ConditionalPosePrior) -> dict[str, float]:
+        """With the evidence of training, and for people with all keypoints ("seen")."""
+        distance, _, nll = losses(
+            prior,
+            self._chain,
+            self._mixed.theta,
+            self._target,
+            context_of(prior, self._mixed),
+            self._mixed.known,
+            torch.Generator().manual_seed(0),
+            likelihood=True,
+        )
+        assert nll is not None
+        found = {"val_mm": 1000 * float(distance) / (SCORED - 1), "val_nll": float(nll)}
+        if self._views is not None:
+            mode = rotations.rot6d_to_matrix(prior.mode(context_of(prior, self._views)))
+            error = self._chain(mode) - self._views.joints[:, :SCORED]
+            found["val_seen_mm"] = 1000 * float(error.norm(dim=-1).mean())
+        return found
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.priors",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="While it trains, --out also holds training.pt, the checkpoint, and log.jsonl.",
+    )
+    parser.add_argument("kind", choices=tuple(SIZES))
+    parser.add_argument("--data", type=Path, metavar="FILE", help="poses; embedded if left out")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="flowprior/assets if left out")
+    parser.add_argument("--steps", type=positive, metavar="N", help="about 45,000 if left out")
+    parser.add_argument(
+        "--minutes", type=float, metavar="M", help="end the schedule by the clock, not by steps"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N")
+    parser.add_argument("--batch", type=positive, default=256, metavar="N")
+    parser.add_argument("--rate", type=float, default=1e-3, metavar="R")
+    parser.add_argument(
+        "--photographed", type=Path, metavar="DIR", help="people of SAM 3D Body to compare with"
+    )
+    parser.add_argument(
+        "--only-figures", action="store_true", help="evaluate the prior in --out on test people"
+    )
+    return parser.parse_args(argv)
+
+
+@interruptible("the same command resumes from the last checkpoint")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, calibrate, evaluate and write the prior; returns the exit code."""
+    args = parse_args(argv)
+    torch.set_num_threads(args.threads)
+    kind: Kind = args.kind
+    out: Path = args.out or ASSETS / kind
+    try:
+        source = load_poses(args.data, 0)
+        parts = {part: torch.from_numpy(source.rotvecs(part)) for part in ("train", "val", "test")}
+        prepare_folder(out)
+    except (OSError, ValueError) as error:
+        return fail(error)
+    body = BodyModel()
+    if args.only_figures:
+        prior = ConditionalPosePrior.from_pretrained(str(out))
+        print(json.dumps(_all_figures(args, kind, prior, parts["test"], body), indent=2))
+        return 0
+
+    generator = torch.Generator().manual_seed(args.seed + 1)
+    val = parts["val"]
+    torch.manual_seed(args.seed)
+    prior = make_prior(kind)
+    settings = Settings(
+        steps=args.steps or STEPS[kind],
+        minutes=args.minutes,
+        batch=args.batch,
+        rate=args.rate,
+        seed=args.seed,
+    )
+    validation = Validation(kind, val, body, args.seed + 2)
+    run = Run(kind, prior, parts["train"], body, out, validation)
+    spent = train(run, settings)
+
+    rows = torch.randint(len(val), (CALIBRATED,), generator=generator)
+    examples = draw(kind, val, rows, body, generator, augmented=False)
+    temperature = prior.calibrate(
+        noisy(examples.theta, generator), context_of(prior, examples), known=examples.known
+    )
+    found = _all_figures(args, kind, prior, parts["test"], body)
+    command = f"python -m tools.priors {shlex.join(argv if argv is not None else sys.argv[1:])}"
+    prior.provenance = {
+        "trained by": f"tools/priors, {spent['steps']} steps, seed {args.seed}",
+        "data": "CMU Graphics Lab Motion Capture Database (mocap.cs.cmu.edu, NSF EIA-0196217)",
+    }
+    training = {
+        "steps": spent["steps"],
+        "batch": settings.batch,
+        "seed": args.seed,
+        "minutes": spent["seconds"] / 60,
+        "command": command,
+        "count": min(JUDGED, len(parts["test"])),
+        "temperature": temperature,
+    }
+    prior.save_pretrained(
+        out,
+        repo_id=f"flowprior/{kind}",
+        model_card_kwargs=card(kind, found, source.subjects, training),
+    )
+    write_json(out / "figures.json", {**training, "figures": found})
+    print(json.dumps(found, indent=2))
+    print(f"{spent['seconds']:.0f} s of training; written to {out}")
+    return 0
+
+
+def _all_figures(
+    args: argparse.Namespace,
+    kind: Kind,
+    prior: ConditionalPosePrior,
+    rotvecs: Tensor,
+    body: BodyModel,
+) -> dict[str, float]:
+    found = figures_of(kind, prior, evenly(rotvecs, JUDGED), body)
+    if kind == "people" and args.photographed:
+        found |= photographed_people(prior, args.photographed, body)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""The training loop: loss, schedule, average of the weights, checkpoints."""
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from examples.fitting.train_prior import JOINT_WEIGHT, ROTATION_WEIGHT
+from flowprior import ConditionalPosePrior
+from flowprior.body import BodyModel
+from flowprior.files.whole_file import whole_file
+from tools.priors.chain import SCORED, Chain
+from tools.priors.drawing import Examples, Kind, draw, noisy
+from tools.priors.half import multiply_in_bfloat16
+
+__all__ = ["CHECKPOINT", "Run", "Settings", "context_of", "losses", "train"]
+
+CHECKPOINT = "training.pt"
+POOL = 16  # batches that are drawn together
+CLIP = 50.0
+FOLLOWED = 4  # steps between updates of the running average
+COPIED = 100  # steps in which the running average is a copy
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a training.
+
+    Args:
+        steps: Number of steps; the schedule ends with them.
+        minutes: If not None, the schedule ends after this time instead.
+        batch: Examples per step.
+        rate: Largest learning rate of encoder and head.
+        flow_rate: Largest learning rate of the flow.
+        weight_decay: Of AdamW.
+        warmup: Share of the schedule in which a rate rises.
+        head_share: Share of the schedule before the likelihood: around an untrained head, a flow
+            would first learn the spread of all poses.
+        average: Decay per step of the running average of the weights.
+        seed: Seed of everything random.
+        half: Whether encoder and head multiply in bfloat16 while they are trained.
+        evaluate_every: Steps between evaluations.
+        checkpoint_seconds: Seconds between checkpoints.
+    """
+
+    steps: int
+    minutes: float | None = None
+    batch: int = 256
+    rate: float = 1e-3
+    flow_rate: float = 7e-4
+    weight_decay: float = 0.1
+    warmup: float = 0.05
+    head_share: float = 0.3
+    average: float = 0.999
+    seed: int = 0
+    half: bool = True
+    evaluate_every: int = 1000
+    checkpoint_seconds: float = 180.0
+
+
+@dataclass
+class Run:
+    """What a training needs besides its settings.
+
+    Args:
+        kind: The prior.
+        prior: The weights to train, in place; at the end the running average.
+        rotvecs: (P, 24, 3) training poses.
+        body: The body.
+        folder: Where checkpoint and log are.
+        evaluate: Figures of a prior on validation people.
+        say: Where progress goes.
+    """
+
+    kind: Kind
+    prior: ConditionalPosePrior
+    rotvecs: Tensor
+    body: BodyModel
+    folder: Path
+    evaluate: Callable[[ConditionalPosePrior], dict[str, float]]
+    say: Callable[[str], None] = print
+    chain: Chain = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.chain = Chain(self.body)
+
+
+def context_of(prior: ConditionalPosePrior, examples: Examples) -> Tensor:
+    """The context (N, C) of what is known."""
+    assert prior.evidence is not None
+    given = {
+        "keypoints_2d": examples.keypoints_2d,
+        "joints_3d": examples.joints_3d,
+        "rotations": examples.rotations,
+    }
+    known = examples.known if "rotations" in prior.evidence.kinds else None
+    return prior.evidence.context(**{k: given[k] for k in prior.evidence.kinds}, known=known)
+
+
+def losses(
+    prior: ConditionalPosePrior,
+    chain: Chain,
+    theta: Tensor,
+    target: Tensor,
+    context: Tensor,
+    known: Tensor,
+    generator: torch.Generator,
+    *,
+    likelihood: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Errors of the mode and the negative log-likelihood, with one pass of the encoder.
+
+    Args:
+        prior: The prior, in training mode.
+        chain: The average body.
+        theta: (B, J, 3, 3) true rotations.
+        target: The same with rotation noise.
+        context: (B, C).
+        known: (B, J) bool.
+        generator: Source of the noise of the targets.
+        likelihood: Whether to compute the likelihood.
+
+    Returns:
+        Scalars: sum of the joints' distances in metres; mean error of the matrices' entries;
+        negative log-likelihood in nats or None.
+    """
+    assert prior.encoder is not None
+    assert prior.head is not None
+    features = prior.encoder(context)
+    centre = prior.head.centre(features)
+    held = known.clone()
+    held[:, list(prior.rest_joints)] = True
+    mode = torch.where(held[..., None, None], theta, centre.frame)
+    distance = (_joints(chain, mode) - _joints(chain, theta)).norm(dim=-1).sum(dim=-1).mean()
+    turned = (mode - theta)[..., :2].abs().mean()
+    if not likelihood:
+        return distance, turned, None
+    detached = type(centre)(*(part.detach() for part in centre))
+    numbers = prior.space.features // prior.space.joints
+    free = (~held).repeat_interleave(numbers, dim=-1)
+    projected = prior.flow.project_context(features.detach(), free=free)
+    vector = prior.space.to_vector(target, detached)
+    noise = torch.randn(vector.shape, generator=generator)
+    # As prior.nll, which would compute the encoder's features again.
+    log_prob = prior.flow.log_prob(vector + prior.target_noise * noise, projected)
+    volume = prior.space.log_volume / prior.space.features * free.sum(dim=-1)
+    return distance, turned, -(log_prob + volume).mean()
+
+
+def _joints(chain: Chain, rotation: Tensor) -> Tensor:
+    """Joints (B, 22, 3) of rotations with or without a root."""
+    if rotation.shape[1] < SCORED + 2:
+        root = torch.eye(3).expand(len(rotation), 1, 3, 3)
+        rotation = torch.cat([root, rotation], dim=1)
+    return chain(rotation)
+
+
+def train(run: Run, settings: Settings) -> dict[str, float]:
+    """Train, from the checkpoint in the folder if there is one.
+
+    Returns:
+        Steps and seconds, of all parts of a training together.
+    """
+    prior = run.prior.train()
+    average = copy.deepcopy(prior).requires_grad_(requires_grad=False).eval()
+    if settings.half:
+        multiply_in_bfloat16(prior)
+    optimizer = torch.optim.AdamW(
+        _groups(prior, settings.weight_decay), settings.rate, betas=(0.9, 0.98), fused=True
+    )
+    generator = torch.Generator().manual_seed(settings.seed)
+    # The step at which the likelihood began, or -1.
+    state = {"step": 0, "seconds": 0.0, "began": -1}
+    path = run.folder / CHECKPOINT
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        prior.load_state_dict(saved["prior"])
+        average.load_state_dict(saved["average"])
+        optimizer.load_state_dict(saved["optimizer"])
+        generator.set_state(saved["generator"])
+        state = saved["state"]
+        run.say(f"resumed at step {state['step']}")
+
+    start = time.monotonic() - state["seconds"]
+    last_checkpoint, step, began = time.monotonic(), int(state["step"]), int(state["began"])
+    flowing = list(prior.flow.parameters())
+    answering = [p for name, p in prior.named_parameters() if not name.startswith("flow.")]
+    sums = torch.zeros(4)
+
+    def progress() -> float:
+        if settings.minutes is not None:
+            return (time.monotonic() - start) / (60 * settings.minutes)
+        return step / settings.steps
+
+    def save() -> None:
+        seconds = time.monotonic() - start
+        content = {
+            "prior": prior.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "generator": generator.get_state(),
+            "state": {"step": step, "seconds": seconds, "began": began},
+        }
+        with whole_file(path) as partial:
+            torch.save(content, partial)
+
+    while progress() < 1:
+        # Checkpoints lie between pools, so that a resumed training draws the same ones.
+        if time.monotonic() - last_checkpoint > settings.checkpoint_seconds:
+            save()
+            last_checkpoint = time.monotonic()
+        for batch in _pool(run, settings, generator):
+            done = progress()
+            if done >= 1:
+                break
+            # The flow starts later, and gently: its scales depend on hundreds of features.
+            since = (done - settings.head_share) / (1 - settings.head_share)
+            for group in optimizer.param_groups:
+                if group["of_flow"]:
+                    group["lr"] = settings.flow_rate * _schedule(max(since, 0.0), settings.warmup)
+                else:
+                    group["lr"] = settings.rate * _schedule(done, settings.warmup)
+            likelihood = done >= settings.head_share
+            if likelihood and began < 0:
+                began = step
+            distance, turned, nll = losses(
+                prior, run.chain, *batch, generator, likelihood=likelihood
+            )
+            loss = JOINT_WEIGHT * distance + ROTATION_WEIGHT * turned
+            if nll is not None:
+                loss = loss + nll
+            optimizer.zero_grad()
+            loss.backward()
+            for part in (answering, flowing):
+                torch.nn.utils.clip_grad_norm_(part, CLIP, foreach=True)
+            optimizer.step()
+            if step % FOLLOWED == 0:
+                # The first likelihood sets ActNorm's scales, which the average must not trail.
+                first = step < COPIED or 0 <= began <= step < began + COPIED
+                _follow(average, prior, settings.average**FOLLOWED, first=first)
+            step += 1
+            with torch.no_grad():
+                sums += torch.stack(
+                    [distance * 1000 / (SCORED - 1), turned, nll or torch.zeros(()), torch.ones(())]
+                )
+            if step % settings.evaluate_every == 0:
+                # An evaluation takes nothing from the training's own randomness.
+                found = {
+                    "step": step,
+                    "seconds": round(time.monotonic() - start, 1),
+                    "progress": round(done, 4),
+                    "training_mm": float(sums[0] / sums[3]),
+                    "training_nll": float(sums[2] / sums[3]),
+                    **run.evaluate(average),
+                }
+                sums.zero_()
+                line = json.dumps({k: _short(v) for k, v in found.items()})
+                with (run.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+                    log.write(line + "\n")
+                run.say(line)
+    save()
+    run.prior.load_state_dict(average.state_dict())
+    run.prior.eval()
+    return {"steps": step, "seconds": time.monotonic() - start}
+
+
+def _pool(
+    run: Run, settings: Settings, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Draw some batches: theta, noisy theta, context, known."""
+    count = POOL * settings.batch
+    rows = torch.randint(len(run.rotvecs), (count,), generator=generator)
+    examples = draw(run.kind, run.rotvecs, rows, run.body, generator)
+    with torch.no_grad():
+        context = context_of(run.prior, examples)
+        parts = (examples.theta, noisy(examples.theta, generator), context, examples.known)
+    return zip(*(part.split(settings.batch) for part in parts), strict=True)
+
+
+def _groups(prior: ConditionalPosePrior, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters of encoder and head, and of the flow. Matrices decay, vectors do not."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in prior.named_parameters():
+        key = (name.startswith("flow."), parameter.ndim > 1)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": each, "weight_decay": weight_decay if decays else 0.0, "of_flow": of_flow}
+        for (of_flow, decays), each in groups.items()
+    ]
+
+
+def _schedule(done: float, warmup: float) -> float:
+    """Factor of the learning rate: rises linearly, then falls as a cosine."""
+    if done < warmup:
+        return max(done / warmup, 0.01)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / (1 - warmup))))
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, prior: nn.Module, decay: float, *, first: bool) -> None:
+    """Move the running average, or copy the weights."""
+    ours, theirs = list(average.parameters()), list(prior.parameters())
+    if first:
+        torch._foreach_copy_(ours, theirs)
+    else:
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+    for mine, other in zip(average.buffers(), prior.buffers(), strict=True):
+        mine.copy_(other)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
