@@ -4,7 +4,7 @@
     python -m tools.priors body-pose --data cmu_mocap.npz
 
 Writes weights, configuration and model card to ``flowprior/assets/people`` or ``body-pose``. About
-an hour on one core. A stopped training resumes with the same command.
+two hours on one core of a busy machine. A stopped training resumes with the same command.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from tools.priors.training import Run, Settings, context_of, losses, train
 __all__ = ["figures_of", "main", "make_prior"]
 
 ASSETS = Path(__file__).parents[2] / "flowprior" / "assets"
-STEPS = {"people": 45_000, "body-pose": 45_000}
+STEPS = {"people": 75_000, "body-pose": 90_000}
 SIZES: dict[str, dict[str, Any]] = {
     "people": {
         "joints": 24,
@@ -133,14 +133,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("kind", choices=tuple(SIZES))
     parser.add_argument("--data", type=Path, metavar="FILE", help="poses; embedded if left out")
     parser.add_argument("--out", type=Path, metavar="DIR", help="flowprior/assets if left out")
-    parser.add_argument("--steps", type=positive, metavar="N", help="about 45,000 if left out")
+    parser.add_argument("--steps", type=positive, metavar="N", help="75,000 or 90,000 if left out")
     parser.add_argument(
         "--minutes", type=float, metavar="M", help="end the schedule by the clock, not by steps"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--threads", type=positive, default=1, metavar="N")
     parser.add_argument("--batch", type=positive, default=256, metavar="N")
-    parser.add_argument("--rate", type=float, default=1e-3, metavar="R")
+    parser.add_argument("--rate", type=float, default=3e-3, metavar="R")
     parser.add_argument(
         "--photographed", type=Path, metavar="DIR", help="people of SAM 3D Body to compare with"
     )

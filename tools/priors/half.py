@@ -29,11 +29,16 @@ class _Product(torch.autograd.Function):
         return below, (grad.mT @ x).float()
 
 
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    product: Tensor = _Product.apply(x, weight)  # type: ignore[no-untyped-call]
+    return product
+
+
 class _HalfLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        product: Tensor = _Product.apply(input, self.weight)
+        product = _product(input, self.weight)
         return product if self.bias is None else product + self.bias
 
 
@@ -41,8 +46,7 @@ class _HalfConditioner(AnchoredConditioner):
     def project_context(self, context: Tensor) -> Tensor:
         if not self.training or self.context_weight is None:
             return super().project_context(context)
-        product: Tensor = _Product.apply(context, self.context_weight)
-        return product + self.threshold
+        return _product(context, self.context_weight) + self.threshold
 
 
 def multiply_in_bfloat16(*modules: nn.Module) -> None:

@@ -53,10 +53,10 @@ class Settings:
     steps: int
     minutes: float | None = None
     batch: int = 256
-    rate: float = 1e-3
-    flow_rate: float = 7e-4
+    rate: float = 3e-3
+    flow_rate: float = 1e-3
     weight_decay: float = 0.1
-    warmup: float = 0.05
+    warmup: float = 0.03
     head_share: float = 0.3
     average: float = 0.999
     seed: int = 0
@@ -306,7 +306,8 @@ def _schedule(done: float, warmup: float) -> float:
 @torch.no_grad()
 def _follow(average: nn.Module, prior: nn.Module, decay: float, *, first: bool) -> None:
     """Move the running average, or copy the weights."""
-    ours, theirs = list(average.parameters()), list(prior.parameters())
+    ours: list[Tensor] = list(average.parameters())
+    theirs: list[Tensor] = list(prior.parameters())
     if first:
         torch._foreach_copy_(ours, theirs)
     else:
