@@ -33,7 +33,10 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 LIBRARY = "flowprior"
 
-BUNDLED = {"flowprior/demo": Path(__file__).parents[1] / "assets" / "demo"}
+BUNDLED = {
+    f"flowprior/{name}": Path(__file__).parents[1] / "assets" / name
+    for name in ("people", "body-pose")
+}
 """Models that ship with the library, by name; loading them needs no network."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

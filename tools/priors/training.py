@@ -60,7 +60,7 @@ class Settings:
     head_share: float = 0.3
     average: float = 0.999
     seed: int = 0
-    half: bool = True
+    half: bool = False
     evaluate_every: int = 1000
     checkpoint_seconds: float = 180.0
 
