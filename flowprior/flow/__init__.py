@@ -22,12 +22,8 @@ from flowprior.flow.coupling import (
 )
 from flowprior.flow.frozen import FrozenFlow, FrozenStep
 from flowprior.flow.lu_linear import LULinear
-from flowprior.flow.stack import (
-    FlowStack,
-    ProjectedContext,
-    Step,
-    StepContext,
-)
+from flowprior.flow.projected_context import ProjectedContext, StepContext
+from flowprior.flow.stack import FlowStack, Step
 
 __all__ = [
     "BASES",

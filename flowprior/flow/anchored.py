@@ -10,7 +10,7 @@ from flowprior.flow.actnorm import ActNorm
 from flowprior.flow.anchored_conditioner import AnchoredConditioner, anchored_network
 from flowprior.flow.coupling import Coupling
 from flowprior.flow.lu_linear import LULinear, held_product, held_solution
-from flowprior.flow.stack import StepContext
+from flowprior.flow.projected_context import StepContext
 
 __all__ = ["AnchoredStep", "FrozenAnchoredStep"]
 

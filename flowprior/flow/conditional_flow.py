@@ -16,7 +16,8 @@ from flowprior.flow.conditioner_dtype import faster_conditioner_dtype
 from flowprior.flow.coupling import COUPLINGS, Coupling
 from flowprior.flow.frozen import FrozenFlow, FrozenStep
 from flowprior.flow.lu_linear import LULinear
-from flowprior.flow.stack import FlowStack, ProjectedContext, StepContext, free_count
+from flowprior.flow.projected_context import ProjectedContext, StepContext, free_count
+from flowprior.flow.stack import FlowStack
 
 __all__ = [
     "LU_FORWARDS",

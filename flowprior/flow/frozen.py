@@ -12,7 +12,8 @@ from flowprior.flow.base import Base
 from flowprior.flow.conditioner import Affine, Conditioner, ResidualBlock
 from flowprior.flow.coupling import Coupling
 from flowprior.flow.lu_linear import LULinear
-from flowprior.flow.stack import FlowStack, StepContext
+from flowprior.flow.projected_context import StepContext
+from flowprior.flow.stack import FlowStack
 
 __all__ = ["FrozenFlow", "FrozenStep"]
 

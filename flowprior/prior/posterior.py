@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from flowprior._checks import require_count, require_like, require_tensor
 from flowprior.flow import FlowStack, ProjectedContext
 from flowprior.flow.held import HeldFlow
-from flowprior.flow.stack import batch_shape_of, free_of
+from flowprior.flow.projected_context import batch_shape_of, free_of
 from flowprior.prior.distribution import PoseDistribution
 from flowprior.prior.encoder import ContextEncoder
 from flowprior.prior.evidence import Evidence

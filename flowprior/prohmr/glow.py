@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flowprior.files.model_file import CheckpointError
 from flowprior.flow import ConditionalFlow, standard_normal_log_prob
-from flowprior.flow.stack import batch_shape_of
+from flowprior.flow.projected_context import batch_shape_of
 from flowprior.prohmr.weights import flow_state_from_prohmr, flow_state_to_prohmr
 
 __all__ = ["ConditionalGlow"]
