@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "skeleton": {*BOTTOM, "rotations"},
     "spaces": {*BOTTOM, "rotations"},
     "body": {*BOTTOM, "files", "rotations", "skeleton", "spaces"},
-    "prior": {*BOTTOM, "files", "flow", "rotations", "skeleton", "spaces"},
+    "prior": {*BOTTOM, "files", "flow", "keypoints", "rotations", "skeleton", "spaces"},
     "metrics": {*BOTTOM, "rotations", "skeleton"},
     "prohmr": {*BOTTOM, "files", "flow", "prior", "spaces"},
     "fitting": {

@@ -189,7 +189,7 @@ class LatentPose(_FlowPose):
 
     def penalty(self, x: Tensor) -> Tensor:
         """-2 log p(z) (P,), relative to its minimum."""
-        return self.prior.flow.base.energy(self._split(x)[1])
+        return self.posterior.energy(self._split(x)[1])
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class DensityPose(_FlowPose):
         """-2 log p (P,), relative to its value at the latent 0."""
         flow, context = self.prior.flow, self.posterior.context
         z, log_abs_det = flow(self._split(x)[1], context)
-        energy = flow.base.energy(z)
+        energy = flow.energy(z, context)
         if flow.has_closed_entropy:
             return energy
         with torch.no_grad():

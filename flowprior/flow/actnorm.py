@@ -95,30 +95,36 @@ class ActNorm(nn.Module):
         """Bound the context's terms to plus or minus ``CONTEXT_BOUND``."""
         return CONTEXT_BOUND * torch.tanh(terms / CONTEXT_BOUND)
 
-    def forward(self, x: Tensor, projected: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, projected: Tensor | None = None, free: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Map data to latent.
 
         Args:
             x: (..., D).
             projected: From :meth:`project_context`, broadcasting against (..., 2 D).
+            free: 0 for features that are held at 0, 1 for the others, broadcasting against
+                (..., D); only for a layer without a shift.
 
         Returns:
             ``y`` (..., D) and the log-determinant, () or the leading shape of ``projected``.
         """
         if self.training and not self.is_initialized():
-            self._initialize(x)
+            self._initialize(x, free)
         log_scale, shift = self._scale_and_shift(x.dtype, projected)
         y = x * log_scale.exp()
-        return y if shift is None else y + shift, log_scale.sum(dim=-1)
+        return y if shift is None else y + shift, _sum(log_scale, free)
 
     def inverse(self, y: Tensor, projected: Tensor | None = None) -> Tensor:
         """Map latent to data, y (..., D) -> x (..., D); ``projected`` as in :meth:`forward`."""
         log_scale, shift = self._scale_and_shift(y.dtype, projected)
         return (y if shift is None else y - shift) * torch.exp(-log_scale)
 
-    def log_abs_det(self, dtype: torch.dtype, projected: Tensor | None = None) -> Tensor:
+    def log_abs_det(
+        self, dtype: torch.dtype, projected: Tensor | None = None, free: Tensor | None = None
+    ) -> Tensor:
         """Log-determinant of the forward map, () or the leading shape of ``projected``."""
-        return self._scale_and_shift(dtype, projected)[0].sum(dim=-1)
+        return _sum(self._scale_and_shift(dtype, projected)[0], free)
 
     def _scale_and_shift(
         self, dtype: torch.dtype, projected: Tensor | None
@@ -133,7 +139,7 @@ class ActNorm(nn.Module):
         return log_scale + log_scale_term, shift + shift_term
 
     @torch.no_grad()
-    def _initialize(self, x: Tensor) -> None:
+    def _initialize(self, x: Tensor, free: Tensor | None) -> None:
         rows = x.reshape(-1, x.shape[-1])
         if len(rows) < 2 or rows.is_meta:
             return
@@ -143,8 +149,12 @@ class ActNorm(nn.Module):
                 "its weights: run one training batch through the model itself first"
             )
         if self.shift is None:
-            size = rows.square().mean(dim=0).sqrt().clamp(min=MIN_STD)
-            self.log_scale.copy_(-size.log())
+            size = rows.square().mean(dim=0)
+            if free is not None:
+                share = free.expand(x.shape).reshape(rows.shape).mean(dim=0)
+                # A feature that is held throughout the batch keeps the scale 1.
+                size = torch.where(share > 0, size / share, 1.0)
+            self.log_scale.copy_(-size.sqrt().clamp(min=MIN_STD).log())
         else:
             std = rows.std(dim=0).clamp(min=MIN_STD)
             self.log_scale.copy_(-std.log())
@@ -155,3 +165,8 @@ class ActNorm(nn.Module):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         super()._load_from_state_dict(*args, **kwargs)
         self._seen_initialized = False
+
+
+def _sum(log_scale: Tensor, free: Tensor | None) -> Tensor:
+    """Sum of the log-scales (..., D) of the features that are not held."""
+    return (log_scale if free is None else log_scale * free).sum(dim=-1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from flowprior.flow.actnorm import ActNorm
 from flowprior.flow.anchored_conditioner import AnchoredConditioner, anchored_network
 from flowprior.flow.coupling import Coupling
-from flowprior.flow.lu_linear import LULinear
+from flowprior.flow.lu_linear import LULinear, held_product, held_solution
 from flowprior.flow.stack import StepContext
 
 __all__ = ["AnchoredStep", "FrozenAnchoredStep"]
@@ -75,25 +75,27 @@ class AnchoredStep(_Anchored):
 
     def forward(self, x: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
         """Map data to latent; return it with the log-determinant."""
-        x, log_abs_det = self.actnorm(x, context.norm)
-        x, linear_log_abs_det = self.linear(x)
+        x, log_abs_det = self.actnorm(x, context.norm, context.free)
+        x, linear_log_abs_det = self.linear(x, context.free)
         log_abs_det = log_abs_det + linear_log_abs_det
         if self.coupling is None:
             return x, log_abs_det
-        x, coupling_log_abs_det = self.coupling(x, context.hidden)
+        x, coupling_log_abs_det = self.coupling(x, context.hidden, context.free)
         return x, log_abs_det + coupling_log_abs_det
 
     def inverse(self, z: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
         """Map latent to data; return it with the log-determinant of the inverse map."""
         log_abs_det = -self.constant_log_abs_det(z.dtype, context)
         if self.coupling is not None:
-            z, coupling_log_abs_det = self.coupling.inverse(z, context.hidden)
+            z, coupling_log_abs_det = self.coupling.inverse(z, context.hidden, context.free)
             log_abs_det = log_abs_det + coupling_log_abs_det
-        return self.actnorm.inverse(self.linear.inverse(z), context.norm), log_abs_det
+        return self.actnorm.inverse(self.linear.inverse(z, context.free), context.norm), log_abs_det
 
     def constant_log_abs_det(self, dtype: torch.dtype, context: StepContext) -> Tensor:
         """The part of the forward log-determinant that does not depend on x."""
-        return self.actnorm.log_abs_det(dtype, context.norm) + self.linear.log_abs_det(dtype)
+        free = context.free
+        norm = self.actnorm.log_abs_det(dtype, context.norm, free)
+        return norm + self.linear.log_abs_det(dtype, free)
 
 
 class FrozenAnchoredStep(_Anchored):
@@ -111,6 +113,8 @@ class FrozenAnchoredStep(_Anchored):
 
     forward_weight: Tensor
     inverse_weight: Tensor
+    lower: Tensor
+    upper: Tensor
     log_scale: Tensor
     scale_weight: Tensor | None
     log_abs_det: Tensor
@@ -144,6 +148,8 @@ class FrozenAnchoredStep(_Anchored):
         buffers = {
             "forward_weight": (lower @ upper)[inner][:, outer],
             "inverse_weight": inverse[outer][:, inner],
+            "lower": lower,
+            "upper": upper,
             "log_scale": actnorm.log_scale[outer],
             "scale_weight": None if scale_weight is None else scale_weight[outer],
             "log_abs_det": linear.log_abs_det(exact),
@@ -155,6 +161,7 @@ class FrozenAnchoredStep(_Anchored):
             self.register_buffer(name, copied)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("place", order.argsort(), persistent=False)
+        self.outer_is_ordered, self.inner_is_ordered = outer is order, inner is order
         self.kind = None if step.coupling is None else type(step.coupling)
         self.odd_moves = step.coupling is not None and step.coupling.odd_moves
         self.last = last and step.coupling is not None
@@ -180,10 +187,16 @@ class FrozenAnchoredStep(_Anchored):
     def forward(self, x: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
         """Map data to latent; return it with the log-determinant."""
         log_abs_det = self.constant_log_abs_det(x.dtype, context)
-        x = F.linear(x * _norm(context).exp(), self.forward_weight)
+        x = x * _norm(context).exp()
+        if context.free is None:
+            x = F.linear(x, self.forward_weight)
+        else:
+            x = x[..., self.place] if self.outer_is_ordered else x
+            x = held_product(x, self.lower, self.upper, context.free)
+            x = x[..., self.order] if self.inner_is_ordered else x
         if self.conditioner is None:
             return x, log_abs_det
-        x, coupling_log_abs_det = self._couple(x, context.hidden, self.conditioner, inverse=False)
+        x, coupling_log_abs_det = self._couple(x, context, self.conditioner, inverse=False)
         if self.last:
             x = x.index_select(-1, self.place)
         return x, log_abs_det + coupling_log_abs_det
@@ -195,24 +208,37 @@ class FrozenAnchoredStep(_Anchored):
             z = z.index_select(-1, self.order)
         if self.inverse_conditioner is not None:
             z, coupling_log_abs_det = self._couple(
-                z, context.hidden, self.inverse_conditioner, inverse=True
+                z, context, self.inverse_conditioner, inverse=True
             )
             log_abs_det = log_abs_det + coupling_log_abs_det
-        return F.linear(z, self.inverse_weight) * (-_norm(context)).exp(), log_abs_det
+        if context.free is None:
+            z = F.linear(z, self.inverse_weight)
+        else:
+            z = z[..., self.place] if self.inner_is_ordered else z
+            z = held_solution(z, self.lower, self.upper, context.free)
+            z = z[..., self.order] if self.outer_is_ordered else z
+        return z * (-_norm(context)).exp(), log_abs_det
 
     def constant_log_abs_det(self, dtype: torch.dtype, context: StepContext) -> Tensor:
         """The part of the forward log-determinant that does not depend on x."""
-        return self.log_abs_det + _norm(context).sum(dim=-1)
+        if context.free is None:
+            return self.log_abs_det + _norm(context).sum(dim=-1)
+        free = context.free
+        outer = free[..., self.order] if self.outer_is_ordered else free
+        logs = self.upper.diagonal().log()
+        return (free * logs).sum(dim=-1) + (outer * _norm(context)).sum(dim=-1)
 
     def _couple(
-        self, x: Tensor, projected: Tensor, network: "_FrozenNetwork", *, inverse: bool
+        self, x: Tensor, context: StepContext, network: "_FrozenNetwork", *, inverse: bool
     ) -> tuple[Tensor, Tensor]:
         assert self.kind is not None
         size = x.shape[-1]
         even, odd = x.split(((size + 1) // 2, size // 2), dim=-1)
         resting, moving = (even, odd) if self.odd_moves else (odd, even)
-        numbers = network(resting, projected)
+        numbers = network(resting, context.hidden)
         numbers = numbers.unflatten(-1, (moving.shape[-1], self.kind.numbers_per_feature))
+        if context.free is not None:
+            numbers = numbers * context.free[..., int(self.odd_moves) :: 2, None]
         moved, log_abs_det = self.kind.move(moving, numbers, inverse=inverse)
         halves = (even, moved) if self.odd_moves else (moved, odd)
         return torch.cat(halves, dim=-1), log_abs_det

@@ -38,8 +38,13 @@ class Base(nn.Module, ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density in nats: z (..., D) -> (...)."""
+    def log_prob(self, z: Tensor, features: int | Tensor | None = None) -> Tensor:
+        """Log-density in nats: z (..., D) -> (...).
+
+        Args:
+            z: Latents. Entries that are held at 0 are not part of the density.
+            features: Number of entries that are not held, (...) or an int; D if None.
+        """
 
     @abstractmethod
     def sample(
@@ -52,24 +57,24 @@ class Base(nn.Module, ABC):
         """Draw latents of shape (..., D); a generator of None is the global one of the device."""
 
     @abstractmethod
-    def entropy(self, features: int, dtype: torch.dtype) -> Tensor:
-        """Differential entropy () of D = ``features`` latents in nats, in closed form."""
+    def entropy(self, features: int | Tensor, dtype: torch.dtype) -> Tensor:
+        """Differential entropy in closed form, in nats, of ``features`` latents, () or (...)."""
 
     @abstractmethod
-    def fit(self, squares: Tensor, features: int) -> Tensor:
+    def fit(self, squares: Tensor, features: int | Tensor) -> Tensor:
         """Fit the shape of the density and a scale to latents, by maximum likelihood.
 
         Args:
             squares: (N,) squared lengths of latents, N at least 1.
-            features: Number D of latents.
+            features: Number D of latents, an int or (N,).
 
         Returns:
             The scale (): latents divided by it fit the density best.
         """
 
-    def energy(self, z: Tensor) -> Tensor:
+    def energy(self, z: Tensor, features: int | Tensor | None = None) -> Tensor:
         """-2 log p relative to its minimum at z = 0: z (..., D) -> (...), at least 0."""
-        return 2 * (self.log_prob(torch.zeros_like(z)) - self.log_prob(z))
+        return 2 * (self.log_prob(torch.zeros_like(z), features) - self.log_prob(z, features))
 
     def facts(self) -> dict[str, object]:
         """What differs from the standard normal density, for descriptions."""
@@ -85,9 +90,9 @@ class Normal(Base):
 
     name = "normal"
 
-    def log_prob(self, z: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, features: int | Tensor | None = None) -> Tensor:
         """As :meth:`Base.log_prob`."""
-        return standard_normal_log_prob(z)
+        return standard_normal_log_prob(z, features)
 
     def sample(
         self,
@@ -99,15 +104,15 @@ class Normal(Base):
         """As :meth:`Base.sample`."""
         return standard_normal(shape, dtype, device, generator)
 
-    def entropy(self, features: int, dtype: torch.dtype) -> Tensor:
+    def entropy(self, features: int | Tensor, dtype: torch.dtype) -> Tensor:
         """As :meth:`Base.entropy`."""
-        return torch.tensor(0.5 * features * math.log(2 * math.pi * math.e), dtype=dtype)
+        return torch.as_tensor(0.5 * math.log(2 * math.pi * math.e) * features, dtype=dtype)
 
-    def fit(self, squares: Tensor, features: int) -> Tensor:
+    def fit(self, squares: Tensor, features: int | Tensor) -> Tensor:
         """The root mean square of the latents."""
-        return (squares.mean() / features).clamp(min=LEAST_VARIANCE).sqrt()
+        return _variance(squares, _counts(features, squares)).sqrt()
 
-    def energy(self, z: Tensor) -> Tensor:
+    def energy(self, z: Tensor, features: int | Tensor | None = None) -> Tensor:
         """The squared length of z."""
         return z.square().sum(dim=-1)
 
@@ -154,11 +159,12 @@ class StudentT(Base):
         self.register_buffer("degrees_of_freedom", torch.tensor(float(degrees_of_freedom)))
         self.register_buffer("log_peak", None)
 
-    def log_prob(self, z: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, features: int | Tensor | None = None) -> Tensor:
         """As :meth:`Base.log_prob`."""
-        if self.log_peak is not None:
+        if features is None and self.log_peak is not None:
             return self.log_peak.to(z.dtype) - self.energy(z) / 2
-        return _t_log_prob(z.square().sum(dim=-1), z.shape[-1], self._nu(z.dtype))
+        features = z.shape[-1] if features is None else features
+        return _t_log_prob(z.square().sum(dim=-1), features, self._nu(z.dtype))
 
     def sample(
         self,
@@ -176,7 +182,7 @@ class StudentT(Base):
         )
         return normal * (half / half_square).sqrt()
 
-    def entropy(self, features: int, dtype: torch.dtype) -> Tensor:
+    def entropy(self, features: int | Tensor, dtype: torch.dtype) -> Tensor:
         """As :meth:`Base.entropy`."""
         nu = self._nu(dtype)
         total = (nu + features) / 2
@@ -184,18 +190,18 @@ class StudentT(Base):
         return spread - _t_log_peak(features, nu)
 
     @torch.no_grad()
-    def fit(self, squares: Tensor, features: int) -> Tensor:
+    def fit(self, squares: Tensor, features: int | Tensor) -> Tensor:
         """Set the degrees of freedom to the best of a grid; the scale of each is found by EM."""
-        squares = squares.double()[:, None]
+        squares = squares.double()
+        count = _counts(features, squares)[:, None]
+        squares = squares[:, None]
         nu = torch.tensor(DEGREES_OF_FREEDOM, dtype=torch.float64, device=squares.device)
-        variance = (squares.mean() / features).clamp(min=LEAST_VARIANCE)
-        variances = variance.expand(len(nu))
+        variances = _variance(squares, count).expand(len(nu))
         for _ in range(EM_STEPS):
-            weights = (nu + features) / (nu + squares / variances)
-            variances = (weights * squares).mean(dim=0) / features
-            variances = variances.clamp(min=LEAST_VARIANCE)
-        likelihood = _t_log_prob(squares / variances, features, nu).mean(dim=0)
-        best = (likelihood - features / 2 * variances.log()).argmax()
+            weights = (nu + count) / (nu + squares / variances)
+            variances = _variance(weights * squares, count)
+        likelihood = _t_log_prob(squares / variances, count, nu).mean(dim=0)
+        best = (likelihood - count.mean() / 2 * variances.log()).argmax()
         self.degrees_of_freedom.copy_(nu[best])
         return variances[best].sqrt()
 
@@ -206,10 +212,11 @@ class StudentT(Base):
             facts["degrees_of_freedom"] = round(float(self.degrees_of_freedom), 3)
         return facts
 
-    def energy(self, z: Tensor) -> Tensor:
+    def energy(self, z: Tensor, features: int | Tensor | None = None) -> Tensor:
         """As :meth:`Base.energy`, without the constant."""
         nu = self._nu(z.dtype)
-        return (nu + z.shape[-1]) * torch.log1p(z.square().sum(dim=-1) / nu)
+        features = z.shape[-1] if features is None else features
+        return (nu + features) * torch.log1p(z.square().sum(dim=-1) / nu)
 
     @torch.no_grad()
     def frozen(self, features: int) -> "StudentT":
@@ -256,17 +263,28 @@ def standard_normal(
     return torch.randn(shape, generator=generator, dtype=dtype, device=device)
 
 
-def standard_normal_log_prob(z: Tensor) -> Tensor:
-    """Standard normal log-density in nats: z (..., D) -> (...)."""
-    return -0.5 * (z.square().sum(dim=-1) + z.shape[-1] * math.log(2 * math.pi))
+def standard_normal_log_prob(z: Tensor, features: int | Tensor | None = None) -> Tensor:
+    """Standard normal log-density in nats: z (..., D) -> (...); see :meth:`Base.log_prob`."""
+    features = z.shape[-1] if features is None else features
+    return -0.5 * (z.square().sum(dim=-1) + features * math.log(2 * math.pi))
 
 
-def _t_log_prob(squares: Tensor, features: int, nu: Tensor) -> Tensor:
+def _counts(features: int | Tensor, squares: Tensor) -> Tensor:
+    """The number of entries of each latent, as a tensor like squares (N,)."""
+    return torch.as_tensor(features, dtype=squares.dtype, device=squares.device).expand_as(squares)
+
+
+def _variance(squares: Tensor, counts: Tensor) -> Tensor:
+    """Mean square of an entry, of latents with squared lengths and numbers of entries (N, ...)."""
+    return (squares.sum(dim=0) / counts.sum(dim=0).clamp(min=1)).clamp(min=LEAST_VARIANCE)
+
+
+def _t_log_prob(squares: Tensor, features: int | Tensor, nu: Tensor) -> Tensor:
     """Log-density of latents with these squared lengths."""
     return _t_log_peak(features, nu) - (nu + features) / 2 * torch.log1p(squares / nu)
 
 
-def _t_log_peak(features: int, nu: Tensor) -> Tensor:
+def _t_log_peak(features: int | Tensor, nu: Tensor) -> Tensor:
     """Log-density at 0."""
     total = torch.lgamma((nu + features) / 2) - torch.lgamma(nu / 2)
     return total - features / 2 * (nu * math.pi).log()

@@ -16,7 +16,7 @@ from flowprior.flow.conditioner_dtype import faster_conditioner_dtype
 from flowprior.flow.coupling import COUPLINGS, Coupling
 from flowprior.flow.frozen import FrozenFlow, FrozenStep
 from flowprior.flow.lu_linear import LULinear
-from flowprior.flow.stack import FlowStack, ProjectedContext, StepContext
+from flowprior.flow.stack import FlowStack, ProjectedContext, StepContext, free_count
 
 __all__ = [
     "LU_FORWARDS",
@@ -255,8 +255,12 @@ class ConditionalFlow(FlowStack):
         """
         if not x.numel():
             raise ValueError("x holds no rows to calibrate with")
-        z, _ = self.forward(x, context)
-        scale = self.base.fit(z.square().sum(dim=-1).flatten(), self.features)
+        projected = self._projected(context)
+        z, _ = self.forward(x, projected)
+        squares = z.square().sum(dim=-1)
+        count = self.features if (free := free_count(projected, z)) is None else free
+        features = count if isinstance(count, int) else count.expand_as(squares).flatten()
+        scale = self.base.fit(squares.flatten(), features)
         self.temperature.mul_(scale.to(self.temperature.dtype))
         return self.temperature.clone()
 
@@ -308,10 +312,12 @@ class ConditionalFlow(FlowStack):
         base = self.base.frozen(self.features)
         return FrozenFlow(self.features, self.context_features, frozen, self.temperature, base)
 
-    def project_context(self, context: Tensor | None) -> ProjectedContext:
+    def project_context(
+        self, context: Tensor | None, *, free: Tensor | None = None
+    ) -> ProjectedContext:
         """As :meth:`FlowStack.project_context`; warns once if ActNorm was changed but not set."""
         self._warn_of_unset_actnorm()
-        return super().project_context(context)
+        return super().project_context(context, free=free)
 
     def _warn_of_unset_actnorm(self) -> None:
         """Warn, in evaluation, if an ActNorm was changed but never initialised from data."""

@@ -72,32 +72,42 @@ class Coupling(nn.Module, ABC):
         else:
             self.conditioner = AnchoredConditioner(*sizes)
 
-    def forward(self, x: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, projected: Tensor, free: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Map data to latent.
 
         Args:
             x: (..., D).
             projected: The conditioner's projected context, broadcasting against (..., H).
+            free: 0 for features that are held at 0, 1 for the others, broadcasting against
+                (..., D); only with an anchored conditioner.
 
         Returns:
             ``y`` (..., D) and the log-determinant (...), or () if it is always zero.
         """
-        return self._couple(x, projected, inverse=False)
+        return self._couple(x, projected, free, inverse=False)
 
-    def inverse(self, y: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, y: Tensor, projected: Tensor, free: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Map latent to data: ``x`` (..., D) and the log-determinant of the inverse map."""
-        return self._couple(y, projected, inverse=True)
+        return self._couple(y, projected, free, inverse=True)
 
     @classmethod
     @abstractmethod
     def move(cls, moving: Tensor, numbers: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """Map features (..., M) with parameters (..., M, P); also returns the log-determinant."""
 
-    def _couple(self, x: Tensor, projected: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _couple(
+        self, x: Tensor, projected: Tensor, free: Tensor | None, *, inverse: bool
+    ) -> tuple[Tensor, Tensor]:
         even, odd = x[..., 0::2], x[..., 1::2]
         resting, moving = (even, odd) if self.odd_moves else (odd, even)
         numbers = self.conditioner(resting, projected)
         numbers = numbers.unflatten(-1, (moving.shape[-1], self.numbers_per_feature))
+        if free is not None:  # a coupling whose parameters are 0 changes nothing
+            numbers = numbers * free[..., int(self.odd_moves) :: 2, None]
         moved, log_abs_det = self.move(moving, numbers, inverse=inverse)
         even, odd = (even, moved) if self.odd_moves else (moved, odd)
         return _interleave(even, odd), log_abs_det

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["LULinear"]
+__all__ = ["LULinear", "held_product", "held_solution"]
 
 MIN_DIAGONAL = 1e-3
 
@@ -47,16 +47,25 @@ class LULinear(nn.Module):
         )
         self.bias = nn.Parameter(torch.zeros(features)) if bias else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map data to latent.
+    def forward(self, x: Tensor, free: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        r"""Map data to latent.
+
+        With held features the map is :math:`y = M L M U M x` for the diagonal matrix M of
+        ``free``: the rows and columns of a triangular matrix that belong to the free features are
+        triangular again, so the map of the free features is invertible, with the diagonal of
+        U as before.
 
         Args:
             x: (..., D).
+            free: 0 for features that are held at 0, 1 for the others, (\*batch, \*ones, D), with as
+                many axes as x; only for a layer without a bias. None if all are free.
 
         Returns:
-            ``y`` (..., D) and the log-determinant (), the same for every row.
+            ``y`` (..., D) and the log-determinant, () or the leading shape of ``free``.
         """
         lower, upper = self.factors(x.dtype)
+        if free is not None:
+            return held_product(x, lower, upper, free), self.log_abs_det(x.dtype, free)
         if self.legacy_forward:
             y = F.linear(x, lower.mT @ upper.mT)
         else:
@@ -64,9 +73,11 @@ class LULinear(nn.Module):
             y = F.linear(x, lower @ upper, bias)
         return y, self.log_abs_det(x.dtype)
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, free: Tensor | None = None) -> Tensor:
         """Map latent to data, y (..., D) -> x (..., D), by two triangular solves."""
         lower, upper = self.factors(y.dtype)
+        if free is not None:
+            return held_solution(y, lower, upper, free)
         # Flattened to one matrix: with more axes the solver copies the factors for each of them.
         rows = (y if self.bias is None else y - self.bias).reshape(-1, self.features)
         rows = torch.linalg.solve_triangular(
@@ -75,9 +86,10 @@ class LULinear(nn.Module):
         rows = torch.linalg.solve_triangular(upper.mT, rows, upper=False, left=False)
         return rows.reshape(y.shape)
 
-    def log_abs_det(self, dtype: torch.dtype) -> Tensor:
-        """Log-determinant of the forward map, shape ()."""
-        return self._diagonal(dtype).log().sum()
+    def log_abs_det(self, dtype: torch.dtype, free: Tensor | None = None) -> Tensor:
+        """Log-determinant of the forward map, () or the leading shape of ``free``."""
+        logs = self._diagonal(dtype).log()
+        return logs.sum() if free is None else (logs * free).sum(dim=-1)
 
     def factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """L and U, each (D, D), in ``dtype``."""
@@ -92,3 +104,30 @@ class LULinear(nn.Module):
 
     def _diagonal(self, dtype: torch.dtype) -> Tensor:
         return F.softplus(self.unconstrained_upper_diag.to(dtype)) + MIN_DIAGONAL
+
+
+def held_product(x: Tensor, lower: Tensor, upper: Tensor, free: Tensor) -> Tensor:
+    """M L M U M x with M the diagonal matrix of ``free``: see :meth:`LULinear.forward`."""
+    return free * F.linear(free * F.linear(free * x, upper), lower)
+
+
+def held_solution(y: Tensor, lower: Tensor, upper: Tensor, free: Tensor) -> Tensor:
+    """The x of the free features with M L M U M x = M y; 0 for the held features.
+
+    Args:
+        y: (*batch, *extra, D).
+        lower: (D, D).
+        upper: (D, D).
+        free: (*batch, *ones, D), with as many axes as y.
+    """
+    # One system per mask: rows of the last extra axis share theirs.
+    shared = free.ndim > 1 and free.shape[-2] == 1
+    mask = free.squeeze(-2) if shared else free
+    rows = (free * y) if shared else (free * y).unsqueeze(-2)
+    block = mask[..., :, None] * mask[..., None, :]
+    rest = torch.diag_embed(1 - mask)
+    rows = torch.linalg.solve_triangular(
+        (block * lower + rest).mT, rows, upper=True, left=False, unitriangular=True
+    )
+    rows = torch.linalg.solve_triangular((block * upper + rest).mT, rows, upper=False, left=False)
+    return rows if shared else rows.squeeze(-2)

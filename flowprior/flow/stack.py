@@ -19,6 +19,8 @@ __all__ = [
     "Step",
     "StepContext",
     "batch_shape_of",
+    "free_count",
+    "free_of",
 ]
 
 # Rows mapped at once when no gradient is needed. A CPU keeps the hidden layers of a small block in
@@ -35,40 +37,38 @@ class StepContext(NamedTuple):
             conditioner that reads the context in m layers.
         norm: The context's terms of the log-scale and shift of ActNorm, (*batch, 2 D), or None;
             (*batch, D) without a shift.
+        free: (*batch, D), 1 for features of the density and 0 for those held at 0; None if all are
+            free.
     """
 
     hidden: Tensor
     norm: Tensor | None
+    free: Tensor | None = None
 
     def with_extra_axes(self, count: int) -> "StepContext":
         """As :meth:`ProjectedContext.with_extra_axes`."""
-
-        def insert(value: Tensor) -> Tensor:
-            return value.reshape(*value.shape[:-1], *(1,) * count, value.shape[-1])
-
-        return StepContext(insert(self.hidden), None if self.norm is None else insert(self.norm))
+        return self._map(lambda v: v.reshape(*v.shape[:-1], *(1,) * count, v.shape[-1]))
 
     def rows(self, start: int, stop: int) -> "StepContext":
         """As :meth:`ProjectedContext.rows`."""
-
-        def select(value: Tensor) -> Tensor:
-            # Not -1, which is ambiguous for a step without a conditioner: its part has width 0.
-            return value.reshape(value.shape[:-1].numel(), value.shape[-1])[start:stop]
-
-        return StepContext(select(self.hidden), None if self.norm is None else select(self.norm))
+        # Not -1, which is ambiguous for a step without a conditioner: its part has width 0.
+        return self._map(lambda v: v.reshape(v.shape[:-1].numel(), v.shape[-1])[start:stop])
 
     def select(self, index: tuple[Any, ...]) -> "StepContext":
         """As :meth:`ProjectedContext.select`."""
-        norm = None if self.norm is None else self.norm[index]
-        return StepContext(self.hidden[index], norm)
+        return self._map(lambda v: v[index])
 
     def expand(self, batch_shape: torch.Size) -> "StepContext":
         """As :meth:`ProjectedContext.expand`."""
+        return self._map(lambda v: v.expand(*batch_shape, v.shape[-1]))
 
-        def repeat(value: Tensor) -> Tensor:
-            return value.expand(*batch_shape, value.shape[-1])
+    def detached(self) -> "StepContext":
+        """Copies without gradients."""
+        return self._map(lambda v: v.detach().clone())
 
-        return StepContext(repeat(self.hidden), None if self.norm is None else repeat(self.norm))
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "StepContext":
+        norm, free = (None if each is None else change(each) for each in (self.norm, self.free))
+        return StepContext(change(self.hidden), norm, free)
 
 
 class ProjectedContext(NamedTuple):
@@ -84,6 +84,11 @@ class ProjectedContext(NamedTuple):
     def batch_shape(self) -> torch.Size:
         """Shape of the batch of contexts."""
         return batch_shape_of(self)
+
+    @property
+    def free(self) -> Tensor | None:
+        """(*batch, D), as :attr:`StepContext.free`."""
+        return free_of(self)
 
     def with_extra_axes(self, count: int) -> "ProjectedContext":
         """Insert axes of size 1 between batch and features, for inputs that share a context."""
@@ -120,6 +125,11 @@ class ProjectedContext(NamedTuple):
 def batch_shape_of(projected: ProjectedContext) -> torch.Size:
     """As :attr:`ProjectedContext.batch_shape`; torch 2.5 cannot compile a property of a tuple."""
     return projected.steps[0].hidden.shape[:-1]
+
+
+def free_of(projected: ProjectedContext) -> Tensor | None:
+    """As :attr:`ProjectedContext.free`."""
+    return projected.steps[0].free
 
 
 class Step(Protocol):
@@ -232,21 +242,36 @@ class FlowStack(nn.Module):
         """Device of the weights."""
         return self._weight.device
 
-    def project_context(self, context: Tensor | None) -> ProjectedContext:
+    def project_context(
+        self, context: Tensor | None, *, free: Tensor | None = None
+    ) -> ProjectedContext:
         """Compute the parts of all steps that depend on the context alone.
 
         Args:
             context: (*batch, C); None for a flow without context, whose batch is ().
+            free: (*batch, D) bool, or broadcasting to it: the features that the density is over.
+                The others are held at 0 in x and in z, whatever is passed for them, and belong
+                neither to densities nor to entropies. Only a flow that keeps the origin can hold
+                features. None if all are free.
 
         Returns:
             The projected context, accepted by every other method.
 
         Raises:
-            ValueError: If the context has another width, dtype or device than the flow.
+            ValueError: If the context has another width, dtype or device than the flow, or
+                features cannot be held.
         """
         context = self.checked_context(context)
         with self.full_precision():
-            return ProjectedContext(tuple(step.project_context(context) for step in self._steps))
+            steps = tuple(step.project_context(context) for step in self._steps)
+        if free is None:
+            return ProjectedContext(steps)
+        if not self.keeps_origin:
+            raise ValueError("only an anchored flow can hold features at 0")
+        require_width("free", free, self.features)
+        batch = context.shape[:-1]
+        mask = free.to(self.device, self.dtype).broadcast_to(*batch, self.features)
+        return ProjectedContext(tuple(step._replace(free=mask) for step in steps))
 
     def checked_context(self, context: Tensor | None) -> Tensor:
         """Convert a context to the flow's dtype.
@@ -322,8 +347,23 @@ class FlowStack(nn.Module):
         Raises:
             ValueError: If shapes, dtypes or devices do not fit.
         """
-        z, log_abs_det = self.forward(x, context)
-        return self.base.log_prob(z) + log_abs_det
+        projected = self._projected(context)
+        z, log_abs_det = self.forward(x, projected)
+        return self.base.log_prob(z, free_count(projected, z)) + log_abs_det
+
+    def energy(self, z: Tensor, context: Tensor | ProjectedContext | None = None) -> Tensor:
+        """-2 log p of latents under the base, relative to its minimum at z = 0.
+
+        Args:
+            z: (*batch, *extra, D).
+            context: (*batch, C), projected or not. Only the features that it holds matter.
+
+        Returns:
+            (*batch, *extra), at least 0.
+        """
+        projected = self._projected(context)
+        free = _like(free_of(projected), z)
+        return self.base.energy(z if free is None else z * free, free_count(projected, z))
 
     def sample(
         self,
@@ -371,8 +411,10 @@ class FlowStack(nn.Module):
         projected = self._projected(context)
         shape = (*batch_shape_of(projected), num_samples, self.features)
         z = self.base.sample(shape, self.dtype, self.device, generator)
+        free = _like(free_of(projected), z)
+        z = z if free is None else z * free
         x, log_abs_det = self.inverse(z, projected)
-        return x, self.base.log_prob(z) - log_abs_det
+        return x, self.base.log_prob(z, free_count(projected, z)) - log_abs_det
 
     def mode(
         self,
@@ -428,8 +470,10 @@ class FlowStack(nn.Module):
             return -self.sample_and_log_prob(projected, num_samples, generator=generator)[1].mean(
                 dim=-1
             )
-        base = self.base.entropy(self.features, self.dtype).to(self.device)
-        log_abs_det = self._temperature_log_abs_det()
+        free = free_of(projected)
+        features = self.features if free is None else free.sum(dim=-1)
+        base = self.base.entropy(features, self.dtype).to(self.device)
+        log_abs_det = self._temperature_log_abs_det(features)
         for step, step_context in zip(self._steps, projected.steps, strict=True):
             log_abs_det = log_abs_det + step.constant_log_abs_det(self.dtype, step_context)
         return (base - log_abs_det).expand(batch_shape_of(projected))
@@ -443,8 +487,9 @@ class FlowStack(nn.Module):
         """Any of the weights, which share one dtype and device."""
         return next(itertools.chain(self.steps.parameters(), self.steps.buffers()))
 
-    def _temperature_log_abs_det(self) -> Tensor:
-        return -self.features * self.temperature.to(self.dtype).log()
+    def _temperature_log_abs_det(self, features: int | Tensor | None = None) -> Tensor:
+        features = self.features if features is None else features
+        return -features * self.temperature.to(self.dtype).log()
 
     def _climb(
         self,
@@ -455,18 +500,13 @@ class FlowStack(nn.Module):
         """Gradient ascent on the log-density from z; returns the best point of each row."""
         # Tensors made under inference mode cannot enter a graph; copies can.
         with torch.inference_mode(False), torch.enable_grad():
-            projected = ProjectedContext(
-                tuple(
-                    StepContext(h.detach().clone(), None if n is None else n.detach().clone())
-                    for h, n in projected.steps
-                )
-            )
+            projected = ProjectedContext(tuple(step.detached() for step in projected.steps))
             z = z.clone().requires_grad_()
             optimizer = torch.optim.Adam([z], lr=0.03)
             best, best_log_prob = z.detach().clone(), torch.full_like(z[..., 0], -math.inf)
             for _ in range(max_steps + 1):
                 _, log_abs_det = self.inverse(z, projected)
-                log_prob = self.base.log_prob(z) - log_abs_det
+                log_prob = self.base.log_prob(z, free_count(projected, z)) - log_abs_det
                 better = log_prob.detach() > best_log_prob
                 best = torch.where(better[..., None], z.detach(), best)
                 best_log_prob = torch.where(better, log_prob.detach(), best_log_prob)
@@ -480,19 +520,26 @@ class FlowStack(nn.Module):
         return self.project_context(context)
 
     def _forward(self, x: Tensor, projected: ProjectedContext) -> tuple[Tensor, Tensor]:
-        log_abs_det = self._temperature_log_abs_det()
+        x, log_abs_det = self._held(x, projected)
         for step, context in zip(self._steps, projected.steps, strict=True):
             x, step_log_abs_det = step(x, context)
             log_abs_det = log_abs_det + step_log_abs_det
         return x / self.temperature.to(x.dtype), log_abs_det.expand(x.shape[:-1])
 
     def _inverse(self, z: Tensor, projected: ProjectedContext) -> tuple[Tensor, Tensor]:
-        z = z * self.temperature.to(z.dtype)
-        log_abs_det = -self._temperature_log_abs_det()
+        z, log_abs_det = self._held(z * self.temperature.to(z.dtype), projected)
+        log_abs_det = -log_abs_det
         for step, context in zip(reversed(self._steps), reversed(projected.steps), strict=True):
             z, step_log_abs_det = step.inverse(z, context)
             log_abs_det = log_abs_det + step_log_abs_det
         return z, log_abs_det.expand(z.shape[:-1])
+
+    def _held(self, x: Tensor, projected: ProjectedContext) -> tuple[Tensor, Tensor]:
+        """Set the held features to 0; return x with the log-determinant of the temperature."""
+        free = free_of(projected)
+        if free is None:
+            return x, self._temperature_log_abs_det()
+        return x * free, self._temperature_log_abs_det(free.sum(dim=-1))
 
     def _run(
         self,
@@ -535,6 +582,19 @@ class FlowStack(nn.Module):
     def full_precision(self) -> AbstractContextManager[object]:
         """A context without autocast, which would round the two directions differently."""
         return without_autocast(self.device)
+
+
+def _like(value: Tensor | None, z: Tensor) -> Tensor | None:
+    """Insert axes into (*batch, D) so that it broadcasts against z (*batch, *extra, D)."""
+    if value is None:
+        return None
+    return value.reshape(*value.shape[:-1], *(1,) * (z.ndim - value.ndim), value.shape[-1])
+
+
+def free_count(projected: ProjectedContext, z: Tensor) -> Tensor | None:
+    """Number of free features for each z (*batch, *extra, D), broadcasting; None for all."""
+    free = _like(free_of(projected), z)
+    return None if free is None else free.sum(dim=-1)
 
 
 def _blocks(

@@ -2,6 +2,7 @@
 
 from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.distribution import PoseDistribution
+from flowprior.prior.evidence import Evidence
 from flowprior.prior.export import (
     VERBS,
     export_onnx,
@@ -28,6 +29,7 @@ __all__ = [
     "VERBS",
     "Centre",
     "ConditionalPosePrior",
+    "Evidence",
     "MeanHead",
     "PointSpace",
     "PoseDistribution",

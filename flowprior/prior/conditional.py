@@ -4,6 +4,7 @@ import copy
 import math
 import os
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,6 +19,7 @@ from flowprior.flow import ConditionalFlow, FlowOptions, require_flow_options
 from flowprior.flow.base import standard_normal
 from flowprior.flow.conditional_flow import can_be_anchored
 from flowprior.prior.encoder import ContextEncoder
+from flowprior.prior.evidence import Evidence
 from flowprior.prior.heads import MeanHead
 from flowprior.prior.posterior import PosePosterior, PosePrior
 from flowprior.prior.spaces import RotationSpace, make_space
@@ -47,6 +49,13 @@ BEFORE_ANCHORED: dict[str, Any] = {
 }
 
 
+class PriorOptions(FlowOptions, total=False):
+    """Options of the networks of a prior, beside the widths."""
+
+    encoder_blocks: int
+    encoder_skip: bool | None
+
+
 class ConditionalPosePrior(PosePrior, SharedModel):
     """A trainable normalizing-flow density p(theta | context) over poses.
 
@@ -61,7 +70,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
 
     Args:
         context_features: Width C of the context; 0 for an unconditional prior, which is not
-            anchored by default.
+            anchored by default. With ``evidence`` it follows from that and can be left out.
         joints: Number of joints J; 24 for SMPL, the root first.
         space: ``"so3"`` for joint rotations with a density over the rotations themselves,
             ``"rot6d"`` for joint rotations with a density over their 6D vectors, ``"points"`` for
@@ -74,18 +83,22 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             dropout.
         encoder_features: Width of a :class:`flowprior.prior.encoder.ContextEncoder` that reads
             the context before the flow, for raw contexts such as 2D keypoints; 0 for none.
-        encoder_blocks: Number of residual blocks of that encoder.
-        encoder_skip: Whether head and flow read the raw context beside the encoder's features; if
-            None, whether the flow is anchored.
         head_features: Width of the head, 0 for none; if None, 128 for an anchored flow and 0 for
             another one.
         target_noise: Standard deviation of the noise that :meth:`nll` adds to theta in training, in
             units of the flow's vectors.
-        **flow_options: Options of the flow, such as ``hidden_features``, ``num_steps``,
-            ``coupling`` and ``anchored``; :class:`flowprior.ConditionalFlow` documents them. With
-            the preset ``"default"``, a prior with a context is anchored unless ``anchored=False``
-            or options are passed that an anchored flow does not have, such as
-            ``coupling="spline"``.
+        evidence: Kinds of evidence that :meth:`given` takes, among
+            :data:`flowprior.prior.evidence.KINDS`; the context is then the one that
+            :class:`flowprior.prior.evidence.Evidence` computes. Empty for any other context.
+        rest_joints: Joints that the data says nothing of, such as SMPL's hands, 22 and 23. They are
+            held at rest and are not part of the density.
+        **options: ``encoder_blocks``, the number of residual blocks of the encoder, 2 by default;
+            ``encoder_skip``, whether head and flow read the raw context beside the encoder's
+            features, by default whether the flow is anchored; and options of the flow, such as
+            ``hidden_features``, ``num_steps``, ``coupling`` and ``anchored``, which
+            :class:`flowprior.ConditionalFlow` documents. With the preset ``"default"``, a prior
+            with a context is anchored unless ``anchored=False`` or options are passed that an
+            anchored flow does not have, such as ``coupling="spline"``.
 
     Raises:
         TypeError: If an option is unknown.
@@ -100,35 +113,38 @@ class ConditionalPosePrior(PosePrior, SharedModel):
 
     def __init__(
         self,
-        context_features: int,
+        context_features: int | None = None,
         *,
         joints: int = 24,
         space: str | None = None,
         layout: str = "columns",
         preset: str = "default",
         encoder_features: int = 0,
-        encoder_blocks: int = 2,
-        encoder_skip: bool | None = None,
         head_features: int | None = None,
         target_noise: float = 0.005,
-        **flow_options: "Unpack[FlowOptions]",
+        evidence: Sequence[str] = (),
+        rest_joints: Sequence[int] = (),
+        **options: "Unpack[PriorOptions]",
     ) -> None:
+        encoder_blocks = options.pop("encoder_blocks", 2)
+        encoder_skip = options.pop("encoder_skip", None)
         # The Hub's own mixin passes every key of config.json.
-        options = {key: value for key, value in flow_options.items() if key not in HEADER_KEYS}
-        require_flow_options(options)
+        flow_options = {key: value for key, value in options.items() if key not in HEADER_KEYS}
+        require_flow_options(flow_options)
         _require_target_noise(target_noise)
-        anchored = options.setdefault(
-            "anchored",
-            preset == "default" and context_features > 0 and can_be_anchored(flow_options),
+        space = SPACE.get(preset, "so3") if space is None else space
+        pose_space = make_space(space, joints, layout)
+        known = Evidence(evidence, pose_space) if evidence else None
+        context_features = _width(context_features, known)
+        anchored = flow_options.setdefault(
+            "anchored", preset == "default" and context_features > 0 and can_be_anchored(options)
         )
         if anchored:
-            options = {**ANCHORED_FLOW, **options}
+            flow_options = {**ANCHORED_FLOW, **flow_options}
         if encoder_skip is None:
             encoder_skip = bool(anchored)
         if head_features is None:
             head_features = HEAD_FEATURES if anchored else 0
-        space = SPACE.get(preset, "so3") if space is None else space
-        pose_space = make_space(space, joints, layout)
         encoder, width = None, context_features
         if encoder_features:
             encoder = ContextEncoder(
@@ -136,10 +152,10 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             )
             width = encoder.out_features
         flow = ConditionalFlow(
-            pose_space.features, width, preset=preset, **cast("FlowOptions", options)
+            pose_space.features, width, preset=preset, **cast("FlowOptions", flow_options)
         )
         head = MeanHead(width, pose_space, head_features) if head_features else None
-        super().__init__(flow, pose_space, encoder, head)
+        super().__init__(flow, pose_space, encoder, head, known, rest_joints)
         self._calls_of_nll = 0
         self.provenance: dict[str, str] = {}
         self.config: dict[str, Any] = {
@@ -153,6 +169,8 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             "encoder_skip": encoder_skip,
             "head_features": head_features,
             "target_noise": target_noise,
+            "evidence": list(evidence),
+            "rest_joints": list(self.rest_joints),
         }
 
     @property
@@ -176,6 +194,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         valid: Tensor | None = None,
         *,
         centre: Tensor | None = None,
+        known: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Mean negative log-likelihood over annotated rows.
@@ -195,6 +214,9 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             context: (*batch, C); None for an unconditional prior.
             valid: (*batch,) of bool or 0 / 1, true for annotated rows; None if all are.
             centre: (*batch, J, k), as for :meth:`forward`; the head's answer if None.
+            known: (*batch, J) bool, joints whose rotations the context contains. They are taken
+                from theta, which then has no extra axes, and the density is over the others. None
+                if no joint is known.
             generator: Source of the noise, on the prior's device; torch's global one if None.
 
         Returns:
@@ -216,21 +238,28 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             if self.flow.depends_on_batch:
                 theta, context = theta[rows], None if context is None else context[rows]
                 centre, valid = None if centre is None else centre[rows], None
+                known = None if known is None else known[rows]
             else:
                 theta = _masked(theta, rows)
                 context = None if context is None else _masked(context, rows)
                 centre = None if centre is None else self._masked_centre(centre, rows)
-        posterior = self._condition(context, centre)
+        posterior = self._condition(context, centre, known, theta)
         x, projected = posterior._vector_of(theta), posterior.context
         if self.training:
             self._warn_of_untrained_head(centre)
             self.flow.initialize_without_noise(x, projected)
             noise = standard_normal(x.shape, x.dtype, x.device, generator)
             x = x + self.target_noise * noise
-        return _mean(-self.flow.log_prob(x, projected) - self.space.log_volume, valid)
+        log_prob = self.flow.log_prob(x, projected)
+        return _mean(-log_prob - posterior._log_volume(log_prob), valid)
 
     def mode_loss(
-        self, theta: Tensor, context: Tensor | None = None, valid: Tensor | None = None
+        self,
+        theta: Tensor,
+        context: Tensor | None = None,
+        valid: Tensor | None = None,
+        *,
+        known: Tensor | None = None,
     ) -> Tensor:
         """Mean absolute error of the mode over annotated rows, which trains the head.
 
@@ -242,6 +271,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             theta: (*batch, *extra, J, k), in any accepted form. Invalid rows may hold any values.
             context: (*batch, C); None for an unconditional prior.
             valid: (*batch,) of bool or 0 / 1, true for annotated rows; None if all are.
+            known: (*batch, J) bool, as for :meth:`nll`; known joints have no error.
 
         Returns:
             Scalar (); 0, with zero gradients, if no row is valid.
@@ -255,7 +285,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             _require_batch(valid, theta, context)
             theta = _masked(theta, valid.bool())
             context = None if context is None else _masked(context, valid.bool())
-        posterior = self(context)
+        posterior = self._knowing(self._encoded(context), None, known, theta)
         theta, mode = posterior._checked_vector("theta", theta, event=2), posterior.mode()
         if isinstance(self.space, RotationSpace):  # the length of 6D vectors has no meaning
             theta, mode = (self.space.to_matrix(each)[..., :2] for each in (theta, mode))
@@ -288,7 +318,14 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         for network in (encoder, head):
             if network is not None:
                 network.requires_grad_(False)
-        return PosePrior(self.flow.freeze(conditioner_dtype), self.space, encoder, head)
+        return PosePrior(
+            self.flow.freeze(conditioner_dtype),
+            self.space,
+            encoder,
+            head,
+            self.evidence,
+            self.rest_joints,
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and configuration to one safetensors file, atomically.
@@ -351,7 +388,12 @@ class ConditionalPosePrior(PosePrior, SharedModel):
 
     @torch.no_grad()
     def calibrate(
-        self, theta: Tensor, context: Tensor | None = None, *, centre: Tensor | None = None
+        self,
+        theta: Tensor,
+        context: Tensor | None = None,
+        *,
+        centre: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> float:
         """Fit the base distribution to held-out poses.
 
@@ -364,6 +406,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             theta: (*batch, *extra, J, k), poses of held-out subjects.
             context: (*batch, C), their contexts.
             centre: (*batch, J, k), as for :meth:`forward`; the head's answer if None.
+            known: (*batch, J) bool, as for :meth:`nll`.
 
         Returns:
             The temperature; above 1 if the prior was overconfident.
@@ -371,7 +414,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         Raises:
             ValueError: As ``log_prob``, or if there are no poses.
         """
-        posterior = self(context, centre=centre)
+        posterior = self._knowing(self._encoded(context), centre, known, self.space.as_pose(theta))
         x = posterior._vector_of(theta)
         if not x.numel():
             raise ValueError("theta holds no poses to calibrate with")
@@ -383,19 +426,36 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             return _masked(centre, rows)
         return centre  # forward raises
 
-    def _condition(self, context: Tensor | None, centre: Tensor | None) -> PosePosterior:
+    def _knowing(
+        self, features: Tensor | None, centre: Tensor | None, known: Tensor | None, theta: Tensor
+    ) -> PosePosterior:
+        """The posterior given encoded contexts and the rotations of theta at known joints."""
+        if known is None:
+            return self._posterior(features, centre)
+        batch = () if features is None else features.shape[:-1]
+        if theta.shape[:-2] != batch or known.shape != theta.shape[:-1]:
+            raise ValueError(
+                f"with known joints there is one pose for each context: known must be "
+                f"{(*batch, self.space.joints)} and theta {(*batch, *self.space.event_shape)}, got "
+                f"{tuple(known.shape)} and {tuple(theta.shape)}"
+            )
+        return self._posterior(features, centre, known.bool(), theta.to(self.flow.dtype))
+
+    def _condition(
+        self, context: Tensor | None, centre: Tensor | None, known: Tensor | None, theta: Tensor
+    ) -> PosePosterior:
         """The posterior that :meth:`nll` trains: its centre carries no gradient."""
         features = self._encoded(context)
-        if centre is not None or self.head is None:
-            posterior = self._posterior(features, centre)
-            if posterior.centre is not None:
-                posterior.centre = posterior.centre.detach()
-            return posterior
-        if self.encoder is not None and features is not None:
-            features = features.detach()
-        with torch.no_grad():
-            answer = self._answer(features)
-        return PosePosterior(self, self.flow.project_context(features), centre=answer)
+        if centre is None and self.head is not None:
+            if self.encoder is not None and features is not None:
+                features = features.detach()
+            with torch.no_grad():
+                answer = self._answer(features)
+            centre = None if answer is None else answer.pose
+        posterior = self._knowing(features, centre, known, theta)
+        if posterior.centre is not None:
+            posterior.centre = posterior.centre.detach()
+        return posterior
 
     def _warn_of_untrained_head(self, centre: Tensor | None) -> None:
         """Warn once if only ``nll`` was used in training, which leaves the head as it was."""
@@ -408,6 +468,16 @@ class ConditionalPosePrior(PosePrior, SharedModel):
                 "prior.mode_loss(theta, context), or your own loss on prior.mode(context)",
                 stacklevel=3,
             )
+
+
+def _width(context_features: int | None, evidence: Evidence | None) -> int:
+    """Width of the context, given as a number or by the evidence."""
+    width = context_features if evidence is None else evidence.context_features
+    if width is None:
+        raise ValueError("context_features is missing: the width of the context, 0 for none")
+    if context_features not in (None, width):
+        raise ValueError(f"evidence has {width} numbers, got context_features={context_features}")
+    return width
 
 
 def _require_target_noise(value: float) -> None:

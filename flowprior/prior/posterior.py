@@ -1,6 +1,6 @@
 """PosePrior and PosePosterior: densities over poses and their methods."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from flowprior._checks import require_like, require_tensor
 from flowprior.flow import FlowStack, ProjectedContext
 from flowprior.flow.held import HeldFlow
-from flowprior.flow.stack import batch_shape_of
+from flowprior.flow.stack import batch_shape_of, free_of
 from flowprior.prior.distribution import PoseDistribution
 from flowprior.prior.encoder import ContextEncoder
+from flowprior.prior.evidence import Evidence
 from flowprior.prior.heads import MeanHead
 from flowprior.prior.spaces import Centre, PoseSpace, RotationSpace
 
@@ -34,6 +35,13 @@ class PosePrior(nn.Module):
         space: The pose space, which converts theta to vectors and back.
         encoder: Network that reads the context before the flow; None for none.
         head: Network that answers the context with the centre of the density; None for none.
+        evidence: What the context is made of, for :meth:`given`; None for any other context.
+        rest_joints: Joints that the prior knows nothing of, such as SMPL's hands. They are held at
+            the identity, or at the origin for points, and are not part of the density.
+
+    Raises:
+        ValueError: If joints are to be held, and the flow does not keep the origin, or they are not
+            joints of the space.
     """
 
     __call__: Callable[..., "PosePosterior"]
@@ -44,12 +52,23 @@ class PosePrior(nn.Module):
         space: PoseSpace,
         encoder: ContextEncoder | None = None,
         head: MeanHead | None = None,
+        evidence: Evidence | None = None,
+        rest_joints: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.flow = flow
         self.space = space
         self.encoder = encoder
         self.head = head
+        self.evidence = evidence
+        self.rest_joints = tuple(sorted(set(rest_joints)))
+        if any(not 0 <= joint < space.joints for joint in self.rest_joints):
+            raise ValueError(
+                f"rest_joints must be from 0 to {space.joints - 1}, got {tuple(rest_joints)}"
+            )
+        holds = bool(self.rest_joints) or (evidence is not None and "rotations" in evidence.kinds)
+        if holds and not flow.keeps_origin:
+            raise ValueError("only an anchored prior can hold joints: anchored=True")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._summary()})"
@@ -85,14 +104,101 @@ class PosePrior(nn.Module):
         """
         return self._posterior(self._encoded(context), centre)
 
-    def _posterior(self, features: Tensor | None, centre: Tensor | None) -> "PosePosterior":
-        """The posterior given encoded contexts (*batch, C)."""
-        projected = self.flow.project_context(features)
+    def given(
+        self,
+        *,
+        keypoints_2d: Tensor | None = None,
+        joints_3d: Tensor | None = None,
+        rotations: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> "PosePosterior":
+        """Condition the prior on whatever is known of a person; with nothing, the marginal.
+
+        The kinds of evidence can be combined, if the prior was trained with them: see
+        ``prior.evidence``. Where rotations are known, mode and samples have exactly these, and the
+        density is over the other joints: ``log_prob`` does not depend on theta at known joints.
+        2D keypoints and 3D joints are taken as measurements with errors.
+
+        Args:
+            keypoints_2d: (*batch, 17, 3) in COCO's order or (*batch, 25, 3) in BODY-25's: x and y
+                in pixels, y down, and confidence.
+            joints_3d: (*batch, 24, 3) in SMPL's order, metres, NaN where unknown. For a prior with
+                the root in the camera's axes; without it, in the root's frame.
+            rotations: (*batch, J, k) in any form that the prior's space accepts.
+            known: (*batch, J) bool, the joints whose rotations are known; if None, those without
+                NaN.
+
+        Returns:
+            The posterior, whose batch is that of the evidence, broadcast; () without evidence.
+
+        Raises:
+            TypeError: If an argument is not a tensor.
+            ValueError: If the prior takes no evidence or was not trained with this kind, or a shape
+                or unit does not fit.
+        """
+        evidence = self.evidence
+        if evidence is None:
+            raise ValueError("this prior takes a context, prior(context), not evidence")
+        pose = None
+        if rotations is not None and "rotations" in evidence.kinds:
+            pose, known = evidence.known_rotations(rotations, known)
+            rotations = pose
+        told = known
+        if known is not None and self.rest_joints:  # the prior has never seen their rotations
+            told = known.clone()
+            told[..., list(self.rest_joints)] = False
+        context = evidence.context(
+            keypoints_2d=keypoints_2d, joints_3d=joints_3d, rotations=rotations, known=told
+        ).to(self.flow.device, self.flow.dtype)
+        if pose is not None:
+            pose = pose.to(context)
+        return self._posterior(self._encoded(context), None, known, pose)
+
+    def _posterior(
+        self,
+        features: Tensor | None,
+        centre: Tensor | None,
+        known: Tensor | None = None,
+        pose: Tensor | None = None,
+    ) -> "PosePosterior":
+        """The posterior given encoded contexts (*batch, C), and poses of the known joints."""
+        batch = torch.Size() if features is None else features.shape[:-1]
+        given = None
         if centre is not None:
-            pose = self._checked_centre(centre, batch_shape_of(projected))
-            projected = projected.expand(pose.shape[:-2])
-            return PosePosterior(self, projected, centre=self.space.centre(pose))
-        return PosePosterior(self, projected, centre=self._answer(features))
+            checked = self._checked_centre(centre, batch)
+            batch = checked.shape[:-2]
+            given = self.space.centre(checked)
+        projected = self._projected(features, known)
+        if centre is not None:
+            projected = projected.expand(batch)
+        answer = self._answer(features) if given is None else given
+        return PosePosterior(self, projected, centre=self._with_known(answer, known, pose))
+
+    def _projected(self, features: Tensor | None, known: Tensor | None) -> ProjectedContext:
+        """Project encoded contexts (*batch, C), with the joints that are held."""
+        if known is None and not self.rest_joints:
+            return self.flow.project_context(features)
+        free = torch.ones(self.space.joints, dtype=torch.bool, device=self.flow.device)
+        free[list(self.rest_joints)] = False
+        free = free if known is None else free & ~known
+        numbers = self.space.features // self.space.joints
+        return self.flow.project_context(features, free=free.repeat_interleave(numbers, dim=-1))
+
+    def _with_known(
+        self, centre: Centre | None, known: Tensor | None, pose: Tensor | None
+    ) -> Centre | None:
+        """A centre with the joints that are held: known ones from poses, the others at rest."""
+        if not self.rest_joints and (known is None or pose is None):
+            return centre
+        rest = self.space.rest.to(self.flow.device, self.flow.dtype)
+        result = rest if centre is None else centre.pose
+        if self.rest_joints:
+            held = torch.zeros(self.space.joints, 1, dtype=torch.bool, device=result.device)
+            held[list(self.rest_joints)] = True
+            result = torch.where(held, rest, result)
+        if known is not None and pose is not None:
+            result = torch.where(known[..., None], pose, result)
+        return self.space.centre(result)
 
     def _answer(self, features: Tensor | None) -> Centre | None:
         """The head's answer to encoded contexts (*batch, C); None without a head."""
@@ -158,7 +264,8 @@ class PosePrior(nn.Module):
             return self(context).mode()
         # The flow is not needed, so its part of the context is not computed.
         context = self.flow.checked_context(self._encoded(context))
-        return cast(Tensor, self.head(context)).to(self.flow.dtype)
+        answer = self._with_known(self._answer(context), None, None)
+        return cast(Centre, answer).pose
 
     def smpl_params(self, theta: Tensor) -> dict[str, Tensor]:
         """Split theta into the rotation matrices that a body model takes.
@@ -183,6 +290,10 @@ class PosePrior(nn.Module):
         facts |= {"joints": space.joints, "space": space.name}
         if isinstance(space, RotationSpace):
             facts["layout"] = space.layout
+        if self.evidence is not None:
+            facts["evidence"] = self.evidence.kinds
+        if self.rest_joints:
+            facts["rest_joints"] = self.rest_joints
         if self.flow.keeps_origin:
             facts["head"] = self.head is not None
         facts |= self.flow.base.facts()
@@ -284,6 +395,12 @@ class PosePosterior:
         """Shape (J, k) of one theta."""
         return self.prior.space.event_shape
 
+    @property
+    def known(self) -> Tensor | None:
+        """(*batch, J) bool: joints that are known or at rest, outside the density; None if none."""
+        free, space = free_of(self.context), self.prior.space
+        return None if free is None else free[..., :: space.features // space.joints] == 0
+
     def sample(self, num_samples: int = 1, *, generator: torch.Generator | None = None) -> Tensor:
         """Draw samples. They carry gradients to weights and context.
 
@@ -301,7 +418,7 @@ class PosePosterior:
         """
         _require_no_shape("sample", num_samples)
         x = self._flow.call("sample", self.context, num_samples, generator=generator)
-        return self.prior.space.to_pose(x, self.centre)
+        return self._pose_of(x)
 
     def sample_and_log_prob(
         self, num_samples: int = 1, *, generator: torch.Generator | None = None
@@ -324,7 +441,7 @@ class PosePosterior:
         x, log_prob = self._flow.call(
             "sample_and_log_prob", self.context, num_samples, generator=generator
         )
-        theta, log_prob = space.to_pose(x, self.centre), log_prob + space.log_volume
+        theta, log_prob = self._pose_of(x), log_prob + self._log_volume(log_prob)
         settled = space.settled(x)
         if settled is x or flow.depends_on_batch:  # a forward pass would move statistics
             return theta, log_prob
@@ -340,7 +457,7 @@ class PosePosterior:
         ``"so3"`` that of the rotations with respect to the Haar measure of mass 1.
 
         Args:
-            theta: (*batch, *extra, J, k), in any accepted form.
+            theta: (*batch, *extra, J, k), in any accepted form. Its known joints do not matter.
             check: Whether to check the values for NaN and infinity; False saves that pass in inner
                 loops. Shapes, dtype and device are always checked.
 
@@ -389,7 +506,7 @@ class PosePosterior:
         """
         draws = {"num_samples": num_samples, "generator": generator}
         entropy = cast(Tensor, self._flow.call("entropy", self.context, **draws))
-        return entropy - self.prior.space.log_volume
+        return entropy - self._log_volume(entropy)
 
     def encode(self, theta: Tensor, *, check: bool = True) -> Tensor:
         """Map theta to its latent.
@@ -424,7 +541,21 @@ class PosePosterior:
         require_tensor("z", z)
         z = self._checked_vector("z", z, finite=check)
         x = self._flow.call("inverse", z, self.context)[0]
-        return self.prior.space.to_pose(x, self.centre)
+        return self._pose_of(x)
+
+    def energy(self, z: Tensor) -> Tensor:
+        """-2 log p of latents under the flow's base, relative to its minimum at z = 0.
+
+        Without a determinant that depends on theta, this is -2 log p(theta | context) of the
+        decoded theta, relative to the mode.
+
+        Args:
+            z: (*batch, *extra, D).
+
+        Returns:
+            (*batch, *extra), at least 0; ||z||^2 for a normal base.
+        """
+        return cast(Tensor, self._flow.call("energy", z, self.context))
 
     def distribution(self, *, validate_args: bool | None = None) -> PoseDistribution:
         """The same density as a ``torch.distributions.Distribution``, with torch's conventions.
@@ -456,7 +587,26 @@ class PosePosterior:
     def _log_density(self, x: Tensor) -> Tensor:
         """Log-density of the pose of x (*batch, *extra, D)."""
         log_prob = cast(Tensor, self._flow.call("log_prob", x, self.context))
-        return log_prob + self.prior.space.log_volume
+        return log_prob + self._log_volume(log_prob)
+
+    def _pose_of(self, x: Tensor) -> Tensor:
+        """Convert vectors (*batch, *extra, D) to poses; known joints are exactly those given."""
+        theta = self.prior.space.to_pose(x, self.centre)
+        known = self.known
+        if known is None or self.centre is None:
+            return theta
+        axes = (1,) * (theta.ndim - known.ndim - 1)
+        batch, event = self.batch_shape, self.event_shape
+        flags = known.reshape(*batch, *axes, event[0], 1)
+        return torch.where(flags, self.centre.pose.reshape(*batch, *axes, *event), theta)
+
+    def _log_volume(self, log_prob: Tensor) -> Tensor | float:
+        """What turns log-densities (*batch, *extra) of vectors into those of poses."""
+        space, known = self.prior.space, self.known
+        if known is None or not space.log_volume:
+            return space.log_volume
+        volume = (~known).sum(dim=-1) * (space.log_volume / space.joints)
+        return volume.reshape((*volume.shape, *(1,) * (log_prob.ndim - volume.ndim)))
 
     def _vector_of(self, theta: Tensor, *, finite: bool = True) -> Tensor:
         """Convert theta in any accepted form to vectors (*batch, *extra, D)."""

@@ -109,6 +109,11 @@ class PoseSpace(ABC):
         self.event_shape = (joints, numbers_per_joint)
         self.second_look = SecondLook()
 
+    @property
+    def rest(self) -> Tensor:
+        """The pose (J, k) of joints that are held at rest: no rotation, or the origin."""
+        return torch.zeros(self.event_shape)
+
     @abstractmethod
     def as_pose(self, theta: Tensor) -> Tensor:
         """Convert theta in any accepted form to (..., J, k). ValueError for any other shape."""
@@ -199,6 +204,11 @@ class RotationSpace(PoseSpace):
         if layout not in rotations.LAYOUTS:
             raise ValueError(f"layout must be one of {rotations.LAYOUTS}, got {layout!r}")
         self.layout = layout
+
+    @property
+    def rest(self) -> Tensor:
+        """As :attr:`PoseSpace.rest`: the identity."""
+        return rotations.matrix_to_rot6d(torch.eye(3).expand(self.joints, 3, 3), self.layout)
 
     def to_rot6d(self, theta: Tensor) -> Tensor:
         """Convert theta in any accepted form to 6D vectors (..., J, 6). ValueError otherwise."""

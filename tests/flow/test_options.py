@@ -147,9 +147,9 @@ def test_the_ascent_takes_as_many_steps_as_it_is_told(monkeypatch):
     flow, context, calls = make(**OPTIONS["affine"]), draw(2, 3), []
     base_log_prob = flow.base.log_prob
 
-    def log_prob(z):
+    def log_prob(z, features=None):
         calls.append(z.detach().clone())
-        return base_log_prob(z)
+        return base_log_prob(z, features)
 
     with monkeypatch.context() as patch:
         patch.setattr(flow.base, "log_prob", log_prob)
