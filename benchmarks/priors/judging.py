@@ -34,12 +34,12 @@ def _sides(*names: str) -> tuple[str, ...]:
     return tuple(f"{side}_{name}" for side in ("left", "right") for name in names)
 
 
-LEG, ARM = ("hip", "knee", "ankle", "foot"), ("shoulder", "elbow", "wrist")
+LEG, ARM = ("hip", "knee", "ankle", "foot"), ("collar", "shoulder", "elbow", "wrist")
 MASKS: dict[str, tuple[str, ...]] = {
     "left_leg": tuple(f"left_{name}" for name in LEG),
     "legs": _sides(*LEG),
     "arms": _sides(*ARM),
-    "trunk": ("spine1", "spine2", "spine3"),
+    "trunk": ("spine1", "spine2", "spine3", "neck", "head"),
 }
 """Joints whose rotations are hidden, by the name of the task."""
 

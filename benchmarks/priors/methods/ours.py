@@ -33,10 +33,8 @@ PARTS = (
     _limb("right", "hip", "knee", "ankle", "foot"),
     _rows("spine1", "spine2", "spine3"),
     _rows("neck", "head"),
-    _limb("left", "shoulder", "elbow", "wrist"),
-    _limb("right", "shoulder", "elbow", "wrist"),
-    _limb("left", "collar"),
-    _limb("right", "collar"),
+    _limb("left", "collar", "shoulder", "elbow", "wrist"),
+    _limb("right", "collar", "shoulder", "elbow", "wrist"),
 )
 """Rotations that are missing together in training."""
 
@@ -58,11 +56,11 @@ class OursSettings(Search):
         both: Share of which rotations and joints are known; the others have joints alone.
     """
 
-    encoder: int = 512
-    head: int = 512
-    hidden: int = 160
+    encoder: int = 256
+    head: int = 256
+    hidden: int = 128
     steps: int = 6
-    coupling: str = "contracting"
+    coupling: str = "additive"
     rate: float = 3e-3
     decay: float = 0.05
     nothing: float = 0.2
