@@ -119,3 +119,9 @@ class Kinematics:
 def squared_angles(first: Tensor, second: Tensor) -> Tensor:
     """Squared angles between rotations (..., 3, 3), radians squared, differentiable everywhere."""
     return rotations.matrix_to_rotvec(first.mT @ second).square().sum(dim=-1)
+
+
+def log_haar(vectors: Tensor) -> Tensor:
+    """Logarithm of Haar measure of mass 1 per volume of rotation vectors (..., 3), (...)."""
+    angle = vectors.norm(dim=-1).clamp(min=1e-3)
+    return (2 * (angle / 2).sin().square() / (2 * math.pi * angle).square()).log()

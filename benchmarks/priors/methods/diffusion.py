@@ -132,24 +132,25 @@ class Diffusion(Method):
     def _generate(
         self, x: Tensor, given: Tensor | None, steps: int, generator: torch.Generator
     ) -> Tensor:
-        """Ancestral sampling of len(x) poses; entries ``given`` (63,) follow those of x."""
+        """Sample len(x) poses; entries ``given`` (63,) follow those of x.
+
+        Without given entries the steps are deterministic, which loses the least variance; with
+        them, they are stochastic, which lets the others adapt. Steps are shorter at early times.
+        """
         noisy = torch.randn(x.shape, generator=generator)
-        times = torch.linspace(1, EARLIEST, steps + 1).tolist()
-        for time, later in itertools.pairwise(times):
+        times = EARLIEST + (1 - EARLIEST) * torch.linspace(1, 0, steps + 1).square()
+        for time, earlier in itertools.pairwise(times):
+            (signal, spread), (next_signal, next_spread) = _process(time), _process(earlier)
+            fresh = torch.zeros(())
             if given is not None:
-                signal, spread = _process(torch.tensor(time))
                 noise = torch.randn(x.shape, generator=generator)
                 noisy = torch.where(given, signal * x + spread * noise, noisy)
-            clean = self._denoised(noisy, time)
-            signal, spread = _process(torch.tensor(time))
-            next_signal, next_spread = _process(torch.tensor(later))
-            lost = 1 - (signal / next_signal).square()
-            mean = (
-                signal / next_signal * next_spread**2 / spread**2 * noisy
-                + next_signal * lost / spread**2 * clean
-            )
-            noise = torch.randn(x.shape, generator=generator)
-            noisy = mean + (lost.sqrt() * next_spread / spread) * noise
+                fresh = (1 - (signal / next_signal).square()).sqrt() * next_spread / spread
+            clean = self._denoised(noisy, float(time))
+            kept = (next_spread.square() - fresh.square()).clamp(min=0).sqrt()
+            noisy = next_signal * clean + kept * (noisy - signal * clean) / spread
+            if given is not None:
+                noisy = noisy + fresh * torch.randn(x.shape, generator=generator)
         return self._denoised(noisy, EARLIEST)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.priors.data import JOINTS, Stream
+from benchmarks.priors.data import JOINTS, Stream, log_haar
 from benchmarks.priors.methods.base import LatentMethod, Search, filled_in
 from benchmarks.priors.methods.networks import TimedNetwork
 from benchmarks.priors.training import Clock, Recipe, optimise
@@ -198,9 +198,7 @@ class Matching(LatentMethod):
         spread = self.settings.spread * self.scale
         away = rotations.matrix_to_rotvec(self.middle.mT @ matrix)
         gauss = -(away / spread).square() / 2 - spread.log() - 0.5 * math.log(2 * math.pi)
-        angle = away.norm(dim=-1).clamp(min=1e-4)
-        haar = ((1 - angle.cos()) / (4 * math.pi**2 * angle.square())).log()
-        return total + gauss.sum(dim=(-2, -1)) - haar.sum(dim=-1)
+        return total + gauss.sum(dim=(-2, -1)) - log_haar(away).sum(dim=-1)
 
 
 def _between(start: Tensor, end: Tensor, time: float) -> Tensor:

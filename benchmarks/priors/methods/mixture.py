@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.priors.data import JOINTS, Stream
+from benchmarks.priors.data import JOINTS, Stream, log_haar
 from benchmarks.priors.methods.base import LatentMethod, Search, filled_in
 from benchmarks.priors.training import Clock
 from flowprior import rotations
@@ -159,8 +159,7 @@ class Mixture(LatentMethod):
     def log_prob(self, matrix: Tensor, generator: torch.Generator) -> Tensor:
         """As :meth:`Method.log_prob`; vectors longer than half a turn are neglected."""
         x = self._vectors(matrix)
-        angle = x.unflatten(-1, (JOINTS, 3)).norm(dim=-1).clamp(min=1e-4)
-        haar = ((1 - angle.cos()) / (4 * math.pi**2 * angle.square())).log().sum(dim=-1)
+        haar = log_haar(x.unflatten(-1, (JOINTS, 3))).sum(dim=-1)
         return self._joint(x).logsumexp(dim=-1) - haar
 
 

@@ -130,7 +130,7 @@ class Ours(Method):
             coupling=self.settings.coupling,
             target_noise=0.0,  # the stream has its own
         )
-        self._frozen: PosePrior | None = None
+        self._frozen: list[PosePrior] = []  # in a list, it is no part of this module
 
     def fit(self, stream: Stream, clock: Clock) -> int:
         """As :meth:`Method.fit`."""
@@ -174,9 +174,9 @@ class Ours(Method):
 
     @property
     def _ready(self) -> PosePrior:
-        if self._frozen is None:
-            self._frozen = self.prior.freeze()
-        return self._frozen
+        if not self._frozen:
+            self._frozen.append(self.prior.freeze())
+        return self._frozen[0]
 
     @torch.no_grad()
     def draw(self, count: int, generator: torch.Generator) -> Tensor:

@@ -47,7 +47,8 @@ def arguments(data, out, *more):
 
 def test_an_interrupted_command_continues(data, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    more = ("--seeds", "0", "1", "--set", "mixture.components=2")
+    quick = ("mixture.components=2", "mixture.iterations=3", "mixture.candidates=2")
+    more = ("--seeds", "0", "1", "--set", *quick)
     command.main(arguments(data, out, *more))
     files = {path.name for path in out.iterdir()}
     assert files == {
