@@ -1,0 +1,1 @@
+"""A contest of body-pose priors: one data set, one body, the same seconds of training."""
