@@ -298,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:
-        data = read_npz(args.data)
+        data = {k: v for k, v in read_npz(args.data).items() if isinstance(v, np.ndarray)}
         test = torch.from_numpy(data["poses"][data["split"] == 2]).reshape(-1, 24, 3)
         held_out = rotations.rotvec_to_matrix(test[:: args.every])
         named, others = {}, {}
