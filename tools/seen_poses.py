@@ -32,6 +32,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "concepts" / "what-the-priors-have-s
 MARKS = ("<!-- {name}: written by tools/seen_poses.py -->", "<!-- end of {name} -->")
 PARTS = ("training", "validation", "test")
 HEADINGS = 24
+NEEDED = {"poses", "split", "subject", "subject_names"}
 
 ACTIVITIES = {
     "01": "climbing, hanging and swinging on playground equipment",
@@ -298,7 +299,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:
-        data = {k: v for k, v in read_npz(args.data).items() if isinstance(v, np.ndarray)}
+        data = {name: np.asarray(value) for name, value in read_npz(args.data).items()}
+        if missing := sorted(NEEDED - data.keys()):
+            raise ValueError(f"{args.data} has no {', '.join(missing)}")
         test = torch.from_numpy(data["poses"][data["split"] == 2]).reshape(-1, 24, 3)
         held_out = rotations.rotvec_to_matrix(test[:: args.every])
         named, others = {}, {}
@@ -312,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "densities": density_table(named, others),
         }
         write_text(args.page, filled(args.page.read_text(encoding="utf-8"), tables))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         return fail(error)
     for table in tables.values():
         print(table, end="\n\n")

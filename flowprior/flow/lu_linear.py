@@ -126,8 +126,30 @@ def held_solution(y: Tensor, lower: Tensor, upper: Tensor, free: Tensor) -> Tens
     rows = (free * y) if shared else (free * y).unsqueeze(-2)
     block = mask[..., :, None] * mask[..., None, :]
     rest = torch.diag_embed(1 - mask)
+    if torch.compiler.is_exporting():  # ONNX has no solver
+        rows = rows @ _unit_inverse(block * lower + rest).mT
+        whole = block * upper + rest
+        diagonal = whole.diagonal(dim1=-2, dim2=-1)
+        rows = rows @ (_unit_inverse(whole / diagonal[..., None]) / diagonal[..., None, :]).mT
+        return rows if shared else rows.squeeze(-2)
     rows = torch.linalg.solve_triangular(
         (block * lower + rest).mT, rows, upper=True, left=False, unitriangular=True
     )
     rows = torch.linalg.solve_triangular((block * upper + rest).mT, rows, upper=False, left=False)
     return rows if shared else rows.squeeze(-2)
+
+
+def _unit_inverse(triangular: Tensor) -> Tensor:
+    """Inverse of triangular matrices (..., D, D) with a unit diagonal, by products alone.
+
+    With the strictly triangular N = I - T, the inverse is the finite sum of the powers of N, which
+    is the product of I + N^(2^k).
+    """
+    size = triangular.shape[-1]
+    identity = torch.eye(size, dtype=triangular.dtype, device=triangular.device)
+    power = identity - triangular
+    inverse = identity + power
+    for _ in range(max(0, (size - 1).bit_length() - 1)):
+        power = power @ power
+        inverse = inverse @ (identity + power)
+    return inverse

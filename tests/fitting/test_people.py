@@ -4,7 +4,6 @@ import torch
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.files.model_folder import BUNDLED
 from flowprior.fitting import (
-    DEFAULT_PRIOR,
     SMPLIFY_STAGES,
     AnglePose,
     Cameras,
@@ -331,7 +330,6 @@ def test_priors_by_name(priors, body, people, tiny_library):
     assert views.theta.shape == (1, 2, 24, 3, 3)
 
 
-@pytest.mark.skipif(DEFAULT_PRIOR not in BUNDLED, reason="the library does not ship it yet")
 def test_the_shipped_prior_fits_the_example(body):
     fits = fit_keypoints(example_keypoints())
     assert fits.status == ["converged_value"]

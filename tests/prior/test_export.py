@@ -56,7 +56,7 @@ def programs():
     "options",
     [{"space": "rot6d"}, {"space": "points"}, {"coupling": "affine"}, {"coupling": "spline"},
      {"coupling": "contracting"}, {"coupling": "none"},
-     {"preset": "prohmr"}, {"context_features": 0}, {"encoder_features": 8}],
+     {"preset": "prohmr"}, {"context_features": 0}, {"encoder_features": 8}, {"rest_joints": (2,)}],
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("verb", ["encode", "decode"])
@@ -137,6 +137,18 @@ def test_onnxruntime_answers_as_the_prior(verb, size, sessions):
     prior, session = sessions[0], sessions[1][verb]
     inputs, expected = make_inputs(prior, verb, *size)
     assert {each.name for each in session.get_inputs()} == set(inputs)
+    (answer,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    torch.testing.assert_close(torch.from_numpy(answer), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_onnxruntime_holds_joints_at_rest(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    prior = make_prior(rest_joints=(1,)).freeze()
+    export_onnx(prior, "decode", tmp_path / "decode.onnx")
+    session = runtime.InferenceSession(tmp_path / "decode.onnx", providers=["CPUExecutionProvider"])
+    inputs, expected = make_inputs(prior, "decode", 3, 4)
     (answer,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
     torch.testing.assert_close(torch.from_numpy(answer), expected, atol=1e-5, rtol=1e-5)
 

@@ -111,3 +111,6 @@ def test_faults_are_named(data, tmp_path, capsys):
         filled("nothing", {"lean": "|"})
     assert seen_poses.main(["--data", str(tmp_path / "missing.npz")]) == 2
     assert "missing.npz" in capsys.readouterr().err
+    np.savez(tmp_path / "other.npz", poses=np.zeros((2, 72)))
+    assert seen_poses.main(["--data", str(tmp_path / "other.npz")]) == 2
+    assert "has no split, subject, subject_names" in capsys.readouterr().err

@@ -209,6 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "command": command,
         "count": min(JUDGED, len(parts["test"])),
         "temperature": temperature,
+        "remark": "",
     }
     prior.save_pretrained(
         out,

@@ -76,7 +76,7 @@ evenly over their recordings:
 {table}
 
 Trained for {steps} steps of {batch} examples, seed {seed}, in {minutes:.0f} minutes on one thread
-of a shared machine: `{command}`. Rotations have noise of 1 degree about each axis, in training and
+of a shared machine: `{command}`.{remark} Rotations have noise of 1 degree about each axis, in training and
 in the NLL."""
 
 EXPLAINED = {
@@ -102,7 +102,7 @@ def card(
         figures: Figures on the test subjects, by name.
         subjects: Names of the subjects of each part.
         training: ``steps``, ``batch``, ``seed``, ``minutes``, ``command``, ``count``,
-            ``temperature``.
+            ``temperature``; ``remark``, sentences about the training, or an empty text.
     """
     rows = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
     table = "\n".join(["| figure | value |", "|---|---|", *rows])

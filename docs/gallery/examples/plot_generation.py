@@ -57,8 +57,8 @@ plt.show()
 # The most likely pose
 # --------------------
 #
-# The mode is exact and needs no search. It is a single point of high density, and no typical pose:
-# people bend and turn, the mode does neither.
+# The mode is exact and needs no search. Its density is far above that of every sample, yet it is no
+# typical pose: samples lie around it, at a latent distance of about √63 ≈ 8.
 
 mode = posterior.mode()
 print(f"log-density of the mode: {posterior.log_prob(mode):.0f} nats")
