@@ -90,6 +90,13 @@ def run(name: str, seed: int, data: dict[str, Poses], args: argparse.Namespace) 
     }
 
 
+def planned(methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """Methods and seeds in the order of their runs: the shipped model last, and once."""
+    trained = [name for name in methods if not issubclass(METHODS[name], Shipped)]
+    plan = [(name, seed) for seed in seeds for name in trained]
+    return plan + [(name, seeds[0]) for name in methods if name not in trained]
+
+
 def _write(file: Path, figures: dict[str, float]) -> None:
     with whole_file(file) as partial:
         partial.write_text(json.dumps(figures, indent=2) + "\n")
@@ -127,22 +134,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     file = args.out / f"{args.split}-{DATA}-0.json"
     if not file.exists():
         _write(file, reference(data[args.split], data["train"], Sizes(args.poses, args.generated)))
-    for seed in args.seeds:
-        for name in args.methods:
-            file = args.out / f"{args.split}-{name}-{seed}.json"
-            # The shipped model has no seed.
-            if file.exists() or (issubclass(METHODS[name], Shipped) and seed != args.seeds[0]):
-                continue
-            figures = run(name, seed, data, args)
-            _write(file, figures)
-            leg = [figures[f"left_leg_{kind}_mm"] for kind in ("min", "mean")]
-            print(
-                f"{name} seed {seed}: Frechet {figures['frechet']:.2f}, "
-                f"left leg {leg[0]:.1f} / {leg[1]:.1f} mm, "
-                f"IK {figures['ik_all_mm']:.1f} / {figures['ik_five_mm']:.1f} mm, "
-                f"trained {figures['train_s']:.0f} s, judged {figures['judge_s']:.0f} s",
-                flush=True,
-            )
+    for name, seed in planned(args.methods, args.seeds):
+        file = args.out / f"{args.split}-{name}-{seed}.json"
+        if file.exists():
+            continue
+        figures = run(name, seed, data, args)
+        _write(file, figures)
+        leg = [figures[f"left_leg_{kind}_mm"] for kind in ("min", "mean")]
+        print(
+            f"{name} seed {seed}: Frechet {figures['frechet']:.2f}, "
+            f"left leg {leg[0]:.1f} / {leg[1]:.1f} mm, "
+            f"IK {figures['ik_all_mm']:.1f} / {figures['ik_five_mm']:.1f} mm, "
+            f"trained {figures['train_s']:.0f} s, judged {figures['judge_s']:.0f} s",
+            flush=True,
+        )
     results = read_results(args.out, args.split)
     for title, table in tables(results).items():
         print(f"\n## {title}\n\n{table}")

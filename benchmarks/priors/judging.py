@@ -25,7 +25,7 @@ __all__ = ["MASKS", "POINTS", "Sizes", "judge", "moved_by", "reference"]
 NAMES = SMPL_24.joint_names[: 1 + JOINTS]
 ANSWERS = 10
 # Noise of the measurements, metres; exact ones are fitted as if they had the first.
-EXACT, COARSE, DETECTED = 0.005, 0.02, 0.01
+EXACT, COARSE, DETECTED = 0.002, 0.02, 0.01
 MISSING = 0.3
 TURN_DEGREES = 10.0
 

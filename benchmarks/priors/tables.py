@@ -1,7 +1,6 @@
 """Tables of the contest's results, printed and written into a page."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -121,9 +120,11 @@ def fill_page(page: Path, results: Results) -> None:
     """
     text = page.read_text(encoding="utf-8")
     for name, table in tables(results).items():
-        place = re.compile(rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
-        if not place.search(text):
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        before, found, rest = text.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not (found and ended):
             raise ValueError(f"{page} has no place for the table {name!r}")
-        text = place.sub(lambda found, new=table: f"{found[1]}\n{new}\n\n{found[2]}", text)
+        text = f"{before}{begin}\n{table}\n\n{end}{after}"
     with whole_file(page) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,15 +68,11 @@ def optimise(
         The number of steps.
     """
     everything = list(parameters)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [each for each in everything if each.ndim > 1]},
-            {"params": [each for each in everything if each.ndim < 2], "weight_decay": 0.0},
-        ],
-        lr=recipe.rate,
-        weight_decay=recipe.decay,
-        fused=True,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": [each for each in everything if each.ndim > 1], "weight_decay": recipe.decay},
+        {"params": [each for each in everything if each.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
     steps = 0
     while (progress := clock.progress) < 1:
         rate = recipe.rate * _cycle(progress)

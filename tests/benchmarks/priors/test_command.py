@@ -71,6 +71,11 @@ def test_an_interrupted_command_continues(data, tmp_path, capsys, monkeypatch):
     )
 
 
+def test_the_shipped_model_runs_once_and_last():
+    plan = command.planned(["shipped", "vae", "ours"], [3, 4])
+    assert plan == [("vae", 3), ("ours", 3), ("vae", 4), ("ours", 4), ("shipped", 3)]
+
+
 def test_tables():
     results = {
         "data": [{"apd_mm": 200.0}],
