@@ -75,9 +75,9 @@ evenly over their recordings:
 
 {table}
 
-Trained for {steps} steps of {batch} examples, seed {seed}, in {minutes:.0f} minutes on one thread
-of a shared machine: `{command}`.{remark} Rotations have noise of 1 degree about each axis, in training and
-in the NLL."""
+Trained for {steps} steps of {batch} examples, and the flow alone for {flow_steps} more, seed
+{seed}, in {minutes:.0f} minutes on one thread of a shared machine: `{command}`.{remark} Rotations have
+noise of 1 degree about each axis, in training and in the NLL."""
 
 EXPLAINED = {
     "people": """Errors are over SMPL's first 22 joints relative to the pelvis, in mm. The person in
@@ -101,8 +101,8 @@ def card(
         kind: The prior.
         figures: Figures on the test subjects, by name.
         subjects: Names of the subjects of each part.
-        training: ``steps``, ``batch``, ``seed``, ``minutes``, ``command``, ``count``,
-            ``temperature``; ``remark``, sentences about the training, or an empty text.
+        training: ``steps``, ``flow_steps``, ``batch``, ``seed``, ``minutes``, ``command``,
+            ``count``, ``temperature``; ``remark``, sentences about the training, or an empty text.
     """
     rows = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
     table = "\n".join(["| figure | value |", "|---|---|", *rows])
