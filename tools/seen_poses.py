@@ -22,11 +22,20 @@ from torch import Tensor
 from examples.command_line import fail, interruptible, positive
 from examples.whole_files import write_text
 from flowprior import ConditionalPosePrior, rotations
+from flowprior.body import BodyModel
 from flowprior.files.numpy_file import read_npz
 from flowprior.prior.posterior import PosePrior
 from flowprior.skeleton import SMPL_24
 
-__all__ = ["NAMED_POSES", "NamedPose", "log_densities", "main", "named_poses"]
+__all__ = [
+    "NAMED_POSES",
+    "NamedPose",
+    "log_densities",
+    "main",
+    "named_poses",
+    "nearest_standing",
+    "posed",
+]
 
 PAGE = Path(__file__).parents[1] / "docs" / "concepts" / "what-the-priors-have-seen.md"
 MARKS = ("<!-- {name}: written by tools/seen_poses.py -->", "<!-- end of {name} -->")
@@ -57,13 +66,23 @@ ACTIVITIES = {
 """Activities of CMU's subjects, from the descriptions of the database."""
 
 Turns = Mapping[str, tuple[float, float, float]]
-ARMS_DOWN: Turns = {
-    "left_shoulder": (0, 0, -70),
-    "right_shoulder": (0, 0, 70),
+# In the data a quarter of the swing of an arm belongs to the collar.
+STANDING: Turns = {
+    "left_collar": (0, 0, -18),
+    "right_collar": (0, 0, 18),
+    "left_shoulder": (0, 0, -52),
+    "right_shoulder": (0, 0, 52),
     "left_elbow": (0, -20, 0),
     "right_elbow": (0, 20, 0),
 }
-ARMS_UP: Turns = {"left_shoulder": (0, 0, 80), "right_shoulder": (0, 0, -80)}
+ARMS_UP: Turns = {
+    "left_collar": (0, 0, 20),
+    "right_collar": (0, 0, -20),
+    "left_shoulder": (0, 0, 60),
+    "right_shoulder": (0, 0, -60),
+    "left_elbow": (0, 0, 0),
+    "right_elbow": (0, 0, 0),
+}
 
 
 @dataclass(frozen=True)
@@ -72,9 +91,9 @@ class NamedPose:
 
     Args:
         name: The name.
-        turns: Rotation vectors of joints in degrees, for the joints that are not at rest. At rest a
-            body stands upright with its arms stretched to the sides; x points to its left, y up and
-            z forward.
+        turns: Rotation vectors in degrees of the joints that differ from those of a standing
+            person. Without any rotation a body stands with its arms stretched to the sides; x
+            points to its left, y up and z forward.
         root: Rotation vector of the root in degrees.
     """
 
@@ -90,13 +109,12 @@ def _both(joint: str, turn: tuple[float, float, float]) -> Turns:
 
 
 NAMED_POSES = (
-    NamedPose("standing, arms down", ARMS_DOWN),
-    NamedPose("T-pose", {}),
+    NamedPose("standing, arms down", {}),
+    NamedPose("arms stretched to the sides", dict.fromkeys(STANDING, (0, 0, 0))),
     NamedPose("arms overhead", ARMS_UP),
     NamedPose(
         "walking",
         {
-            **ARMS_DOWN,
             "left_hip": (-25, 0, 0),
             "right_hip": (15, 0, 0),
             "left_knee": (10, 0, 0),
@@ -105,12 +123,11 @@ NAMED_POSES = (
     ),
     NamedPose(
         "sitting on a chair",
-        {**ARMS_DOWN, **_both("hip", (-85, 0, 0)), **_both("knee", (85, 0, 0))},
+        {**_both("hip", (-85, 0, 0)), **_both("knee", (85, 0, 0))},
     ),
     NamedPose(
         "squatting",
         {
-            **ARMS_DOWN,
             **_both("hip", (-110, 15, 10)),
             **_both("knee", (130, 0, 0)),
             **_both("ankle", (-25, 0, 0)),
@@ -118,12 +135,12 @@ NAMED_POSES = (
         },
         (20, 0, 0),
     ),
-    NamedPose("kneeling", {**ARMS_DOWN, **_both("knee", (90, 0, 0)), **_both("ankle", (40, 0, 0))}),
+    NamedPose("kneeling", {**_both("knee", (90, 0, 0)), **_both("ankle", (40, 0, 0))}),
     NamedPose(
         "sitting cross-legged",
-        {**ARMS_DOWN, **_both("hip", (-80, 35, 45)), **_both("knee", (125, 0, 0))},
+        {**_both("hip", (-80, 35, 45)), **_both("knee", (125, 0, 0))},
     ),
-    NamedPose("sitting on the floor, legs stretched", {**ARMS_DOWN, **_both("hip", (-85, 0, 5))}),
+    NamedPose("sitting on the floor, legs stretched", {**_both("hip", (-85, 0, 5))}),
     NamedPose(
         "on all fours",
         {
@@ -135,12 +152,11 @@ NAMED_POSES = (
         },
         (85, 0, 0),
     ),
-    NamedPose("lying on the back, arms down", ARMS_DOWN, (-90, 0, 0)),
-    NamedPose("lying on the face, arms down", ARMS_DOWN, (90, 0, 0)),
+    NamedPose("lying on the back, arms down", {}, (-90, 0, 0)),
+    NamedPose("lying on the face, arms down", {}, (90, 0, 0)),
     NamedPose(
         "lying on the side, curled up",
         {
-            **ARMS_DOWN,
             **_both("hip", (-100, 0, 0)),
             **_both("knee", (110, 0, 0)),
             "spine1": (25, 0, 0),
@@ -161,36 +177,55 @@ NAMED_POSES = (
         },
         (-90, 0, 0),
     ),
-    NamedPose("front splits", {**ARMS_DOWN, "left_hip": (-85, 0, 0), "right_hip": (75, 0, 0)}),
-    NamedPose("side splits", {**ARMS_DOWN, **_both("hip", (0, 0, 80))}),
+    NamedPose("front splits", {"left_hip": (-85, 0, 0), "right_hip": (75, 0, 0)}),
+    NamedPose("side splits", {**_both("hip", (0, 0, 80))}),
     NamedPose(
         "arms crossed behind the back",
         {
-            **ARMS_DOWN,
             "left_shoulder": (0, 45, -70),
             "right_shoulder": (0, -45, 70),
             "left_elbow": (0, -90, 0),
             "right_elbow": (0, 90, 0),
         },
     ),
-    NamedPose("a knee bent backwards (impossible)", {**ARMS_DOWN, "left_knee": (-60, 0, 0)}),
-    NamedPose("an elbow bent backwards (impossible)", {**ARMS_DOWN, "left_elbow": (0, 60, 0)}),
+    NamedPose("a knee bent backwards (impossible)", {"left_knee": (-60, 0, 0)}),
+    NamedPose("an elbow bent backwards (impossible)", {"left_elbow": (0, 60, 0)}),
     NamedPose(
         "head turned to the back (impossible)",
-        {**ARMS_DOWN, "neck": (0, 90, 0), "head": (0, 90, 0)},
+        {"neck": (0, 90, 0), "head": (0, 90, 0)},
     ),
 )
 """Poses whose densities the page lists, from common ones to impossible ones."""
 
 
-def named_poses() -> Tensor:
-    """The poses of `NAMED_POSES`, (N, 24, 3, 3), in the world: y up, facing +z."""
-    degrees = torch.zeros(len(NAMED_POSES), SMPL_24.num_joints, 3)
-    for row, pose in zip(degrees, NAMED_POSES, strict=True):
-        row[0] = torch.tensor(pose.root)
-        for joint, turn in pose.turns.items():
-            row[SMPL_24.index(joint)] = torch.tensor(turn, dtype=row.dtype)
-    return rotations.rotvec_to_matrix(torch.deg2rad(degrees))
+def posed(turns: Turns, base: Tensor | None = None) -> Tensor:
+    """Rotations (24, 3, 3) of a pose: the given turns in degrees, otherwise those of the base."""
+    matrix = torch.eye(3).repeat(SMPL_24.num_joints, 1, 1) if base is None else base.clone()
+    for joint, turn in turns.items():
+        vector = torch.deg2rad(torch.tensor(turn, dtype=torch.float32))
+        matrix[SMPL_24.index(joint)] = rotations.rotvec_to_matrix(vector)
+    return matrix
+
+
+def named_poses(standing: Tensor | None = None) -> Tensor:
+    """The poses of `NAMED_POSES`, (N, 24, 3, 3), in the world: y up, facing +z.
+
+    Args:
+        standing: (24, 3, 3) rotations of a standing person, for the joints that a pose does not
+            name; a pose set by hand if None.
+    """
+    base = posed(STANDING) if standing is None else standing
+    return torch.stack([posed({**each.turns, "pelvis": each.root}, base) for each in NAMED_POSES])
+
+
+@torch.no_grad()
+def nearest_standing(world: Tensor) -> Tensor:
+    """The pose (24, 3, 3) among (N, 24, 3, 3) that is closest to standing, without its root."""
+    body = BodyModel()
+    below = torch.cat([torch.eye(3).expand(len(world), 1, 3, 3), world[:, 1:]], dim=1)
+    wanted = body.keypoints(posed(STANDING), SMPL_24)
+    error = (body.keypoints(below, SMPL_24) - wanted).norm(dim=-1).mean(dim=-1)
+    return below[error.argmin()]
 
 
 @torch.no_grad()
@@ -307,7 +342,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         named, others = {}, {}
         for name, source in (("body-pose", args.body_pose), ("people", args.people)):
             prior = ConditionalPosePrior.from_pretrained(source).freeze()
-            named[name] = log_densities(prior, named_poses())
+            named[name] = log_densities(prior, named_poses(nearest_standing(held_out)))
             others[name] = log_densities(prior, held_out)
         tables = {
             "subjects": subject_table(data),

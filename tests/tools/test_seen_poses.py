@@ -9,7 +9,7 @@ from flowprior.body import BodyModel
 from flowprior.skeleton import SMPL_24
 from tests.fitting.people import Priors
 from tools import seen_poses
-from tools.seen_poses import NAMED_POSES, filled, log_densities, named_poses
+from tools.seen_poses import NAMED_POSES, filled, log_densities, named_poses, nearest_standing
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,17 @@ def test_named_poses_are_what_they_are_called():
     assert below(fours, "left_wrist", "left_shoulder")
     assert below(fours, "left_knee", "left_hip")
     assert place("a knee bent backwards (impossible)", "left_ankle")[2] > 0.2
+
+
+def test_other_joints_are_those_of_a_recorded_person():
+    recorded = torch.stack([named_poses()[2], named_poses()[0]])
+    recorded[1, SMPL_24.index("left_wrist")] = rotations.rotvec_to_matrix(torch.tensor([0.1, 0, 0]))
+    standing = nearest_standing(recorded)
+    assert torch.equal(standing[1:], recorded[1, 1:])
+    poses = named_poses(standing)
+    assert torch.equal(poses[0], standing)
+    wrist = SMPL_24.index("left_wrist")
+    assert torch.equal(poses[:, wrist], standing[wrist].expand(len(poses), 3, 3))
 
 
 def test_densities_of_people_do_not_depend_on_their_heading(priors):

@@ -60,7 +60,7 @@ def view(theta, colour):
     )  # fmt: skip
 
 
-figure, axes = plt.subplots(2, 3, figsize=(11, 5.4), dpi=100, layout="constrained")
+figure, axes = plt.subplots(2, 3, figsize=(11, 3.6), dpi=100, layout="constrained")
 for ax, person in zip(axes.flat, range(6), strict=True):
     panels = [
         view(truth[person], TRUTH),
