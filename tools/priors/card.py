@@ -76,8 +76,8 @@ evenly over their recordings:
 {table}
 
 Trained for {steps} steps of {batch} examples, and the flow alone for {flow_steps} more, seed
-{seed}, in {minutes:.0f} minutes on one thread of a shared machine: `{command}`.{remark} Rotations have
-noise of 1 degree about each axis, in training and in the NLL."""
+{seed}, in {minutes:.0f} minutes on one thread of a shared machine: `{command}`.{remark}
+Rotations have noise of 1 degree about each axis, in training and in the NLL."""
 
 EXPLAINED = {
     "people": """Errors are over SMPL's first 22 joints relative to the pelvis, in mm. The person in
