@@ -61,7 +61,14 @@ def test_they_load_without_hub_and_repository(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_cards_name_data_people_and_limits(name):
     card = (BUNDLED[name] / "README.md").read_text()
-    for said in ("mocap.cs.cmu.edu", "EIA-0196217", "license: mit", "Not for", "hands", "subjects"):
+    for said in (
+        "mocap.cs.cmu.edu",
+        "EIA-0196217",
+        'license: "mit"',
+        "Not for",
+        "hands",
+        "subjects",
+    ):
         assert said in card
     assert "python -m tools.priors" in card
 
