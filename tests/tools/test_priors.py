@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from examples.data.poses import load_poses
 from examples.data.procedural import sample_person, sample_poses
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
@@ -310,3 +311,30 @@ def test_the_program_writes_a_prior_and_its_card(kind, tmp_path, monkeypatch):
 def test_missing_data_is_reported(tmp_path, capsys):
     assert program.main(["people", "--data", str(tmp_path / "none.npz")]) == 2
     assert "none.npz" in capsys.readouterr().err
+
+
+# --- the priors of the library, on recorded people ---
+
+
+def recorded(path):
+    poses = load_poses(path, 0)
+    return figures.evenly(torch.from_numpy(poses.rotvecs("test")), 150)
+
+
+@torch.no_grad()
+def test_recorded_poses_are_likelier_than_broken_ones(mocap_file, body):
+    prior = ConditionalPosePrior.from_pretrained("flowprior/body-pose").freeze()
+    found = body_figures(prior, recorded(mocap_file), body)
+    assert found["poses above the same with a joint bent backwards"] > 0.95
+    assert found["all joints: mode, mm"] < 30
+
+
+@torch.no_grad()
+def test_errors_on_recorded_people(mocap_file, body):
+    prior = ConditionalPosePrior.from_pretrained("flowprior/people").freeze()
+    found = people_figures(prior, recorded(mocap_file), body)
+    assert found["mode, mm"] < 75
+    assert found["best of 100, mm"] < 0.93 * found["mode, mm"]
+    hidden, seen = (f"{s} wrist, right forearm hidden, spread in mm" for s in ("right", "left"))
+    assert found[hidden] > 1.4 * found[seen]
+    assert 0.8 < found["joint positions in 90 % regions"] < 0.95
