@@ -23,7 +23,7 @@ EARLIEST = 1e-3
 
 @dataclass(frozen=True)
 class DiffusionSettings:
-    """Settings, chosen on validation subjects.
+    """Settings; change them on validation subjects only.
 
     Attributes:
         hidden: Width of the network.

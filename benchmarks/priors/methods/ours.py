@@ -41,7 +41,7 @@ PARTS = (
 
 @dataclass(frozen=True)
 class OursSettings(Search):
-    """Settings, chosen on validation subjects.
+    """Settings; change them on validation subjects only.
 
     Attributes:
         encoder: Width of the encoder.
