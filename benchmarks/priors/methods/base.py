@@ -68,7 +68,7 @@ def filled_in(answers: Tensor, matrix: Tensor, known: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Search:
-    """Effort and weights of the optimisation of latents; numbers as chosen on validation subjects.
+    """Effort and weights of the optimisation of latents.
 
     Attributes:
         candidates: Latents drawn for each problem.

@@ -23,7 +23,7 @@ EARLIEST = 1e-3
 
 @dataclass(frozen=True)
 class DiffusionSettings:
-    """Settings, chosen on validation subjects.
+    """Settings; change them on validation subjects only.
 
     Attributes:
         hidden: Width of the network.
@@ -52,10 +52,10 @@ class DiffusionSettings:
     rate: float = 1e-3
     steps: int = 100
     completion: str = "optimise"
-    completion_steps: int = 100
+    completion_steps: int = 60
     completion_rate: float = 0.1
-    completion_from: float = 0.5
-    completion_to: float = 0.05
+    completion_from: float = 0.3
+    completion_to: float = 0.02
     inference_steps: int = 200
     inference_rate: float = 0.05
     inference_from: float = 0.4

@@ -16,7 +16,7 @@ __all__ = ["Flow"]
 
 @dataclass(frozen=True)
 class FlowSettings(Search):
-    """Settings, chosen on validation subjects.
+    """Settings; change them on validation subjects only.
 
     Attributes:
         hidden: Width of the conditioners.

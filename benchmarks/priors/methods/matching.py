@@ -17,7 +17,7 @@ __all__ = ["Matching"]
 
 @dataclass(frozen=True)
 class MatchingSettings(Search):
-    """Settings, chosen on validation subjects.
+    """Settings; change them on validation subjects only.
 
     Attributes:
         hidden: Width of the network.

@@ -16,7 +16,7 @@ __all__ = ["Mixture"]
 
 @dataclass(frozen=True)
 class MixtureSettings(Search):
-    """Settings, chosen on validation subjects.
+    """Settings; change them on validation subjects only.
 
     Attributes:
         components: Number of Gaussians, as in SMPLify.

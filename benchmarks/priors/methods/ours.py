@@ -41,7 +41,7 @@ PARTS = (
 
 @dataclass(frozen=True)
 class OursSettings(Search):
-    """Settings, chosen on validation subjects.
+    """Settings; change them on validation subjects only.
 
     Attributes:
         encoder: Width of the encoder.
@@ -59,8 +59,8 @@ class OursSettings(Search):
     encoder: int = 256
     head: int = 256
     hidden: int = 128
-    steps: int = 6
-    coupling: str = "additive"
+    steps: int = 4
+    coupling: str = "contracting"
     rate: float = 3e-3
     decay: float = 0.05
     nothing: float = 0.2

@@ -16,7 +16,7 @@ __all__ = ["Vae"]
 
 @dataclass(frozen=True)
 class VaeSettings(Search):
-    """Settings, chosen on validation subjects.
+    """Settings; change them on validation subjects only.
 
     Attributes:
         latents: Size of the code.
