@@ -18,7 +18,7 @@ from tools.priors.chain import SCORED, Chain
 from tools.priors.drawing import FIVE_POINTS, HANDS, LIMBS, draw, noisy, photographed, pose
 from tools.priors.figures import body_figures, people_figures
 from tools.priors.half import multiply_in_bfloat16
-from tools.priors.training import Run, Settings, context_of, losses, train
+from tools.priors.training import Run, Settings, context_of, losses, train, train_flow
 
 KINDS = ("people", "body-pose")
 SMALL = {"encoder_features": 16, "head_features": 16, "hidden_features": 8, "num_steps": 2}
@@ -216,6 +216,28 @@ def test_a_killed_training_ends_at_the_same_weights(kind, body, rotvecs, tmp_pat
     assert train(resumed, settings)["steps"] == 24
     for name, value in unbroken.prior.state_dict().items():
         assert torch.equal(value, resumed.prior.state_dict()[name]), name
+
+
+def test_the_last_phase_trains_the_flow_alone(body, rotvecs, tmp_path):
+    settings = Settings(
+        steps=8, flow_steps=8, batch=4, evaluate_every=20, checkpoint_seconds=0.0, head_share=0.5
+    )
+    run = run_of("people", rotvecs, body, tmp_path)
+    train(run, settings)
+    before = {name: value.clone() for name, value in run.prior.state_dict().items()}
+    assert train_flow(run, settings)["steps"] == 8
+    changed = {
+        name
+        for name, value in run.prior.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert changed
+    assert all(name.startswith("flow.") for name in changed)
+    again = run_of("people", rotvecs, body, tmp_path)  # both checkpoints are complete
+    train(again, settings)
+    train_flow(again, settings)
+    for name, value in run.prior.state_dict().items():
+        assert torch.equal(value, again.prior.state_dict()[name]), name
 
 
 @pytest.mark.slow

@@ -194,9 +194,9 @@ def train_flow(run: Run, settings: Settings) -> dict[str, float]:
 def _descend(run: Run, settings: Settings, *, flow_only: bool) -> dict[str, float]:
     prior = run.prior.train()
     if flow_only:
-        for part in (prior.encoder, prior.head):
-            assert part is not None
-            part.eval().requires_grad_(requires_grad=False)
+        for fixed in (prior.encoder, prior.head):
+            assert fixed is not None
+            fixed.eval().requires_grad_(requires_grad=False)
     steps = settings.flow_steps if flow_only else settings.steps
     head_share = 0.0 if flow_only else settings.head_share
     average = copy.deepcopy(prior).requires_grad_(requires_grad=False).eval()
