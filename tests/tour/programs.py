@@ -136,8 +136,8 @@ MISTAKES: dict[str, list[Mistake]] = {
             ("keypoints", "no people to fit"),
         ),
         Mistake(
-            "`examples.fitting.fit` without trained priors",
-            lambda: fit.main(["--device", "cpu"]),
+            "`examples.fitting.fit` with a folder of priors that does not exist",
+            lambda: fit.main(["--device", "cpu", "--prior", "outputs/fitting/priors"]),
             2,
             ("no folder of priors", "python -m examples.fitting.train_prior"),
         ),
