@@ -112,13 +112,13 @@ def held_product(x: Tensor, lower: Tensor, upper: Tensor, free: Tensor) -> Tenso
 
 
 def held_solution(y: Tensor, lower: Tensor, upper: Tensor, free: Tensor) -> Tensor:
-    """The x of the free features with M L M U M x = M y; 0 for the held features.
+    r"""The x of the free features with M L M U M x = M y; 0 for the held features.
 
     Args:
-        y: (*batch, *extra, D).
+        y: (\*batch, \*extra, D).
         lower: (D, D).
         upper: (D, D).
-        free: (*batch, *ones, D), with as many axes as y.
+        free: (\*batch, \*ones, D), with as many axes as y.
     """
     # One system per mask: rows of the last extra axis share theirs.
     shared = free.ndim > 1 and free.shape[-2] == 1

@@ -27,7 +27,7 @@ from flowprior.prior.spaces import RotationSpace, make_space
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["ConditionalPosePrior"]
+__all__ = ["ConditionalPosePrior", "PriorOptions"]
 
 # Choices of the presets beyond those of the flow.
 SPACE = {"default": "so3", "prohmr": "rot6d"}
