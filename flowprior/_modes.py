@@ -1,11 +1,17 @@
-"""Tensors that outlive the PyTorch mode in which they are created, such as inference mode."""
+"""PyTorch's modes: tensors that outlive inference mode, and whether a program is exported."""
 
 import contextlib
 from collections.abc import Iterator
 
 import torch
 
-__all__ = ["lasting", "outside_inference_mode"]
+__all__ = ["is_exporting", "lasting", "outside_inference_mode"]
+
+
+def is_exporting() -> bool:
+    """Whether a program is exported; before torch 2.7, whether anything is compiled or exported."""
+    asked = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return bool(asked())
 
 
 def outside_inference_mode() -> contextlib.AbstractContextManager[object]:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowprior._modes import is_exporting
+
 __all__ = ["LULinear", "held_product", "held_solution"]
 
 MIN_DIAGONAL = 1e-3
@@ -126,7 +128,7 @@ def held_solution(y: Tensor, lower: Tensor, upper: Tensor, free: Tensor) -> Tens
     rows = (free * y) if shared else (free * y).unsqueeze(-2)
     block = mask[..., :, None] * mask[..., None, :]
     rest = torch.diag_embed(1 - mask)
-    if torch.compiler.is_exporting():  # ONNX has no solver
+    if is_exporting():  # ONNX has no solver
         rows = rows @ _unit_inverse(block * lower + rest).mT
         whole = block * upper + rest
         diagonal = whole.diagonal(dim1=-2, dim2=-1)
