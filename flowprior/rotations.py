@@ -312,11 +312,15 @@ def mean_rotation(matrix: Tensor, weight: Tensor | None = None) -> Tensor:
 
     if weight is not None:
         matrix = weight[..., None, None] * matrix
+    total = matrix.sum(dim=-3)
+    if not total.numel():
+        return total
     with outside_inference_mode():
-        mean: Tensor = roma.special_procrustes(matrix.sum(dim=-3))
-    return mean
+        mean: Tensor = roma.special_procrustes(total.reshape(-1, 3, 3))
+    return mean.reshape(total.shape)
 
 
+@in_full_precision
 def orthogonality_loss(x: Tensor, layout: str = "columns") -> Tensor:
     r"""Deviation of 6D vectors from orthonormality: mean of :math:`(A^T A - I)^2`.
 

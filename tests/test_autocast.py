@@ -25,6 +25,7 @@ ARGUMENTS = {
     "chart_to_matrix": (JOINTS,),
     "wrap_chart": (4 * JOINTS,),
     "geodesic_distance": (MATRIX, MATRIX.flip(0)),
+    "mean_rotation": (MATRIX,),
     "orthogonality_loss": (ROT6D + 0.1,),
     "matching_layouts": (ROT6D,),
     "mpjpe": (JOINTS, JOINTS.flip(0)),

@@ -118,13 +118,14 @@ def test_compiled(backend):
 @pytest.mark.parametrize("name", [name for name in rotations.__all__ if not name.isupper()])
 def test_rotations(name, batch):
     shape = (3, 3) if name.startswith(("matrix", "geodesic")) else (3,)
+    shape = (2, 3, 3) if name == "mean_rotation" else shape
     shape = (6,) if name in ("rot6d_to_matrix", "orthogonality_loss", "matching_layouts") else shape
     x = torch.zeros(*batch, *shape, requires_grad=True)
     answer = getattr(rotations, name)(*([x, x] if name == "geodesic_distance" else [x]))
     if name == "matching_layouts":
         assert answer == rotations.LAYOUTS  # nothing speaks against any
         return
-    tail = (3, 3) if name.endswith("_matrix") else (3,)
+    tail = (3, 3) if name.endswith("_matrix") or name == "mean_rotation" else (3,)
     tail = (6,) if name == "matrix_to_rot6d" else tail
     tail = () if name == "geodesic_distance" else tail
     if name == "orthogonality_loss":

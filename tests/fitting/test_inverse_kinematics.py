@@ -159,7 +159,7 @@ def test_bodies_in_another_layout(priors, body, poses):
     target = joints_of(body, poses, 23)[:2]
     first = inverse_kinematics(priors.body_pose, target, max_iterations=10)
     second = inverse_kinematics(
-        priors.body_pose, target, body=BodyModel(layout="rows"), max_iterations=20
+        priors.body_pose, target, body=BodyModel(layout="rows"), max_iterations=10
     )
     assert torch.equal(first.theta, second.theta)
 
