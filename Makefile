@@ -8,7 +8,8 @@ WORKERS ?= logical
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist worksteal
 # The tests that need nothing but the library, pytest, hypothesis and SciPy.
-LIBRARY := --ignore=tests/examples --ignore=tests/docs --ignore=tests/tools
+LIBRARY := --ignore=tests/examples --ignore=tests/docs --ignore=tests/tools \
+	--ignore=tests/benchmarks
 # Interpreters of the environments of the oldest and the newest torch.
 OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= $(PYTHON)
