@@ -27,7 +27,8 @@ EXTRAS = ("anny", "bench", "body", "demo", "dev", "docs", "examples", "export", 
 LICENCES = ("LICENSE", "flowprior/assets/LICENSE-anny.txt")
 IN_SDIST = ("LICENSE", "README.md", "pyproject.toml", "constraints.txt", "Makefile", "noxfile.py")
 TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scipy")
-NOT_IN_WHEEL = ("benchmarks", "examples", "docs", "tools")  # folders of tests of what the wheel lacks
+# Folders of tests of what the wheel lacks.
+NOT_IN_WHEEL = ("benchmarks", "examples", "docs", "tools")
 FIRST_LOG_PROB_S = 60
 FIRST_FIT_S = 30
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -162,15 +162,15 @@ def _compare(
     rows = torch.randint(len(training), (sizes.generated,), generator=generator)
     found = describe(drawn, kinematics)
     real = describe(held_out.evenly(sizes.generated), kinematics)
-    learnt = describe(training.matrix[rows], kinematics)
+    trained_on = describe(training.matrix[rows], kinematics)
     precision, recall = precision_and_recall(found, real)
-    precision_train, recall_train = precision_and_recall(found, learnt)
+    precision_train, recall_train = precision_and_recall(found, trained_on)
     return {
         "apd_mm": float(average_pairwise_distance(kinematics(drawn)[:, 1:])),
         "frechet": frechet_distance(found, real),
         "precision": precision,
         "recall": recall,
-        "frechet_train": frechet_distance(found, learnt),
+        "frechet_train": frechet_distance(found, trained_on),
         "precision_train": precision_train,
         "recall_train": recall_train,
         "nearest_mm": nearest_distance(drawn[:500], training.matrix, kinematics),

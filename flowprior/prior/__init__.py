@@ -23,6 +23,7 @@ from flowprior.prior.spaces import (
     So3Space,
     make_space,
 )
+from flowprior.prior.uncertainty import JointUncertainty
 
 __all__ = [
     "SPACES",
@@ -30,6 +31,7 @@ __all__ = [
     "Centre",
     "ConditionalPosePrior",
     "Evidence",
+    "JointUncertainty",
     "MeanHead",
     "PointSpace",
     "PoseDistribution",

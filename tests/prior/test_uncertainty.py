@@ -7,7 +7,6 @@ import torch
 
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
-from flowprior.prior.uncertainty import JointUncertainty
 from flowprior.skeleton import COCO_17, SMPL_24
 from tests.prior.test_evidence import make, masks, poses
 
@@ -117,7 +116,3 @@ def test_what_does_not_fit_is_an_error(body):
         posterior.joint_uncertainty(body, num_samples=1)
     with torch.no_grad(), pytest.raises(ValueError, match="within_mm"):
         posterior.joint_uncertainty(body, num_samples=2).confidence(-1.0)
-
-
-def test_it_is_exported():
-    assert JointUncertainty.__module__ == "flowprior.prior.uncertainty"
