@@ -9,28 +9,40 @@ from flowprior import rotations
 from flowprior.prior.uncertainty import PosedBody, positions, with_root
 from flowprior.skeleton import SMPL_24
 
-__all__ = ["STEP", "angles_of", "change_of_rotations", "lengths_of", "move_joints"]
-
-STEP = 1.0
-"""Half the distance, in latents, over which the flow's differences are taken: about one standard
-deviation, because a tangent at the mode itself describes samples less well."""
+__all__ = ["angles_of", "change_of_rotations", "directions", "lengths_of", "move_joints"]
 
 NODES = 512
 
 
+def directions(size: int) -> Tensor:
+    """Latents (D, D) over whose plus and minus differences are taken.
+
+    They are orthogonal, as long as typical samples, sqrt(D), and every entry of each is used: a
+    tangent at the mode itself describes samples badly, because the flow bends on the way to them.
+    The rows are those of the discrete cosine transform.
+
+    References:
+        Arasaratnam and Haykin, *Cubature Kalman Filters*, 2009, for points at this distance.
+    """
+    row = torch.arange(size, dtype=torch.float64)
+    basis = torch.cos(math.pi / size * (row + 0.5) * row[:, None])
+    basis[0] /= math.sqrt(2)
+    return math.sqrt(2) * basis
+
+
 def change_of_rotations(positive: Tensor, negative: Tensor) -> Tensor:
-    """How vectors in the chart change with each latent: (B, J, 3, D).
+    """How vectors in the chart change along each direction: (B, J, 3, D).
 
     Args:
-        positive: (B, D, 3 J) decoded latents ``STEP`` e_i.
-        negative: (B, D, 3 J) decoded latents ``-STEP`` e_i.
+        positive: (B, D, 3 J) decoded :func:`directions`.
+        negative: (B, D, 3 J) decoded directions with the opposite sign.
     """
-    change = (positive - negative) / (2 * STEP)
+    change = (positive - negative) / (2 * math.sqrt(positive.shape[1]))
     return change.unflatten(-1, (-1, 3)).movedim(1, -1)
 
 
 def move_joints(change: Tensor, mode: Tensor, body: PosedBody, betas: Tensor | None) -> Tensor:
-    """How SMPL's joints move with each latent: (B, 24, 3, D) in mm.
+    """How SMPL's joints move along each direction: (B, 24, 3, D) in mm.
 
     Args:
         change: (B, J, 3, D), how the rotation of each joint turns, about axes of its own frame.

@@ -17,9 +17,9 @@ from flowprior.prior.evidence import Evidence
 from flowprior.prior.heads import MeanHead
 from flowprior.prior.joint_factors import JointFactors, factors_in
 from flowprior.prior.linear_uncertainty import (
-    STEP,
     angles_of,
     change_of_rotations,
+    directions,
     lengths_of,
     move_joints,
 )
@@ -620,9 +620,9 @@ class PosePosterior:
                 SMPL's take the conformal factors of the nearest joint of SMPL in the rest pose.
             betas: Shape of the body, (10,) or (*batch, 10); the average shape if None.
             method: ``"samples"``, or ``"linear"``: flow and forward kinematics are linearised
-                around the mode, and a normal or Student's t base then has known quantiles. It needs
-                no samples, is the same in every call, and underestimates wide, curved
-                distributions; the guide page "Uncertainty of every joint" says by how much.
+                around the mode, and a normal or Student's t base then has known quantiles. It is
+                the same in every call; the guide page "Uncertainty of every joint" says how much
+                its radii differ from those of samples.
             calibrated: Whether to apply the prior's conformal factors, if it has them.
             generator: Source of the samples; torch's global one if None.
 
@@ -675,7 +675,7 @@ class PosePosterior:
     ) -> JointUncertainty:
         """The linearised uncertainty of posteriors with batch shape (B,)."""
         size, base = self.prior.flow.features, self.prior.flow.base
-        axes = STEP * torch.eye(size, dtype=self._flow.dtype, device=self._flow.device)
+        axes = directions(size).to(self._flow.device, self._flow.dtype)
         latents = torch.cat((axes, -axes)).expand(*self.batch_shape, 2 * size, size)
         x = cast(Tensor, self._flow.call("inverse", latents, self.context)[0])
         change = change_of_rotations(*x.split(size, dim=1))
