@@ -25,8 +25,8 @@ from flowprior.prior.heads import MeanHead
 from flowprior.prior.joint_factors import (
     LEVELS,
     JointFactors,
+    JointScores,
     factors_in,
-    fit_factors,
     numbered,
 )
 from flowprior.prior.posterior import PosePosterior, PosePrior
@@ -515,6 +515,59 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             ValueError: If the prior is not over SMPL's rotations, shapes do not fit, or there are
                 fewer than two people.
         """
+        scores = self.joint_scores(
+            theta,
+            context,
+            groups=groups,
+            body=body,
+            centre=centre,
+            known=known,
+            betas=betas,
+            joints=joints,
+            num_samples=num_samples,
+            generator=generator,
+        )
+        self.joint_factors = JointFactors.fit(scores).to(self.flow.device)
+        return self.joint_factors
+
+    @torch.no_grad()
+    def joint_scores(
+        self,
+        theta: Tensor,
+        context: Tensor | None = None,
+        *,
+        groups: Tensor | Sequence[object],
+        body: PosedBody,
+        centre: Tensor | None = None,
+        known: Tensor | None = None,
+        betas: Tensor | None = None,
+        joints: Tensor | None = None,
+        num_samples: int = 200,
+        generator: torch.Generator | None = None,
+    ) -> JointScores:
+        """Errors of the mode and radii without factors, which :meth:`calibrate_joints` uses.
+
+        With cross-fitting, sum the scores of several priors, each on people that it has not seen,
+        and set ``prior.joint_factors = JointFactors.fit(scores)``.
+
+        Args:
+            theta: As for :meth:`calibrate_joints`, and so are the other arguments.
+            context: (*batch, C).
+            groups: (*batch,).
+            body: The body.
+            centre: (*batch, J, k).
+            known: (*batch, J) bool.
+            betas: (10,) or (*batch, 10).
+            joints: (*batch, 24, 3), metres.
+            num_samples: Number of samples per pose.
+            generator: Source of the samples.
+
+        Returns:
+            The scores, on the CPU.
+
+        Raises:
+            ValueError: As :meth:`calibrate_joints`.
+        """
         space = require_smpl(self.space)
         pose = space.as_pose(theta).to(self.flow.device, self.flow.dtype)
         posterior = self._knowing(self._encoded(context), centre, known, pose)
@@ -524,7 +577,11 @@ class ConditionalPosePrior(PosePrior, SharedModel):
                 f"factors of the joints take one pose for each context, at least one: theta "
                 f"{tuple(pose.shape)}, contexts {tuple(batch)}"
             )
-        people = numbered(groups, batch.numel())
+        names = groups.flatten().tolist() if isinstance(groups, Tensor) else list(groups)
+        if len(names) != batch.numel():
+            raise ValueError(
+                f"groups must say whose each of the {batch.numel()} poses is, got {len(names)}"
+            )
         truth, answer = (space.to_matrix(each) for each in (pose, posterior.mode()))
         own = None if betas is None else betas.expand(*batch, betas.shape[-1]).to(truth)
         expected = positions(body, answer, SMPL_24, own)
@@ -539,18 +596,17 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         found = posterior.joint_uncertainty(
             body, num_samples=num_samples, betas=own, calibrated=False, generator=generator
         )
-        flip = [joint - 24 + space.joints for joint in SMPL_24.flip[24 - space.joints :]]
-        tables = []
-        for errors, radius, opposite, least in (
-            (moved.norm(dim=-1), found.radius_mm, SMPL_24.flip, LEAST_MM),
-            (angles, found.radius_degrees, flip, LEAST_DEGREES),
-        ):
-            radii = torch.stack([radius(level).flatten(0, -2).cpu() for level in LEVELS])
-            radii = torch.where(radii > least, radii, 0.0)
-            tables.append(fit_factors(errors.flatten(0, -2).cpu(), radii, people, LEVELS, opposite))
-        count = int(people.max()) + 1
-        self.joint_factors = JointFactors(*tables, count).to(self.flow.device)
-        return self.joint_factors
+        radii = []
+        for radius, least in ((found.radius_mm, LEAST_MM), (found.radius_degrees, LEAST_DEGREES)):
+            each = torch.stack([radius(level).flatten(0, -2).cpu() for level in LEVELS])
+            radii.append(torch.where(each > least, each, 0.0))
+        return JointScores(
+            moved.norm(dim=-1).flatten(0, -2).cpu(),
+            radii[0],
+            angles.flatten(0, -2).cpu(),
+            radii[1],
+            tuple(names),
+        )
 
     def _masked_centre(self, centre: Tensor, rows: Tensor) -> Tensor:
         """Zero the centres (*batch, J, k) of rows that are not valid."""

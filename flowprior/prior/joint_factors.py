@@ -1,12 +1,15 @@
 """Conformal factors of joints: what makes radii contain the truth as often as they claim."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LEVELS", "JointFactors", "factors_in", "fit_factors", "numbered"]
+from flowprior.skeleton import SMPL_24
+
+__all__ = ["LEVELS", "JointFactors", "JointScores", "factors_in", "fit_factors", "numbered"]
 
 LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Levels 0.05, 0.1, ..., 0.95 at which factors are fitted."""
@@ -18,6 +21,46 @@ NODES = 15
 # people say little about the variance of one joint.
 SHARED = 0.5
 LEAST_SCORE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class JointScores:
+    """Errors of a prior's answers on N poses of known people, and the radii that it claims.
+
+    Attributes:
+        errors_mm: (N, 24) distances of SMPL's joints from the answer.
+        radii_mm: (L, N, 24) radii at :data:`LEVELS`.
+        errors_degrees: (N, J) angles of the rotations.
+        radii_degrees: (L, N, J).
+        groups: N people, as numbers or names.
+    """
+
+    errors_mm: Tensor
+    radii_mm: Tensor
+    errors_degrees: Tensor
+    radii_degrees: Tensor
+    groups: tuple[object, ...]
+
+    def __add__(self, other: "JointScores") -> "JointScores":
+        """The poses of both, also of another prior, as in cross-fitting: people have names."""
+        return JointScores(
+            torch.cat((self.errors_mm, other.errors_mm)),
+            torch.cat((self.radii_mm, other.radii_mm), dim=1),
+            torch.cat((self.errors_degrees, other.errors_degrees)),
+            torch.cat((self.radii_degrees, other.radii_degrees), dim=1),
+            self.groups + other.groups,
+        )
+
+    def of(self, people: Collection[object]) -> "JointScores":
+        """The poses of some people."""
+        rows = [index for index, name in enumerate(self.groups) if name in people]
+        return JointScores(
+            self.errors_mm[rows],
+            self.radii_mm[:, rows],
+            self.errors_degrees[rows],
+            self.radii_degrees[:, rows],
+            tuple(self.groups[row] for row in rows),
+        )
 
 
 class JointFactors(nn.Module):
@@ -55,6 +98,23 @@ class JointFactors(nn.Module):
 
     def __repr__(self) -> str:
         return f"JointFactors(people={int(self.people)})"
+
+    @classmethod
+    def fit(cls, scores: JointScores) -> "JointFactors":
+        """Fit factors to the scores of at least two people; see :func:`fit_factors`.
+
+        Raises:
+            ValueError: If there are fewer people.
+        """
+        people = numbered(scores.groups, len(scores.errors_mm))
+        joints = scores.errors_degrees.shape[-1]
+        below = SMPL_24.num_joints - joints  # 1 without a root
+        flip = [joint - below for joint in SMPL_24.flip[below:]]
+        return cls(
+            fit_factors(scores.errors_mm, scores.radii_mm, people, LEVELS, SMPL_24.flip),
+            fit_factors(scores.errors_degrees, scores.radii_degrees, people, LEVELS, flip),
+            int(people.max()) + 1,
+        )
 
     def at(self, kind: str, count: int) -> Tensor:
         """Factors for ascending distances of samples.
