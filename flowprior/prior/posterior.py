@@ -695,6 +695,7 @@ class PosePosterior:
         *,
         num_samples: int = 100,
         log_likelihood: Callable[[Tensor], Tensor] | None = None,
+        marginal: "PosePosterior | None" = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Choose one pose without knowing the truth.
@@ -709,19 +710,25 @@ class PosePosterior:
             log_likelihood: For ``"weighted"``: poses (*batch, n, J, k) -> the log-likelihood
                 (*batch, n) of measurements that the context does not contain, such as minus the
                 squared reprojection errors of 2D keypoints over twice their variance.
+            marginal: For ``"weighted"`` with measurements that the context does contain, the
+                posterior without them, such as ``prior.given()``: samples are then weighted by
+                exp(log_likelihood) marginal(theta) / self(theta), which counts the measurements
+                once. Its batch is () or that of this posterior.
             generator: Source of the samples; torch's global one if None.
 
         Returns:
             (*batch, J, k).
 
         Raises:
-            ValueError: If the answer is unknown, ``log_likelihood`` does not belong to it, or
-                returns another shape.
+            ValueError: If the answer is unknown, ``log_likelihood`` or ``marginal`` does not belong
+                to it, or a shape does not fit.
         """
         if answer not in ANSWERS:
             raise ValueError(f"answer must be one of {ANSWERS}, got {answer!r}")
         if (answer == "weighted") != (log_likelihood is not None):
             raise ValueError('a log_likelihood belongs to the answer "weighted", and to no other')
+        if marginal is not None and answer != "weighted":
+            raise ValueError('a marginal belongs to the answer "weighted", and to no other')
         if answer == "mode":
             return self.mode()
         require_count("num_samples", num_samples, 1)
@@ -736,6 +743,9 @@ class PosePosterior:
                     f"log_likelihood must return {tuple(weight.shape)} for poses "
                     f"{tuple(samples.shape)}, got {tuple(value.shape)}"
                 )
+            if marginal is not None:
+                value = value + (marginal.expand(self.batch_shape).log_prob(samples)).to(value)
+                value = value - self.log_prob(samples).to(value)
             weight = value.to(weight).softmax(dim=-1)
         mean, known = mean_pose(space, samples, weight), self.known
         return mean if known is None else torch.where(known[..., None], self.mode(), mean)

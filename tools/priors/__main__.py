@@ -3,8 +3,11 @@
     python -m tools.priors people --data cmu_mocap.npz
     python -m tools.priors body-pose --data cmu_mocap.npz
 
+    python -m tools.priors people --data cmu_mocap.npz --only-factors
+
 Writes weights, configuration and model card to ``flowprior/assets/people`` or ``body-pose``. About
 two hours on one core of a busy machine. A stopped training resumes with the same command.
+The last command fits the conformal factors of the joints again, and leaves all other weights alone.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from flowprior.body import BodyModel
 from tools.priors.card import card
 from tools.priors.chain import SCORED, Chain
 from tools.priors.drawing import HANDS, Kind, draw, noisy, photographed, pose
+from tools.priors.factors import fit_joint_factors, read_people
 from tools.priors.figures import body_figures, evenly, people_figures, photographed_people
 from tools.priors.training import Run, Settings, context_of, losses, train, train_flow
 
@@ -156,6 +160,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only-figures", action="store_true", help="evaluate the prior in --out on test people"
     )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="SUBJECT",
+        help="leave out training subjects, for cross-fitting (benchmarks.calibration)",
+    )
+    parser.add_argument(
+        "--only-factors",
+        action="store_true",
+        help="fit the joints' conformal factors of the prior in --out on validation people",
+    )
     return parser.parse_args(argv)
 
 
@@ -177,6 +193,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prior = ConditionalPosePrior.from_pretrained(str(out))
         print(json.dumps(_all_figures(args, kind, prior, parts["test"], body), indent=2))
         return 0
+
+    if args.only_factors:
+        return _refit_factors(kind, args.data, out, body)
 
     generator = torch.Generator().manual_seed(args.seed + 1)
     val = parts["val"]
@@ -201,6 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     temperature = prior.calibrate(
         noisy(examples.theta, generator), context_of(prior, examples), known=examples.known
     )
+    if args.data is not None and args.data.is_file():
+        fit_joint_factors(kind, prior, read_people(args.data, "val"), body)
     found = _all_figures(args, kind, prior, parts["test"], body)
     command = f"python -m tools.priors {shlex.join(argv if argv is not None else sys.argv[1:])}"
     prior.provenance = {
@@ -226,6 +247,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json(out / "figures.json", {**training, "figures": found})
     print(json.dumps(found, indent=2))
     print(f"{60 * training['minutes']:.0f} s of training; written to {out}")
+    return 0
+
+
+def _refit_factors(kind: Kind, data: Path | None, out: Path, body: BodyModel) -> int:
+    """Replace the conformal factors in a folder; returns the exit code."""
+    if data is None:
+        return fail("the factors are fitted on recorded people: --data FILE")
+    try:
+        prior = ConditionalPosePrior.from_pretrained(str(out))
+        factors = fit_joint_factors(kind, prior, read_people(data, "val"), body)
+        prior.save_pretrained(out)
+    except (OSError, ValueError) as error:
+        return fail(error)
+    print(f"{factors} written to {out}")
     return 0
 
 
