@@ -14,7 +14,8 @@ from flowprior.files.whole_file import whole_file
 from flowprior.skeleton import SMPL_24
 from tools.priors.chain import SCORED, Chain
 from tools.priors.drawing import draw
-from tools.priors.training import context_of, losses
+from tools.priors.step import held_joints, losses
+from tools.priors.training import context_of
 
 __all__ = ["PASSES", "passes", "with_dropout"]
 
@@ -71,7 +72,14 @@ def with_dropout(
             for group in optimizer.param_groups:
                 group["lr"] = RATE * max(0.0, 1 - step / steps)
             distance, turned, _ = losses(
-                model, chain, theta, theta, seen, known, generator, likelihood=False
+                model,
+                chain,
+                theta,
+                theta,
+                seen,
+                held_joints(model, known),
+                generator,
+                likelihood=False,
             )
             optimizer.zero_grad()
             (JOINT_WEIGHT * distance + ROTATION_WEIGHT * turned).backward()

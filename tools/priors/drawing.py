@@ -7,7 +7,7 @@ rest has a detector's or a tracker's errors.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
 import torch
@@ -150,6 +150,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.theta)
 
+    def to(self, device: torch.device) -> "Examples":
+        """The same on another device."""
+        return Examples(*(getattr(self, each.name).to(device) for each in fields(self)))
+
 
 @torch.no_grad()
 def pose(
@@ -198,6 +202,7 @@ def draw(
     generator: torch.Generator,
     *,
     augmented: bool = True,
+    crossed: float = CROSSED,
 ) -> Examples:
     """Draw people and what is known of them.
 
@@ -208,6 +213,7 @@ def draw(
         body: The body.
         generator: Source of everything random.
         augmented: Whether poses are mirrored and segments turned.
+        crossed: Share of the augmented people in pictures who have a part of another pose.
     """
     chosen = rotvecs[rows]
     if augmented:
@@ -215,7 +221,7 @@ def draw(
         chosen = torch.where(flip, mirror_rotvecs(chosen), chosen)
     people = kind == "people"
     if augmented and people:
-        chosen = _crossed(chosen, generator)
+        chosen = _crossed(chosen, crossed, generator)
     posed = pose(
         chosen,
         body,
@@ -342,12 +348,12 @@ def _tracked(joints: Tensor, placed: Tensor, generator: torch.Generator) -> Tens
     return torch.where(known[..., None], joints + noise, torch.nan)
 
 
-def _crossed(rotvecs: Tensor, generator: torch.Generator) -> Tensor:
+def _crossed(rotvecs: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Replace a part of some poses (N, 24, 3) by that of others of the same batch."""
     count = len(rotvecs)
     others = rotvecs[torch.randint(count, (count,), generator=generator)]
     parts = _table(CROSSED_PARTS)[torch.randint(len(CROSSED_PARTS), (count,), generator=generator)]
-    replaced = parts & (torch.rand(count, 1, generator=generator) < CROSSED)
+    replaced = parts & (torch.rand(count, 1, generator=generator) < share)
     return torch.where(replaced[..., None], others, rotvecs)
 
 
