@@ -41,7 +41,7 @@ from flowprior.prior import JointFactors
 from flowprior.prior.joint_factors import LEVELS
 from flowprior.skeleton import SMPL_24
 from tools.priors.chain import SCORED
-from tools.priors.factors import People, read_people, scores_of
+from tools.priors.factors import People, cross_fitted_scores, read_people, scores_of
 
 __all__ = ["main"]
 
@@ -264,13 +264,9 @@ def _variants(
     """Factors to compare: none, those of the file, and with cross-fitted people."""
     found: dict[str, JointFactors | None] = {"no factors": None, "as shipped": prior.joint_factors}
     if args.cross_fitted:
-        scores = scores_of("people", prior, people, body)
-        everyone = read_people(args.data, "train", args.per_person)
-        for folder in args.cross_fitted:
-            other = ConditionalPosePrior.from_pretrained(folder)
-            names = other.provenance["without"].split(", ")
-            left = {name: everyone[name] for name in names}
-            scores = scores + scores_of("people", other, left, body)
+        scores = cross_fitted_scores("people", args.cross_fitted, args.data, body)
+        assert scores is not None
+        scores = scores_of("people", prior, people, body) + scores
         found["with cross-fitted people"] = JointFactors.fit(scores)
     return found
 

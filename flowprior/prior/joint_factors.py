@@ -15,7 +15,7 @@ LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Levels 0.05, 0.1, ..., 0.95 at which factors are fitted."""
 
 # Quantiles that stand for the scores of one person, and for the difference of a new person.
-QUANTILES = 200
+QUANTILES = 100
 NODES = 15
 # Share of a joint's variance between people that is replaced by the mean over the joints: three
 # people say little about the variance of one joint.

@@ -29,7 +29,7 @@ from flowprior.body import BodyModel
 from tools.priors.card import card
 from tools.priors.chain import SCORED, Chain
 from tools.priors.drawing import CROSSED, HANDS, Kind, draw, noisy, photographed, pose
-from tools.priors.factors import fit_joint_factors, read_people
+from tools.priors.factors import cross_fitted_scores, fit_joint_factors, read_people, without
 from tools.priors.figures import body_figures, evenly, people_figures, photographed_people
 from tools.priors.step import held_joints, losses
 from tools.priors.training import Run, Settings, context_of, train, train_flow
@@ -192,6 +192,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="fit the joints' conformal factors of the prior in --out on validation people",
     )
+    parser.add_argument(
+        "--cross-fitted",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="with --only-factors: priors trained --without some people, who are used as well",
+    )
     return parser.parse_args(argv)
 
 
@@ -205,6 +213,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         source = load_poses(args.data, 0)
         parts = {part: torch.from_numpy(source.rotvecs(part)) for part in ("train", "val", "test")}
+        if args.without:
+            parts["train"] = without(args.data, args.without)
         prepare_folder(out)
     except (OSError, ValueError) as error:
         return fail(error)
@@ -215,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     if args.only_factors:
-        return _refit_factors(kind, args.data, out, body)
+        return _refit_factors(kind, args.data, out, body, args.cross_fitted)
 
     generator = torch.Generator().manual_seed(args.seed + 1)
     val = parts["val"]
@@ -256,6 +266,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "trained by": f"tools/priors, {spent['steps']} steps, seed {args.seed}",
         "data": "CMU Graphics Lab Motion Capture Database (mocap.cs.cmu.edu, NSF EIA-0196217)",
     }
+    if args.without:
+        prior.provenance["without"] = ", ".join(args.without)
     training = {
         "steps": spent["steps"],
         "flow_steps": more["steps"],
@@ -278,13 +290,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _refit_factors(kind: Kind, data: Path | None, out: Path, body: BodyModel) -> int:
+def _refit_factors(
+    kind: Kind, data: Path | None, out: Path, body: BodyModel, cross_fitted: Sequence[Path]
+) -> int:
     """Replace the conformal factors in a folder; returns the exit code."""
     if data is None:
         return fail("the factors are fitted on recorded people: --data FILE")
     try:
         prior = ConditionalPosePrior.from_pretrained(str(out))
-        factors = fit_joint_factors(kind, prior, read_people(data, "val"), body)
+        scores = cross_fitted_scores(kind, cross_fitted, data, body)
+        factors = fit_joint_factors(kind, prior, read_people(data, "val"), body, scores)
         prior.save_pretrained(out)
     except (OSError, ValueError) as error:
         return fail(error)
