@@ -175,7 +175,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--prior", default="flowprior/people", metavar="NAME")
     parser.add_argument("--per-person", type=positive, default=300, metavar="N")
-    parser.add_argument("--dropout-steps", type=positive, default=3200, metavar="N")
+    parser.add_argument("--dropout-steps", type=positive, default=1600, metavar="N")
     parser.add_argument("--threads", type=positive, default=1, metavar="N")
     parser.add_argument("--seed", type=int, default=11, metavar="N")
     parser.add_argument(
