@@ -102,7 +102,8 @@ def card(
         figures: Figures on the test subjects, by name.
         subjects: Names of the subjects of each part.
         training: ``steps``, ``flow_steps``, ``batch``, ``seed``, ``minutes``, ``where``,
-            ``command``, ``count``, ``temperature``; ``remark``, sentences about the training, or an empty text.
+            ``command``, ``count``, ``temperature``; ``remark``, sentences about the training, or an
+            empty text.
     """
     rows = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
     table = "\n".join(["| figure | value |", "|---|---|", *rows])
