@@ -274,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "batch": settings.batch,
         "seed": args.seed,
         "minutes": (spent["seconds"] + more["seconds"]) / 60,
+        "where": "one thread" if args.device == "cpu" else torch.cuda.get_device_name(device),
         "command": command,
         "count": min(JUDGED, len(parts["test"])),
         "temperature": temperature,

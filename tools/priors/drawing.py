@@ -57,7 +57,7 @@ PEOPLE_SHARES = {"keypoints_2d": 0.60, "joints_3d": 0.20, "both": 0.14, "nothing
 BODY_SHARES = {"rotations": 0.40, "joints_3d": 0.35, "both": 0.10, "nothing": 0.15}
 # Share of the people in pictures who have a part of the body from another pose: thirteen subjects
 # do few things, and evidence on a part says more about it than the rest of the body does.
-CROSSED = 0.2
+CROSSED = 0.4
 COMPLETE = 0.35  # of the views have all keypoints
 OUTLIERS = 0.1  # of the views have keypoints far off
 SWAPS = 0.03  # of the views have left and right mixed up in the arms or the legs

@@ -165,7 +165,8 @@ class Step:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for part in self._parts:
-            torch.nn.utils.clip_grad_norm_(part, CLIP, foreach=True)
+            if any(each.grad is not None for each in part):
+                torch.nn.utils.clip_grad_norm_(part, CLIP, foreach=True)
         self._optimizer.step()
         with torch.no_grad():
             one = torch.ones_like(distance)
