@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
+from torch import Tensor
 
 from examples.pictures.saving import save_figure
 from examples.pictures.skeletons import (
@@ -319,7 +320,9 @@ def risk_picture(
         figure = Figure(figsize=(8.2, 5.6), dpi=110)
         ax = figure.add_axes((0.1, 0.105, 4.6 / 8.2, 4.15 / 5.6))
         oracle = next(iter(curves.values()))
-        drawn = [("oracle", oracle.coverage, oracle.oracle, TRUTH, "-", "")]
+        drawn: list[tuple[str, Tensor, Tensor, str, Any, str]] = [
+            ("oracle", oracle.coverage, oracle.oracle, TRUTH, "-", "")
+        ]
         for index, (name, curve) in enumerate(curves.items()):
             colour, style = MODELS[index % len(MODELS)], STYLES[index // len(MODELS) % len(STYLES)]
             text = f"\nAUSE {curve.ause:.2f}"

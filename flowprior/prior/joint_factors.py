@@ -139,10 +139,10 @@ def factors_in(
     tensors: Mapping[str, Tensor], prefix: str, device: torch.device | str
 ) -> JointFactors | None:
     """Factors of the shapes and dtypes in a state dictionary; None if it has none."""
-    found = [tensors.get(prefix + name) for name in ("positions", "rotations", "people", "levels")]
-    if any(each is None or not isinstance(each, Tensor) for each in found):
+    names = [prefix + name for name in ("positions", "rotations", "people", "levels")]
+    if any(name not in tensors for name in names):
         return None
-    return JointFactors(*(torch.zeros_like(each, device=device) for each in found))
+    return JointFactors(*(torch.zeros_like(tensors[name], device=device) for name in names))
 
 
 def numbered(groups: Tensor | Sequence[object], count: int) -> Tensor:

@@ -109,7 +109,7 @@ class PosePrior(nn.Module):
     ) -> None:
         # Factors belong to the weights: they come and go with those.
         self.joint_factors = factors_in(state_dict, prefix + "joint_factors.", self.flow.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def context_features(self) -> int:
