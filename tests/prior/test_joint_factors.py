@@ -182,6 +182,7 @@ def wide_people(body, scale=0.15, people=6, each=20):
     return prior, theta, torch.zeros(people * each, 4), groups
 
 
+@pytest.mark.slow
 def test_calibration_makes_joints_cover(body):
     prior, theta, context, groups = wide_people(body)
     mode, sample = prior.mode(context[0]), prior.sample(context[0], 3, generator=seeded())

@@ -394,6 +394,7 @@ def test_people_of_a_part_are_kept_apart(tmp_path, rotvecs):
         factors.without(None, ["p0"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_factors_are_fitted_again_and_nothing_else(tmp_path, rotvecs, kind):
     path = write_people(tmp_path / "people.npz", rotvecs)
