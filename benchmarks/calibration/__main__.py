@@ -1,4 +1,4 @@
-"""Judge the calibration of ``flowprior/people`` on people that nothing was trained or tuned on.
+"""Judge the calibration of ``flowprior/people`` on people that it was not trained on.
 
     python -m benchmarks.calibration --data cmu_mocap.npz --out outputs/calibration
 
