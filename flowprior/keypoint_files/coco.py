@@ -9,15 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.data.files import require_path
-from examples.data.keypoint_json import (
-    is_person,
-    joint_set_named,
-)
-from examples.data.keypoints import (
+from flowprior.files.limits import require_path
+from flowprior.files.report import Report
+from flowprior.keypoint_files.people import (
     Detections,
 )
-from examples.data.people_builder import (
+from flowprior.keypoint_files.people_builder import (
     PeopleBuilder,
     described,
     image_folder,
@@ -25,7 +22,10 @@ from examples.data.people_builder import (
     image_stem,
     load_json,
 )
-from examples.data.report import Report
+from flowprior.keypoint_files.person_json import (
+    is_person,
+    joint_set_named,
+)
 from flowprior.keypoints import LEAST_CONF
 from flowprior.skeleton import COCO_17, Skeleton
 

@@ -7,14 +7,12 @@ and of programs that write the same.
 from collections.abc import Iterable
 from pathlib import Path
 
-from examples.data.files import require_path
-from examples.data.keypoint_json import (
-    joint_set_named,
-)
-from examples.data.keypoints import (
+from flowprior.files.limits import require_path
+from flowprior.files.report import Report
+from flowprior.keypoint_files.people import (
     Detections,
 )
-from examples.data.people_builder import (
+from flowprior.keypoint_files.people_builder import (
     PeopleBuilder,
     described,
     image_folder,
@@ -22,7 +20,9 @@ from examples.data.people_builder import (
     image_stem,
     load_json,
 )
-from examples.data.report import Report
+from flowprior.keypoint_files.person_json import (
+    joint_set_named,
+)
 from flowprior.keypoints import LEAST_CONF
 from flowprior.skeleton import BODY_25, Skeleton
 

@@ -9,18 +9,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from examples.data.motion import FARTHEST_M
-from examples.data.report import Report
+from flowprior.files.report import Report
 from flowprior.keypoints import ENLARGE, FARTHEST_PX, LARGEST_CONF, LEAST_CONF, unit_fault
 from flowprior.skeleton import PROHMR_44, Skeleton, shared_joints
 
 __all__ = [
+    "FARTHEST_M",
     "Detections",
     "clean_keypoints",
     "joint_places",
     "keypoint_boxes",
     "to_prohmr_44",
 ]
+
+FARTHEST_M = 100.0
+"""Largest valid distance in metres. Values in millimetres exceed it."""
 
 Rows = slice | Sequence[int] | NDArray[np.bool_] | NDArray[np.integer]
 

@@ -6,20 +6,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.data.keypoint_json import (
-    joint_set,
-    number_list,
-    person_points,
-)
-from examples.data.keypoints import (
+from flowprior.files.limits import Refusal, parse_json, read_limited
+from flowprior.files.report import Report
+from flowprior.keypoint_files.limb_lengths import limb_disproportion
+from flowprior.keypoint_files.people import (
     Detections,
     clean_keypoints,
     joint_places,
     keypoint_boxes,
 )
-from examples.data.limb_lengths import limb_disproportion
-from examples.data.report import Report
-from flowprior.files.limits import Refusal, parse_json, read_limited
+from flowprior.keypoint_files.person_json import (
+    joint_set,
+    number_list,
+    person_points,
+)
 from flowprior.keypoints import ENLARGE, FARTHEST_PX
 from flowprior.skeleton import BODY_25, BODY_25B, Skeleton
 

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from examples.data.coco import is_coco, read_coco_content
-from examples.data.files import require_path
-from examples.data.keypoint_json import (
-    joint_set_named,
-)
-from examples.data.keypoints import (
+from flowprior.files.limits import require_path
+from flowprior.files.report import Report
+from flowprior.keypoint_files.coco import is_coco, read_coco_content
+from flowprior.keypoint_files.openpose import OPENPOSE_SUFFIX, is_openpose, read_openpose
+from flowprior.keypoint_files.people import (
     Detections,
 )
-from examples.data.openpose import OPENPOSE_SUFFIX, is_openpose, read_openpose
-from examples.data.people_builder import load_json
-from examples.data.report import Report
+from flowprior.keypoint_files.people_builder import load_json
+from flowprior.keypoint_files.person_json import (
+    joint_set_named,
+)
 from flowprior.keypoints import LEAST_CONF
 from flowprior.skeleton import Skeleton
 
