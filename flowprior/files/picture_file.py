@@ -104,7 +104,8 @@ def _opened(given: str | os.PathLike[str]) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the limit of flowprior.files.limits applies
             with images.open(path) as picture:
-                require_pixels(*picture.size, size)
+                width, height = picture.size
+                require_pixels(width, height, size)
                 yield picture
     except Refusal as refusal:
         raise ValueError(f"{path} {refusal}") from None
