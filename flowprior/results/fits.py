@@ -187,7 +187,9 @@ class Fits:
             if len(found) > 1:
                 raise ValueError(f"the parts differ in {name}: {', '.join(map(str, found))}")
         single: dict[str, Any] = {name: getattr(parts[0], name) for name in _SINGLE}
-        rows = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES}
+        rows: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES
+        }
         return Fits(**rows, **single)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -227,7 +229,8 @@ class Fits:
                 "keypoint_set": str(found["keypoint_set"]),
                 "confidence_distance_mm": float(np.asarray(found["confidence_distance_mm"])),
             }
-            return cls(**{name: np.asarray(found[name]) for name in _SHAPES}, **single)
+            rows: dict[str, Any] = {name: np.asarray(found[name]) for name in _SHAPES}
+            return cls(**rows, **single)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 
