@@ -28,6 +28,7 @@ MAY_IMPORT = {
         *BOTTOM,
         *("body", "files", "flow", "keypoints", "prior", "rotations", "skeleton", "spaces"),
     },
+    "keypoint_files": {*BOTTOM, "files", "keypoints", "skeleton"},
     "results": {*BOTTOM, "body", "files", "keypoints", "rotations", "skeleton", "spaces"},
     "__init__": {*BOTTOM, "files", "flow", "prior", "rotations"},
     "__main__": {*BOTTOM, "__init__", "files", "flow", "prior", "prohmr", "spaces"},

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from examples.data.detections import (
+from examples.data.registry import survey
+from flowprior.files.report import Report
+from flowprior.keypoint_files.detections import (
     matches,
     read_detections,
 )
-from examples.data.openpose import read_openpose
-from examples.data.registry import survey
-from examples.data.report import Report
+from flowprior.keypoint_files.openpose import read_openpose
 from flowprior.skeleton import BODY_25, BODY_25B, COCO_18
 from tests.conftest import REAL_DATA
-from tests.examples.data.keypoint_files import flat, openpose, person, reasons, write
+from tests.keypoint_files.written import flat, openpose, person, reasons, write
 
 
 class TestOpenPose:

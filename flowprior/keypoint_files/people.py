@@ -9,18 +9,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from examples.data.motion import FARTHEST_M
-from examples.data.report import Report
+from flowprior.files.report import Report
 from flowprior.keypoints import ENLARGE, FARTHEST_PX, LARGEST_CONF, LEAST_CONF, unit_fault
-from flowprior.skeleton import PROHMR_44, Skeleton, shared_joints
+from flowprior.skeleton import PROHMR_44, SMPL_24, Skeleton, shared_joints
 
 __all__ = [
+    "FARTHEST_M",
     "Detections",
     "clean_keypoints",
     "joint_places",
     "keypoint_boxes",
     "to_prohmr_44",
 ]
+
+FARTHEST_M = 100.0
+"""Largest valid distance in metres. Values in millimetres exceed it."""
 
 Rows = slice | Sequence[int] | NDArray[np.bool_] | NDArray[np.integer]
 
@@ -39,6 +42,10 @@ class Detections:
         center: (N, 2) float32, middle of the box, pixels.
         box_size: (N,) float32, side of the square box, pixels; positive.
         image_dir: The folder of the images; None if there is none.
+        image_size: (N, 2) width and height of the images according to the source, pixels, NaN where
+            it does not say; None if it says nowhere.
+        joints_3d: (N, 24, 4) SMPL's joints relative to any origin, metres (x right, y down, z
+            away from the camera), and confidence, 0 where unknown; None if the source has none.
     """
 
     image_names: NDArray[np.str_]
@@ -48,6 +55,8 @@ class Detections:
     center: NDArray[np.float32]
     box_size: NDArray[np.float32]
     image_dir: Path | None
+    image_size: NDArray[np.float32] | None = None
+    joints_3d: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints_2d)
@@ -62,6 +71,28 @@ class Detections:
             self.center[rows],
             self.box_size[rows],
             self.image_dir,
+            None if self.image_size is None else self.image_size[rows],
+            None if self.joints_3d is None else self.joints_3d[rows],
+        )
+
+    @staticmethod
+    def joined(parts: Sequence["Detections"]) -> "Detections":
+        """The people of several sources, which have one joint set and one folder of images."""
+        sizes = [np.full((len(part), 2), np.nan, np.float32) for part in parts]
+        space = [np.zeros((len(part), SMPL_24.num_joints, 4), np.float32) for part in parts]
+        for row, part in enumerate(parts):
+            sizes[row] = sizes[row] if part.image_size is None else part.image_size
+            space[row] = space[row] if part.joints_3d is None else part.joints_3d
+        return Detections(
+            np.concatenate([part.image_names for part in parts]),
+            np.concatenate([part.person for part in parts]),
+            np.concatenate([part.keypoints_2d for part in parts]),
+            parts[0].skeleton,
+            np.concatenate([part.center for part in parts]),
+            np.concatenate([part.box_size for part in parts]),
+            parts[0].image_dir,
+            None if all(part.image_size is None for part in parts) else np.concatenate(sizes),
+            None if all(part.joints_3d is None for part in parts) else np.concatenate(space),
         )
 
     @property

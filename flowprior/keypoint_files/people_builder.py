@@ -6,22 +6,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.data.keypoint_json import (
-    joint_set,
-    number_list,
-    person_points,
-)
-from examples.data.keypoints import (
+from flowprior.files.limits import Refusal, parse_json, read_limited
+from flowprior.files.report import Report
+from flowprior.keypoint_files.limb_lengths import limb_disproportion
+from flowprior.keypoint_files.people import (
     Detections,
     clean_keypoints,
     joint_places,
     keypoint_boxes,
 )
-from examples.data.limb_lengths import limb_disproportion
-from examples.data.report import Report
-from flowprior.files.limits import Refusal, parse_json, read_limited
+from flowprior.keypoint_files.person_json import (
+    joint_set,
+    number_list,
+    person_points,
+)
 from flowprior.keypoints import ENLARGE, FARTHEST_PX
-from flowprior.skeleton import BODY_25, BODY_25B, Skeleton
+from flowprior.skeleton import BODY_25, BODY_25B, SMPL_24, Skeleton
 
 __all__ = ["PeopleBuilder", "described", "image_folder", "image_names", "image_stem", "load_json"]
 
@@ -41,6 +41,8 @@ class PeopleBuilder:
         report: Receives the people left out.
         given: The joint set that the user passed.
         skeleton: The joint set of the first person.
+        sizes: Width and height of images by name, where the source has them.
+        joints_3d: Joints (24, 4) in metres, of people by their place in the lists.
     """
 
     report: Report
@@ -51,6 +53,8 @@ class PeopleBuilder:
     keypoints: list[NDArray[np.float64]] = field(default_factory=list)
     bboxes: list[object] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
+    sizes: dict[str, tuple[float, float]] = field(default_factory=dict)
+    joints_3d: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def leave_out(self, reason: str, place: str) -> None:
         """Count an unusable person."""
@@ -124,8 +128,23 @@ class PeopleBuilder:
             center,
             side,
             image_dir,
+            self._image_sizes(),
+            self._joints_3d(),
         )
         return everybody[usable], self.report
+
+    def _image_sizes(self) -> NDArray[np.float32] | None:
+        if not self.sizes:
+            return None
+        unknown = (np.nan, np.nan)
+        rows = [self.sizes.get(name, unknown) for name in self.names]
+        return np.array(rows, np.float32).reshape(-1, 2)
+
+    def _joints_3d(self) -> NDArray[np.float32] | None:
+        if not self.joints_3d:
+            return None
+        nothing = np.zeros((SMPL_24.num_joints, 4), np.float32)
+        return np.stack([self.joints_3d.get(row, nothing) for row in range(len(self.names))])
 
     def _warn_of_limbs(self, keypoints: NDArray[np.float32], skeleton: Skeleton) -> None:
         """Warn if the joint order of most people is implausible."""

@@ -7,14 +7,12 @@ and of programs that write the same.
 from collections.abc import Iterable
 from pathlib import Path
 
-from examples.data.files import require_path
-from examples.data.keypoint_json import (
-    joint_set_named,
-)
-from examples.data.keypoints import (
+from flowprior.files.limits import require_path
+from flowprior.files.report import Report
+from flowprior.keypoint_files.people import (
     Detections,
 )
-from examples.data.people_builder import (
+from flowprior.keypoint_files.people_builder import (
     PeopleBuilder,
     described,
     image_folder,
@@ -22,11 +20,13 @@ from examples.data.people_builder import (
     image_stem,
     load_json,
 )
-from examples.data.report import Report
+from flowprior.keypoint_files.person_json import (
+    joint_set_named,
+)
 from flowprior.keypoints import LEAST_CONF
 from flowprior.skeleton import BODY_25, Skeleton
 
-__all__ = ["OPENPOSE_SUFFIX", "is_openpose", "openpose_files", "read_openpose"]
+__all__ = ["OPENPOSE_SUFFIX", "find_images", "is_openpose", "openpose_files", "read_openpose"]
 
 OPENPOSE_SUFFIX = "_keypoints.json"
 
@@ -68,7 +68,7 @@ def read_openpose(
     report = Report(str(path), "OpenPose detections", unit="person")
     people = PeopleBuilder(report, joint_set_named(skeleton))
     found = {image_stem(file): file for file in files}
-    image_dir, by_stem = _find_images(images, path, found)
+    image_dir, by_stem = find_images(images, path, found)
     faults: list[ValueError] = []
     empty = 0
     for stem, file in found.items():
@@ -143,10 +143,19 @@ def _openpose_people(file: Path) -> list[object]:
     return people
 
 
-def _find_images(
+def find_images(
     given: Path | str | None, path: Path, stems: Iterable[str]
 ) -> tuple[Path | None, dict[str, str]]:
-    """The folder of the images, and the name of each image there by its stem."""
+    """Find the images of files of keypoints.
+
+    Args:
+        given: Folder of the images; None to search.
+        path: The file or folder of the keypoints.
+        stems: Names of the files without their suffixes.
+
+    Returns:
+        The folder, None without images, and the name of each image there by its stem.
+    """
     if given is not None:
         return image_folder(given), image_names(Path(given))
     beside = path if path.is_dir() else path.parent

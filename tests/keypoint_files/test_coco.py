@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from examples.data.coco import read_coco
-from examples.data.detections import (
+from flowprior.keypoint_files.coco import read_coco
+from flowprior.keypoint_files.detections import (
     read_detections,
 )
-from examples.data.openpose import read_openpose
+from flowprior.keypoint_files.openpose import read_openpose
 from flowprior.skeleton import BODY_25B, COCO_17, COCO_18
-from tests.examples.data.keypoint_files import (
+from tests.keypoint_files.written import (
     LEFT_WRIST,
     RIGHT_WRIST,
     annotations,

@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples.data.keypoints import (
+from flowprior.files.report import Report
+from flowprior.keypoint_files.people import (
     Detections,
     clean_keypoints,
     joint_places,
     keypoint_boxes,
     to_prohmr_44,
 )
-from examples.data.report import Report
 from flowprior.skeleton import BODY_25, COCO_17, COCO_18, LSP_14, PROHMR_44
 
 

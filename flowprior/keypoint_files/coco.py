@@ -9,15 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.data.files import require_path
-from examples.data.keypoint_json import (
-    is_person,
-    joint_set_named,
-)
-from examples.data.keypoints import (
+from flowprior.files.limits import require_path
+from flowprior.files.report import Report
+from flowprior.keypoint_files.people import (
     Detections,
 )
-from examples.data.people_builder import (
+from flowprior.keypoint_files.people_builder import (
     PeopleBuilder,
     described,
     image_folder,
@@ -25,8 +22,11 @@ from examples.data.people_builder import (
     image_stem,
     load_json,
 )
-from examples.data.report import Report
-from flowprior.keypoints import LEAST_CONF
+from flowprior.keypoint_files.person_json import (
+    is_person,
+    joint_set_named,
+)
+from flowprior.keypoints import FARTHEST_PX, LEAST_CONF
 from flowprior.skeleton import COCO_17, Skeleton
 
 __all__ = ["is_coco", "read_coco", "read_coco_content"]
@@ -112,6 +112,8 @@ def read_coco_content(
     people = PeopleBuilder(Report(str(path), kind, unit="person"), skeleton)
     annotated = kind == "COCO keypoint annotations"
     listed = _coco_names(content["images"]) if annotated and isinstance(content, dict) else {}
+    if annotated and isinstance(content, dict):
+        people.sizes |= _coco_sizes(content["images"])
     entries = list(_coco_entries(content, image_stem(path)))
     categories = _Categories.of(content, [entry for _, _, entry in entries])
     in_image: Counter[str] = Counter()
@@ -125,6 +127,8 @@ def read_coco_content(
         fault = categories.fault(entry) or _coco_fault(entry)
         if image_dir is not None and fault is None:
             there = _coco_file(image, entry, image_dir, by_stem)
+            if there and image in people.sizes:
+                people.sizes[there] = people.sizes[image]
             fault, image = (None, there) if there else ("missing image", image)
         if fault is not None:
             people.leave_out(fault, place)
@@ -200,6 +204,18 @@ def _coco_names(images: list[object]) -> dict[str, str]:
         and isinstance(entry.get("id"), int | str)
         and isinstance(entry.get("file_name"), str)
     }
+
+
+def _coco_sizes(images: list[object]) -> dict[str, tuple[float, float]]:
+    """Width and height of images by file name."""
+    found = {}
+    for entry in images:
+        if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
+            continue
+        sides = [entry.get("width"), entry.get("height")]
+        if all(isinstance(side, int | float) and 0 < side < FARTHEST_PX for side in sides):
+            found[entry["file_name"]] = (float(sides[0]), float(sides[1]))
+    return found
 
 
 def _coco_image(

@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from examples.data.detections import (
+from examples.data.registry import survey
+from flowprior.keypoint_files.detections import (
     inspect,
     matches,
     read_detections,
 )
-from examples.data.registry import survey
 from flowprior.skeleton import BODY_25, BODY_25B, COCO_17, COCO_18
 from tests.conftest import REAL_DATA
-from tests.examples.data.keypoint_files import (
+from tests.keypoint_files.written import (
     LEFT_WRIST,
     RIGHT_WRIST,
     annotations,

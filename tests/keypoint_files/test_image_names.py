@@ -4,7 +4,12 @@ import itertools
 
 import pytest
 
-from examples.data.image_names import file_label, locate_image, match_people, number_people
+from flowprior.keypoint_files.image_names import (
+    file_label,
+    locate_image,
+    match_people,
+    number_people,
+)
 
 IMAGES = (
     *("a", "a.jpg", "a.png", "a.b.png", "a.b", "left/a.jpg", "right/a.jpg", "left/right/a.jpg"),
