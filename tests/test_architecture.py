@@ -34,10 +34,14 @@ MAY_IMPORT = {
         *BOTTOM,
         *("body", "files", "fitting", "keypoints", "prior", "rotations", "skeleton", "spaces"),
     },
+    "view": {
+        *BOTTOM,
+        *("body", "files", "fitting", "keypoints", "prior", "results", "rotations", "skeleton"),
+    },
     "command": {
         *BOTTOM,
         *("__init__", "body", "detect", "files", "fitting", "flow", "keypoint_files", "keypoints"),
-        *("prior", "prohmr", "results", "rotations", "skeleton", "spaces"),
+        *("prior", "prohmr", "results", "rotations", "skeleton", "spaces", "view"),
     },
     "__init__": {*BOTTOM, "files", "flow", "prior", "rotations"},
     "__main__": {"command"},

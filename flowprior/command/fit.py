@@ -1,8 +1,6 @@
 """``flowprior fit``: photos, videos or keypoints to bodies with uncertainty."""
 
 import argparse
-import importlib
-import importlib.util
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -26,6 +24,7 @@ from flowprior.results.estimator import Estimator
 from flowprior.results.glb_file import write_glb
 from flowprior.results.overlay import overlay_picture
 from flowprior.results.person_file import write_person
+from flowprior.view.page import write_page
 
 if TYPE_CHECKING:
     from flowprior.command.options import Verbs
@@ -180,15 +179,12 @@ def _fit(args: argparse.Namespace, source: Source, device: torch.device) -> int:
         )
         return 130
     if not folder.complete:
-        folder.finish()
+        folder.finish(source.faults)
     print(_summary(fits_or_none, args.out))
     if folder.faults:
         for fault in folder.faults[:5]:
             print(f"flowprior: {fault}", file=sys.stderr)
-        print(
-            f"flowprior: {len(folder.faults)} files could not be read; run.json lists them",
-            file=sys.stderr,
-        )
+        print("flowprior: some files could not be read; run.json names them", file=sys.stderr)
         return 3
     return 0
 
@@ -230,13 +226,9 @@ def write_images(
 
 
 def _write_page(args: argparse.Namespace, fits: Fits, body: BodyModel) -> None:
-    """Write ``index.html`` if the package has a page, and somebody was found."""
-    if "page" in args.skip or not len(fits):
-        return
-    if importlib.util.find_spec("flowprior.view") is None:
-        return
-    page = importlib.import_module("flowprior.view.page")
-    page.write_page(fits, args.out / "index.html", body=body, title=f"{args.input.name}")
+    """Write ``index.html`` if somebody was found."""
+    if "page" not in args.skip and len(fits):
+        write_page(fits, args.out / "index.html", body=body, title=args.input.name)
 
 
 def _settings(args: argparse.Namespace, source: Source) -> dict[str, Any]:
@@ -261,7 +253,9 @@ def _settings(args: argparse.Namespace, source: Source) -> dict[str, Any]:
 
 
 def _summary(fits: Fits, out: Path) -> str:
-    people = f"{len(fits)} {'person' if len(fits) == 1 else 'people'} in {len(fits.images)} images"
+    number, images = len(fits), len(fits.images)
+    people = f"{number} {'person' if number == 1 else 'people'}"
+    people += f" in {images} {'image' if images == 1 else 'images'}"
     if not len(fits):
         return f"no people found; {out}/run.json has the details"
     fitted = np.isfinite(fits.transl).all(axis=1)

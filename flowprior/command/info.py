@@ -9,6 +9,7 @@ from flowprior.command.descriptions import describe_fits, describe_prior
 from flowprior.command.options import add_keypoints, verb
 from flowprior.files.model_folder import BUNDLED
 from flowprior.keypoint_files import read_detections
+from flowprior.keypoint_files.openpose import openpose_files
 from flowprior.prohmr import load_prior
 from flowprior.results import Fits
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         print(describe_fits(Fits.load(file), file / "fits.npz"))
     elif file.is_dir() and (file / "config.json").exists():
         print(describe_prior(ConditionalPosePrior.from_pretrained(file), file))
-    elif file.is_dir() or file.suffix == ".json":
+    elif openpose_files(file) if file.is_dir() else file.suffix == ".json":
         print(read_detections(file, args.images, skeleton=args.skeleton)[1])
     elif file.suffix == ".npz":
         print(describe_fits(Fits.load(file), file))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,13 @@ class RunFolder:
         fits.save(self.path / FITS_FILE)
         return fits
 
-    def finish(self) -> None:
-        """Mark the run as complete, and delete the chunks."""
+    def finish(self, faults: Sequence[str] = ()) -> None:
+        """Mark the run as complete, and delete the chunks.
+
+        Args:
+            faults: Sentences about files of the input that could not be read.
+        """
+        self.faults += faults
         self._write(complete=True)
         shutil.rmtree(self.path / PARTS, ignore_errors=True)
 

@@ -32,6 +32,9 @@ __all__ = ["Camera", "Chunk", "Keypoints", "Pictures", "Source", "Video", "open_
 FRAME_PX = 1280
 """Longest side of the frames of a video that are kept for the pictures."""
 
+UNREADABLE = "file that cannot be read"
+"""Reason of the readers of keypoint files."""
+
 OpenDetector = Callable[[], Detector]
 
 
@@ -78,11 +81,13 @@ class Source(Protocol):
         images: Number of images; 0 if unknown.
         kind: What it is, for the report.
         fingerprint: Changes with the images of the input.
+        faults: Sentences about files that could not be read at all.
     """
 
     images: int
     kind: str
     fingerprint: str
+    faults: tuple[str, ...]
 
     def notes(self) -> list[str]:
         """Lines for the user about the input."""
@@ -121,6 +126,8 @@ class Keypoints:
         self.names = list(dict.fromkeys(self.found.image_names.tolist()))
         self.images = len(self.names)
         self.kind = self.report.kind
+        unread = self.report.left_out.get(UNREADABLE)
+        self.faults = () if unread is None else tuple(unread.examples)
         digest = hashlib.sha256(np.ascontiguousarray(self.found.keypoints_2d).tobytes())
         digest.update("\n".join(self.found.image_names.tolist()).encode())
         self.fingerprint = digest.hexdigest()
@@ -151,7 +158,8 @@ class Keypoints:
         rows_of: dict[str, list[int]] = {}
         for row, name in enumerate(self.found.image_names.tolist()):
             rows_of.setdefault(name, []).append(row)
-        for number, start in enumerate(range(0, len(self.names), size)):
+        # Without people, one empty chunk.
+        for number, start in enumerate(range(0, max(1, len(self.names)), size)):
             if number in done:
                 continue
             faults: list[str] = []
@@ -229,6 +237,7 @@ class Pictures:
     """
 
     kind = "pictures"
+    faults = ()
 
     def __init__(
         self,
@@ -284,6 +293,7 @@ class Video:
     """
 
     kind = "video"
+    faults = ()
 
     def __init__(
         self, path: Path, camera: Camera, open_detector: OpenDetector, frames: Path, every: int = 1

@@ -1,12 +1,12 @@
 """``flowprior view``: the interactive viewer of fits, in the browser."""
 
 import argparse
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowprior.command.options import add_body, add_prior, body_from, natural, verb
 from flowprior.results import Fits
+from flowprior.view.viewer import serve
 
 if TYPE_CHECKING:
     from flowprior.command.options import Verbs
@@ -36,7 +36,5 @@ def run(args: argparse.Namespace) -> int:
     """Serve the viewer; returns the exit code."""
     fits = Fits.load(args.results)
     body, _ = body_from(args.body)
-    # Not imported above: the viewer needs an optional package.
-    viewer = importlib.import_module("flowprior.view.viewer")
-    viewer.serve(fits, prior=args.prior, body=body, host=args.host, port=args.port)
+    serve(fits, prior=args.prior, body=body, host=args.host, port=args.port)
     return 0
