@@ -67,7 +67,20 @@ class MediaPipeDetector:
     def __init__(self, python: str | os.PathLike[str]) -> None:
         self.python = os.fspath(python)
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
-        self._process = subprocess.Popen(
+        try:
+            self._process = self._start()
+        except OSError:
+            self._errors.close()
+            raise
+        try:
+            hello = self._answer()
+        except BaseException:
+            self.close()
+            raise
+        self.name = f"MediaPipe {hello['mediapipe']}"
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
             # Isolated: PYTHONPATH leads to packages for another Python, and the worker's folder to
             # this module instead of MediaPipe.
             [self.python, "-I", str(WORKER)],
@@ -77,12 +90,6 @@ class MediaPipeDetector:
             # Ctrl-C ends this process, which then closes that one.
             start_new_session=True,
         )
-        try:
-            hello = self._answer()
-        except BaseException:
-            self.close()
-            raise
-        self.name = f"MediaPipe {hello['mediapipe']}"
 
     def __call__(self, picture: NDArray[np.uint8]) -> DetectedPeople:
         """Detect the most prominent person in a picture (H, W, 3) of red, green and blue.
