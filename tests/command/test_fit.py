@@ -1,6 +1,8 @@
 """``flowprior fit``: what it writes, how it is interrupted and resumed, what it refuses."""
 
 import json
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from flowprior.results import Fits
 from flowprior.results.bodies import pose_bodies
 from flowprior.skeleton import COCO_17, SMPL_24
 from tests.command import painted
+from tests.files.videos import write_video
 from tests.keypoint_files.written import flat, openpose
 
 SIZE = ["--image-size", f"{painted.WIDTH}x{painted.HEIGHT}", "--focal", f"{painted.FOCAL}"]
@@ -280,3 +283,72 @@ def test_pictures_beside_keypoints_give_size_and_background(coco_file, tmp_path)
     assert fits.image_path.tolist() == [str(tmp_path / "photo0.png"), ""]
     assert fits.image_size[0].tolist() == [painted.WIDTH, painted.HEIGHT]
     assert fits.focal_px[0] == pytest.approx(np.hypot(painted.WIDTH, painted.HEIGHT))
+
+
+class TestVideo:
+    @pytest.fixture(autouse=True)
+    def _dots(self, monkeypatch):
+        self.detector = painted.DotDetector()
+        monkeypatch.setattr(fit, "open_detector", lambda *_, **__: self.detector)
+
+    def video(self, tmp_path, frames):
+        pictures = [painted.picture(points) for points in painted.keypoints(frames)]
+        return write_video(tmp_path / "video.mkv", pictures)
+
+    def test_frames_are_fitted_in_order(self, tmp_path):
+        path, out = self.video(tmp_path, 5), tmp_path / "out"
+        assert command(path, out, "--every", 2) == 0
+        fits = Fits.load(out)
+        assert fits.image.tolist() == [f"video_{frame:06d}" for frame in (0, 2, 4)]
+        truth = painted.keypoints(5)[::2]
+        np.testing.assert_allclose(fits.keypoints_2d[..., :2], truth[..., :2], atol=2)
+        assert all(Path(path).is_file() for path in fits.image_path.tolist())
+        assert (out / "overlays" / "video_000004.png").exists()
+
+    def test_an_interrupted_video_resumes(self, tmp_path, monkeypatch):
+        path, out = self.video(tmp_path, 5), tmp_path / "out"
+        with monkeypatch.context() as patched:
+            interrupt_after(patched, 1)
+            assert command(path, out, "--batch", 2, *LITTLE) == 130
+        assert len(Fits.load(out)) == 2
+        self.detector.pictures = 0
+        assert command(path, out, "--batch", 2, *LITTLE) == 0
+        assert self.detector.pictures == 3
+        assert len(Fits.load(out)) == 5
+
+    def test_one_frame_is_in_memory_at_a_time(self, tmp_path, monkeypatch):
+        alive: list[weakref.ref] = []
+        most = []
+        detect = self.detector.__call__
+
+        def counted(image):
+            alive.append(weakref.ref(image))
+            most.append(sum(each() is not None for each in alive))
+            return detect(image)
+
+        monkeypatch.setattr(painted.DotDetector, "__call__", lambda _, image: counted(image))
+        assert command(self.video(tmp_path, 12), tmp_path / "out", "--batch", 6, *LITTLE) == 0
+        assert len(most) == 12
+        assert max(most) <= 2
+
+
+@pytest.mark.slow
+def test_twenty_people_in_one_file(coco_file, tmp_path):
+    assert command(coco_file(1, people=20), tmp_path / "out") == 0
+    fits = Fits.load(tmp_path / "out")
+    assert fits.person.tolist() == list(range(20))
+    assert len(list((tmp_path / "out" / "people").iterdir())) == 20
+    np.testing.assert_allclose(fits.body_pose, fits.body_pose[:1].repeat(20, 0), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_forty_files_in_a_folder(tmp_path, capsys):
+    folder = tmp_path / "json"
+    folder.mkdir()
+    for row in range(40):
+        content = json.dumps(openpose(*[flat(seed=row + k) for k in range(row % 3)]))
+        (folder / f"frame{row:03d}_keypoints.json").write_text(content)
+    assert command(folder, tmp_path / "out", "--skip", "overlays") == 0
+    assert "26/26 images, 39 people" in capsys.readouterr().err
+    fits = Fits.load(tmp_path / "out")
+    assert fits.images == [f"frame{row:03d}" for row in range(40) if row % 3]

@@ -1,23 +1,10 @@
 """Frames of videos, written here without loss."""
 
-import subprocess
-
 import numpy as np
 import pytest
 
 from flowprior.files.video_file import read_frames, video_length
-
-imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="needs imageio-ffmpeg")
-
-
-def write_video(path, frames):
-    """Write frames (H, W, 3) without loss."""
-    height, width = frames[0].shape[:2]
-    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", "10"]
-    target = ["-c:v", "ffv1", "-pix_fmt", "bgr0", str(path)]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source, "-i", "-", *target]
-    subprocess.run(command, input=b"".join(frame.tobytes() for frame in frames), check=True)
-    return path
+from tests.files.videos import write_video
 
 
 def frames(number, height=36, width=64):
@@ -41,6 +28,7 @@ def test_reading_may_end_early(tmp_path):
 
 
 def test_other_files_are_refused(tmp_path):
+    pytest.importorskip("imageio_ffmpeg", reason="needs imageio-ffmpeg")
     (tmp_path / "a.mp4").write_bytes(b"no video")
     for read in (video_length, lambda path: next(read_frames(path))):
         with pytest.raises(ValueError, match=r"a\.mp4 is not a video"):
