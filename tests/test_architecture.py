@@ -30,6 +30,10 @@ MAY_IMPORT = {
     },
     "keypoint_files": {*BOTTOM, "files", "keypoints", "skeleton"},
     "results": {*BOTTOM, "body", "files", "keypoints", "rotations", "skeleton", "spaces"},
+    "view": {
+        *BOTTOM,
+        *("body", "files", "fitting", "prior", "results", "rotations", "skeleton", "spaces"),
+    },
     "__init__": {*BOTTOM, "files", "flow", "prior", "rotations"},
     "__main__": {*BOTTOM, "__init__", "files", "flow", "prior", "prohmr", "spaces"},
 }
