@@ -1,10 +1,20 @@
-"""A headless Chromium, where the machine has one, and pages that report their errors."""
+"""Fits with the posterior behind them, and a headless Chromium where the machine has one."""
 
+import dataclasses
 import io
 import shutil
 
 import numpy as np
 import pytest
+import torch
+
+from flowprior import ConditionalPosePrior
+from flowprior.body import BodyModel
+from flowprior.fitting import fit_keypoints
+from flowprior.keypoints import example_keypoints
+from flowprior.prior.uncertainty import uncertainty_of
+from flowprior.rotations import matrix_to_rotvec
+from tests.results.helpers import small_fits
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
@@ -73,3 +83,56 @@ def share_of(pixels, colour, tolerance=60):
     length = np.linalg.norm(pixels, axis=-1)
     away = np.linalg.norm(pixels - length[..., None] * direction, axis=-1)
     return float(((away < tolerance / 255 * length) & (length > 60)).mean())
+
+
+@pytest.fixture(scope="session")
+def prior():
+    """The shipped prior over people."""
+    return ConditionalPosePrior.from_pretrained("flowprior/people").freeze()
+
+
+@pytest.fixture(scope="session")
+def body():
+    """The embedded body."""
+    return BodyModel()
+
+
+@pytest.fixture(scope="session")
+def fits(prior, body):
+    """Two fits of the example keypoints: all seen, and with the right forearm hidden."""
+    keypoints = example_keypoints().expand(2, 17, 3).clone()
+    keypoints[1, [8, 10], 2] = 0
+    size = torch.tensor([640.0, 640.0])
+    found = fit_keypoints(
+        keypoints, prior, body=body, image_size=size, focal_px=900.0, max_iterations=40
+    )
+    given = prior.evidence.context(keypoints_2d=keypoints)
+    with torch.no_grad():
+        posterior = prior(given, centre=found.theta)
+        samples = posterior.sample(6, generator=torch.Generator().manual_seed(1))
+        samples = prior.space.to_matrix(samples)
+        spread = uncertainty_of(samples, found.theta, body, betas=found.betas)
+        joints = body(found.theta, found.betas, found.transl).joints
+    vectors = matrix_to_rotvec(found.theta)
+    arrays = {
+        "global_orient": vectors[:, :1],
+        "body_pose": vectors[:, 1:],
+        "betas": found.betas,
+        "transl": found.transl,
+        "joints": joints,
+        "keypoints_2d": keypoints,
+        "joint_std_mm": spread.std_mm,
+        "joint_radius_50_mm": spread.radius_50_mm,
+        "joint_radius_90_mm": spread.radius_90_mm,
+        "joint_confidence": spread.confidence(100.0),
+        "rotation_std_deg": spread.std_degrees,
+        "rotation_radius_90_deg": spread.radius_90_degrees,
+        "joint_direction": spread.direction,
+        "samples": matrix_to_rotvec(samples),
+        "focal_px": found.focal_px,
+        "centre_px": found.principal_point_px,
+        "image_size": size.expand(2, 2),
+    }
+    return dataclasses.replace(
+        small_fits(2, samples=6), **{name: value.numpy() for name, value in arrays.items()}
+    )
