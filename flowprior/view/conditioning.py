@@ -1,4 +1,4 @@
-"""A posterior, conditioned on the exact places of some joints to first order."""
+"""A posterior, conditioned on the places of some joints."""
 
 from collections.abc import Callable
 
@@ -6,27 +6,33 @@ import torch
 from torch import Tensor
 
 from flowprior.prior.posterior import PosePosterior
-from flowprior.view.directions import latent_scale
+from flowprior.view.directions import latent_scale, mean_jacobian
 
 __all__ = ["Conditioning"]
 
-STEPS = 4
+SHARES = (1.0, 0.5, 0.25, 0.1)
+PAIRS = 256
 
 
 class Conditioning:
     r"""Moves latents so that joints come to given places, as little as the posterior allows.
 
-    With joints x(z) \approx x(0) + H z and a latent of covariance S, a sample z of the density
-    becomes one of the density given x = t by z - S H^T (H S H^T + s^2 I)^{-1} (x(z) - t), by
-    Matheron's rule. Repeated steps with the same matrix correct what is not linear in x(z).
+    A latent z_0 becomes the z that minimises
+    \|(z - z_0) / s\|^2 + \|x(z) - t\|^2 / \sigma^2 for the standard deviation s of the latent, the
+    positions x(z) of the joints and their places t. From z_0 = 0 it is the mode of the posterior
+    given the places. From samples z_0 these are samples given the places: exactly where x is
+    linear, by Matheron's rule, and approximately elsewhere, by randomize-then-optimize.
+
+    Each step is one of Gauss and Newton with the mean slope of x, shortened until it helps.
 
     Args:
         posterior: The posterior of one person, without a batch.
         places: Poses (..., J, k) of the posterior -> positions (..., m, 3) of the joints, metres.
-        sigma: Standard deviation of the given places, metres.
+        sigma: Standard deviation \sigma of the given places, metres.
 
     References:
-        Wilson et al., *Pathwise Conditioning of Gaussian Processes*, 2021.
+        Bardsley et al., *Randomize-then-optimize: a method for sampling from posterior
+        distributions in nonlinear inverse problems*, 2014.
     """
 
     def __init__(
@@ -35,48 +41,37 @@ class Conditioning:
         self.posterior = posterior
         self.places = places
         self.sigma = sigma
-        self._variance = latent_scale(posterior).square()
+        self._scale = latent_scale(posterior)
+        self._slope = mean_jacobian(posterior, places, PAIRS)
+        weighted = self._slope * self._scale.square()
+        noise = sigma**2 * torch.eye(len(weighted), dtype=weighted.dtype, device=weighted.device)
+        self._gain = torch.linalg.solve(weighted @ self._slope.mT + noise, weighted)
 
     @torch.no_grad()
-    def samples(self, z: Tensor, target: Tensor) -> Tensor:
-        """Latents of the conditioned density from those of the posterior.
+    def __call__(self, z: Tensor, target: Tensor, steps: int = 6) -> Tensor:
+        """Latents with the joints at their places.
 
         Args:
-            z: (..., D) latents of samples.
-            target: (m, 3) places, metres.
-
-        Returns:
-            (..., D).
-        """
-        _, gain = self._linear(torch.zeros_like(self._variance))
-        for _ in range(STEPS):
-            z = z - (self._positions(z) - target).flatten(start_dim=-2) @ gain
-        return z
-
-    @torch.no_grad()
-    def mode(self, z: Tensor, target: Tensor, steps: int = 2) -> Tensor:
-        """The most likely latent, by Gauss-Newton steps of the iterated Kalman filter.
-
-        Args:
-            z: (D,) where to start, such as the answer to nearby places.
+            z: (n, D) latents of the posterior.
             target: (m, 3) places, metres.
             steps: Number of steps.
 
         Returns:
-            (D,).
+            (n, D).
         """
+        start, rows = z, torch.arange(len(z), device=z.device)
+        shares = z.new_tensor(SHARES)[:, None, None]
         for _ in range(steps):
-            jacobian, gain = self._linear(z)
-            z = (jacobian @ z - (self._positions(z) - target).flatten()) @ gain
+            linear = (z - start) @ self._slope.mT - self._away(z, target)
+            tried = torch.cat([z[None], z + shares * (start + linear @ self._gain - z)])
+            z = tried[self._objective(tried, start, target).argmin(dim=0), rows]
         return z
 
-    def _linear(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The Jacobian H (3m, D) of the positions at z and the transposed gain (3m, D)."""
-        with torch.enable_grad():
-            jacobian = torch.func.jacrev(lambda each: self._positions(each).flatten())(z).detach()
-        weighted = jacobian * self._variance
-        noise = self.sigma**2 * torch.eye(len(jacobian), dtype=z.dtype, device=z.device)
-        return jacobian, torch.linalg.solve(weighted @ jacobian.mT + noise, weighted)
+    def _objective(self, z: Tensor, start: Tensor, target: Tensor) -> Tensor:
+        moved = ((z - start) / self._scale).square().sum(dim=-1)
+        return moved + (self._away(z, target) / self.sigma).square().sum(dim=-1)
 
-    def _positions(self, z: Tensor) -> Tensor:
-        return self.places(self.posterior.decode(z, check=False))
+    def _away(self, z: Tensor, target: Tensor) -> Tensor:
+        """Residuals (..., 3m) in metres."""
+        positions = self.places(self.posterior.decode(z, check=False))
+        return (positions - target).flatten(start_dim=-2)

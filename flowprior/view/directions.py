@@ -1,5 +1,6 @@
 """The directions of a latent that move a body most."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +10,11 @@ from flowprior.prior.posterior import PosePosterior
 from flowprior.prior.uncertainty import PosedBody, require_smpl
 from flowprior.skeleton import SMPL_24
 
-__all__ = ["Directions", "latent_directions", "latent_scale"]
+__all__ = ["Directions", "latent_directions", "latent_scale", "mean_jacobian"]
 
 # Draws of the base distribution, to measure the spread of a latent.
 DRAWS = 4096
+PAIRS = 768
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Directions:
 
     Args:
         steps: (K, D) one standard deviation of the latent along each direction.
-        movement_mm: (K, 24) how far one step moves each joint relative to the pelvis, to first
-            order.
+        movement_mm: (K, 24) how far one step moves each joint relative to the pelvis, on average
+            over the posterior.
     """
 
     steps: Tensor
@@ -46,9 +48,9 @@ def latent_directions(
 ) -> Directions:
     """Principal directions of the joints' positions as functions of the latent.
 
-    The singular vectors of the Jacobian of the joints with respect to the latent at the mode,
-    z = 0: of all latents of the same length, the first one moves the joints most, measured by the
-    sum of their squared distances; the second one does so among those orthogonal to it.
+    They are the singular vectors of the mean Jacobian of the joints with respect to the latent: of
+    all latents of the same length, the first one moves the joints most, measured by the sum of
+    their squared distances; the second one does so among those orthogonal to it.
 
     Args:
         posterior: A posterior without a batch, over SMPL's rotations.
@@ -68,20 +70,18 @@ def latent_directions(
         raise ValueError(
             f"expected the posterior of one person, got batch {tuple(posterior.batch_shape)}"
         )
-    flow = posterior.prior.flow
-    if not 1 <= count <= flow.features:
-        raise ValueError(f"count must be from 1 to {flow.features}, got {count}")
-    centre = torch.zeros(flow.features, dtype=flow.dtype, device=flow.device)
+    features = posterior.prior.flow.features
+    if not 1 <= count <= features:
+        raise ValueError(f"count must be from 1 to {features}, got {count}")
 
-    def places(z: Tensor) -> Tensor:
-        matrix = space.to_matrix(posterior.decode(z, check=False))
-        if space.joints == 23:
-            root = torch.eye(3, dtype=matrix.dtype, device=matrix.device).expand(1, 3, 3)
-            matrix = torch.cat([root, matrix], dim=-3)
+    def places(theta: Tensor) -> Tensor:
+        matrix = space.to_matrix(theta)
+        if space.joints == SMPL_24.num_joints - 1:
+            root = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
+            matrix = torch.cat([root.expand(*matrix.shape[:-3], 1, 3, 3), matrix], dim=-3)
         return 1000 * body.keypoints(matrix, SMPL_24, betas)
 
-    with torch.no_grad():
-        jacobian = torch.func.jacfwd(places)(centre)  # (24, 3, D)
+    jacobian = mean_jacobian(posterior, places).reshape(SMPL_24.num_joints, 3, features)
     _, _, rows = torch.linalg.svd(jacobian.flatten(0, 1), full_matrices=False)
     steps = rows[:count] * latent_scale(posterior)
     movement = torch.einsum("jcd,kd->kjc", jacobian, steps)
@@ -92,6 +92,35 @@ def latent_directions(
     return Directions(steps * sign[:, None], movement.norm(dim=-1))
 
 
+@torch.no_grad()
+def mean_jacobian(
+    posterior: PosePosterior, places: Callable[[Tensor], Tensor], pairs: int = PAIRS
+) -> Tensor:
+    """Mean slope of positions with respect to the latent, over the posterior.
+
+    The flow has kinks, so its derivative at a single point, such as the mode, says little about
+    the distance of a standard deviation. This is the least-squares slope over pairs of latents z
+    and -z.
+
+    Args:
+        posterior: A posterior without a batch.
+        places: Poses (n, J, k) of the posterior -> positions (n, m, 3).
+        pairs: Number of pairs; more than the latent has dimensions.
+
+    Returns:
+        (3m, D).
+    """
+    generator = torch.Generator(posterior.prior.flow.device).manual_seed(0)
+    z = posterior.encode(posterior.sample(pairs, generator=generator))
+    positions = places(posterior.decode(torch.cat([z, -z], dim=-2), check=False))
+    there, back = positions.flatten(start_dim=-2).chunk(2)
+    # Held joints have latents 0; their slope is 0 too.
+    gram = z.mT @ z
+    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=z.dtype, device=z.device)
+    return torch.linalg.solve(gram + ridge, z.mT @ (there - back) / 2).mT
+
+
+@torch.no_grad()
 def latent_scale(posterior: PosePosterior) -> Tensor:
     """Standard deviation (D,) of each number of a latent, from draws of the base distribution."""
     flow = posterior.prior.flow

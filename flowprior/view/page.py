@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from flowprior.body import BodyModel
 from flowprior.files.whole_file import whole_file
 from flowprior.results import Fits
+from flowprior.results.colours import UNKNOWN
 from flowprior.skeleton import SMPL_24
-from flowprior.view.colours import STOPS, UNKNOWN, Scale, confidence_scale
+from flowprior.view.colours import HEX_STOPS, Scale, confidence_scale, hex_colour
 from flowprior.view.meshes import STEP_M, body_of, pack, poses_of
 from flowprior.view.photos import photo_jpeg
 
@@ -77,7 +78,7 @@ def write_page(
 
     Args:
         fits: The people. Photos are read from ``fits.image_path``; images without one are shown
-            as keypoints and joints only.
+            as keypoints and joints only, as are those whose photo has been moved.
         path: The page, in an existing folder.
         body: The body of the fits; needed unless it is the embedded one.
         title: Title of the page.
@@ -92,7 +93,7 @@ def write_page(
 
     Raises:
         ImportError: There are photos, and Pillow is not installed.
-        ValueError: The body does not fit, or a photo is not a picture.
+        ValueError: The body does not fit.
         OSError: The page cannot be written.
     """
     body = body_of(fits, body)
@@ -119,7 +120,7 @@ def _page(fits: Fits, body: BodyModel, title: str, detail: Detail) -> str:
     left_out = f"; {count} of {fits.samples.shape[1]} samples" * (count < fits.samples.shape[1])
     texts = {
         "title": html.escape(title),
-        "stops": ", ".join(STOPS),
+        "stops": ", ".join(HEX_STOPS),
         "confidence_label": html.escape(confidence.label),
         "confidence_ticks": _ticks(confidence),
         "spread_label": html.escape(SPREAD.label),
@@ -151,8 +152,7 @@ def _data(fits: Fits, body: BodyModel, detail: Detail, confidence: Scale) -> dic
     for name in fits.images:
         rows = np.flatnonzero(fits.image == name).tolist()
         first = rows[0]
-        size = (float(fits.image_size[first, 0]), float(fits.image_size[first, 1]))
-        jpeg = photo_jpeg(str(fits.image_path[first]), size, detail.photo_px)
+        jpeg = photo_jpeg(str(fits.image_path[first]), detail.photo_px)
         width, height = _canvas(fits, rows)
         photo = jpeg and f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
         images.append(
@@ -175,8 +175,8 @@ def _data(fits: Fits, body: BodyModel, detail: Detail, confidence: Scale) -> dic
         "distance_mm": float(fits.confidence_distance_mm),
         "confidence": {"certain": confidence.certain, "uncertain": confidence.uncertain},
         "spread": {"certain": SPREAD.certain, "uncertain": SPREAD.uncertain},
-        "stops": STOPS,
-        "unknown": UNKNOWN,
+        "stops": HEX_STOPS,
+        "unknown": hex_colour(UNKNOWN),
         "colours": COLOURS,
         "images_per_second": IMAGES_PER_SECOND,
     }

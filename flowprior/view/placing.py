@@ -122,7 +122,7 @@ class PersonPosterior:
         self.samples = rotvec_to_matrix(tensor(fits.samples[row]))
         self.known = fits.joint_confidence[row], fits.joint_std_mm[row]
         self.keypoints = tensor(_coco(fits.keypoints_2d[row], fits.skeleton))
-        self._following: tuple[tuple[int, tuple[int, ...]], Tensor] | None = None
+        self._following: tuple[tuple[int, tuple[int, ...]], Conditioning] | None = None
         with torch.no_grad():
             self.joints = self.joints_of(self.theta)
             self.points = self.body.keypoints(self.theta, COCO_17, self.betas, self.transl)
@@ -187,13 +187,10 @@ class PersonPosterior:
         """
         key = (id(answer), tuple(placed))
         if self._following is None or self._following[0] != key:
-            z = answer.posterior.encode(answer.theta)
-        else:
-            z = self._following[1]
-        condition, target = self._conditioning(answer.posterior, placed)
-        z = condition.mode(z, target)
-        self._following = key, z
-        return self.pose(answer.posterior, z)
+            self._following = key, self._conditioning(answer.posterior, placed)
+        target = self.theta.new_tensor(np.array(list(placed.values())))
+        z = answer.posterior.encode(answer.theta)[None]
+        return self.pose(answer.posterior, self._following[1](z, target)[0])
 
     def pose(self, posterior: PosePosterior, z: Tensor) -> Tensor:
         """The pose (24, 3, 3) of a latent (D,)."""
@@ -214,8 +211,9 @@ class PersonPosterior:
         if placed:
             # The answer of the networks has the placed joints as measurements with errors, as in
             # training; here they are where the user has put them.
-            condition, target = self._conditioning(posterior, placed)
-            poses = posterior.decode(condition.samples(posterior.encode(poses), target))
+            condition = self._conditioning(posterior, placed)
+            target = theta.new_tensor(np.array(list(placed.values())))
+            poses = posterior.decode(condition(posterior.encode(poses), target))
         samples = self.prior.space.to_matrix(poses)
         uncertainty = uncertainty_of(
             samples[None], theta[None], self.body, SMPL_24, self.betas[None]
@@ -229,17 +227,14 @@ class PersonPosterior:
         std_mm = uncertainty.std_mm[0].cpu().numpy()
         return Answer(theta, samples[: self.num_samples], confidence, std_mm, error, posterior)
 
-    def _conditioning(
-        self, posterior: PosePosterior, placed: Mapping[int, Array]
-    ) -> tuple[Conditioning, Tensor]:
-        """The map onto poses with the placed joints, and their places (m, 3)."""
+    def _conditioning(self, posterior: PosePosterior, placed: Mapping[int, Array]) -> Conditioning:
+        """The map onto poses with the placed joints."""
         numbers = list(placed)
 
         def places(theta: Tensor) -> Tensor:
             return self.joints_of(self.prior.space.to_matrix(theta))[..., numbers, :]
 
-        target = self.theta.new_tensor(np.array([placed[joint] for joint in numbers]))
-        return Conditioning(posterior, places, SIGMA_PLACED_M), target
+        return Conditioning(posterior, places, SIGMA_PLACED_M)
 
     def _remaining(self, placed: Mapping[int, Array]) -> Tensor:
         """(17,) bool, the keypoints that count beside the placed joints."""

@@ -326,8 +326,7 @@ class Viewer:
         if plane is None or not self._photo.value:
             return
         fits, row = stage.fits, stage.row
-        width, height = (float(value) for value in fits.image_size[row])
-        picture = photo_array(str(fits.image_path[row]), (width, height), PHOTO_PX)
+        picture = photo_array(str(fits.image_path[row]), PHOTO_PX)
         if picture is not None:
             scene.add_image(
                 "/photo",
