@@ -15,6 +15,7 @@ EXIT_CODES = (
     "Exit codes: 0 done; 1 error, explained on standard error; 2 wrong usage; 3 done, but some "
     "files could not be read; 130 interrupted, with everything finished so far kept."
 )
+"""Exit codes of all verbs, for the help."""
 
 VERBS = (fit, sample, view, info, convert)
 

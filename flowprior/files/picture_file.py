@@ -19,6 +19,7 @@ from flowprior.files.whole_file import whole_file
 __all__ = ["PICTURE_SUFFIXES", "Pixels", "picture_facts", "read_picture", "write_picture"]
 
 Pixels: TypeAlias = NDArray[np.uint8]
+"""A picture (H, W, 3) of red, green and blue."""
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 """Suffixes of picture files, in lower case."""
