@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -244,6 +246,10 @@ class TestRealFiles:
         assert report.clean
         assert found.skeleton is COCO_17
         assert found.image_names[0] == "frame_00001"
+        content = json.loads((folder / "frame_00001.json").read_text())["people"][0]
+        flat = content["pose_keypoints_2d"]
+        ankle = COCO_17.index("left_ankle")  # the first 17 of Halpe's 26 are COCO's
+        np.testing.assert_allclose(found.keypoints_2d[0, ankle], flat[45:48], rtol=1e-5)
         assert all(upright(keypoints, COCO_17) for keypoints in found.keypoints_2d)
 
     @pytest.mark.parametrize("name", ["p2s_single", "p2s_build_single", "p2s_multi"])
@@ -266,6 +272,10 @@ class TestRealFiles:
     def test_an_older_file_of_openpose(self):
         found, report = read_detections(real("openpose/im1010_openpose.json"))
         assert (len(found), found.skeleton, report.warnings) == (1, BODY_25, {})
+        keypoints = found.keypoints_2d[0]
+        nose, shoulder = BODY_25.index("nose"), BODY_25.index("left_shoulder")
+        np.testing.assert_allclose(keypoints[nose], [66.4171, 47.0342, 0.614349], rtol=1e-5)
+        np.testing.assert_allclose(keypoints[shoulder], [82.9632, 58.1474, 0.693141], rtol=1e-5)
         with pytest.raises(ValueError, match="found an object with bbox"):
             read_detections(real("openpose/im1010_bbox.json"))
 
@@ -303,6 +313,18 @@ class TestFoldersOfOtherFormats:
         left = reasons(report)
         assert left["file that cannot be read"][0].startswith("1.json: ")
         assert left["BODY-25 among COCO-17"] == ["2.json"]
+
+    def test_the_results_of_vitpose_in_transformers(self, tmp_path):
+        points = person(17)
+        entry = {
+            "keypoints": points[:, :2].tolist(),
+            "scores": points[:, 2].tolist(),
+            "labels": list(range(17)),
+            "bbox": [0.0, 0.0, 9.0, 9.0],
+        }
+        found, _ = read_detections(write(tmp_path / "photo.json", [entry]))
+        assert (found.image_names.tolist(), found.skeleton) == (["photo"], COCO_17)
+        np.testing.assert_allclose(found.keypoints_2d[0], points, rtol=1e-6)
 
     def test_sizes_of_annotated_images(self, tmp_path):
         found, _ = read_detections(write(tmp_path / "a.json", annotations()))
