@@ -123,9 +123,9 @@ def detections(data: Path) -> Iterator[Detection]:
         points = json.loads(file.read_text())["people"][0]["pose_keypoints_2d"]
         seen = named(HALPE_26, np.array(points).reshape(-1, 3))
         yield Detection(f"batch {file.stem[-2:]}", seen, POSE2SIM_PX)
-    if (folder / "p2s_multi_cam01_json").exists():
-        for row, seen in enumerate(_read(folder / "p2s_multi_cam01_json", BODY_25B)[:12:4]):
-            yield Detection(f"multi {row}", seen, POSE2SIM_PX)
+    if (folder / "p2s_single_cam01_json").exists():
+        for row, seen in enumerate(_read(folder / "p2s_single_cam01_json", BODY_25B)[:2]):
+            yield Detection(f"single {row}", seen, POSE2SIM_PX)
     if (file := data / "files/coco/test_coco.json").exists():
         yield from _coco(file)
 

@@ -40,7 +40,9 @@ DEFAULT_PRIOR = "flowprior/people"
 """Name of the prior of a fit if none is given; it ships with the library."""
 
 POSE_WEIGHTS = {"flow": 16.0, "mixture": 30.0, "isotropic": 1000.0, "none": 0.0}
-"""Weights of the pose penalty with the lowest error on held-out people, by kind of prior."""
+"""Weights of the pose penalty by kind of prior, chosen on the validation subjects.
+
+That of a flow belongs to :meth:`KeypointWeights.of_noise`: it is the variance of a keypoint."""
 
 CONTEXT_SETS = {3 * each.num_joints: each for each in (COCO_17, BODY_25, PROHMR_44)}
 
