@@ -67,6 +67,7 @@ LIMBS = range(5, 17)  # COCO's joints from the shoulders down
 # Portrait videos of Pose2Sim's demos.
 POSE2SIM_PX = (1088.0, 1920.0)
 FEWEST = 12  # of COCO's keypoints, in a picture worth looking at
+PICTURED = 6  # people in one picture for the documentation
 HIDDEN = ("right_elbow", "right_wrist")
 
 
@@ -287,12 +288,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = figures(people, fits, body)
     for row in table:
         print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in row.items()))
+    drawn: dict[str, Image] = {}
     for number, person in enumerate(people):
         photo = None
         if person.photo is not None and person.photo.exists():
             photo = decode(person.photo, oriented=True)
         picture = fit_picture(fits, number, body, person.keypoints, photo, height=320)
         save_image(args.out / f"{person.name.replace(' ', '_')}.png", picture)
+        if photo is None:
+            drawn[person.name] = picture
+    some = dict(list(drawn.items())[:PICTURED])
+    if some:
+        title = "Fits to detected keypoints"
+        note = "Keypoints, body over them, from the camera and from the side"
+        gallery_picture(args.out / "together.png", some, title=title, note=note, columns=2)
     compared = [person for person in people if person.joints is not None] or people
     hidden = hidden_arm(compared[-1], body, args.out)
     print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in hidden.items()))

@@ -42,7 +42,8 @@ def test_pictures_and_table(tmp_path):
     assert results["people"][0]["error_percent"] < 1
     hidden = results["hidden_arm"]
     assert hidden["right_wrist_std_mm_hidden"] > 1.3 * hidden["right_wrist_std_mm_seen"]
-    assert {file.name for file in out.glob("*.png")} == {"COCO_0.png", "hidden_arm.png"}
+    pictures = {file.name for file in out.glob("*.png")}
+    assert pictures == {"COCO_0.png", "hidden_arm.png", "together.png"}
 
 
 @pytest.mark.slow
