@@ -26,7 +26,7 @@ LEAST_VISIBILITY = 0.5
 DRAWS = 256
 """Samples from which the uncertainty of each person is computed."""
 EVIDENCE_SETS = 4
-"""Random subsets of uncertain 3D joints, each of which is the evidence of a share of the samples."""
+"""Random subsets of uncertain 3D joints; each is the evidence of an equal share of the samples."""
 TRIAL_ITERATIONS = 60
 PEOPLE_AT_ONCE = 32
 
@@ -78,9 +78,9 @@ class Estimator:
     """Fits bodies to people and measures the uncertainty of each joint.
 
     :func:`flowprior.fitting.fit_keypoints` fits the body, starting from the prior given the
-    keypoints (and 3D joints, if there are some); the uncertainty is that of the posterior around the
-    fit, :meth:`flowprior.fitting.Fits.joint_uncertainty`. A 3D joint of confidence c is part of the
-    evidence of the fit if c is at least 0.5, and of a share c of the samples.
+    keypoints (and 3D joints, if there are some); the uncertainty is that of the posterior around
+    the fit, :meth:`flowprior.fitting.Fits.joint_uncertainty`. A 3D joint of confidence c is part of
+    the evidence of the fit if c is at least 0.5, and of a share c of the samples.
 
     Args:
         prior: Name or folder of a pretrained prior over SMPL's joints, or the prior.
