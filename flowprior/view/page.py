@@ -194,8 +194,8 @@ def _person(fits: Fits, row: int, body: BodyModel, detail: Detail) -> dict[str, 
         "radius_90_mm": _numbers(fits.joint_radius_90_mm[row], 1),
         "std_deg": _numbers(fits.rotation_std_deg[row], 1),
         "radius_90_deg": _numbers(fits.rotation_radius_90_deg[row], 1),
-        "reprojection_px": _numbers(fits.reprojection_px[row], 2),
-        "log_prob": _numbers(fits.log_prob[row], 2),
+        "reprojection_px": _numbers(fits.reprojection_px[[row]], 2)[0],
+        "log_prob": _numbers(fits.log_prob[[row]], 2)[0],
         "mesh": None,
         "poses": 0,
     }
@@ -226,10 +226,12 @@ def _canvas(fits: Fits, rows: list[int]) -> tuple[float, float]:
     return float(far[0]) * 1.1, float(far[1]) * 1.1
 
 
-def _numbers(values: NDArray[Any], digits: int) -> Any:  # noqa: ANN401, a number or nested lists
+def _numbers(values: NDArray[Any], digits: int) -> list[Any]:
     """Rounded numbers as JSON holds them, None for NaN and infinity."""
-    array = np.asarray(values, np.float64)
-    return np.where(np.isfinite(array), np.round(array, digits), None).tolist()
+    rounded = np.round(np.asarray(values, np.float64), digits)
+    known = rounded.astype(object)
+    known[~np.isfinite(rounded)] = None
+    return known.tolist()
 
 
 def _ticks(scale: Scale) -> str:

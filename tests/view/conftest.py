@@ -56,10 +56,10 @@ class Visit:
         if message.type == "error":
             self.errors.append(message.text)
 
-    def shot(self, selector="canvas"):
-        """The pixels (H, W, 3) of an element."""
+    def shot(self, selector=""):
+        """The pixels (H, W, 3) of an element, or of the window."""
         images = pytest.importorskip("PIL.Image")
-        png = self.page.locator(selector).first.screenshot()
+        png = self.page.locator(selector).screenshot() if selector else self.page.screenshot()
         return np.asarray(images.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
