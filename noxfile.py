@@ -23,7 +23,10 @@ import nox
 from packaging.metadata import Metadata
 
 ROOT = Path(__file__).parent
-EXTRAS = ("anny", "bench", "body", "demo", "dev", "docs", "examples", "export", "hub", "view")
+EXTRAS = (
+    *("anny", "bench", "body", "demo", "detect", "dev", "docs", "examples", "export", "fit"),
+    *("hub", "video", "view"),
+)
 LICENCES = ("LICENSE", "flowprior/assets/LICENSE-anny.txt")
 IN_SDIST = ("LICENSE", "README.md", "pyproject.toml", "constraints.txt", "Makefile", "noxfile.py")
 TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scipy")

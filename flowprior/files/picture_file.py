@@ -19,6 +19,7 @@ from flowprior.files.whole_file import whole_file
 __all__ = ["PICTURE_SUFFIXES", "Pixels", "picture_facts", "read_picture", "write_picture"]
 
 Pixels: TypeAlias = NDArray[np.uint8]
+"""A picture (H, W, 3) of red, green and blue."""
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 """Suffixes of picture files, in lower case."""
@@ -109,7 +110,8 @@ def _opened(given: str | os.PathLike[str]) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the limit of flowprior.files.limits applies
             with images.open(path) as picture:
-                require_pixels(*picture.size, size)
+                width, height = picture.size
+                require_pixels(width, height, size)
                 yield picture
     except Refusal as refusal:
         raise ValueError(f"{path} {refusal}") from None

@@ -25,6 +25,7 @@ from flowprior.keypoint_files.people_builder import (
 from flowprior.keypoint_files.person_json import (
     is_person,
     joint_set_named,
+    number_list,
 )
 from flowprior.keypoints import FARTHEST_PX, LEAST_CONF
 from flowprior.skeleton import COCO_17, Skeleton
@@ -212,8 +213,8 @@ def _coco_sizes(images: list[object]) -> dict[str, tuple[float, float]]:
     for entry in images:
         if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
             continue
-        sides = [entry.get("width"), entry.get("height")]
-        if all(isinstance(side, int | float) and 0 < side < FARTHEST_PX for side in sides):
+        sides = number_list([entry.get("width"), entry.get("height")])
+        if sides is not None and ((sides > 0) & (sides < FARTHEST_PX)).all():
             found[entry["file_name"]] = (float(sides[0]), float(sides[1]))
     return found
 

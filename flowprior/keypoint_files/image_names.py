@@ -13,13 +13,37 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IMAGE_SUFFIXES", "file_label", "locate_image", "match_people", "number_people"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "file_label",
+    "image_label",
+    "locate_image",
+    "match_people",
+    "number_people",
+]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 """Suffixes of image files, in lower case."""
 
 FORBIDDEN = re.compile(r'[%<>:"/\\|?*\x00-\x1f]')  # characters that a file system forbids
 LONGEST = 150  # bytes of a name; file systems allow 255, of which suffixes take some
+
+
+def image_label(image: str) -> str:
+    """A unique label for the files of an image.
+
+    Args:
+        image: Path of the image, relative.
+
+    Returns:
+        The path in one file name, without a suffix of its own: ``left%2Fa.jpg``. The end of a long
+        path, with its hash.
+    """
+    label = FORBIDDEN.sub(lambda match: f"%{ord(match[0]):02X}", image)
+    if len(label.encode()) > LONGEST:
+        digest = hashlib.sha256(image.encode()).hexdigest()[:16]
+        label = f"{label.encode()[-LONGEST + 20 :].decode(errors='ignore')}~{digest}"
+    return label
 
 
 def file_label(image: str, person: int) -> str:
@@ -30,14 +54,9 @@ def file_label(image: str, person: int) -> str:
         person: Number of the person in the image.
 
     Returns:
-        Path and number in one file name, without a suffix: ``left%2Fa.jpg_0``. The end of a long
-        path, with its hash.
+        Path and number in one file name, without a suffix: ``left%2Fa.jpg_0``.
     """
-    label = FORBIDDEN.sub(lambda match: f"%{ord(match[0]):02X}", image)
-    if len(label.encode()) > LONGEST:
-        digest = hashlib.sha256(image.encode()).hexdigest()[:16]
-        label = f"{label.encode()[-LONGEST + 20 :].decode(errors='ignore')}~{digest}"
-    return f"{label}_{person}"
+    return f"{image_label(image)}_{person}"
 
 
 def number_people(images: Iterable[str]) -> NDArray[np.int64]:

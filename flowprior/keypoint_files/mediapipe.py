@@ -177,7 +177,7 @@ def _rows(path: Path, person: object, key: str, width: int) -> NDArray[np.float6
     return _numbers(path, rows, width)
 
 
-def _numbers(path: Path, rows: list[object], width: int) -> NDArray[np.float64]:
+def _numbers(path: Path, rows: Sequence[object], width: int) -> NDArray[np.float64]:
     for row in rows:
         if (
             not isinstance(row, list)

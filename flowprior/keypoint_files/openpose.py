@@ -29,6 +29,7 @@ from flowprior.skeleton import BODY_25, Skeleton
 __all__ = ["OPENPOSE_SUFFIX", "find_images", "is_openpose", "openpose_files", "read_openpose"]
 
 OPENPOSE_SUFFIX = "_keypoints.json"
+"""End of the names of OpenPose's files."""
 
 
 def read_openpose(

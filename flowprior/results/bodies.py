@@ -1,7 +1,6 @@
 """Posed bodies of fits."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +30,11 @@ class PosedBodies:
     @property
     def posed(self) -> NDArray[np.bool_]:
         """(N,) whether a person has a body."""
-        found: NDArray[Any] = np.isfinite(self.vertices).all(axis=(1, 2))
-        return found
+        return np.asarray(np.isfinite(self.vertices).all(axis=(1, 2)))
+
+    def rows(self, rows: NDArray[np.intp]) -> "PosedBodies":
+        """Some of the bodies."""
+        return PosedBodies(self.vertices[rows], self.joints[rows], self.faces)
 
 
 @torch.no_grad()

@@ -190,13 +190,15 @@ class Estimator:
             focal_px=focal,
             max_iterations=self.max_iterations,
         )
+        lost = torch.tensor([status in ("no_keypoints", "non_finite") for status in fits.status])
         with torch.no_grad():
-            joints = self.body(fits.theta, fits.betas, fits.transl).joints
+            # Without a keypoint, the camera may be anywhere.
+            transl = torch.where(lost[:, None].to(self.device), 0, fits.transl)
+            joints = self.body(fits.theta, fits.betas, transl).joints
             own = fits.theta if self.space.joints == 24 else fits.theta[:, 1:]
             log_prob = posterior.expand(torch.Size([count])).log_prob(own)
             spread, samples = self._around(people, posterior, fits.theta, fits.betas)
             confidence = spread.confidence(self.within_mm)
-        lost = torch.tensor([status in ("no_keypoints", "non_finite") for status in fits.status])
 
         def known(value: Tensor) -> NDArray[np.float32]:
             """NaN for people without a fit."""

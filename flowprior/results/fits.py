@@ -169,7 +169,7 @@ class Fits:
 
     def __getitem__(self, rows: Array | slice | Sequence[int]) -> "Fits":
         """The people ``rows``: a slice, a mask (N,) or indices."""
-        single = {name: getattr(self, name) for name in _SINGLE}
+        single: dict[str, Any] = {name: getattr(self, name) for name in _SINGLE}
         return Fits(**{name: getattr(self, name)[rows] for name in _SHAPES}, **single)
 
     @staticmethod
@@ -186,10 +186,11 @@ class Fits:
             found = {getattr(part, name) for part in parts}
             if len(found) > 1:
                 raise ValueError(f"the parts differ in {name}: {', '.join(map(str, found))}")
-        return Fits(
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES},
-            **{name: getattr(parts[0], name) for name in _SINGLE},
-        )
+        single: dict[str, Any] = {name: getattr(parts[0], name) for name in _SINGLE}
+        rows: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES
+        }
+        return Fits(**rows, **single)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an ``.npz`` file atomically; it contains no pickles.
@@ -223,12 +224,13 @@ class Fits:
                 f"{path} lacks {', '.join(missing)}; expected the file that flowprior fit writes"
             )
         try:
-            return cls(
-                **{name: np.asarray(found[name]) for name in _SHAPES},
-                body=str(found["body"]),
-                keypoint_set=str(found["keypoint_set"]),
-                confidence_distance_mm=float(np.asarray(found["confidence_distance_mm"])),
-            )
+            single: dict[str, Any] = {
+                "body": str(found["body"]),
+                "keypoint_set": str(found["keypoint_set"]),
+                "confidence_distance_mm": float(np.asarray(found["confidence_distance_mm"])),
+            }
+            rows: dict[str, Any] = {name: np.asarray(found[name]) for name in _SHAPES}
+            return cls(**rows, **single)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 

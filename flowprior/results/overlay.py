@@ -28,7 +28,7 @@ DETECTED = (255, 138, 61)
 INK = (20, 20, 26)
 OPACITY = 0.72
 LEGEND_PX = 46
-WIDEST = 2.0
+WIDEST = 1.4
 # The hands are one joint beyond the wrists, without a keypoint of their own.
 DRAWN = tuple(range(22))
 
@@ -100,7 +100,7 @@ def _side_view(fits: Fits, bodies: PosedBodies, height: int, dot: float) -> Any:
     vertices, joints = turned(bodies.vertices[posed]), turned(bodies.joints[posed])
     low, high = vertices.min(axis=(0, 1)), vertices.max(axis=(0, 1))
     tall, deep = float(high[1] - low[1]), float(high[0] - low[0])
-    scale = min(0.88 * height / tall, 0.94 * 1.6 * height / deep)
+    scale = min(0.88 * height / tall, 0.94 * WIDEST * height / deep)
     width = round(max(0.55 * height, scale * deep + 0.1 * height))
     centre = (
         width / 2 - scale * float(low[0] + high[0]) / 2,

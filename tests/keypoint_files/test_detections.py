@@ -7,7 +7,7 @@ from flowprior.keypoint_files.detections import (
     matches,
     read_detections,
 )
-from flowprior.skeleton import BODY_25, BODY_25B, COCO_17, COCO_18
+from flowprior.skeleton import BODY_25, BODY_25B, COCO_17, COCO_18, SMPL_24
 from tests.conftest import REAL_DATA
 from tests.keypoint_files.written import (
     LEFT_WRIST,
@@ -276,7 +276,13 @@ class TestRealFiles:
     def test_named_landmarks_of_mediapipe(self):
         found, report = read_detections(real("mediapipe/person.json"))
         assert report.clean
-        assert found.skeleton is COCO_17
+        assert found.skeleton is BODY_25
         keypoints = found.keypoints_2d[0]
         np.testing.assert_allclose(keypoints[0], [1864.27, 3128.29, 1], rtol=1e-6)
-        assert upright(keypoints, COCO_17)
+        assert upright(keypoints, BODY_25)
+        assert not keypoints[[BODY_25.index("neck"), BODY_25.index("mid_hip")]].any()
+        assert found.image_size.tolist() == [[4016, 6016]]
+        knee = found.joints_3d[0, SMPL_24.index("left_knee")]
+        ankle = found.joints_3d[0, SMPL_24.index("left_ankle")]
+        assert 0.3 < np.linalg.norm(knee[:3] - ankle[:3]) < 0.5  # metres
+        assert np.isnan(found.joints_3d[0, SMPL_24.index("pelvis"), 0])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flowprior import ConditionalPosePrior
-from flowprior.__main__ import main
+from flowprior.command import main
 from tests import oracle
 from tests.processes import run
 from tests.prohmr.test_weights import save, tensors
@@ -124,7 +124,7 @@ def test_wrong_usage_exits_2(arguments, capsys):
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == 2
-    assert "usage: python -m flowprior" in capsys.readouterr().err
+    assert "usage: flowprior" in capsys.readouterr().err
 
 
 def test_it_runs_as_a_module():
