@@ -14,9 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowprior._optional import import_optional
 from flowprior.body import BodyModel
+from flowprior.fitting import DEFAULT_PRIOR
 from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.posterior import PosePrior
 from flowprior.results import Fits
@@ -26,9 +28,7 @@ from flowprior.view.meshes import body_of
 from flowprior.view.photos import photo_array
 from flowprior.view.stage import NUM_DIRECTIONS, Stage
 
-__all__ = ["DEFAULT_PRIOR", "Viewer", "serve"]
-
-DEFAULT_PRIOR = "flowprior/people"
+__all__ = ["Viewer", "serve"]
 
 FIT = (232, 72, 138)
 SAMPLES = ((122, 79, 181), (238, 177, 29))
@@ -129,6 +129,20 @@ class Viewer:
         self._work.put(None)
         self._thread.join()
         self._server.stop()
+
+    def place(self, joint: int, place: NDArray[np.float64]) -> None:
+        """Place a joint, as a user does with the mouse.
+
+        Args:
+            joint: Index of the joint in SMPL's order, not the pelvis.
+            place: (3,) metres, in the frame of the camera.
+        """
+        self._move(joint, place, "end")
+
+    def show_all_samples(self, shown: bool) -> None:
+        """Show or hide the skeletons of all samples."""
+        self._all.value = shown
+        self.submit(self._show_body)
 
     def submit(self, action: Callable[[], None]) -> None:
         """Call an action in the thread that changes the state, after those before it."""

@@ -97,6 +97,12 @@ def test_people_and_images_are_selected(visit, page_file):
     photo = seen.shot("#overlay")
     assert share_of(photo, (255, 0, 0)) > 0.3
     assert share_of(photo, (0, 255, 0)) > 0.3
+    page.check("#zoom")
+    assert page.locator(".chosen .joint").count() == 24
+    left, _, width, _ = map(float, page.get_attribute("#overlay", "viewBox").split())
+    across = fits.keypoints_2d[0, :, 0]
+    assert left < across.min() < across.max() < left + width < 2 * np.ptp(across) + across.max()
+    page.uncheck("#zoom")
     first = seen.shot("#canvas")
     page.click("#people button >> nth=1")
     at_rest(seen, "0/1/0")
@@ -149,7 +155,7 @@ def test_without_a_fit_or_anybody_the_page_has_no_error(visit, tmp_path):
         assert share_of(seen.shot("#canvas"), PINK) < 0.001
         assert seen.errors == []
         if name == "index.html":
-            assert "no_keypoints" in seen.page.inner_text("#facts")
+            assert "no keypoints" in seen.page.inner_text("#facts")
 
 
 def test_without_webgl_the_rest_works(visit, page_file):

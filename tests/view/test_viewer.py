@@ -9,6 +9,7 @@ import pytest
 
 from flowprior.skeleton import SMPL_24
 from flowprior.view.viewer import Viewer, serve
+from tests.view.browser import FRAMES
 from tests.view.conftest import share_of
 from tests.view.people import picture
 
@@ -26,16 +27,6 @@ PINK = (232, 72, 138)
 SIZE, WIDTH = (860, 420), 500
 # Its client calls preventDefault in a passive listener when a node is dragged.
 OF_VISER = "Unable to preventDefault inside passive event listener invocation."
-# Frames of a quarter of a second.
-FRAMES = """new Promise((done) => {
-  let count = 0;
-  const start = performance.now();
-  (function frame() {
-    count += 1;
-    if (performance.now() - start > 250) done(count);
-    else requestAnimationFrame(frame);
-  })();
-})"""
 
 
 def free_port():
