@@ -113,7 +113,7 @@ def pack(positions: Array, origin: Array) -> str:
     whole[1:] -= whole[:1].copy()
     words = whole.astype("<i2").reshape(-1)  # differences beyond the range wrap around, and back
     planes = words.view(np.uint8).reshape(-1, 2).T.tobytes()
-    return base64.b64encode(zlib.compress(planes, 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(planes)).decode("ascii")
 
 
 def unpack(text: str, vertices: int, origin: Array) -> Array:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -26,7 +27,7 @@ from flowprior.results.colours import UNKNOWN
 from flowprior.skeleton import SMPL_24
 from flowprior.view.colours import HEX_STOPS, Scale, confidence_scale, hex_colour
 from flowprior.view.meshes import STEP_M, body_of, pack, poses_of
-from flowprior.view.photos import photo_jpeg
+from flowprior.view.photos import photo_jpeg, smaller_jpeg
 
 __all__ = ["write_page"]
 
@@ -55,6 +56,10 @@ class Detail:
 
     samples: int
     photo_px: int
+
+    def at_most(self, other: "Detail") -> "Detail":
+        """The smaller of both in each respect."""
+        return Detail(min(self.samples, other.samples), min(self.photo_px, other.photo_px))
 
 
 LESS = (Detail(8, 1024), Detail(4, 800), Detail(2, 640), Detail(0, 480))
@@ -97,25 +102,38 @@ def write_page(
         OSError: The page cannot be written.
     """
     body = body_of(fits, body)
-    levels = [Detail(num_samples, photo_px)]
-    levels += [
-        Detail(min(num_samples, less.samples), min(photo_px, less.photo_px)) for less in LESS
-    ]
-    page = b""
-    for detail in dict.fromkeys(levels):
-        page = _page(fits, body, title, detail).encode()
-        if len(page) <= max_megabytes * 1e6:
+    full = Detail(min(num_samples, fits.samples.shape[1]), photo_px)
+    photos = {name: photo_jpeg(name, photo_px) for name in set(fits.image_path.tolist())}
+    page = _page(fits, body, title, full, photos).encode()
+    limit, whole = max_megabytes * 1e6, len(page)
+    for detail in dict.fromkeys(full.at_most(less) for less in LESS):
+        if len(page) <= limit:
             break
+        # Pages that would still be too large need not be made.
+        last = detail == full.at_most(LESS[-1])
+        if last or _expected(detail, full, whole, photos) <= limit:
+            page = _page(fits, body, title, detail, photos).encode()
     with whole_file(path) as partial:
         partial.write_bytes(page)
     return len(page)
 
 
-def _page(fits: Fits, body: BodyModel, title: str, detail: Detail) -> str:
+def _expected(
+    detail: Detail, full: Detail, whole: int, photos: Mapping[str, bytes | None]
+) -> float:
+    """About how many bytes a page in less detail has, from the size of the whole one."""
+    pictures = 4 / 3 * sum(len(photo) for photo in photos.values() if photo)
+    smaller = (detail.photo_px / full.photo_px) ** 2
+    return pictures * smaller + (whole - pictures) * (detail.samples + 1) / (full.samples + 1)
+
+
+def _page(
+    fits: Fits, body: BodyModel, title: str, detail: Detail, photos: Mapping[str, bytes | None]
+) -> str:
     """The text of a page."""
     static = files("flowprior.view") / "static"
     confidence = confidence_scale(fits.confidence_distance_mm)
-    data = _data(fits, body, detail, confidence)
+    data = _data(fits, body, detail, confidence, photos)
     count = max((person["poses"] - 1 for person in data["people"] if person["mesh"]), default=0)
     left_out = f"; {count} of {fits.samples.shape[1]} samples" * (count < fits.samples.shape[1])
     texts = {
@@ -145,14 +163,21 @@ def _page(fits: Fits, body: BodyModel, title: str, detail: Detail) -> str:
     return "".join(filled)
 
 
-def _data(fits: Fits, body: BodyModel, detail: Detail, confidence: Scale) -> dict[str, Any]:
+def _data(
+    fits: Fits,
+    body: BodyModel,
+    detail: Detail,
+    confidence: Scale,
+    photos: Mapping[str, bytes | None],
+) -> dict[str, Any]:
     """Everything that ``page.js`` reads, as JSON holds it."""
     people = [_person(fits, row, body, detail) for row in range(len(fits))]
     images = []
     for name in fits.images:
         rows = np.flatnonzero(fits.image == name).tolist()
         first = rows[0]
-        jpeg = photo_jpeg(str(fits.image_path[first]), detail.photo_px)
+        jpeg = photos[str(fits.image_path[first])]
+        jpeg = jpeg and smaller_jpeg(jpeg, detail.photo_px)
         width, height = _canvas(fits, rows)
         photo = jpeg and f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
         images.append(
@@ -194,8 +219,8 @@ def _person(fits: Fits, row: int, body: BodyModel, detail: Detail) -> dict[str, 
         "radius_90_mm": _numbers(fits.joint_radius_90_mm[row], 1),
         "std_deg": _numbers(fits.rotation_std_deg[row], 1),
         "radius_90_deg": _numbers(fits.rotation_radius_90_deg[row], 1),
-        "reprojection_px": _numbers(fits.reprojection_px[row], 2),
-        "log_prob": _numbers(fits.log_prob[row], 2),
+        "reprojection_px": _numbers(fits.reprojection_px[[row]], 2)[0],
+        "log_prob": _numbers(fits.log_prob[[row]], 2)[0],
         "mesh": None,
         "poses": 0,
     }
@@ -226,10 +251,12 @@ def _canvas(fits: Fits, rows: list[int]) -> tuple[float, float]:
     return float(far[0]) * 1.1, float(far[1]) * 1.1
 
 
-def _numbers(values: NDArray[Any], digits: int) -> Any:  # noqa: ANN401, a number or nested lists
+def _numbers(values: NDArray[Any], digits: int) -> list[Any]:
     """Rounded numbers as JSON holds them, None for NaN and infinity."""
-    array = np.asarray(values, np.float64)
-    return np.where(np.isfinite(array), np.round(array, digits), None).tolist()
+    rounded = np.round(np.asarray(values, np.float64), digits)
+    known = rounded.astype(object)
+    known[~np.isfinite(rounded)] = None
+    return known.tolist()
 
 
 def _ticks(scale: Scale) -> str:

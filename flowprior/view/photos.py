@@ -1,6 +1,7 @@
 """Photos of fits, made smaller."""
 
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from flowprior._optional import import_optional
 from flowprior.files.picture_file import read_picture
 
-__all__ = ["photo_array", "photo_jpeg"]
+__all__ = ["photo_array", "photo_jpeg", "smaller_jpeg"]
 
 QUALITY = 80
 
@@ -39,7 +40,23 @@ def photo_jpeg(path: str, longest: int) -> bytes | None:
     photo = photo_array(path, longest)
     if photo is None:
         return None
-    images = import_optional("PIL.Image", purpose="A page", package="pillow", extra="fit")
+    return _encoded(_pillow().fromarray(photo))
+
+
+def smaller_jpeg(jpeg: bytes, longest: int) -> bytes:
+    """A JPEG file of at most ``longest`` pixels of width and height; unchanged if it is."""
+    picture = _pillow().open(io.BytesIO(jpeg))
+    if max(picture.size) <= longest:
+        return jpeg
+    picture.thumbnail((longest, longest))
+    return _encoded(picture)
+
+
+def _encoded(picture: Any) -> bytes:  # noqa: ANN401, Pillow is optional
     file = io.BytesIO()
-    images.fromarray(photo).save(file, "JPEG", quality=QUALITY, optimize=True)
+    picture.save(file, "JPEG", quality=QUALITY, optimize=True)
     return file.getvalue()
+
+
+def _pillow() -> Any:  # noqa: ANN401, Pillow is optional
+    return import_optional("PIL.Image", purpose="A page", package="pillow", extra="fit")

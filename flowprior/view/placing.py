@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowprior.body import BodyModel
-from flowprior.fitting.latent_search import LatentObjective, frozen, search
+from flowprior.fitting.latent_search import (
+    DataTerm,
+    LatentObjective,
+    frozen,
+    rotation_space,
+    search,
+)
 from flowprior.prior.posterior import PosePosterior, PosePrior
 from flowprior.prior.uncertainty import uncertainty_of
 from flowprior.results import Fits
@@ -99,12 +105,12 @@ class PersonPosterior:
         self, prior: PosePrior, body: BodyModel, fits: Fits, row: int, *, num_samples: int = 16
     ) -> None:
         kinds = () if prior.evidence is None else prior.evidence.kinds
-        if not {"keypoints_2d", "joints_3d"} <= set(kinds) or prior.space.joints != 24:
+        if not {"keypoints_2d", "joints_3d"} <= set(kinds):
             raise ValueError(
                 "placing joints needs a prior over 24 joints with keypoints_2d and joints_3d as "
                 f"evidence, such as flowprior/people; this one takes {', '.join(kinds) or 'none'}"
             )
-        self.prior = frozen(prior)
+        self.prior, self.space = frozen(prior), rotation_space(prior, (24,))
         self.body = body
         self.num_samples = num_samples
         self.distance_mm = float(fits.confidence_distance_mm)
@@ -169,7 +175,7 @@ class PersonPosterior:
         objective = LatentObjective(self.prior(context[None]), self._misfit(placed, keep_keypoints))
         begin = objective.encode((self.theta if start is None else start)[None])
         solution = search(objective, [begin], max_iterations, TOLERANCE)
-        theta = self.prior.space.to_matrix(objective.theta(solution.x)[0])
+        theta = self.space.to_matrix(objective.theta(solution.x)[0])
         return self._answer(theta, context, placed, seed)
 
     @torch.no_grad()
@@ -195,7 +201,7 @@ class PersonPosterior:
     def pose(self, posterior: PosePosterior, z: Tensor) -> Tensor:
         """The pose (24, 3, 3) of a latent (D,)."""
         with torch.no_grad():
-            return self.prior.space.to_matrix(posterior.decode(z))
+            return self.space.to_matrix(posterior.decode(z))
 
     def joints_of(self, theta: Tensor) -> Tensor:
         """Joints (..., 24, 3) of poses in the camera frame, metres."""
@@ -214,7 +220,7 @@ class PersonPosterior:
             condition = self._conditioning(posterior, placed)
             target = theta.new_tensor(np.array(list(placed.values())))
             poses = posterior.decode(condition(posterior.encode(poses), target))
-        samples = self.prior.space.to_matrix(poses)
+        samples = self.space.to_matrix(poses)
         uncertainty = uncertainty_of(
             samples[None], theta[None], self.body, SMPL_24, self.betas[None]
         )
@@ -232,7 +238,7 @@ class PersonPosterior:
         numbers = list(placed)
 
         def places(theta: Tensor) -> Tensor:
-            return self.joints_of(self.prior.space.to_matrix(theta))[..., numbers, :]
+            return self.joints_of(self.space.to_matrix(theta))[..., numbers, :]
 
         return Conditioning(posterior, places, SIGMA_PLACED_M)
 
@@ -258,7 +264,7 @@ class PersonPosterior:
             evidence["joints_3d"] = joints
         return self.prior.evidence.context(**evidence).to(self.theta)
 
-    def _misfit(self, placed: Mapping[int, Array], keep_keypoints: bool):  # noqa: ANN202
+    def _misfit(self, placed: Mapping[int, Array], keep_keypoints: bool) -> DataTerm:
         """Squared errors of the placed joints and the remaining keypoints over their variances."""
         numbers = list(placed)
         target = self.theta.new_tensor(np.array([placed[joint] for joint in numbers]))
@@ -268,7 +274,7 @@ class PersonPosterior:
         depth = self.points[:, 2:]
 
         def misfit(theta: Tensor, more: Tensor, rows: Tensor) -> Tensor:
-            matrix = self.prior.space.to_matrix(theta)
+            matrix = self.space.to_matrix(theta)
             joints = self.joints_of(matrix)[:, numbers]
             value = ((joints - target) / SIGMA_PLACED_M).square().sum(dim=(-2, -1))
             points = self.body.keypoints(matrix, COCO_17, self.betas, self.transl)

@@ -21,6 +21,8 @@ __all__ = ["NUM_DIRECTIONS", "PhotoPlane", "Stage", "photo_plane"]
 Array: TypeAlias = NDArray[Any]
 
 NUM_DIRECTIONS = 4
+"""Number of latent directions that the viewer shows."""
+
 BEHIND_M = 0.7
 DEFAULT_DEPTH_M = 4.0
 

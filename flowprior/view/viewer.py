@@ -5,6 +5,7 @@ what the user does. All changes of the state happen in one thread, one after the
 """
 
 import contextlib
+import functools
 import logging
 import queue
 import threading
@@ -13,9 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowprior._optional import import_optional
 from flowprior.body import BodyModel
+from flowprior.fitting import DEFAULT_PRIOR
 from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.posterior import PosePrior
 from flowprior.results import Fits
@@ -25,9 +28,7 @@ from flowprior.view.meshes import body_of
 from flowprior.view.photos import photo_array
 from flowprior.view.stage import NUM_DIRECTIONS, Stage
 
-__all__ = ["DEFAULT_PRIOR", "Viewer", "serve"]
-
-DEFAULT_PRIOR = "flowprior/people"
+__all__ = ["Viewer", "serve"]
 
 FIT = (232, 72, 138)
 SAMPLES = ((122, 79, 181), (238, 177, 29))
@@ -40,6 +41,8 @@ PHOTO_PX = 1280
 OPACITY = 0.45
 MARGIN = 1.35
 LOGGER = logging.getLogger(__name__)
+# Where directional lights stand, in the photo's axes, and how bright they are.
+LIGHTS = (((-2.0, -3.0, -3.0), 2.2), ((2.0, -2.0, 3.0), 1.4))
 HELP = """\
 **Drag** a joint parallel to the screen, or **click** it for arrows along the axes. On release,
 body, samples and colours are those of the posterior given the placed joints.
@@ -127,6 +130,32 @@ class Viewer:
         self._thread.join()
         self._server.stop()
 
+    def place(self, joint: int, place: NDArray[np.float64]) -> None:
+        """Place a joint, as a user does with the mouse.
+
+        Args:
+            joint: Index of the joint in SMPL's order, not the pelvis.
+            place: (3,) metres, in the frame of the camera.
+        """
+        self._move(joint, place, "end")
+
+    def show_all_samples(self, shown: bool) -> None:
+        """Show or hide the skeletons of all samples."""
+        self._all.value = shown
+        self.submit(self._show_body)
+
+    def submit(self, action: Callable[[], None]) -> None:
+        """Call an action in the thread that changes the state, after those before it."""
+        self._work.put(action)
+
+    def is_idle(self) -> bool:
+        """Whether every action has been carried out."""
+        return self._work.unfinished_tasks == 0
+
+    def clients(self) -> list[Any]:
+        """The browsers that show the page, as ``viser`` describes them."""
+        return list(self._server.get_clients().values())
+
     def __enter__(self) -> "Viewer":
         return self
 
@@ -139,6 +168,12 @@ class Viewer:
         scene, gui = self._server.scene, self._server.gui
         scene.set_up_direction("-y")
         scene.world_axes.visible = False
+        # Lights of our own: where the processor draws, the default ones take half a minute.
+        scene.configure_environment_map(None)
+        scene.configure_default_lights(enabled=False)
+        scene.add_light_ambient("/lights/ambient", intensity=1.3)
+        for index, (place, intensity) in enumerate(LIGHTS):
+            scene.add_light_directional(f"/lights/{index}", intensity=intensity, position=place)
         gui.configure_theme(dark_mode=dark, show_logo=False, show_share_button=False)
         gui.set_panel_label("flowprior")
         fits, stage = self.stage.fits, self.stage
@@ -167,26 +202,27 @@ class Viewer:
         self._listen()
 
     def _listen(self) -> None:
-        self._on(self._image, lambda: self._choose_image(self._image.value))
-        self._on(self._person, lambda: self._choose_person(int(self._person.value)))
-        self._on(self._photo, self._show_photo)
+        self._on(self._image, self.choose_image)
+        self._on(self._person, lambda number: self.choose_person(int(number)))
+        self._on(self._photo, lambda _: self._show_photo())
         for handle in (self._joints, self._opacity, self._all):
-            self._on(handle, self._show_body)
-        self._on(self._sample, lambda: self._change(self.stage.show_sample, self._sample.value))
+            self._on(handle, lambda _: self._show_body())
+        self._on(self._sample, lambda sample: self._change(self.stage.show_sample, sample))
         for index, slider in enumerate(self._amounts):
-            self._on(slider, lambda i=index, s=slider: self._direct(i, float(s.value)))
+            self._on(slider, functools.partial(self._change, self.stage.show_direction, index))
         self._on(self._keep, self._keep_keypoints)
-        self._release.on_click(lambda _: self._work.put(lambda: self._settle(release=True)))
+        self._release.on_click(lambda _: self.submit(lambda: self._settle(release=True)))
         self._views.on_click(lambda event: self._look(event.client, event.target.value))
         self._server.on_client_connect(lambda client: self._look(client, "Camera"))
 
-    def _on(self, handle: Any, action: Callable[[], None]) -> None:  # noqa: ANN401, viser's
-        """Call an action in the worker when the user, not the program, changes a control."""
+    def _on(self, handle: Any, action: Callable[[Any], None]) -> None:  # noqa: ANN401, viser's
+        """Call an action with the value of a control when the user changes it."""
 
         @handle.on_update  # type: ignore[untyped-decorator]
         def _(event: Any) -> None:  # noqa: ANN401, viser's
-            if event.client is not None:
-                self._work.put(action)
+            if event.client is not None:  # not the program itself
+                # The value of now: by the time of the call, the control may have been set.
+                self.submit(functools.partial(action, event.target.value))
 
     def _run(self) -> None:
         while (action := self._work.get()) is not None:
@@ -194,17 +230,21 @@ class Viewer:
                 action()
             except Exception:  # the viewer goes on, and its user sees what happened
                 LOGGER.exception("this could not be shown")
+            finally:
+                self._work.task_done()
 
     # What the user does.
 
-    def _choose_image(self, image: str) -> None:
+    def choose_image(self, image: str) -> None:
+        """Show an image, with the same person as before if there is one of that number."""
         rows = self.stage.people(image)
         before = self.stage.fits.person[self.stage.row]
         same = [row for row in rows if self.stage.fits.person[row] == before]
         self.stage.select((same or rows)[0])
         self._show_person()
 
-    def _choose_person(self, number: int) -> None:
+    def choose_person(self, number: int) -> None:
+        """Show a person of the image, counted from 1."""
         rows = self.stage.people(self.stage.image)
         self.stage.select(rows[number - 1])
         self._show_person()
@@ -214,11 +254,8 @@ class Viewer:
         self._show_body()
         self._show_controls()
 
-    def _direct(self, direction: int, amount: float) -> None:
-        self._change(self.stage.show_direction, direction, amount)
-
-    def _keep_keypoints(self) -> None:
-        self.stage.keep_keypoints = bool(self._keep.value)
+    def _keep_keypoints(self, keep: bool) -> None:
+        self.stage.keep_keypoints = keep
         self._settle()
 
     def _move(self, joint: int, place: Any, phase: str) -> None:  # noqa: ANN401, an array
@@ -227,9 +264,9 @@ class Viewer:
             waiting = joint in self._moves
             self._moves[joint] = np.array(place, np.float64)
         if not waiting:
-            self._work.put(lambda: self._follow(joint))
+            self.submit(lambda: self._follow(joint))
         if phase == "end":
-            self._work.put(self._settle)
+            self.submit(self._settle)
 
     def _follow(self, joint: int) -> None:
         with self._lock:
@@ -300,7 +337,7 @@ class Viewer:
         self._show_photo()
         self._show_body()
         self._show_controls()
-        for client in self._server.get_clients().values():
+        for client in self.clients():
             self._look(client, "Camera")
 
     def _ball(self, joint: int, place: Any) -> Any:  # noqa: ANN401, viser's
@@ -310,7 +347,7 @@ class Viewer:
         )
         if joint:
             ball.on_drag(lambda event: self._move(joint, event.end_position, event.phase))
-            ball.on_click(lambda _: self._work.put(lambda: self._show_gizmo(joint)))
+            ball.on_click(lambda _: self.submit(lambda: self._show_gizmo(joint)))
         return ball
 
     def _show_gizmo(self, joint: int) -> None:
@@ -375,18 +412,19 @@ class Viewer:
                 scene.remove_by_name("/samples")
 
     def _show_controls(self) -> None:
-        """Set the controls to the state."""
+        """Set the controls to the state, where they differ."""
         stage = self.stage
         self._sample.max = max(1, stage.num_samples)
         self._sample.disabled = not stage.num_samples
-        self._sample.value = stage.sample
         self._report.content = stage.report()
         if stage.answer is not None:
             for index, slider in enumerate(self._amounts):
                 slider.label = f"{index + 1} {', '.join(stage.directions.names(index))}"
-        for slider, amount in zip(self._amounts, stage.amounts, strict=True):
-            if slider.value != amount:
-                slider.value = amount
+        for slider, value in zip(
+            (self._sample, *self._amounts), (stage.sample, *stage.amounts), strict=True
+        ):
+            if slider.value != value:
+                slider.value = value
 
 
 def _segments(joints: Any) -> Any:  # noqa: ANN401, arrays

@@ -51,3 +51,20 @@ def test_front_picture(tmp_path):
     front = script("front_picture")
     front.main(tmp_path / "front.png")
     assert_drawn(tmp_path / "front.png", front.FILE)
+
+
+@pytest.mark.slow
+def test_page_pictures(tmp_path):
+    from tests.view.browser import chromium_path, launched
+    from tests.view.people import people
+
+    if chromium_path() is None:
+        pytest.skip("no Chromium is installed")
+    pytest.importorskip("playwright", reason="Playwright is missing: flowprior[dev]")
+    pictures = script("view_pictures")
+    with launched(chromium_path()) as browser:
+        pictures.draw_page(browser, people(2), tmp_path, tmp_path)
+    kept = pictures.FOLDER / "page.png"
+    assert_drawn(tmp_path / "page.png", kept)
+    width = matplotlib.image.imread(tmp_path / "page_narrow.png").shape[1]
+    assert width == matplotlib.image.imread(pictures.FOLDER / "page_narrow.png").shape[1]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import shutil
 
 import numpy as np
 import pytest
@@ -15,28 +14,18 @@ from flowprior.keypoints import example_keypoints
 from flowprior.prior.uncertainty import uncertainty_of
 from flowprior.rotations import matrix_to_rotvec
 from tests.results.helpers import small_fits
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = (
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-)
+from tests.view.browser import NAMES, chromium_path, launched
 
 
 @pytest.fixture(scope="session")
 def chromium():
     """A browser with WebGL on the processor."""
-    program = next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
+    path = chromium_path()
+    if path is None:
         pytest.skip(f"no Chromium is installed: none of {', '.join(NAMES)}")
-    playwright = pytest.importorskip("playwright.sync_api", reason="flowprior[dev] has Playwright")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=program, args=FLAGS)
+    pytest.importorskip("playwright.sync_api", reason="Playwright is missing: flowprior[dev]")
+    with launched(path) as browser:
         yield browser
-        browser.close()
 
 
 class Visit:
@@ -56,10 +45,10 @@ class Visit:
         if message.type == "error":
             self.errors.append(message.text)
 
-    def shot(self, selector="canvas"):
-        """The pixels (H, W, 3) of an element."""
+    def shot(self, selector=""):
+        """The pixels (H, W, 3) of an element, or of the window."""
         images = pytest.importorskip("PIL.Image")
-        png = self.page.locator(selector).first.screenshot()
+        png = self.page.locator(selector).screenshot() if selector else self.page.screenshot()
         return np.asarray(images.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 

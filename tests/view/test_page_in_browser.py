@@ -45,7 +45,7 @@ def changed(first, second):
 def test_bodies_move_and_controls_change_the_picture(visit, page_file):
     path, fits = page_file
     seen = opened(visit, path)
-    page, start = seen.page, seen.shot()
+    page, start = seen.page, seen.shot("#canvas")
     assert share_of(start, PINK) > 0.02
     # The numbers in the page are those of the fit.
     mesh = page.evaluate("posesOf(0).then((poses) => poses.vertices.map((each) => [...each]))")
@@ -59,28 +59,28 @@ def test_bodies_move_and_controls_change_the_picture(visit, page_file):
     page.mouse.down()
     page.mouse.move(x + 120, y + 10, steps=4)
     page.mouse.up()
-    turned = seen.shot()
+    turned = seen.shot("#canvas")
     assert changed(start, turned) > 0.02
     page.mouse.wheel(0, 300)
-    assert share_of(seen.shot(), PINK) < share_of(turned, PINK)
+    assert share_of(seen.shot("#canvas"), PINK) < share_of(turned, PINK)
     page.click("#view-camera")
-    assert changed(start, seen.shot()) < 0.002
+    assert changed(start, seen.shot("#canvas")) < 0.002
 
     # Samples, spread, joints.
     page.focus("#pose")
     page.keyboard.press("ArrowRight")
     at_rest(seen, "0/0/1")
-    sample = seen.shot()
+    sample = seen.shot("#canvas")
     assert page.inner_text("#pose-name") == "Sample 1 of 3"
     assert share_of(sample, PURPLE) > 0.02 > share_of(sample, PINK)
     page.check("#spread")
     at_rest(seen, "0/0/1")
     assert page.is_visible("#spread-legend")
-    spread = seen.shot()
+    spread = seen.shot("#canvas")
     assert share_of(spread, PURPLE) < 0.01
     page.check("#samples")
     at_rest(seen, "0/0/1")
-    assert changed(spread, seen.shot()) > 0.005
+    assert changed(spread, seen.shot("#canvas")) > 0.005
     assert page.locator(".chosen .joint").count() == 24
     page.uncheck("#joints")
     assert page.locator(".joint").count() == 0
@@ -97,10 +97,16 @@ def test_people_and_images_are_selected(visit, page_file):
     photo = seen.shot("#overlay")
     assert share_of(photo, (255, 0, 0)) > 0.3
     assert share_of(photo, (0, 255, 0)) > 0.3
-    first = seen.shot()
+    page.check("#zoom")
+    assert page.locator(".chosen .joint").count() == 24
+    left, _, width, _ = map(float, page.get_attribute("#overlay", "viewBox").split())
+    across = fits.keypoints_2d[0, :, 0]
+    assert left < across.min() < across.max() < left + width < 2 * np.ptp(across) + across.max()
+    page.uncheck("#zoom")
+    first = seen.shot("#canvas")
     page.click("#people button >> nth=1")
     at_rest(seen, "0/1/0")
-    assert changed(first, seen.shot()) > 0.02
+    assert changed(first, seen.shot("#canvas")) > 0.02
     cells = page.locator("#table tbody tr").nth(5).locator("td").all_inner_texts()
     assert cells[0] == f"{round(100 * float(fits.joint_confidence[1, 5]))} %"
     assert cells[3] == f"{fits.joint_radius_90_mm[1, 5]:.0f}"
@@ -128,7 +134,7 @@ def test_a_narrow_screen_shows_everything_in_either_theme(visit, page_file, sche
     before = page.evaluate(paper)
     is_dark = sum(int(part) for part in before[4:-1].split(",")) < 3 * 128
     assert is_dark == (scheme == "dark")
-    stage = seen.shot()[5, 5]
+    stage = seen.shot("#canvas")[5, 5]
     assert (stage.mean() < 128) == is_dark
     page.click("#theme")
     assert page.evaluate(paper) != before
@@ -146,10 +152,10 @@ def test_without_a_fit_or_anybody_the_page_has_no_error(visit, tmp_path):
         seen = visit(offline=True)
         seen.page.goto((tmp_path / name).as_uri())
         seen.page.wait_for_timeout(200)
-        assert share_of(seen.shot(), PINK) < 0.001
+        assert share_of(seen.shot("#canvas"), PINK) < 0.001
         assert seen.errors == []
         if name == "index.html":
-            assert "no_keypoints" in seen.page.inner_text("#facts")
+            assert "no keypoints" in seen.page.inner_text("#facts")
 
 
 def test_without_webgl_the_rest_works(visit, page_file):

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from flowprior.view.photos import photo_array, photo_jpeg
+from flowprior.view.photos import photo_array, photo_jpeg, smaller_jpeg
 from tests.view.people import picture
 
 images = pytest.importorskip("PIL.Image")
@@ -17,6 +17,9 @@ def test_photos_become_smaller_and_keep_their_shape(tmp_path):
     jpeg = images.open(io.BytesIO(photo_jpeg(path, 64)))
     assert (jpeg.format, jpeg.size) == ("JPEG", (64, 48))
     assert jpeg.getpixel((5, 20))[0] > 200
+    whole = photo_jpeg(path, 64)
+    assert smaller_jpeg(whole, 64) == whole
+    assert images.open(io.BytesIO(smaller_jpeg(whole, 32))).size == (32, 24)
 
 
 def test_a_photo_taken_upright_is_turned(tmp_path):

@@ -183,20 +183,36 @@ function lookAtPerson() {
   const low = [0, 1, 2].map((axis) => Math.min(...joints.map((place) => place[axis])));
   const high = [0, 1, 2].map((axis) => Math.max(...joints.map((place) => place[axis])));
   scene.target = low.map((value, axis) => (value + high[axis]) / 2);
-  const half = Math.max(...low.map((value, axis) => (high[axis] - value) / 2)) + 0.2;
+  const half = Math.max(...low.map((value, axis) => (high[axis] - value) / 2)) + 0.3;
   scene.distance = half / HALF_VIEW;
   scene.draw();
 }
 
 // --- photo -----------------------------------------------------------------------------------
 
+// The part of the image that is shown: left, top, width, height.
+function frameOf(image) {
+  const person = data.people[state.person];
+  const points = person && element("zoom").checked
+    ? [...(person.points ?? []), ...person.keypoints.filter((point) => point[2] > data.seen)] : [];
+  if (!points.length) return [0, 0, image.width, image.height];
+  const ends = (axis) => {
+    const values = points.map((point) => point[axis]);
+    return [Math.min(...values), Math.max(...values)];
+  };
+  const [[left, right], [top, bottom]] = [ends(0), ends(1)];
+  const margin = 0.2 * Math.max(right - left, bottom - top, 1);
+  return [left - margin, top - margin, right - left + 2 * margin, bottom - top + 2 * margin];
+}
+
 function showPhoto() {
   const image = data.images[state.image];
-  const size = Math.max(image.width, image.height) / 100;
+  const [left, top, width, height] = frameOf(image);
+  const size = Math.max(width, height) / 100;
   const overlay = element("overlay");
-  overlay.setAttribute("viewBox", `0 0 ${image.width} ${image.height}`);
+  overlay.setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
   overlay.replaceChildren();
-  element("photo").style.setProperty("--ratio", image.width / image.height);
+  element("photo").style.setProperty("--ratio", width / height);
   element("without-photo").hidden = Boolean(image.photo);
   element("photo").classList.toggle("blank", !image.photo);
   if (image.photo)
@@ -314,7 +330,7 @@ function factsOf(person) {
     `, reprojection error ${number(person.reprojection_px, 1)} px`;
   const density = person.log_prob === null ? "" :
     `, log-density ${number(person.log_prob, 1)} nats`;
-  return `Fit: ${person.status || "done"}${error}${density}`;
+  return `Fit: ${(person.status || "done").replaceAll("_", " ")}${error}${density}`;
 }
 
 function theme() {
@@ -326,7 +342,7 @@ function theme() {
 
 function listen() {
   element("pose").addEventListener("input", (event) => choose({ pose: +event.target.value }));
-  for (const name of ["joints", "samples", "spread", "keypoints"])
+  for (const name of ["joints", "samples", "spread", "keypoints", "zoom"])
     element(name).addEventListener("change", () => {
       element("spread-legend").hidden = !element("spread").checked;
       choose({});
