@@ -34,6 +34,7 @@ TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scipy")
 NOT_IN_WHEEL = ("benchmarks", "examples", "docs", "tools")
 FIRST_LOG_PROB_S = 60
 FIRST_FIT_S = 30
+FIRST_COMMAND_S = 60
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 FIRST_LOG_PROB = """
@@ -59,6 +60,23 @@ fits = fit_keypoints(example_keypoints(), body=body)
 assert fits.theta.shape == (1, 24, 3, 3) and fits.error_px.isfinite().all()
 """
 
+FIRST_KEYPOINTS = """
+import json
+from flowprior.keypoints import example_keypoints
+points = example_keypoints().flatten().tolist()
+with open("keypoints.json", "w") as file:
+    json.dump([{"image_id": "person.jpg", "category_id": 1, "keypoints": points}], file)
+"""
+
+FIRST_RESULTS = """
+from pathlib import Path
+from flowprior.results import Fits
+assert len(Fits.load("results")) == 1
+found = {path.relative_to("results").as_posix() for path in Path("results").rglob("*.*")}
+expected = {"people/person.jpg_0.json", "overlays/person.jpg.png", "meshes/person.jpg.glb"}
+assert expected | {"fits.npz", "index.html", "run.json"} <= found, found
+"""
+
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = True
@@ -67,8 +85,14 @@ nox.options.sessions = ["package"]
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Test the wheel with the versions of constraints.txt, without slow tests."""
-    _test_wheel(session, "constraints.txt", ("-n", "2", "-m", "not slow"))
+    """Test the wheel with the versions of constraints.txt, without slow tests.
+
+    In random order and as on a processor without vector instructions, which the tests of the
+    repository do not cover.
+    """
+    session.env["ATEN_CPU_CAPABILITY"] = "default"
+    options = ("-n", "2", "-m", "not slow", "-p", "randomly")
+    _test_wheel(session, "constraints.txt", options, packages=(*TEST_PACKAGES, "pytest-randomly"))
 
 
 @nox.session(python="3.10")
@@ -88,6 +112,7 @@ def _test_wheel(
     constraints: str | None,
     options: Sequence[str],
     extras: Sequence[str] = (),
+    packages: Sequence[str] = TEST_PACKAGES,
 ) -> None:
     """Build the package, install the wheel alone, and test it outside the repository.
 
@@ -96,6 +121,7 @@ def _test_wheel(
         constraints: File of the versions to install; None for the newest.
         options: Arguments of pytest if the user gives none.
         extras: Extras for which pip must find a consistent set of packages.
+        packages: What the tests need.
     """
     # Nothing of the caller's environment helps the wheel.
     session.env.update({name: None for name in os.environ if name.startswith("PYTHON")})
@@ -124,11 +150,16 @@ def _test_wheel(
                 python("-c", FIRST_LOG_PROB)
             with _timed(session, "first fit", FIRST_FIT_S):
                 python("-W", "error", "-c", FIRST_FIT)
+            with _timed(session, "first results of the command", FIRST_COMMAND_S):
+                install(f"{wheel}[fit]")
+                python("-c", FIRST_KEYPOINTS)
+                session.run("flowprior", "fit", "keypoints.json", "--out", "results")
+            python("-c", FIRST_RESULTS)
             for lines in readme_blocks(ROOT / "README.md"):
                 python("-W", "error", "-c", lines)
             for extra in extras:
                 install("--dry-run", "--quiet", f"{wheel}[{extra}]")
-            install(*TEST_PACKAGES)
+            install(*packages)
             ignored = shutil.ignore_patterns(*NOT_IN_WHEEL, "__pycache__")
             shutil.copytree(ROOT / "tests", outside / "tests", ignore=ignored)
             shutil.copy(ROOT / "pyproject.toml", outside)  # pytest's settings

@@ -103,8 +103,8 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
         "--image-size",
         type=size,
         metavar="WxH",
-        help="size of images that keypoint files do not "
-        "tell, in pixels (default: as if the keypoints were centred)",
+        help="size of the images, in pixels, where keypoint files do not contain it (default: as "
+        "if the keypoints were centred)",
     )
 
 

@@ -237,7 +237,7 @@ class Pictures:
     """
 
     kind = "pictures"
-    faults = ()
+    faults: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -293,7 +293,7 @@ class Video:
     """
 
     kind = "video"
-    faults = ()
+    faults: tuple[str, ...] = ()
 
     def __init__(
         self, path: Path, camera: Camera, open_detector: OpenDetector, frames: Path, every: int = 1

@@ -17,7 +17,7 @@ DETECTORS = ("auto", "vitpose", "mediapipe")
 
 OPTIONS = f"""pictures and videos need a detector of keypoints. Choose one:
   1. ViTPose, several people per picture:  pip install 'flowprior[detect]'
-     It downloads its weights (0.6 GB) from the Hugging Face Hub when it first runs.
+     It downloads its weights from the Hugging Face Hub when it first runs.
   2. MediaPipe, one person per picture, works offline, in an environment of its own:
        python3.12 -m venv mediapipe-env
        mediapipe-env/bin/pip install 'mediapipe==0.10.21' 'numpy<2'
@@ -71,7 +71,7 @@ def open_detector(
         try:
             return opening()
         except (OSError, ImportError) as error:
-            faults.append(str(error).strip().splitlines()[0])
+            faults.append(str(error).strip().splitlines()[0].rstrip("."))
     missing = {
         "vitpose": "transformers is not installed; ",
         "mediapipe": f"no interpreter with MediaPipe is known ({PYTHON_VARIABLE} is not set); ",

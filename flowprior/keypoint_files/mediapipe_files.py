@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from flowprior.files.limits import require_path
+from flowprior.files.picture_file import picture_facts
 from flowprior.files.report import Report
 from flowprior.keypoint_files.mediapipe import (
     body_25_of,
@@ -33,7 +34,7 @@ def read_mediapipe(
         images: The folder of the images; None searches as `read_openpose` does.
         min_conf: Boxes surround keypoints above this visibility; a person needs two.
         image_size: Width and height of the images in pixels, for normalised landmarks in files
-            that do not contain it.
+            that do not contain it and have no picture.
 
     Returns:
         The usable people by the names of the files or images; and the report.
@@ -54,7 +55,10 @@ def read_mediapipe(
             content = load_json(file)
             if not isinstance(content, dict) or not is_mediapipe(content):
                 raise ValueError(f"{file}: expected MediaPipe's landmarks")
-            flat, space, size = landmark_people(file, content, image_size)
+            known = image_size
+            if image_dir is not None and stem in by_stem:
+                known = picture_facts(image_dir / image)[0]
+            flat, space, size = landmark_people(file, content, known)
         except ValueError as error:
             if path.is_file():
                 raise

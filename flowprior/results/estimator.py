@@ -1,6 +1,6 @@
 """From 2D keypoints to `Fits`: the fit, the posterior around it, and its uncertainty."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowprior import rotations
+from flowprior import fitting, rotations
 from flowprior.body import BodyModel
 from flowprior.fitting import DEFAULT_PRIOR, fit_keypoints
 from flowprior.fitting.pose_variables import variables_of
@@ -25,8 +25,9 @@ __all__ = ["Estimator", "Sighting"]
 LEAST_VISIBILITY = 0.5
 DRAWS = 256
 """Samples from which the uncertainty of each person is computed."""
-EVIDENCE_SETS = 8
-"""Random subsets of uncertain 3D joints, each of which a share of the samples is given."""
+EVIDENCE_SETS = 4
+"""Random subsets of uncertain 3D joints; each is the evidence of an equal share of the samples."""
+TRIAL_ITERATIONS = 60
 PEOPLE_AT_ONCE = 32
 
 
@@ -76,10 +77,10 @@ class Sighting:
 class Estimator:
     """Fits bodies to people and measures the uncertainty of each joint.
 
-    The posterior is that of the prior given the keypoints (and 3D joints, if there are some). Its
-    most likely pose is refined by :func:`flowprior.fitting.fit_keypoints`; distances of its samples
-    to the fit are the uncertainty. A 3D joint of confidence c is part of the evidence of the fit if
-    c is at least 0.5, and of a share c of the samples.
+    :func:`flowprior.fitting.fit_keypoints` fits the body, starting from the prior given the
+    keypoints (and 3D joints, if there are some); the uncertainty is that of the posterior around
+    the fit, :meth:`flowprior.fitting.Fits.joint_uncertainty`. A 3D joint of confidence c is part of
+    the evidence of the fit if c is at least 0.5, and of a share c of the samples.
 
     Args:
         prior: Name or folder of a pretrained prior over SMPL's joints, or the prior.
@@ -181,15 +182,19 @@ class Estimator:
             posterior = self.posterior(people)
         size = torch.from_numpy(np.asarray(people.image_size, np.float32)).to(self.device)
         focal = torch.from_numpy(np.asarray(people.focal_px, np.float32)).to(self.device)
-        fits = fit_keypoints(
-            keypoints,
-            posterior,
-            body=self.body,
-            skeleton=skeleton,
-            image_size=size,
-            focal_px=focal,
-            max_iterations=self.max_iterations,
-        )
+
+        def fit(posterior: PosePosterior, most: int) -> fitting.Fits:
+            return fit_keypoints(
+                keypoints,
+                posterior,
+                body=self.body,
+                skeleton=skeleton,
+                image_size=size,
+                focal_px=focal,
+                max_iterations=min(most, self.max_iterations),
+            )
+
+        fits = fit(posterior, self.max_iterations)
         lost = torch.tensor([status in ("no_keypoints", "non_finite") for status in fits.status])
         with torch.no_grad():
             # Without a keypoint, the camera may be anywhere.
@@ -197,8 +202,8 @@ class Estimator:
             joints = self.body(fits.theta, fits.betas, transl).joints
             own = fits.theta if self.space.joints == 24 else fits.theta[:, 1:]
             log_prob = posterior.expand(torch.Size([count])).log_prob(own)
-            spread, samples = self._around(people, posterior, fits.theta, fits.betas)
-            confidence = spread.confidence(self.within_mm)
+        spread, samples = self._around(people, fits, fit)
+        confidence = spread.confidence(self.within_mm)
 
         def known(value: Tensor) -> NDArray[np.float32]:
             """NaN for people without a fit."""
@@ -237,37 +242,39 @@ class Estimator:
         )
 
     def _around(
-        self, people: Sighting, posterior: PosePosterior, theta: Tensor, betas: Tensor
+        self,
+        people: Sighting,
+        fits: fitting.Fits,
+        fit: Callable[[PosePosterior, int], fitting.Fits],
     ) -> tuple[JointUncertainty, Tensor]:
-        """Uncertainty of fits (N, 24, 3, 3), and samples (N, S, 24, 3) as rotation vectors."""
+        """Uncertainty of fits, and samples (N, S, 24, 3) as rotation vectors.
+
+        Args:
+            people: The people.
+            fits: Their fits.
+            fit: Fits them with another posterior, in at most so many iterations.
+        """
         first = people.image[0] if people.image else ""
         seed = sum(first.encode()) + int(people.person[0]) + 1_000_003 * self.seed
         generator = torch.Generator(self.device).manual_seed(seed)
-        count = len(theta)
-        drawn = []
-        for given, number in self._weighed(people, posterior, generator):
-            batch = given.expand(torch.Size([count]))
-            drawn.append(self.space.to_matrix(batch.sample(number, generator=generator)))
-        samples = torch.cat(drawn, dim=1)
-        if samples.shape[2] == SMPL_24.num_joints - 1:
-            root = theta[:, None, :1].expand(-1, samples.shape[1], -1, -1, -1)
-            samples = torch.cat([root, samples], dim=2)
-        spread = uncertainty_of(samples, theta, self.body, SMPL_24, betas)
-        kept = torch.linspace(0, samples.shape[1] - 1, self.num_samples).round().long()
-        return spread, rotations.matrix_to_rotvec(samples[:, kept.to(samples.device)])
-
-    def _weighed(
-        self, people: Sighting, posterior: PosePosterior, generator: torch.Generator
-    ) -> Iterator[tuple[PosePosterior, int]]:
-        """Posteriors, and the number of samples to draw from each."""
         conf = None if people.joints_3d is None else people.joints_3d[..., 3]
         if conf is None or not ((conf > LEAST_CONF) & (conf < 1 - LEAST_CONF)).any():
-            yield posterior, DRAWS
-            return
+            spread = fits.joint_uncertainty(num_samples=DRAWS, generator=generator)
+            samples = fits.posterior_samples(self.num_samples, generator=generator).theta
+            return spread, rotations.matrix_to_rotvec(samples)
         share = torch.from_numpy(conf).to(self.device)
+        drawn = []
         for _ in range(EVIDENCE_SETS):
             known = torch.rand(share.shape, generator=generator, device=self.device) < share
-            yield self.posterior(people, known), DRAWS // EVIDENCE_SETS
+            with torch.no_grad():
+                posterior = self.posterior(people, known)
+            some = fit(posterior, TRIAL_ITERATIONS)
+            number = DRAWS // EVIDENCE_SETS
+            drawn.append(some.posterior_samples(number, generator=generator).theta)
+        samples = torch.cat(drawn, dim=1)
+        spread = uncertainty_of(samples, fits.theta, self.body, SMPL_24, fits.betas)
+        kept = torch.linspace(0, samples.shape[1] - 1, self.num_samples).round().long()
+        return spread, rotations.matrix_to_rotvec(samples[:, kept.to(samples.device)])
 
     def _empty(self, skeleton: Skeleton) -> Fits:
         """Fits of nobody."""

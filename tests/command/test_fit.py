@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import trimesh
-from PIL import Image
 
 from flowprior.body import BodyModel
 from flowprior.command import fit, main
@@ -18,6 +16,8 @@ from flowprior.skeleton import COCO_17, SMPL_24
 from tests.command import painted
 from tests.files.videos import write_video
 from tests.keypoint_files.written import flat, openpose
+
+Image = pytest.importorskip("PIL.Image", reason="Pillow draws pictures: flowprior[fit]")
 
 SIZE = ["--image-size", f"{painted.WIDTH}x{painted.HEIGHT}", "--focal", f"{painted.FOCAL}"]
 
@@ -66,6 +66,7 @@ def test_keypoints_become_parameters_pictures_meshes_and_a_page(coco_file, tmp_p
     with Image.open(out / "overlays" / "photo0.png.png") as picture:
         assert picture.width > picture.height > 300
 
+    trimesh = pytest.importorskip("trimesh")
     scene = trimesh.load(out / "meshes" / "photo0.png.glb")
     assert set(scene.geometry) == {"person 0", "person 1"}
     mesh = scene.geometry["person 0"]

@@ -5,13 +5,14 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from flowprior.command.sources import Camera, Keypoints, Pictures, open_source
 from flowprior.skeleton import BODY_25, BODY_25B
 from tests.command.painted import DotDetector, keypoints
 from tests.conftest import REAL_DATA
 from tests.keypoint_files.written import annotations, flat, openpose, write
+
+Image = pytest.importorskip("PIL.Image", reason="Pillow draws pictures: flowprior[fit]")
 
 
 def opened(path, tmp_path, **options):

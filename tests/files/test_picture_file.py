@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from flowprior.files import limits
 from flowprior.files.picture_file import picture_facts, read_picture, write_picture
+
+Image = pytest.importorskip("PIL.Image", reason="Pillow draws pictures: flowprior[fit]")
 
 PIXELS = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
 

@@ -1,7 +1,8 @@
+import json
+
 import numpy as np
 import pytest
 
-from examples.data.registry import survey
 from flowprior.keypoint_files.detections import (
     inspect,
     matches,
@@ -182,7 +183,6 @@ class TestUnits:
                 read_detections(path)
             assert str(path) in str(caught.value)
             assert "pixel_keypoints" in str(caught.value)
-            assert survey([path]).exit_code == 2
 
     def test_scores_that_are_no_probabilities(self, tmp_path):
         scores = person(17)
@@ -242,12 +242,14 @@ class TestRealFiles:
 
     def test_halpe_in_a_folder_of_frames(self):
         folder = real("openpose/p2s_batch_cam04")
-        surveyed = survey([folder])
-        assert [report.rows for report in surveyed.reports] == [12]
         found, report = read_detections(folder)
         assert report.clean
         assert found.skeleton is COCO_17
         assert found.image_names[0] == "frame_00001"
+        content = json.loads((folder / "frame_00001.json").read_text())["people"][0]
+        flat = content["pose_keypoints_2d"]
+        ankle = COCO_17.index("left_ankle")  # the first 17 of Halpe's 26 are COCO's
+        np.testing.assert_allclose(found.keypoints_2d[0, ankle], flat[45:48], rtol=1e-5)
         assert all(upright(keypoints, COCO_17) for keypoints in found.keypoints_2d)
 
     @pytest.mark.parametrize("name", ["p2s_single", "p2s_build_single", "p2s_multi"])
@@ -270,6 +272,10 @@ class TestRealFiles:
     def test_an_older_file_of_openpose(self):
         found, report = read_detections(real("openpose/im1010_openpose.json"))
         assert (len(found), found.skeleton, report.warnings) == (1, BODY_25, {})
+        keypoints = found.keypoints_2d[0]
+        nose, shoulder = BODY_25.index("nose"), BODY_25.index("left_shoulder")
+        np.testing.assert_allclose(keypoints[nose], [66.4171, 47.0342, 0.614349], rtol=1e-5)
+        np.testing.assert_allclose(keypoints[shoulder], [82.9632, 58.1474, 0.693141], rtol=1e-5)
         with pytest.raises(ValueError, match="found an object with bbox"):
             read_detections(real("openpose/im1010_bbox.json"))
 
@@ -286,3 +292,79 @@ class TestRealFiles:
         ankle = found.joints_3d[0, SMPL_24.index("left_ankle")]
         assert 0.3 < np.linalg.norm(knee[:3] - ankle[:3]) < 0.5  # metres
         assert np.isnan(found.joints_3d[0, SMPL_24.index("pelvis"), 0])
+
+
+class TestFoldersOfOtherFormats:
+    def test_a_file_of_coco_results_per_image(self, tmp_path):
+        for number in range(3):
+            entries = [{"keypoints": flat(17, number), "image_id": f"{number}.jpg"}]
+            write(tmp_path / f"{number}.json", entries)
+        found, report = read_detections(tmp_path)
+        assert found.image_names.tolist() == ["0.jpg", "1.jpg", "2.jpg"]
+        assert (report.rows, report.kept, report.facts["files"]) == (3, 3, "3")
+        np.testing.assert_allclose(found.keypoints_2d[2], person(17, 2), rtol=1e-6)
+
+    def test_damaged_files_and_other_joint_sets_are_left_out(self, tmp_path):
+        write(tmp_path / "0.json", [{"keypoints": flat(17), "image_id": "0.jpg"}])
+        write(tmp_path / "1.json", "[{")
+        write(tmp_path / "2.json", [{"keypoints": flat(25), "image_id": "2.jpg"}])
+        found, report = read_detections(tmp_path)
+        assert found.image_names.tolist() == ["0.jpg"]
+        left = reasons(report)
+        assert left["file that cannot be read"][0].startswith("1.json: ")
+        assert left["BODY-25 among COCO-17"] == ["2.json"]
+
+    def test_the_results_of_vitpose_in_transformers(self, tmp_path):
+        points = person(17)
+        entry = {
+            "keypoints": points[:, :2].tolist(),
+            "scores": points[:, 2].tolist(),
+            "labels": list(range(17)),
+            "bbox": [0.0, 0.0, 9.0, 9.0],
+        }
+        found, _ = read_detections(write(tmp_path / "photo.json", [entry]))
+        assert (found.image_names.tolist(), found.skeleton) == (["photo"], COCO_17)
+        np.testing.assert_allclose(found.keypoints_2d[0], points, rtol=1e-6)
+
+    def test_sizes_of_annotated_images(self, tmp_path):
+        found, _ = read_detections(write(tmp_path / "a.json", annotations()))
+        assert found.image_size.tolist() == [[640, 426]]
+        found, _ = read_detections(write(tmp_path / "b.json", openpose(flat())))
+        assert found.image_size is None
+
+    def test_a_folder_of_mediapipe(self, tmp_path):
+        rows = [{"x": 0.01 * row, "y": 0.02 * row, "z": 0, "visibility": 0.9} for row in range(33)]
+        for name, key in (("a", "pose_landmarks"), ("b", "poseLandmarks")):
+            content = {"image": {"width": 100, "height": 200}, key: {"landmark": rows}}
+            write(tmp_path / f"{name}.json", content | {"pose_world_landmarks": [rows]})
+        size = {"width": 9, "height": 9}
+        write(tmp_path / "c.json", {"pose_landmarks": rows[:5], "image": size})
+        found, report = read_detections(tmp_path)
+        assert (found.image_names.tolist(), report.rows) == (["a", "b"], 3)
+        assert "expected 33 landmarks" in reasons(report)["file that cannot be read"][0]
+        elbow = found.keypoints_2d[1, BODY_25.index("right_elbow")]
+        np.testing.assert_allclose(elbow, [14, 56, 0.9], rtol=1e-5)
+        space = found.joints_3d[1, SMPL_24.index("right_elbow")]
+        np.testing.assert_allclose(space, [0.14, 0.28, 0, 0.9], rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ({"pose_landmarks": [{"x": 1}] * 33, "image": {"width": 9, "height": 9}}, "4 numbers"),
+            ({"pose_landmarks": [{"x": 0.5, "y": 0.5, "z": 0}] * 33}, "size of the image"),
+            ({"people": [{"world_landmarks_m": []}], "width": 5, "height": 5}, "keypoints_2d"),
+        ],
+    )
+    def test_damaged_landmarks(self, tmp_path, content, message):
+        path = write(tmp_path / "a.json", content)
+        with pytest.raises(ValueError, match=rf"a\.json: .*{message}"):
+            read_detections(path)
+
+    def test_the_picture_beside_normalised_landmarks_gives_the_size(self, tmp_path):
+        images = pytest.importorskip("PIL.Image")
+        rows = [{"x": 0.5, "y": 0.02 * row, "z": 0} for row in range(33)]
+        path = write(tmp_path / "a.json", {"landmarks": rows})
+        images.new("RGB", (300, 50)).save(tmp_path / "a.png")
+        found, _ = read_detections(path)
+        assert found.image_size.tolist() == [[300, 50]]
+        assert found.keypoints_2d[0, BODY_25.index("left_knee")].tolist() == [150, 25, 1]

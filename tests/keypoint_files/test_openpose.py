@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from examples.data.registry import survey
 from flowprior.files.report import Report
 from flowprior.keypoint_files.detections import (
     matches,
@@ -261,16 +260,12 @@ class TestFolders:
         found, report = read_detections(folder)
         assert (report.rows, len(found), report.clean) == (7, 7, True)
         assert found.image_names[3] == name.format(3).replace(".json", ".png")
-        for given in (folder, tmp_path):
-            surveyed = survey([given])
-            assert [report.rows for report in surveyed.reports] == [7]
-            assert str(surveyed).count("OpenPose detections") == 1
 
     def test_a_damaged_file_among_other_names(self, tmp_path):
         for number in range(3):
             write(tmp_path / f"{number}.json", openpose(flat(seed=number)) if number else "{")
         assert matches(tmp_path)
-        (report,) = survey([tmp_path]).reports
+        _, report = read_detections(tmp_path)
         assert (report.rows, report.kept) == (3, 2)
         assert list(report.left_out) == ["file that cannot be read"]
 
@@ -284,7 +279,6 @@ class TestFolders:
         write(tmp_path / "people.json", openpose(flat()))
         write(tmp_path / "results.json", [{"image_id": 1, "keypoints": flat(17)}])
         assert not matches(tmp_path)
-        assert len(survey([tmp_path]).reports) == 2
         (tmp_path / "results.json").unlink()
         assert matches(tmp_path)
         np.savez(tmp_path / "poses.npz", a=1)

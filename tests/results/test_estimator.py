@@ -63,9 +63,9 @@ def test_hidden_joints_are_less_certain():
     hidden[1, [COCO_17.index(f"left_{name}") for name in ("elbow", "wrist")], 2] = 0
     fits = estimator()(dataclasses.replace(people, keypoints_2d=hidden))
     wrist, other = SMPL_24.index("left_wrist"), SMPL_24.index("right_wrist")
-    growth = fits.joint_std_mm[1] / fits.joint_std_mm[0]
-    assert growth[wrist] > 1.15
-    assert growth[wrist] > growth[other] + 0.1
+    growth = fits.joint_std_mm[1, [wrist, other]] / fits.joint_std_mm[0, [wrist, other]]
+    assert growth[0] > 1.15
+    assert growth[0] > growth[1] + 0.1
     assert fits.joint_confidence[1, wrist] < fits.joint_confidence[0, wrist]
     assert (fits.joint_radius_50_mm <= fits.joint_radius_90_mm).all()
     np.testing.assert_allclose(np.linalg.norm(fits.joint_direction[:, 1:], axis=-1), 1, rtol=1e-4)
@@ -128,11 +128,13 @@ def test_visibility_weighs_joints_in_metres():
     assert spread(1.0) < spread(0.5) < spread(0.0)
 
 
-def test_a_prior_without_the_root_takes_the_root_of_the_fit():
+def test_a_prior_without_the_root():
     fits = Estimator("flowprior/body-pose", max_iterations=3)(seen())
     root = rotations.rotvec_to_matrix(torch.from_numpy(fits.global_orient[0, 0]))
     drawn = rotations.rotvec_to_matrix(torch.from_numpy(fits.samples[0, :, 0]))
-    torch.testing.assert_close(drawn, root.expand_as(drawn), atol=1e-4, rtol=0)
+    degrees = torch.rad2deg(rotations.geodesic_distance(drawn, root))
+    assert 0 < float(degrees.mean()) < 40
+    assert np.isfinite(fits.log_prob).all()
 
 
 def test_people_without_keypoints_have_no_fit():

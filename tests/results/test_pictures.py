@@ -5,8 +5,6 @@ import struct
 
 import numpy as np
 import pytest
-import trimesh
-from PIL import Image
 
 from flowprior.body import BodyModel
 from flowprior.results.bodies import pose_bodies
@@ -17,6 +15,9 @@ from flowprior.results.painting import Pinhole, draw_dots, paint_mesh
 from flowprior.results.person_file import person_content, write_person
 from flowprior.skeleton import SMPL_24
 from tests.results.helpers import small_fits
+
+Image = pytest.importorskip("PIL.Image", reason="Pillow draws pictures: flowprior[fit]")
+trimesh = pytest.importorskip("trimesh")
 
 CUBE = trimesh.creation.box((1.0, 1.0, 1.0))
 
