@@ -30,11 +30,13 @@ def add_parser(verbs: "Verbs") -> None:
     parser.add_argument(
         "--port", type=natural, default=8080, metavar="N", help="port (default: %(default)s)"
     )
+    parser.add_argument("--dark", action="store_true", help="dark page")
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve the viewer; returns the exit code."""
     fits = Fits.load(args.results)
     body, _ = body_from(args.body)
-    serve(fits, prior=args.prior, body=body, host=args.host, port=args.port)
+    page = {"host": args.host, "port": args.port, "dark": args.dark}
+    serve(fits, prior=args.prior, body=body, **page)
     return 0

@@ -290,7 +290,8 @@ class Viewer:
         joints = shown[1] if shown else fits.joints[row]
         low, high = joints.min(axis=0), joints.max(axis=0)
         middle = (low + high) / 2
-        half = MARGIN * float(max(high - low)) / 2 + 0.1
+        narrow = min(1.0, client.camera.aspect)  # a phone held upright
+        half = (MARGIN * float(max(high - low)) / 2 + 0.1) / narrow
         depth = max(float(middle[2]), 0.5)
         # From the camera of the photo the body lies over its picture; the angle of view is such
         # that it fills the page.

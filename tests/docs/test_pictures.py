@@ -6,6 +6,8 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
+from tests.view.people import people
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 pytestmark = pytest.mark.filterwarnings("ignore:no OpenGL")
@@ -54,17 +56,9 @@ def test_front_picture(tmp_path):
 
 
 @pytest.mark.slow
-def test_page_pictures(tmp_path):
-    from tests.view.browser import chromium_path, launched
-    from tests.view.people import people
-
-    if chromium_path() is None:
-        pytest.skip("no Chromium is installed")
-    pytest.importorskip("playwright", reason="Playwright is missing: flowprior[dev]")
+def test_page_pictures(chromium, tmp_path):
     pictures = script("view_pictures")
-    with launched(chromium_path()) as browser:
-        pictures.draw_page(browser, people(2), tmp_path, tmp_path)
-    kept = pictures.FOLDER / "page.png"
-    assert_drawn(tmp_path / "page.png", kept)
+    pictures.draw_page(chromium, people(2), tmp_path, tmp_path)
+    assert_drawn(tmp_path / "page.png", pictures.FOLDER / "page.png")
     width = matplotlib.image.imread(tmp_path / "page_narrow.png").shape[1]
     assert width == matplotlib.image.imread(pictures.FOLDER / "page_narrow.png").shape[1]

@@ -1,4 +1,4 @@
-"""Fits with the posterior behind them, and a headless Chromium where the machine has one."""
+"""Fits with the posterior behind them, and visits to pages, which record their errors."""
 
 import dataclasses
 import io
@@ -14,18 +14,6 @@ from flowprior.keypoints import example_keypoints
 from flowprior.prior.uncertainty import uncertainty_of
 from flowprior.rotations import matrix_to_rotvec
 from tests.results.helpers import small_fits
-from tests.view.browser import NAMES, chromium_path, launched
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    """A browser with WebGL on the processor."""
-    path = chromium_path()
-    if path is None:
-        pytest.skip(f"no Chromium is installed: none of {', '.join(NAMES)}")
-    pytest.importorskip("playwright.sync_api", reason="Playwright is missing: flowprior[dev]")
-    with launched(path) as browser:
-        yield browser
 
 
 class Visit:
