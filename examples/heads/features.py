@@ -73,6 +73,9 @@ class Features:
                 raise ValueError(f"{name} has {len(value)} rows, features have {count}")
         if self.features.ndim != 2:
             raise ValueError(f"features must be (N, C), got {tuple(self.features.shape)}")
+        for name, names in (("subject", self.about.subjects), ("dataset", self.about.datasets)):
+            if count and int(getattr(self, name).max()) >= len(names):
+                raise ValueError(f"{name} has numbers without a name: there are {len(names)}")
         shape = self.answer.shape[1:]
         if len(shape) not in (2, 3) or set(shape[1:]) != {3} or self.truth.shape[1:] != shape:
             raise ValueError(

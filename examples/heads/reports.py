@@ -90,17 +90,30 @@ def posterior_of(prior: ConditionalPosePrior, features: Features, answer: str) -
     return prior(context, centre=features.answer.to(device) if answer == "regressor" else None)
 
 
-def calibrate(prior: ConditionalPosePrior, held: Features, answer: str) -> dict[str, float]:
-    """Calibrate a prior on people it was not trained on, by subject where subjects are known."""
+def calibrate(
+    prior: ConditionalPosePrior, held: Features, answer: str, body: BodyModel
+) -> dict[str, float]:
+    """Calibrate a prior on people it was not trained on, by subject where subjects are known.
+
+    Args:
+        prior: The prior, which changes.
+        held: The people.
+        answer: ``"regressor"`` or ``"own"``.
+        body: The body, on the prior's device.
+
+    Returns:
+        Temperature, degrees of freedom and number of subjects.
+    """
     device = prior.flow.device
     context = context_with_answer(held.features, held.answer).to(device)
     centre = held.answer.to(device) if answer == "regressor" else None
     options: dict[str, Any] = {"centre": centre}
     known = inspect.signature(prior.calibrate).parameters
-    if "groups" in known and bool((held.subject >= 0).all()):
-        options["groups"] = held.subject.to(device)
+    people = len(held.subject.unique()) if bool((held.subject >= 0).all()) else 0
+    if "groups" in known and people > 1 and isinstance(prior.space, RotationSpace):
+        options |= {"groups": held.subject.to(device), "body": body}
     temperature = prior.calibrate(held.truth.to(device), context, **options)
-    facts = {"temperature": float(temperature)}
+    facts = {"temperature": float(temperature), "subjects": float(people)}
     if (nu := getattr(prior.flow.base, "degrees_of_freedom", None)) is not None:
         facts["degrees_of_freedom"] = float(nu)
     return facts

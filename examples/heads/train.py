@@ -63,6 +63,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="X",
         help="(%(default)s)",
     )
+    parser.add_argument(
+        "--turns", type=float, default=default.turns, metavar="X", help="(%(default)s)"
+    )
     parser.add_argument("--samples", type=positive, default=200, metavar="N", help="(%(default)s)")
     parser.add_argument("--seed", type=natural, default=default.seed, metavar="N")
     parser.add_argument("--device", choices=DEVICES, default="auto")
@@ -76,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = {each.name for each in dataclasses.fields(Settings)}
     try:
         settings = Settings(**{k: v for k, v in vars(args).items() if k in names})
-        if not args.rate > 0 or not args.weight_decay >= 0:
-            raise ValueError("--rate must be positive and --weight-decay at least 0")
+        if not args.rate > 0 or not min(args.weight_decay, args.turns) >= 0:
+            raise ValueError("--rate must be positive, --weight-decay and --turns at least 0")
         if args.samples < 2:
             raise ValueError("--samples must be at least 2")
         device = device_of(args.device)
@@ -94,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = judge(
         prior, parts.test, body, answer=args.answer, num_samples=args.samples, seed=args.seed
     )
-    facts = calibrate(prior, parts.val, args.answer)
+    facts = calibrate(prior, parts.val, args.answer, body)
     after = judge(
         prior, parts.test, body, answer=args.answer, num_samples=args.samples, seed=args.seed
     )

@@ -3,13 +3,15 @@
 import copy
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from examples.data.augment import turn_segments
 from examples.heads.features import Features
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
@@ -39,18 +41,21 @@ class Settings:
         encoder_features: Width of the encoder of the context.
         hidden_features: Width of the flow's couplings.
         num_steps: Number of steps of the flow.
+        turns: Size of the random turns of the truth's segments, in multiples of
+            `examples.data.augment.SEGMENT_TURNS`; capture skeletons of new people differ so.
         patience: Steps between measurements on the validation people.
         seed: Seed of weights and batches.
     """
 
     answer: str = "regressor"
-    steps: int = 2000
+    steps: int = 1000
     batch_size: int = 256
     rate: float = 2e-3
     weight_decay: float = 0.1
-    encoder_features: int = 256
-    hidden_features: int = 128
+    encoder_features: int = 128
+    hidden_features: int = 64
     num_steps: int = 4
+    turns: float = 1.0
     patience: int = 100
     seed: int = 0
 
@@ -167,16 +172,20 @@ def train(
     optimizer = torch.optim.AdamW(
         prior.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.rate, settings.steps, pct_start=0.05
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _rate_share(step, settings.steps)
     )
     generator = torch.Generator().manual_seed(settings.seed)
+    turned = torch.Generator(device).manual_seed(settings.seed)
     best, kept, history = math.inf, copy.deepcopy(prior.state_dict()), []
     count = len(parts.train)
     steps = tqdm(range(1, settings.steps + 1), ncols=88, disable=_is_quiet(progress))
     for step in steps:
         rows = torch.randint(count, (min(settings.batch_size, count),), generator=generator)
-        loss = _loss(prior.train(), columns.take(rows.to(device)), settings.answer, body)
+        people = columns.take(rows.to(device))
+        if settings.turns > 0 and _is_smpl(prior):
+            people = replace(people, truth=turn_segments(people.truth, settings.turns, turned))
+        loss = _loss(prior.train(), people, settings.answer, body)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(prior.parameters(), 50.0)
@@ -219,8 +228,9 @@ def _loss(prior: ConditionalPosePrior, people: _Tensors, answer: str, body: Body
     if answer == "regressor":
         return prior.nll(people.truth, people.context, centre=people.centre)
     error = 100 * prior.mode_loss(people.truth, people.context)
-    if isinstance(prior.space, RotationSpace) and prior.space.joints == SMPL_24.num_joints:
-        mode = body.keypoints(prior.space.to_matrix(prior.mode(people.context)), SMPL_24)
+    if _is_smpl(prior):
+        space = cast(RotationSpace, prior.space)
+        mode = body.keypoints(space.to_matrix(prior.mode(people.context)), SMPL_24)
         distance = (mode - body.keypoints(people.truth, SMPL_24)).norm(dim=-1)
         error = error + 30 * distance.sum(dim=-1).mean()
     return error + prior.nll(people.truth, people.context)
@@ -233,6 +243,17 @@ def _take_scale(prior: ConditionalPosePrior, mean: Tensor, std: Tensor) -> None:
     layer = prior.encoder.input
     layer.weight /= std
     layer.bias -= layer.weight @ mean
+
+
+def _rate_share(step: int, steps: int) -> float:
+    """Share of the learning rate: a linear warm-up over 5 % of the steps, then a half cosine."""
+    warm_up = max(1, steps // 20)
+    rest = max(0, step - warm_up) / max(1, steps - warm_up)
+    return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def _is_smpl(prior: ConditionalPosePrior) -> bool:
+    return isinstance(prior.space, RotationSpace) and prior.space.joints == SMPL_24.num_joints
 
 
 def _is_quiet(progress: bool | None) -> bool:

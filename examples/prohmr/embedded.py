@@ -2,10 +2,9 @@
 
     python -m examples.prohmr.embedded --out outputs/prohmr/data --images 16000
 
-writes ``train.npz``, ``val.npz``, ``test.npz`` (ProHMR's annotations, and the ``subject`` whose pose
-each image shows), ``views.pkl`` (test people from several sides, in ProHMR's multi-view format),
-``mocap.npz`` (poses and shapes for the discriminator) and ``images/``. The three parts share no
-person.
+writes ``train.npz``, ``val.npz``, ``test.npz`` (ProHMR's annotations, and the ``subject`` of each
+pose), ``views.pkl`` (test people from several sides, in ProHMR's multi-view format), ``mocap.npz``
+(poses and shapes for the discriminator) and ``images/``. The three parts share no person.
 """
 
 import argparse
