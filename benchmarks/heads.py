@@ -62,7 +62,7 @@ class Case:
 
 def vit_h(device: torch.device | str) -> nn.Module:
     """A ViT-H/16 for 256 x 192 pixels with random weights; ``"meta"`` needs no memory."""
-    config = ViTConfig(
+    config = ViTConfig(  # type: ignore[call-arg]
         hidden_size=1280,
         num_hidden_layers=32,
         num_attention_heads=16,
@@ -72,7 +72,8 @@ def vit_h(device: torch.device | str) -> nn.Module:
         attn_implementation="eager" if str(device) == "meta" else "sdpa",
     )
     with torch.device(device):
-        return ViTModel(config, add_pooling_layer=False).eval()
+        network: nn.Module = ViTModel(config, add_pooling_layer=False)
+    return network.eval()
 
 
 def new_head(features: int = FEATURES) -> PosePrior:

@@ -129,15 +129,16 @@ def subjects_in(folder: Path, names: Sequence[str]) -> tuple[tuple[str, ...], li
     Returns:
         Their names, and for each data set their numbers (N,), None for one without subjects.
     """
-    columns = []
+    columns: list[list[str] | None] = []
     for name in names:
         file, _ = locate(folder, name)
         content = read_npz(file) if file.suffix == ".npz" else {}
-        columns.append(content.get("subject"))
-    known = sorted({str(each) for column in columns if column is not None for each in column})
+        column = content.get("subject")
+        columns.append(None if column is None else [str(each) for each in np.asarray(column)])
+    known = sorted({name for column in columns if column is not None for name in column})
     numbers = {name: number for number, name in enumerate(known)}
     return tuple(known), [
-        None if column is None else torch.tensor([numbers[str(each)] for each in column])
+        None if column is None else torch.tensor([numbers[name] for name in column])
         for column in columns
     ]
 

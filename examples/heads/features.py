@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -190,7 +191,7 @@ def _about(path: Path, meta: dict[str, str] | None) -> About:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[safetensors.safe_open]:
+def _opened(path: Path) -> Iterator[Any]:  # safetensors has no types
     """An open safetensors file; a damaged one raises ValueError with its name."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:

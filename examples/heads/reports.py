@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,12 @@ class Judged:
 
     def take(self, rows: Tensor) -> "Judged":
         """Select people."""
-        pick = {name: value[rows] for name, value in vars(self).items() if _is_tensor(value)}
-        radii = {
-            name: {level: radius[rows] for level, radius in getattr(self, name).items()}
-            for name in ("radius_mm", "radius_degrees")
+        changes: dict[str, Any] = {
+            name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return Judged(self.joints, self.rotated, **pick, **radii)
+        for name in ("radius_mm", "radius_degrees"):
+            changes[name] = {level: each[rows] for level, each in getattr(self, name).items()}
+        return replace(self, **changes)
 
     def coverage_mm(self, level: int) -> Tensor:
         """(K,) share of people whose joint lies within the radius of a level, 50 or 90."""
@@ -357,7 +357,3 @@ def _draw_joints(axes: Any, judged: Judged) -> None:  # noqa: ANN401, matplotlib
     axes.set_ylabel("inside the 90 % region, %")
     axes.set_title("after calibration")
     axes.legend(frameon=False, loc="lower right")
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)

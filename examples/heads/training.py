@@ -107,7 +107,7 @@ def split(features: Features, seed: int = 0) -> Parts:
     for name, part in zip(PARTS, parts, strict=True):
         if not len(part):
             raise ValueError(f"the features have no annotated person for {name}")
-    return Parts(*parts, by=by)
+    return Parts(parts[0], parts[1], parts[2], by)
 
 
 def resting_joints(features: Features) -> tuple[int, ...]:
@@ -241,8 +241,8 @@ def _take_scale(prior: ConditionalPosePrior, mean: Tensor, std: Tensor) -> None:
     """Let the encoder read contexts as they are, rather than standardised ones."""
     assert prior.encoder is not None
     layer = prior.encoder.input
-    layer.weight /= std
-    layer.bias -= layer.weight @ mean
+    layer.weight.div_(std)
+    layer.bias.sub_(layer.weight @ mean)
 
 
 def _rate_share(step: int, steps: int) -> float:
