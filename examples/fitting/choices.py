@@ -24,6 +24,7 @@ from flowprior.fitting import (
     DEFAULT_PRIOR,
     AnglePose,
     DensityPose,
+    KeypointWeights,
     LatentPose,
     PoseMixture,
     PoseVariables,
@@ -37,8 +38,8 @@ from flowprior.skeleton import BODY_25, Skeleton
 __all__ = [
     "BODY_PRIOR",
     "KINDS",
-    "POSE_WEIGHTS",
     "PRIOR_FILE",
+    "WEIGHTS",
     "Evidence",
     "PretrainedPrior",
     "PriorFolder",
@@ -62,10 +63,13 @@ PRIOR_FILE = "prior.safetensors"
 CONTEXT_ROWS = 32
 """Block size for the computation of contexts."""
 
-POSE_WEIGHTS = {
-    kind: fitting.POSE_WEIGHTS["flow" if kind.endswith("conditional") else kind] for kind in KINDS
+WEIGHTS = {
+    kind: KeypointWeights.of_noise()
+    if kind.endswith("conditional")
+    else KeypointWeights(pose=fitting.POSE_WEIGHTS[kind])
+    for kind in KINDS
 }
-"""Weights of the pose penalty with the lowest error on held-out people, see `compare`."""
+"""Weights of the terms by kind of prior, those of `flowprior.fitting.suited_weights`."""
 
 
 def to_body_25(keypoints: NDArray[np.float32], skeleton: Skeleton) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ from examples.data.keypoints import Detections
 from examples.data.poses import load_poses
 from examples.fitting.choices import (
     KINDS,
-    POSE_WEIGHTS,
+    WEIGHTS,
     add_prior_argument,
     given_context,
     open_priors,
@@ -43,7 +43,6 @@ from flowprior.fitting import (
     FRAMES,
     ONE_STAGE,
     SMPLIFY_STAGES,
-    KeypointWeights,
     check_focal,
     fit_keypoints,
 )
@@ -170,7 +169,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         )
     seen = to_body_25(people.keypoints_2d, people.skeleton)
     keypoints = torch.from_numpy(seen).to(device)
-    weights = with_overrides(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
+    weights = with_overrides(WEIGHTS[args.kind], args.settings)
     priors = open_priors(args.prior, device)
     pose = priors.variables(args.kind, keypoints, theta=args.theta, context=context)
     frame = args.frame or ("crop" if sizes is None else "full")
