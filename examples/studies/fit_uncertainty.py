@@ -21,7 +21,8 @@ from examples.studies.fitting_priors import CONDITIONS, corrupt
 from examples.whole_files import prepare_folder, write_json
 from flowprior import rotations
 from flowprior.body import BodyModel
-from flowprior.fitting import SPREAD, Fits, fit_keypoints
+from flowprior.fitting import SPREAD, Fits, KeypointWeights, fit_keypoints
+from flowprior.fitting.objective import NOISE
 from flowprior.skeleton import SMPL_24
 
 __all__ = ["coverage", "main"]
@@ -82,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--people", type=positive, default=200, metavar="N")
     parser.add_argument("--spread", type=float, nargs="+", default=[SPREAD], metavar="FACTOR")
+    parser.add_argument(
+        "--noise", type=float, nargs="+", default=[NOISE], metavar="SIDES", help="see of_noise"
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/uncertainty"))
     parser.add_argument("--seed", type=natural, default=0, metavar="N")
     args = parser.parse_args(argv)
@@ -100,14 +104,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = []
     for condition in CONDITIONS:
         seen = corrupt(people, condition, generator)
-        fits = fit_keypoints(seen, body=body, image_size=(IMAGE_PX, IMAGE_PX), focal_px=FOCAL_PX)
-        for spread in args.spread:
-            figures = coverage(fits, people, body, spread, generator)
-            results.append({"keypoints": condition, "spread": spread, **figures})
-            shown = ", ".join(
-                f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items()
+        for noise in args.noise:
+            fits = fit_keypoints(
+                seen,
+                body=body,
+                image_size=(IMAGE_PX, IMAGE_PX),
+                focal_px=FOCAL_PX,
+                weights=KeypointWeights.of_noise(noise),
             )
-            print(f"{condition}, spread {spread:g}: {shown}", flush=True)
+            for spread in args.spread:
+                figures = coverage(fits, people, body, spread, generator)
+                case = {"keypoints": condition, "noise": noise, "spread": spread}
+                results.append({**case, **figures})
+                shown = ", ".join(
+                    f"{name.replace('_', ' ')} {value:.3g}" for name, value in figures.items()
+                )
+                print(f"{condition}, noise {noise:g}, spread {spread:g}: {shown}", flush=True)
     content = {"source": poses.source, "subjects": list(poses.subjects[args.split])}
     write_json(args.out / f"{args.split}.json", {**content, "results": results})
     return 0

@@ -216,6 +216,10 @@ class Fits:
         """
         path = Path(path)
         if path.is_dir():
+            if not (path / "fits.npz").exists():
+                raise FileNotFoundError(
+                    f"{path} contains no fits.npz: expected a folder that flowprior fit has written"
+                )
             path = path / "fits.npz"
         found = read_npz(path)
         missing = [name for name in (*_SHAPES, *_SINGLE) if name not in found]

@@ -184,7 +184,7 @@ def test_weights_of_noise_make_the_objective_a_log_density(make, people):
     rows = torch.arange(5)
     parts = objective.parts(x)
     pixels = project(objective.keypoints(parts))
-    side = keypoint_squares(seen)[1]
+    side = keypoint_squares(people.keypoints[:5])[1]  # of the cameras
     std = noise * side[:, None, None] / seen[..., 2:]  # half as sure, twice as far
     wanted = ((pixels - seen[..., :2]) / std).square().sum(dim=(1, 2))
     wanted = wanted + (parts.betas / betas).square().sum(dim=-1) + objective.penalty(x, rows)
