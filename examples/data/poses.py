@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from examples.data import h36m
 from examples.data.amass import read_amass
-from examples.data.files import require_path
 from examples.data.kinematics import joints17_from_rotations
 from examples.data.mocap import SPLITS, read_split_poses
 from examples.data.motion import Float32
 from examples.data.procedural import sample_person, sample_poses
-from examples.data.report import Report
+from flowprior.files.limits import require_path
+from flowprior.files.report import Report
 from flowprior.skeleton import H36M_17, SMPL_24
 
 __all__ = ["SPLITS", "PoseSet", "load_poses"]

@@ -12,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from examples.data.image_names import match_people
-from examples.data.keypoints import to_prohmr_44
 from examples.fitting.priors import KeypointPrior
 from examples.fitting.train_prior import CONDITIONAL, MIXTURE, UNCONDITIONAL
 from examples.training.encoded import MODEL_FILE
@@ -31,6 +29,8 @@ from flowprior.fitting import (
     with_spare,
 )
 from flowprior.fitting.pose_variables import variables_of
+from flowprior.keypoint_files.image_names import match_people
+from flowprior.keypoint_files.people import to_prohmr_44
 from flowprior.keypoints import seen_keypoints
 from flowprior.prior.posterior import PosePrior
 from flowprior.skeleton import BODY_25, Skeleton

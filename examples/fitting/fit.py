@@ -19,10 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
-from examples.data.detections import read_detections
-from examples.data.image_names import file_label
 from examples.data.images import decode
-from examples.data.keypoints import Detections
 from examples.data.poses import load_poses
 from examples.fitting.choices import (
     KINDS,
@@ -46,6 +43,9 @@ from flowprior.fitting import (
     check_focal,
     fit_keypoints,
 )
+from flowprior.keypoint_files.detections import read_detections
+from flowprior.keypoint_files.image_names import file_label
+from flowprior.keypoint_files.people import Detections
 from flowprior.skeleton import BODY_25
 
 __all__ = ["image_of", "main"]

@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 
 from examples.command_line import fail, interruptible
-from examples.data.detections import read_detections
 from examples.data.images import decode
 from examples.fitting.choices import to_body_25
 from examples.fitting.outputs import fit_picture
@@ -37,6 +36,7 @@ from examples.whole_files import prepare_folder, write_json
 from flowprior import rotations
 from flowprior.body import BodyModel
 from flowprior.fitting import Fits, fit_keypoints
+from flowprior.keypoint_files import read_detections
 from flowprior.keypoints import LEAST_CONF
 from flowprior.metrics import pa_mpjpe
 from flowprior.skeleton import BODY_25, BODY_25B, COCO_17, SMPL_24, Skeleton
