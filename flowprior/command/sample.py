@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         "log_prob": log_prob.cpu().numpy(),
     }
     with whole_file(args.out) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)
     print(f"{args.samples} samples of {len(person)} posteriors: {args.out}")
     return 0
 

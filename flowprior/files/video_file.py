@@ -3,6 +3,8 @@
 The package ``imageio-ffmpeg`` contains ffmpeg; one on the path serves as well.
 """
 
+import functools
+import importlib.util
 import os
 import re
 import shutil
@@ -24,6 +26,8 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 """Suffixes of video files, in lower case."""
 
 _LONGEST_NUMBER = 20
+# No frame twice and none left out, whatever their times. Versions before 5.1 know the first only.
+_EVERY_FRAME = {True: ("-vsync", "0"), False: ("-fps_mode", "passthrough")}
 
 
 def video_length(path: str | os.PathLike[str]) -> int:
@@ -60,7 +64,7 @@ def read_frames(path: str | os.PathLike[str], every: int = 1) -> Iterator[Pixels
     """
     require_regular(path)
     # The frames are pictures in the format PPM, each of which begins with its size.
-    command = [*_ffmpeg(path), "-map", "0:v:0", "-fps_mode", "passthrough"]
+    command = [*_ffmpeg(path), "-map", "0:v:0", *_EVERY_FRAME[_is_old(_program())]]
     command += ["-f", "image2pipe", "-c:v", "ppm", "-"]
     number = 0
     with (
@@ -115,12 +119,25 @@ def _not_a_video(path: str | os.PathLike[str], message: str) -> ValueError:
 
 def _ffmpeg(path: str | os.PathLike[str]) -> list[str]:
     """The beginning of a command that reads a video."""
-    program = shutil.which("ffmpeg")
-    if program is None:
-        package = import_optional(
-            "imageio_ffmpeg", purpose="Reading videos", package="imageio-ffmpeg", extra="video"
-        )
-        program = package.get_ffmpeg_exe()
     # A name such as "-x.mp4" or "a:b.mp4" is a file, not an option or a protocol.
     source = f"file:{Path(path).resolve()}"
-    return [str(program), "-hide_banner", "-nostdin", "-i", source]
+    return [_program(), "-hide_banner", "-nostdin", "-i", source]
+
+
+def _program() -> str:
+    """The ffmpeg of the package, else that on the path."""
+    found = shutil.which("ffmpeg")
+    if found is not None and importlib.util.find_spec("imageio_ffmpeg") is None:
+        return found
+    package = import_optional(
+        "imageio_ffmpeg", purpose="Reading videos", package="imageio-ffmpeg", extra="video"
+    )
+    return str(package.get_ffmpeg_exe())
+
+
+@functools.cache
+def _is_old(program: str) -> bool:
+    """Whether ffmpeg is older than version 6."""
+    said = subprocess.run([program, "-version"], capture_output=True, text=True, check=False)
+    found = re.match(r"ffmpeg version n?(\d+)\.", said.stdout)
+    return found is not None and int(found[1]) < 6

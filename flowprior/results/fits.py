@@ -198,10 +198,12 @@ class Fits:
         Raises:
             OSError: The file cannot be written.
         """
-        arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+        arrays: dict[str, Any] = {
+            field.name: np.asarray(getattr(self, field.name)) for field in fields(self)
+        }
         arrays["joint_names"] = np.array(SMPL_24.joint_names)
         with whole_file(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Fits":

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from flowprior.files import video_file
 from flowprior.files.video_file import read_frames, video_length
 from tests.files.videos import write_video
 
@@ -35,3 +36,14 @@ def test_other_files_are_refused(tmp_path):
             read(tmp_path / "a.mp4")
     with pytest.raises(FileNotFoundError):
         video_length(tmp_path / "nothing.mp4")
+
+
+@pytest.mark.parametrize(
+    ("version", "old"),
+    [("4.4.2-0ubuntu0.22.04.1", True), ("n5.1", True), ("7.0.2-static", False), ("N-117", False)],
+)
+def test_the_version_of_ffmpeg_selects_an_option(tmp_path, version, old):
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\necho 'ffmpeg version {version} Copyright'\n")
+    program.chmod(0o755)
+    assert video_file._is_old(str(program)) is old
