@@ -345,8 +345,8 @@ class KeypointObjective:
             )
         other = object.__new__(KeypointObjective)
         other.__dict__.update(self.__dict__)
-        hips = {"use_hips": self.weights.use_hips, "trunk_noise": self.weights.trunk_noise}
-        other.weights = replace(weights, **hips)
+        own = self.weights
+        other.weights = replace(weights, use_hips=own.use_hips, trunk_noise=own.trunk_noise)
         other.frozen = tuple(place for name, place in self.slices.items() if name not in free)
         other._start = x.detach()
         return other

@@ -1,4 +1,4 @@
-"""A posterior, conditioned on the places of some joints."""
+"""A posterior, conditioned on measurements."""
 
 from collections.abc import Callable
 
@@ -15,20 +15,21 @@ PAIRS = 256
 
 
 class Conditioning:
-    r"""Moves latents so that joints come to given places, as little as the posterior allows.
+    r"""Moves latents towards measurements, as little as the posterior allows.
 
     A latent z_0 becomes the z that minimises
-    \|(z - z_0) / s\|^2 + \|x(z) - t\|^2 / \sigma^2 for the standard deviation s of the latent, the
-    positions x(z) of the joints and their places t. From z_0 = 0 it is the mode of the posterior
-    given the places. From samples z_0 these are samples given the places: exactly where x is
-    linear, by Matheron's rule, and approximately elsewhere, by randomize-then-optimize.
+    \|(z - z_0) / s\|^2 + \|(x(z) - t) / \sigma\|^2 for the standard deviation s of the latent, the
+    measured numbers x(z) and their values t. From z_0 = 0 it is the mode of the posterior given the
+    measurements. From samples z_0, with noise added to t, these are samples given the measurements:
+    exactly where x is linear, by Matheron's rule, and approximately elsewhere, by
+    randomize-then-optimize.
 
     Each step is one of Gauss and Newton with the mean slope of x, shortened until it helps.
 
     Args:
         posterior: The posterior of one person, without a batch.
-        places: Poses (..., J, k) of the posterior -> positions (..., m, 3) of the joints, metres.
-        sigma: Standard deviation \sigma of the given places, metres.
+        measure: Poses (..., J, k) of the posterior -> the measured numbers (..., M).
+        sigma: (M,) standard deviations \sigma of the measurements.
 
     References:
         Bardsley et al., *Randomize-then-optimize: a method for sampling from posterior
@@ -36,24 +37,25 @@ class Conditioning:
     """
 
     def __init__(
-        self, posterior: PosePosterior, places: Callable[[Tensor], Tensor], sigma: float
+        self, posterior: PosePosterior, measure: Callable[[Tensor], Tensor], sigma: Tensor
     ) -> None:
         self.posterior = posterior
-        self.places = places
+        self.measure = measure
         self.sigma = sigma
         self._scale = latent_scale(posterior)
-        self._slope = mean_jacobian(posterior, places, PAIRS)
+        slope = mean_jacobian(posterior, lambda theta: measure(theta)[..., None, :], PAIRS)
+        self._slope = slope / sigma[:, None]
         weighted = self._slope * self._scale.square()
-        noise = sigma**2 * torch.eye(len(weighted), dtype=weighted.dtype, device=weighted.device)
-        self._gain = torch.linalg.solve(weighted @ self._slope.mT + noise, weighted)
+        unit = torch.eye(len(weighted), dtype=weighted.dtype, device=weighted.device)
+        self._gain = torch.linalg.solve(weighted @ self._slope.mT + unit, weighted)
 
     @torch.no_grad()
     def __call__(self, z: Tensor, target: Tensor, steps: int = 6) -> Tensor:
-        """Latents with the joints at their places.
+        """Latents given measurements.
 
         Args:
             z: (n, D) latents of the posterior.
-            target: (m, 3) places, metres.
+            target: (M,) or (n, M) values of the measurements.
             steps: Number of steps.
 
         Returns:
@@ -69,9 +71,8 @@ class Conditioning:
 
     def _objective(self, z: Tensor, start: Tensor, target: Tensor) -> Tensor:
         moved = ((z - start) / self._scale).square().sum(dim=-1)
-        return moved + (self._away(z, target) / self.sigma).square().sum(dim=-1)
+        return moved + self._away(z, target).square().sum(dim=-1)
 
     def _away(self, z: Tensor, target: Tensor) -> Tensor:
-        """Residuals (..., 3m) in metres."""
-        positions = self.places(self.posterior.decode(z, check=False))
-        return (positions - target).flatten(start_dim=-2)
+        """Residuals (..., M) in standard deviations."""
+        return (self.measure(self.posterior.decode(z, check=False)) - target) / self.sigma

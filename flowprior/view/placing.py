@@ -1,6 +1,6 @@
 """The posterior of a person, given their keypoints and joints that the user has placed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from flowprior.body import BodyModel
 from flowprior.fitting.latent_search import (
-    DataTerm,
     LatentObjective,
     frozen,
     rotation_space,
@@ -28,10 +27,11 @@ __all__ = ["Answer", "PersonPosterior", "released_keypoints"]
 
 Array: TypeAlias = NDArray[Any]
 
-SIGMA_PLACED_M = 0.005
+SIGMA_PLACED_M = 0.003
 """Standard deviation of a placed joint, per coordinate."""
-SIGMA_KEYPOINT_M = 0.03
-"""Standard deviation of a keypoint parallel to the image, at the depth of the person."""
+SIGMA_KEYPOINT_M = 0.02
+"""Standard deviation of a keypoint parallel to the image, at the depth of the person. It is larger
+than in a fit, so that the trunk can give way to a placed hand."""
 SEEN = 0.1
 TOLERANCE = 1e-5
 UNCERTAINTY_SAMPLES = 100
@@ -128,7 +128,7 @@ class PersonPosterior:
         self.samples = rotvec_to_matrix(tensor(fits.samples[row]))
         self.known = fits.joint_confidence[row], fits.joint_std_mm[row]
         self.keypoints = tensor(_coco(fits.keypoints_2d[row], fits.skeleton))
-        self._following: tuple[tuple[int, tuple[int, ...]], Conditioning] | None = None
+        self._following: tuple[tuple[int, tuple[int, ...], bool], Conditioning] | None = None
         with torch.no_grad():
             self.joints = self.joints_of(self.theta)
             self.points = self.body.keypoints(self.theta, COCO_17, self.betas, self.transl)
@@ -172,14 +172,17 @@ class PersonPosterior:
         if not placed and keep_keypoints:
             return self.fit()
         context = self._evidence(placed, keep_keypoints)
-        objective = LatentObjective(self.prior(context[None]), self._misfit(placed, keep_keypoints))
+        known = self._measurements(placed, keep_keypoints)
+        objective = LatentObjective(self.prior(context[None]), known.misfit)
         begin = objective.encode((self.theta if start is None else start)[None])
         solution = search(objective, [begin], max_iterations, TOLERANCE)
         theta = self.space.to_matrix(objective.theta(solution.x)[0])
-        return self._answer(theta, context, placed, seed)
+        return self._answer(theta, context, placed, known, seed)
 
     @torch.no_grad()
-    def follow(self, answer: Answer, placed: Mapping[int, Array]) -> Tensor:
+    def follow(
+        self, answer: Answer, placed: Mapping[int, Array], *, keep_keypoints: bool = True
+    ) -> Tensor:
         """The mode of an answer's posterior with joints at places, while they are being moved.
 
         It takes a fraction of the time of `given`: the evidence stays that of the answer.
@@ -187,16 +190,18 @@ class PersonPosterior:
         Args:
             answer: The answer before the movement.
             placed: Position (3,) of each placed joint.
+            keep_keypoints: As for `given`.
 
         Returns:
             (24, 3, 3), the pose.
         """
-        key = (id(answer), tuple(placed))
+        key = (id(answer), tuple(placed), keep_keypoints)
+        known = self._measurements(placed, keep_keypoints)
         if self._following is None or self._following[0] != key:
-            self._following = key, self._conditioning(answer.posterior, placed)
-        target = self.theta.new_tensor(np.array(list(placed.values())))
+            condition = Conditioning(answer.posterior, known.measure, known.sigma)
+            self._following = key, condition
         z = answer.posterior.encode(answer.theta)[None]
-        return self.pose(answer.posterior, self._following[1](z, target)[0])
+        return self.pose(answer.posterior, self._following[1](z, known.target)[0])
 
     def pose(self, posterior: PosePosterior, z: Tensor) -> Tensor:
         """The pose (24, 3, 3) of a latent (D,)."""
@@ -208,18 +213,25 @@ class PersonPosterior:
         return self.body.keypoints(theta, SMPL_24, self.betas, self.transl)
 
     def _answer(
-        self, theta: Tensor, context: Tensor, placed: Mapping[int, Array], seed: int
+        self,
+        theta: Tensor,
+        context: Tensor,
+        placed: Mapping[int, Array],
+        known: "_Measurements",
+        seed: int,
     ) -> Answer:
         posterior = self.prior(context, centre=theta)
         generator = torch.Generator(theta.device).manual_seed(seed)
         count = max(self.num_samples, UNCERTAINTY_SAMPLES)
         poses = posterior.sample(count, generator=generator)
-        if placed:
-            # The answer of the networks has the placed joints as measurements with errors, as in
-            # training; here they are where the user has put them.
-            condition = self._conditioning(posterior, placed)
-            target = theta.new_tensor(np.array(list(placed.values())))
-            poses = posterior.decode(condition(posterior.encode(poses), target))
+        if len(known.target):
+            # The networks answer with the errors of their training; here the placed joints are
+            # where the user has put them, and keypoints are as exact as for a fit.
+            condition = Conditioning(posterior, known.measure, known.sigma)
+            noise = torch.randn(count, len(known.target), generator=generator).to(theta)
+            # The pose is the answer, also where it does not meet the measurements.
+            reached = known.measure(theta) + known.sigma * noise
+            poses = posterior.decode(condition(posterior.encode(poses), reached))
         samples = self.space.to_matrix(poses)
         uncertainty = uncertainty_of(
             samples[None], theta[None], self.body, SMPL_24, self.betas[None]
@@ -232,15 +244,6 @@ class PersonPosterior:
         confidence = uncertainty.confidence(self.distance_mm)[0].cpu().numpy()
         std_mm = uncertainty.std_mm[0].cpu().numpy()
         return Answer(theta, samples[: self.num_samples], confidence, std_mm, error, posterior)
-
-    def _conditioning(self, posterior: PosePosterior, placed: Mapping[int, Array]) -> Conditioning:
-        """The map onto poses with the placed joints."""
-        numbers = list(placed)
-
-        def places(theta: Tensor) -> Tensor:
-            return self.joints_of(self.space.to_matrix(theta))[..., numbers, :]
-
-        return Conditioning(posterior, places, SIGMA_PLACED_M)
 
     def _remaining(self, placed: Mapping[int, Array]) -> Tensor:
         """(17,) bool, the keypoints that count beside the placed joints."""
@@ -264,24 +267,48 @@ class PersonPosterior:
             evidence["joints_3d"] = joints
         return self.prior.evidence.context(**evidence).to(self.theta)
 
-    def _misfit(self, placed: Mapping[int, Array], keep_keypoints: bool) -> DataTerm:
-        """Squared errors of the placed joints and the remaining keypoints over their variances."""
+    def _measurements(self, placed: Mapping[int, Array], keep_keypoints: bool) -> "_Measurements":
+        """The placed joints and the remaining keypoints, at the depth of the person."""
         numbers = list(placed)
-        target = self.theta.new_tensor(np.array([placed[joint] for joint in numbers]))
-        seen = self._remaining(placed) & keep_keypoints
-        # The fitted keypoints rather than the detected ones: nothing moves until a joint does.
-        image = self.points[:, :2] / self.points[:, 2:]
-        depth = self.points[:, 2:]
+        seen = (self._remaining(placed) & keep_keypoints).nonzero()[:, 0]
+        depth = self.points[seen, 2:]
 
-        def misfit(theta: Tensor, more: Tensor, rows: Tensor) -> Tensor:
+        def measure(theta: Tensor) -> Tensor:
             matrix = self.space.to_matrix(theta)
-            joints = self.joints_of(matrix)[:, numbers]
-            value = ((joints - target) / SIGMA_PLACED_M).square().sum(dim=(-2, -1))
-            points = self.body.keypoints(matrix, COCO_17, self.betas, self.transl)
-            away = depth * (points[..., :2] / points[..., 2:].clamp(min=0.1) - image)
-            return value + (seen[:, None] * away / SIGMA_KEYPOINT_M).square().sum(dim=(-2, -1))
+            joints = self.joints_of(matrix)[..., numbers, :]
+            points = self.body.keypoints(matrix, COCO_17, self.betas, self.transl)[..., seen, :]
+            image = depth * points[..., :2] / points[..., 2:].clamp(min=0.1)
+            return torch.cat([joints.flatten(-2), image.flatten(-2)], dim=-1)
 
-        return misfit
+        places = self.theta.new_tensor(np.array([placed[joint] for joint in numbers])).flatten()
+        # The fitted keypoints rather than the detected ones: nothing moves until a joint does.
+        image = self.points[seen, :2].flatten()
+        sigma = torch.cat(
+            [
+                torch.full_like(places, SIGMA_PLACED_M),
+                torch.full_like(image, SIGMA_KEYPOINT_M),
+            ]
+        )
+        return _Measurements(measure, torch.cat([places, image]), sigma)
+
+
+@dataclass(frozen=True)
+class _Measurements:
+    """M measured numbers, metres.
+
+    Args:
+        measure: Poses (..., 24, k) -> the numbers (..., M).
+        target: (M,) their values.
+        sigma: (M,) their standard deviations.
+    """
+
+    measure: Callable[[Tensor], Tensor]
+    target: Tensor
+    sigma: Tensor
+
+    def misfit(self, theta: Tensor, _more: Tensor, _rows: Tensor) -> Tensor:
+        """Sum (n,) of the squared errors of poses (n, 24, 6) over their variances."""
+        return ((self.measure(theta) - self.target) / self.sigma).square().sum(dim=-1)
 
 
 def _coco(keypoints: Array, skeleton: Skeleton) -> Array:

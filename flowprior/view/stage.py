@@ -119,7 +119,9 @@ class Stage:
         self._require_movable(joint)
         self.sample, self.amounts = 0, [0.0] * NUM_DIRECTIONS
         self.placed = {**self.placed, joint: np.asarray(place, np.float64)}
-        self._theta = self.person.follow(self.answer, self.placed)
+        self._theta = self.person.follow(
+            self.answer, self.placed, keep_keypoints=self.keep_keypoints
+        )
 
     def settle(self) -> None:
         """The joints are placed: the posterior given them, from the pose on the screen."""

@@ -84,7 +84,7 @@ def test_a_body_follows_a_joint_while_it_moves(person, place):
         target = start + share * (place - start)
         theta = person.follow(fit, {WRIST: target})
         away = person.joints_of(theta)[WRIST].numpy() - target
-        assert np.linalg.norm(away) < 0.02
+        assert np.linalg.norm(away) < 0.2 * np.linalg.norm(target - start)
 
 
 def test_placing_a_joint_releases_the_keypoints_of_its_limb():
