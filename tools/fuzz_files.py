@@ -39,7 +39,6 @@ import scipy.sparse
 import torch
 
 from examples.data import registry
-from examples.data.detections import read_detections
 from examples.data.images import decode
 from examples.data.mocap import read_motion
 from examples.fitting.shards import chunks_of, read_chunk
@@ -48,6 +47,7 @@ from examples.prohmr.demo import find_people
 from examples.training.settings import read_settings
 from flowprior import ConditionalPosePrior
 from flowprior.body.arrays import read_body, read_regressor
+from flowprior.keypoint_files.detections import read_detections
 from flowprior.prohmr import load_prior, to_state_dict
 from flowprior.skeleton import H36M_17, SMPL_24
 

@@ -22,6 +22,7 @@ __all__ = [
     "nearest_joints",
     "positions",
     "require_smpl",
+    "uncertainty_of",
     "with_root",
 ]
 
@@ -175,6 +176,27 @@ class Measurement:
             factors,
             None if factors is None else nearest_joints(self.body, self.skeleton),
         )
+
+
+def uncertainty_of(
+    samples: Tensor,
+    mode: Tensor,
+    body: PosedBody,
+    skeleton: Skeleton = SMPL_24,
+    betas: Tensor | None = None,
+) -> JointUncertainty:
+    """Uncertainty from samples at hand.
+
+    Args:
+        samples: (B, n, J, 3, 3) rotations of SMPL's 24 joints or the 23 below the root.
+        mode: (B, J, 3, 3).
+        body: The body.
+        skeleton: The joint set of the positions.
+        betas: Shape of the body, (B, 10); the average shape if None.
+    """
+    measurement = Measurement(mode, body, skeleton, betas)
+    measurement.add(samples)
+    return measurement.result()
 
 
 def assembled(
