@@ -61,10 +61,11 @@ test-portable: .venv/installed  ## the library's tests in random order, without 
 mutants: .venv/installed  ## change one thing of the flow at a time; list what no test notices
 	$(BIN)/python -m tools.mutate
 
-lint: .venv/installed  ## check style and types
+lint: .venv/installed  ## check style, types and dead code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/vulture
 
 format: .venv/installed  ## fix style
 	$(BIN)/ruff check --fix .
@@ -80,7 +81,8 @@ coverage: .venv/installed  ## the lines and branches of the library that its tes
 	$(PYTEST) $(LIBRARY) --cov --cov-report=term-missing:skip-covered
 
 package: .venv/installed  ## build wheel and sdist; test the wheel in an empty environment
-	$(BIN)/nox -s package
+	$(BIN)/nox -s dist
+	FLOWPRIOR_DIST=dist $(BIN)/nox -s package
 
 test-oldest: .venv/installed  ## test the wheel with the oldest supported torch and numpy
 	$(BIN)/nox -s oldest --force-python $(OLDEST_PYTHON)

@@ -1,10 +1,12 @@
 """Sessions that test the built package, each in a new environment.
 
+    nox -s dist       # build into dist/ and check the archives
     nox -s package    # with the versions of constraints.txt
     nox -s oldest     # with the oldest supported versions, on Python 3.10
     nox -s newest     # with the newest versions of everything
 
-Arguments after ``--`` go to pytest. ``--force-python`` selects another interpreter.
+Arguments after ``--`` go to pytest. ``--force-python`` selects another interpreter. The tests use
+the archives in the folder ``FLOWPRIOR_DIST`` instead of building them, if that is set.
 """
 
 import os
@@ -84,6 +86,18 @@ nox.options.sessions = ["package"]
 
 
 @nox.session
+def dist(session: nox.Session) -> None:
+    """Build wheel and sdist into dist/, and check their contents and metadata."""
+    out = ROOT / "dist"
+    shutil.rmtree(out, ignore_errors=True)
+    wheel, sdist = build(session, out)
+    pinned = ("--constraint", str(ROOT / "constraints.txt"))
+    session.install("--disable-pip-version-check", *pinned, "twine", "check-wheel-contents")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+    session.run("check-wheel-contents", "--package", str(ROOT / "flowprior"), str(wheel))
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Test the wheel with the versions of constraints.txt, without slow tests.
 
@@ -137,12 +151,11 @@ def _test_wheel(
 
     with tempfile.TemporaryDirectory(prefix="flowprior-") as folder:
         outside = Path(folder)
-        dist = outside / "dist"
         with _timed(session, "build"):
-            build = (sys.executable, "-m", "build", "--outdir", str(dist), str(ROOT))
-            session.run(*build, external=True, silent=True)
-            (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
-            check_archives(wheel, sdist)
+            if built := os.environ.get("FLOWPRIOR_DIST"):
+                wheel, _ = archives(ROOT / built)
+            else:
+                wheel, _ = build(session, outside / "dist")
         with session.chdir(outside):
             install("torch")
             with _timed(session, "wheel and first log-density", FIRST_LOG_PROB_S):
@@ -184,6 +197,23 @@ def _timed(session: nox.Session, name: str, limit_s: float | None = None) -> Ite
     session.log(f"{name}: {elapsed:.0f} s")
     if limit_s is not None and elapsed > limit_s:
         session.error(f"{name} took {elapsed:.0f} s, more than {limit_s:.0f} s")
+
+
+def build(session: nox.Session, folder: Path) -> tuple[Path, Path]:
+    """Build wheel and sdist into an empty folder, check them and return their paths."""
+    command = (sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT))
+    session.run(*command, external=True, silent=True)
+    wheel, sdist = archives(folder)
+    check_archives(wheel, sdist)
+    return wheel, sdist
+
+
+def archives(folder: Path) -> tuple[Path, Path]:
+    """Find wheel and sdist; SystemExit if the folder does not contain one of each."""
+    wheels, sdists = list(folder.glob("*.whl")), list(folder.glob("*.tar.gz"))
+    if len(wheels) != 1 or len(sdists) != 1:
+        raise SystemExit(f"{folder} contains {len(wheels)} wheels and {len(sdists)} sdists, not 1")
+    return wheels[0], sdists[0]
 
 
 def check_archives(wheel: Path, sdist: Path) -> None:

@@ -65,10 +65,6 @@ SYNERGIES: tuple[dict[str, float], ...] = (
 )
 
 
-def _other(side: str) -> str:
-    return "right" if side == "left" else "left"
-
-
 def _hang(angles: Angles, side: str, rng: np.random.Generator, away: float = 8) -> None:
     """Angle of an arm that hangs down while the trunk leans."""
     n = len(angles["tilt"])

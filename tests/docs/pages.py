@@ -7,7 +7,16 @@ BUILT = ("_build", "auto_gallery")  # folders in docs that the build writes
 
 
 def _pages():
-    yield from (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))
+    yield from (
+        ROOT / name
+        for name in (
+            "README.md",
+            "CONTRIBUTING.md",
+            "CHANGELOG.md",
+            "SECURITY.md",
+            "CODE_OF_CONDUCT.md",
+        )
+    )
     for folder in ("docs", "examples", "benchmarks", "flowprior"):
         for path in sorted((ROOT / folder).rglob("*.md")):
             if not set(BUILT) & set(path.relative_to(ROOT).parts):
