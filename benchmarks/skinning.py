@@ -25,7 +25,8 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior.body import BodyModel
-from flowprior.body.arrays import SMPLX_NAMES, read_body
+from flowprior.body.arrays import read_body
+from flowprior.body.kinds import KINDS, BodyKind
 from flowprior.skeleton import BODY_25, SMPL_24, SMPL_45, mapping
 
 SMPL_VERTICES = 6890
@@ -57,7 +58,7 @@ def bodies(name: str) -> tuple[BodyModel, Callable[[Tensor, Tensor], Any]]:
     arrays: dict[str, NDArray[Any]]
     if name == "embedded":
         arrays, ours = read_body(None), BodyModel()
-        numbers = dict(zip(SMPLX_NAMES, arrays["vertex_ids"].tolist(), strict=True))
+        numbers = dict(zip(KINDS["smpl"].smplx_names, arrays["vertex_ids"].tolist(), strict=True))
     else:
         arrays, numbers = arrays_of_smpls_size(), None
         with tempfile.TemporaryDirectory() as folder:
