@@ -1,5 +1,8 @@
 """Bodies: joints, vertices and keypoints from a pose and a shape."""
 
+from flowprior.body.mirroring import (
+    mirror_pose,
+)
 from flowprior.body.model import (
     BodyModel,
     BodyOutput,
@@ -8,4 +11,5 @@ from flowprior.body.model import (
 __all__ = [
     "BodyModel",
     "BodyOutput",
+    "mirror_pose",
 ]

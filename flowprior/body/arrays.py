@@ -157,13 +157,12 @@ def _kind(tree: NDArray[Any], pose_directions: object, source: str) -> BodyKind:
 
 def _unflattened(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Directions as (V, 3, n), which some conversions of MANO's files store flat."""
-    count = arrays["v_template"].shape[0] if arrays["v_template"].ndim == 2 else 0
+    count = len(arrays["v_template"]) if arrays["v_template"].ndim == 2 else 0
+    directions = {name: arrays[name] for name in ("shapedirs", "posedirs")}
     flat = {
-        name: arrays[name].reshape(count, 3, -1)
-        for name in ("shapedirs", "posedirs")
-        if arrays[name].ndim == 1
-        and arrays[name].size
-        and arrays[name].size % (3 * count or 1) == 0
+        name: array.reshape(count, 3, -1)
+        for name, array in directions.items()
+        if count and array.ndim == 1 and array.size and not array.size % (3 * count)
     }
     return arrays | flat
 
