@@ -7,9 +7,19 @@ from flowprior.body.model import (
     BodyModel,
     BodyOutput,
 )
+from flowprior.body.rigs import (
+    Rig,
+    RigBody,
+    Sam3dBody,
+    read_sam3d_body,
+)
 
 __all__ = [
     "BodyModel",
     "BodyOutput",
+    "Rig",
+    "RigBody",
+    "Sam3dBody",
     "mirror_pose",
+    "read_sam3d_body",
 ]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flowprior import rotations
-from flowprior._checks import require_count, require_like, require_tensor
+from flowprior._checks import require_count, require_tensor
 from flowprior._modes import lasting
 from flowprior._precision import without_autocast
 from flowprior.body.arrays import (
@@ -31,6 +31,7 @@ from flowprior.body.arrays import (
     read_hands,
     read_regressor,
 )
+from flowprior.body.inputs import as_model, spread
 from flowprior.body.keypoint_sets import KeypointSets, Rows, landmark_rows, vertex_rows
 from flowprior.body.kinds import KINDS, BodyKind
 from flowprior.body.other import arrays_of_smplx
@@ -445,8 +446,8 @@ class BodyModel(nn.Module):
             ValueError: If the body lacks the keypoints; the message names what they require.
         """
         part = self._part(skeleton)
-        joints = _as_model("output.joints", output.joints, part.matrix)
-        vertices = _as_model("output.vertices", output.vertices, part.matrix)
+        joints = as_model("output.joints", output.joints, part.matrix)
+        vertices = as_model("output.vertices", output.vertices, part.matrix)
         return part(torch.cat([joints, vertices[..., part.vertices, :]], dim=-2))
 
     def _pose(
@@ -462,7 +463,7 @@ class BodyModel(nn.Module):
         with without_autocast(like.device):
             # Matrices rounded to half precision are no rotations until they are orthonormalised.
             exact = theta.dtype == like.dtype and theta.shape[-3:] == (self.num_joints, 3, 3)
-            theta = _as_model("theta", theta, like)
+            theta = as_model("theta", theta, like)
             rotation = theta if exact else self._space.to_matrix(theta)
             rotation = rotation.to(like).contiguous()
             shape = rotation.shape[:-3]
@@ -472,7 +473,7 @@ class BodyModel(nn.Module):
             vertices = surface(rotation, coefficients, motion).reshape(*shape, len(surface), 3)
             joints = joints.reshape(*shape, self.num_joints, 3)
             if transl is not None:
-                moved = _spread("transl", _as_model("transl", transl, like), shape, 3)
+                moved = spread("transl", as_model("transl", transl, like), shape, 3)
                 self._space.second_look.transl(moved)
                 vertices, joints = vertices + moved[..., None, :], joints + moved[..., None, :]
         return vertices, joints
@@ -483,17 +484,17 @@ class BodyModel(nn.Module):
         """Coefficients (N, num_betas + num_expressions) of N poses."""
         if betas is None:
             betas = like.new_zeros(self.num_betas)
-        betas = _as_model("betas", betas, like)
+        betas = as_model("betas", betas, like)
         self._require_betas(betas)
-        betas = _spread("betas", betas, shape, self.num_betas)
+        betas = spread("betas", betas, shape, self.num_betas)
         if not self.num_expressions:
             if expression is not None:
                 raise ValueError(f"{self.name} is {self._kind.name}, without expressions")
             return betas.reshape(shape.numel(), self.num_betas)
         if expression is None:
             expression = like.new_zeros(self.num_expressions)
-        expression = _as_model("expression", expression, like)
-        expression = _spread("expression", expression, shape, self.num_expressions)
+        expression = as_model("expression", expression, like)
+        expression = spread("expression", expression, shape, self.num_expressions)
         both = torch.cat([betas, expression], dim=-1)
         return both.reshape(shape.numel(), both.shape[-1])
 
@@ -589,23 +590,3 @@ def _joint_tree(
 
 def _float(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-
-
-def _as_model(name: str, value: Tensor, like: Tensor) -> Tensor:
-    """Convert to the dtype of the model; ValueError for another device or a wider dtype."""
-    require_tensor(name, value)
-    return require_like(name, value, like.dtype, like.device)
-
-
-def _spread(name: str, value: Tensor, shape: torch.Size, width: int) -> Tensor:
-    """Expand (*batch, width) to (*batch, *extra, width) for poses of shape (*batch, *extra)."""
-    given = value.shape[:-1]
-    fits = value.ndim and value.shape[-1] == width and len(given) <= len(shape)
-    if not fits or any(a not in (1, b) for a, b in zip(given, shape, strict=False)):
-        batch = ", ".join(map(str, shape))
-        raise ValueError(
-            f"{name} has shape {tuple(value.shape)}; for poses of shape ({batch}) accepted are "
-            f"({width},) and leading axes of the poses followed by {width}"
-        )
-    inserted = value.reshape(*given, *(1,) * (len(shape) - len(given)), width)
-    return inserted.expand(*shape, width)

@@ -50,13 +50,23 @@ def arrays_of(model_type, vertices=None, directions=None, seed=0, hands=True):
             "lmk_bary_coords": barycentric,
             "dynamic_lmk_faces_idx": rng.integers(0, 2 * vertices, (79, 17)),
             "dynamic_lmk_bary_coords": rng.dirichlet(np.ones(3), (79, 17)),
-            "joint2num": np.array({"Pelvis": 0, "L_Hip": 1}),
+            "joint2num": np.array(
+                {official_name(name): n for n, name in enumerate(kind.skeleton.joint_names)}
+            ),
             "part2num": np.array({"Head": 0}),
             "vt": rng.random((30, 2)),
             "ft": faces[:30].astype(np.uint32),
             "allow_pickle": np.array(True),
         }
     return found
+
+
+def official_name(name):
+    """The name of a joint in ``joint2num`` of SMPL-X, such as L_Hip."""
+    side, _, rest = name.removesuffix("_smplhf").partition("_")
+    if side in ("left", "right"):
+        return f"{side[0].upper()}_{rest.capitalize()}"
+    return name.capitalize()
 
 
 def mano_pair(vertices=60):
