@@ -117,7 +117,7 @@ def read_hands(
         FileNotFoundError: If a file does not exist.
         ValueError: If a file is not MANO, or lacks these arrays.
     """
-    found = {}
+    found: dict[str, NDArray[Any]] = {}
     for side, path in (("l", left), ("r", right)):
         arrays = read_body(path)
         kind = kind_in(arrays)

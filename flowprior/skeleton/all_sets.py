@@ -46,5 +46,5 @@ SKELETONS: Mapping[str, Skeleton] = {
         joint_sets.PROHMR_LIFTING_2D,
         joint_sets.PROHMR_LIFTING_3D,
     )
-} | WHOLE_BODY
+} | dict(WHOLE_BODY)
 """All joint sets of this package."""

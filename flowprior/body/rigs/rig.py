@@ -39,8 +39,9 @@ class Rig(Protocol):
     regressors: Mapping[str, Array]
     """Keypoints as linear functions (K, V) of the vertices, by the name of the joint set."""
 
-    default_betas: Tensor
-    """(B,) the average shape, with the device and dtype in which the rig computes."""
+    @property
+    def default_betas(self) -> Tensor:
+        """(B,) the average shape, with the device and dtype in which the rig computes."""
 
     def pose(self, rotation: Tensor, betas: Tensor, surface: bool) -> tuple[Tensor, Tensor | None]:
         """Pose the body.
