@@ -18,7 +18,8 @@ from tools.priors.chain import SCORED, Chain
 from tools.priors.drawing import FIVE_POINTS, HANDS, LIMBS, draw, noisy, photographed, pose
 from tools.priors.figures import body_figures, people_figures
 from tools.priors.half import multiply_in_bfloat16
-from tools.priors.training import Run, Settings, context_of, losses, train, train_flow
+from tools.priors.step import held_joints, losses
+from tools.priors.training import Run, Settings, context_of, train, train_flow
 
 KINDS = ("people", "body-pose")
 SMALL = {"encoder_features": 16, "head_features": 16, "hidden_features": 8, "num_steps": 2}
@@ -158,8 +159,9 @@ def test_the_losses_are_those_of_the_prior(kind, body, rotvecs):
     prior.eval()
     target = noisy(drawn.theta, generator())
     context = context_of(prior, drawn)
+    held = held_joints(prior, drawn.known)
     ours = losses(
-        prior, Chain(body), drawn.theta, target, context, drawn.known, generator(), likelihood=True
+        prior, Chain(body), drawn.theta, target, context, held, generator(), likelihood=True
     )
     known = drawn.known if kind == "body-pose" else None
     torch.testing.assert_close(ours[2], prior.nll(target, context, known=known))
@@ -255,7 +257,7 @@ def test_training_lowers_the_errors(body, rotvecs, tmp_path):
                 drawn.theta,
                 target,
                 context,
-                drawn.known,
+                held_joints(run.prior, drawn.known),
                 generator(),
                 likelihood=True,
             )

@@ -25,9 +25,10 @@ from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
 from tools.priors.card import card
 from tools.priors.chain import SCORED, Chain
-from tools.priors.drawing import HANDS, Kind, draw, noisy, photographed, pose
+from tools.priors.drawing import CROSSED, HANDS, Kind, draw, noisy, photographed, pose
 from tools.priors.figures import body_figures, evenly, people_figures, photographed_people
-from tools.priors.training import Run, Settings, context_of, losses, train, train_flow
+from tools.priors.step import held_joints, losses
+from tools.priors.training import Run, Settings, context_of, train, train_flow
 
 __all__ = ["figures_of", "main", "make_prior"]
 
@@ -92,14 +93,23 @@ class Validation:
     """
 
     def __init__(self, kind: Kind, rotvecs: Tensor, body: BodyModel, seed: int) -> None:
+        # Drawn on the CPU, so that figures of all devices compare.
         generator = torch.Generator().manual_seed(seed)
-        self._chain = Chain(body)
         rows = torch.linspace(0, len(rotvecs) - 1, min(VALIDATED, len(rotvecs))).round().long()
         self._mixed = draw(kind, rotvecs, rows, body, generator, augmented=False)
         self._target = noisy(self._mixed.theta, generator)
         self._views = None
         if kind == "people":
             self._views = photographed(pose(rotvecs[rows], body, generator), generator)
+        self._chain = Chain(body)
+
+    def to(self, device: torch.device, body: BodyModel) -> "Validation":
+        """Move to a device; ``body`` is there already."""
+        self._mixed = self._mixed.to(device)
+        self._target = self._target.to(device)
+        self._views = None if self._views is None else self._views.to(device)
+        self._chain = Chain(body)
+        return self
 
     @torch.no_grad()
     def __call__(self, prior: ConditionalPosePrior) -> dict[str, float]:
@@ -110,8 +120,8 @@ class Validation:
             self._mixed.theta,
             self._target,
             context_of(prior, self._mixed),
-            self._mixed.known,
-            torch.Generator().manual_seed(0),
+            held_joints(prior, self._mixed.known),
+            torch.Generator(self._target.device).manual_seed(0),
             likelihood=True,
         )
         assert nll is not None
@@ -149,6 +159,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--bfloat16",
         action="store_true",
         help="multiply in bfloat16 in training: faster on CPUs with AVX512-BF16 or AMX only",
+    )
+    parser.add_argument(
+        "--device", default="cpu", metavar="DEVICE", help="where it trains; figures are on the CPU"
+    )
+    parser.add_argument(
+        "--crossed",
+        type=float,
+        default=CROSSED,
+        metavar="SHARE",
+        help="of the people in pictures who have a part of the body from another pose",
     )
     parser.add_argument(
         "--photographed", type=Path, metavar="DIR", help="people of SAM 3D Body to compare with"
@@ -190,11 +210,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         rate=args.rate,
         seed=args.seed,
         half=args.bfloat16,
+        crossed=args.crossed,
     )
     validation = Validation(kind, val, body, args.seed + 2)
-    run = Run(kind, prior, parts["train"], body, out, validation)
-    spent = train(run, settings)
-    more = train_flow(run, settings)
+    device = torch.device(args.device)
+    with device:
+        there = BodyModel().to(device)
+        run = Run(
+            *(kind, prior.to(device), parts["train"].to(device), there, out),
+            validation.to(device, there),
+        )
+        spent = train(run, settings)
+        more = train_flow(run, settings)
+    prior.to("cpu")
 
     rows = torch.randint(len(val), (CALIBRATED,), generator=generator)
     examples = draw(kind, val, rows, body, generator, augmented=False)
@@ -213,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "batch": settings.batch,
         "seed": args.seed,
         "minutes": (spent["seconds"] + more["seconds"]) / 60,
+        "where": "one thread" if args.device == "cpu" else torch.cuda.get_device_name(device),
         "command": command,
         "count": min(JUDGED, len(parts["test"])),
         "temperature": temperature,

@@ -76,7 +76,7 @@ evenly over their recordings:
 {table}
 
 Trained for {steps} steps of {batch} examples, and the flow alone for {flow_steps} more, seed
-{seed}, in {minutes:.0f} minutes on one thread of a shared machine: `{command}`.{remark}
+{seed}, in {minutes:.0f} minutes on {where}: `{command}`.{remark}
 Rotations have noise of 1 degree about each axis, in training and in the NLL."""
 
 EXPLAINED = {
@@ -101,8 +101,9 @@ def card(
         kind: The prior.
         figures: Figures on the test subjects, by name.
         subjects: Names of the subjects of each part.
-        training: ``steps``, ``flow_steps``, ``batch``, ``seed``, ``minutes``, ``command``,
-            ``count``, ``temperature``; ``remark``, sentences about the training, or an empty text.
+        training: ``steps``, ``flow_steps``, ``batch``, ``seed``, ``minutes``, ``where``,
+            ``command``, ``count``, ``temperature``; ``remark``, sentences about the training, or an
+            empty text.
     """
     rows = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
     table = "\n".join(["| figure | value |", "|---|---|", *rows])

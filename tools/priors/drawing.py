@@ -7,7 +7,7 @@ rest has a detector's or a tracker's errors.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
 import torch
@@ -56,7 +56,7 @@ PEOPLE_SHARES = {"keypoints_2d": 0.60, "joints_3d": 0.20, "both": 0.14, "nothing
 BODY_SHARES = {"rotations": 0.40, "joints_3d": 0.35, "both": 0.10, "nothing": 0.15}
 # Share of the people in pictures who have a part of the body from another pose: thirteen subjects
 # do few things, and evidence on a part says more about it than the rest of the body does.
-CROSSED = 0.2
+CROSSED = 0.4
 COMPLETE = 0.35  # of the views have all keypoints
 OUTLIERS = 0.1  # of the views have keypoints far off
 SWAPS = 0.03  # of the views have left and right mixed up in the arms or the legs
@@ -149,6 +149,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.theta)
 
+    def to(self, device: torch.device) -> "Examples":
+        """The same on another device."""
+        return Examples(*(getattr(self, each.name).to(device) for each in fields(self)))
+
 
 @torch.no_grad()
 def pose(
@@ -197,6 +201,7 @@ def draw(
     generator: torch.Generator,
     *,
     augmented: bool = True,
+    crossed: float = CROSSED,
 ) -> Examples:
     """Draw people and what is known of them.
 
@@ -207,6 +212,7 @@ def draw(
         body: The body.
         generator: Source of everything random.
         augmented: Whether poses are mirrored and segments turned.
+        crossed: Share of the augmented people in pictures who have a part of another pose.
     """
     chosen = rotvecs[rows]
     if augmented:
@@ -214,7 +220,7 @@ def draw(
         chosen = torch.where(flip, mirror_rotvecs(chosen), chosen)
     people = kind == "people"
     if augmented and people:
-        chosen = _crossed(chosen, generator)
+        chosen = _crossed(chosen, crossed, generator)
     posed = pose(
         chosen,
         body,
@@ -334,12 +340,12 @@ def _tracked(joints: Tensor, placed: Tensor, generator: torch.Generator) -> Tens
     return torch.where(known[..., None], joints + noise, torch.nan)
 
 
-def _crossed(rotvecs: Tensor, generator: torch.Generator) -> Tensor:
+def _crossed(rotvecs: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Replace a part of some poses (N, 24, 3) by that of others of the same batch."""
     count = len(rotvecs)
     others = rotvecs[torch.randint(count, (count,), generator=generator)]
     parts = _table(CROSSED_PARTS)[torch.randint(len(CROSSED_PARTS), (count,), generator=generator)]
-    replaced = parts & (torch.rand(count, 1, generator=generator) < CROSSED)
+    replaced = parts & (torch.rand(count, 1, generator=generator) < share)
     return torch.where(replaced[..., None], others, rotvecs)
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from examples.fitting.train_prior import JOINT_WEIGHT, ROTATION_WEIGHT
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
 from flowprior.files.whole_file import whole_file
-from tools.priors.chain import SCORED, Chain
-from tools.priors.drawing import Examples, Kind, draw, noisy
+from tools.priors.chain import Chain
+from tools.priors.drawing import CROSSED, Examples, Kind, draw, noisy
 from tools.priors.half import multiply_in_bfloat16
+from tools.priors.step import Step, held_joints
 
 __all__ = [
     "CHECKPOINT",
@@ -26,7 +26,6 @@ __all__ = [
     "Run",
     "Settings",
     "context_of",
-    "losses",
     "train",
     "train_flow",
 ]
@@ -57,6 +56,7 @@ class Settings:
         average: Decay per step of the running average of the weights.
         seed: Seed of everything random.
         half: Whether encoder and head multiply in bfloat16 while they are trained.
+        crossed: Share of the people in pictures who have a part of the body from another pose.
         evaluate_every: Steps between evaluations.
         checkpoint_seconds: Seconds between checkpoints.
     """
@@ -73,6 +73,7 @@ class Settings:
     average: float = 0.999
     seed: int = 0
     half: bool = False
+    crossed: float = CROSSED
     evaluate_every: int = 1000
     checkpoint_seconds: float = 180.0
 
@@ -116,64 +117,6 @@ def context_of(prior: ConditionalPosePrior, examples: Examples) -> Tensor:
     return prior.evidence.context(**{k: given[k] for k in prior.evidence.kinds}, known=known)
 
 
-def losses(
-    prior: ConditionalPosePrior,
-    chain: Chain,
-    theta: Tensor,
-    target: Tensor,
-    context: Tensor,
-    known: Tensor,
-    generator: torch.Generator,
-    *,
-    likelihood: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Errors of the mode and the negative log-likelihood, with one pass of the encoder.
-
-    Args:
-        prior: The prior, in training mode.
-        chain: The average body.
-        theta: (B, J, 3, 3) true rotations.
-        target: The same with rotation noise.
-        context: (B, C).
-        known: (B, J) bool.
-        generator: Source of the noise of the targets.
-        likelihood: Whether to compute the likelihood.
-
-    Returns:
-        Scalars: sum of the joints' distances in metres; mean error of the matrices' entries;
-        negative log-likelihood in nats or None.
-    """
-    assert prior.encoder is not None
-    assert prior.head is not None
-    features = prior.encoder(context)
-    centre = prior.head.centre(features)
-    held = known.clone()
-    held[:, list(prior.rest_joints)] = True
-    mode = torch.where(held[..., None, None], theta, centre.frame)
-    distance = (_joints(chain, mode) - _joints(chain, theta)).norm(dim=-1).sum(dim=-1).mean()
-    turned = (mode - theta)[..., :2].abs().mean()
-    if not likelihood:
-        return distance, turned, None
-    detached = type(centre)(*(part.detach() for part in centre))
-    numbers = prior.space.features // prior.space.joints
-    free = (~held).repeat_interleave(numbers, dim=-1)
-    projected = prior.flow.project_context(features.detach(), free=free)
-    vector = prior.space.to_vector(target, detached)
-    noise = torch.randn(vector.shape, generator=generator)
-    # As prior.nll, which would compute the encoder's features again.
-    log_prob = prior.flow.log_prob(vector + prior.target_noise * noise, projected)
-    volume = prior.space.log_volume / prior.space.features * free.sum(dim=-1)
-    return distance, turned, -(log_prob + volume).mean()
-
-
-def _joints(chain: Chain, rotation: Tensor) -> Tensor:
-    """Joints (B, 22, 3) of rotations with or without a root."""
-    if rotation.shape[1] < SCORED + 2:
-        root = torch.eye(3).expand(len(rotation), 1, 3, 3)
-        rotation = torch.cat([root, rotation], dim=1)
-    return chain(rotation)
-
-
 def train(run: Run, settings: Settings) -> dict[str, float]:
     """Train all parts, from the checkpoint in the folder if there is one.
 
@@ -202,27 +145,35 @@ def _descend(run: Run, settings: Settings, *, flow_only: bool) -> dict[str, floa
     average = copy.deepcopy(prior).requires_grad_(requires_grad=False).eval()
     if settings.half:
         multiply_in_bfloat16(prior)
+    device = run.rotvecs.device
+    on_gpu = device.type == "cuda"
     optimizer = torch.optim.AdamW(
-        _groups(prior, settings.weight_decay), settings.rate, betas=(0.9, 0.98), fused=True
+        _groups(prior, settings.weight_decay),
+        # A captured step reads its rate from the device.
+        torch.tensor(settings.rate, device=device) if on_gpu else settings.rate,
+        betas=(0.9, 0.98),
+        fused=True,
+        capturable=on_gpu,
     )
-    generator = torch.Generator().manual_seed(settings.seed)
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"] = group["lr"].clone()
+    generator = torch.Generator(device).manual_seed(settings.seed)
     # The step at which the likelihood began, or -1.
     state = {"step": 0, "seconds": 0.0, "began": -1}
     path = run.folder / (FLOW_CHECKPOINT if flow_only else CHECKPOINT)
     if path.exists():
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, map_location=device, weights_only=True)
         prior.load_state_dict(saved["prior"])
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
-        generator.set_state(saved["generator"])
+        generator.set_state(saved["generator"].cpu())
         state = saved["state"]
         run.say(f"resumed at step {state['step']}")
 
     start = time.monotonic() - state["seconds"]
     last_checkpoint, step, began = time.monotonic(), int(state["step"]), int(state["began"])
-    flowing = list(prior.flow.parameters())
-    answering = [p for name, p in prior.named_parameters() if not name.startswith("flow.")]
-    sums = torch.zeros(4)
+    advance = Step(prior, run.chain, optimizer, generator)
 
     def progress() -> float:
         if settings.minutes is not None and not flow_only:
@@ -242,6 +193,8 @@ def _descend(run: Run, settings: Settings, *, flow_only: bool) -> dict[str, floa
             torch.save(content, partial)
 
     while progress() < 1:
+        if on_gpu:
+            torch.cuda.synchronize()  # else the clock runs ahead of the steps
         # Checkpoints lie between pools, so that a resumed training draws the same ones.
         if time.monotonic() - last_checkpoint > settings.checkpoint_seconds:
             save()
@@ -253,33 +206,24 @@ def _descend(run: Run, settings: Settings, *, flow_only: bool) -> dict[str, floa
             # The flow starts later, and gently: its scales depend on hundreds of features.
             since = (done - head_share) / (1 - head_share)
             for group in optimizer.param_groups:
-                if group["of_flow"]:
-                    group["lr"] = settings.flow_rate * _schedule(max(since, 0.0), settings.warmup)
+                rate = (
+                    settings.flow_rate * _schedule(max(since, 0.0), settings.warmup)
+                    if group["of_flow"]
+                    else settings.rate * _schedule(done, settings.warmup)
+                )
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
                 else:
-                    group["lr"] = settings.rate * _schedule(done, settings.warmup)
+                    group["lr"] = rate
             likelihood = done >= head_share
             if likelihood and began < 0:
                 began = step
-            distance, turned, nll = losses(
-                prior, run.chain, *batch, generator, likelihood=likelihood
-            )
-            loss = JOINT_WEIGHT * distance + ROTATION_WEIGHT * turned
-            if nll is not None:
-                loss = loss + nll
-            optimizer.zero_grad()
-            loss.backward()
-            for part in (answering, flowing):
-                torch.nn.utils.clip_grad_norm_(part, CLIP, foreach=True)
-            optimizer.step()
+            advance(*batch, likelihood=likelihood)
             if step % FOLLOWED == 0:
                 # The first likelihood sets ActNorm's scales, which the average must not trail.
                 first = step < COPIED or 0 <= began <= step < began + COPIED
                 _follow(average, prior, settings.average**FOLLOWED, first=first)
             step += 1
-            with torch.no_grad():
-                sums += torch.stack(
-                    [distance * 1000 / (SCORED - 1), turned, nll or torch.zeros(()), torch.ones(())]
-                )
             if step % settings.evaluate_every == 0:
                 # An evaluation takes nothing from the training's own randomness.
                 found = {
@@ -287,11 +231,9 @@ def _descend(run: Run, settings: Settings, *, flow_only: bool) -> dict[str, floa
                     "seconds": round(time.monotonic() - start, 1),
                     "progress": round(done, 4),
                     "part": "flow" if flow_only else "all",
-                    "training_mm": float(sums[0] / sums[3]),
-                    "training_nll": float(sums[2] / sums[3]),
+                    **advance.means(),
                     **run.evaluate(average),
                 }
-                sums.zero_()
                 line = json.dumps(
                     {k: v if isinstance(v, str) else _short(v) for k, v in found.items()}
                 )
@@ -307,13 +249,15 @@ def _descend(run: Run, settings: Settings, *, flow_only: bool) -> dict[str, floa
 def _pool(
     run: Run, settings: Settings, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Draw some batches: theta, noisy theta, context, known."""
+    """Draw some batches: theta, noisy theta, context, held."""
     count = POOL * settings.batch
-    rows = torch.randint(len(run.rotvecs), (count,), generator=generator)
-    examples = draw(run.kind, run.rotvecs, rows, run.body, generator)
+    device = run.rotvecs.device
+    rows = torch.randint(len(run.rotvecs), (count,), generator=generator, device=device)
+    examples = draw(run.kind, run.rotvecs, rows, run.body, generator, crossed=settings.crossed)
     with torch.no_grad():
         context = context_of(run.prior, examples)
-        parts = (examples.theta, noisy(examples.theta, generator), context, examples.known)
+        held = held_joints(run.prior, examples.known)
+        parts = (examples.theta, noisy(examples.theta, generator), context, held)
     return zip(*(part.split(settings.batch) for part in parts), strict=True)
 
 
