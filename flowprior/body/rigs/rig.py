@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowprior.skeleton import Skeleton
+from flowprior.skeleton import SMPL_24, SMPLX_55, Skeleton
 
 __all__ = ["Rig", "chain", "metres_per_unit", "skeleton_of", "to_bone_axes"]
 
@@ -143,9 +143,14 @@ def skeleton_of(
         tuple(names),
         tuple(int(parent) for parent in parents),
         tuple(flip),
-        # Names of joints are meaningful in their own rig alone.
-        tuple(meanings.get(each, f"{name} {each}") for each in names),
+        tuple(meanings.get(each) or _own_meaning(each, name) for each in names),
     )
+
+
+def _own_meaning(joint: str, rig: str) -> str:
+    """Names of SMPL's joints mean these; other names are meaningful in their own rig alone."""
+    known = (*SMPL_24.joint_names, *SMPLX_55.joint_names)
+    return joint if joint in known else f"{rig} {joint}"
 
 
 def _other(joint: str, names: Sequence[str], sides: tuple[str, str] | None) -> str:

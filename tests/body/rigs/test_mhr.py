@@ -9,6 +9,7 @@ import torch
 from flowprior import rotations
 from flowprior.body import RigBody, read_sam3d_body
 from flowprior.body.rigs.mhr import MhrRig, euler_of_matrix, matrix_of_euler
+from flowprior.fitting import minimize
 from flowprior.skeleton import COCO_17, MHR_70
 from tests.body.rigs.stand_ins import StandInMhr
 from tests.conftest import REAL_DATA
@@ -165,6 +166,20 @@ def test_other_modules_are_named():
 def test_euler_angles_round_trip():
     angles = (2 * torch.rand(50, 3) - 1) * torch.tensor([3.1, 1.5, 3.1])
     torch.testing.assert_close(euler_of_matrix(matrix_of_euler(angles)), angles, rtol=0, atol=1e-5)
+
+
+def test_inverse_kinematics_of_a_rig():
+    """Fitting needs no more than keypoints: five people, each an independent problem."""
+    body = RigBody.from_mhr(stand_in())
+    target = body(0.3 * torch.randn(5, 9, 3)).joints
+
+    def loss(theta, rows):
+        points = body.keypoints(theta.unflatten(-1, (9, 3)))
+        return (points - target[rows]).square().sum(dim=(-2, -1))
+
+    result = minimize(loss, torch.zeros(5, 27))
+    error = (body.keypoints(result.x.unflatten(-1, (9, 3))) - target).norm(dim=-1)
+    assert error.max() < 2e-3
 
 
 # Two real outputs.
