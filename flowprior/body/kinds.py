@@ -92,6 +92,7 @@ SMPL = BodyKind(
     smplx_names=_SURFACE_NAMES,
     description="a body without fingers",
 )
+"""SMPL: 24 joints."""
 
 SMPLH = BodyKind(
     name="SMPL-H",
@@ -110,6 +111,7 @@ SMPLH = BodyKind(
     description="a body with hands",
     hands=_SIDED_HANDS,
 )
+"""SMPL-H: 52 joints, 15 of each hand."""
 
 SMPLX = BodyKind(
     name="SMPL-X",
@@ -137,6 +139,7 @@ SMPLX = BodyKind(
     num_landmarks=51,
     hands=_SIDED_HANDS,
 )
+"""SMPL-X: 55 joints, with jaw, eyes and expressions."""
 
 MANO = BodyKind(
     name="MANO",
@@ -150,6 +153,7 @@ MANO = BodyKind(
     description="one hand without a body",
     hands={"": "hand_pose"},
 )
+"""MANO: the 16 joints of one hand."""
 
 KINDS: Mapping[str, BodyKind] = {kind.model_type: kind for kind in (SMPL, SMPLH, SMPLX, MANO)}
 """The models by their names in ``smplx``."""
