@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flowprior import rotations
 from flowprior.body import BodyModel, mirror_pose
@@ -488,6 +490,37 @@ def test_a_flame_module_of_smplx_is_named():
 
     with pytest.raises(ValueError, match="FLAME is FLAME, a head of 5 joints"):
         BodyModel.from_smplx(FLAME())
+
+
+@given(
+    parts=st.sets(st.sampled_from(["global_orient", "body_pose", "left_hand_pose"])),
+    batch=st.lists(st.integers(0, 3), max_size=2).map(tuple),
+    flat=st.booleans(),
+)
+def test_parts_return_from_the_pose(parts, batch, flat):
+    body = BodyModel(hands=True)
+    sizes = {name: 3 * (joints.stop - joints.start) for name, joints in body.parts.items()}
+    given = {name: torch.randn(*batch, sizes[name]) for name in sorted(parts)}
+    theta = body.pose(**given, flat_hand_mean=flat)
+    assert theta.shape == (*(batch if parts else ()), 52, 3)
+    found = body.split(theta, flat_hand_mean=flat)
+    for name, size in sizes.items():
+        expected = given.get(name, torch.zeros(*theta.shape[:-2], size))
+        torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-6)
+
+
+def test_expressions_under_vmap_and_autocast(tmp_path):
+    body, _ = load(tmp_path, "smplx")
+    theta, expression = 0.3 * torch.randn(3, 55, 3), torch.randn(3, 10)
+    expected = body(theta, expression=expression).vertices
+    rows = torch.func.vmap(lambda t, e: body(t, expression=e).vertices)(theta, expression)
+    torch.testing.assert_close(rows, expected, rtol=0, atol=1e-5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(
+            body(theta, expression=expression).vertices, expected, rtol=0, atol=0
+        )
+    samples = body(theta[:, None].expand(3, 4, 55, 3), expression=expression).joints
+    torch.testing.assert_close(samples[:, 2], body(theta, expression=expression).joints)
 
 
 def test_hands_of_a_file_are_those_it_has(tmp_path):

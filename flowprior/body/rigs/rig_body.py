@@ -31,7 +31,8 @@ class RigBody(nn.Module):
     The interface is that of :class:`~flowprior.body.BodyModel`, so fitting, pictures and the
     uncertainty of joints work with any rig. Theta is one rotation per joint of the rig, in every
     form that a prior accepts, relative to the parent and to the rest pose, see
-    :class:`~flowprior.body.rigs.Rig`.
+    :class:`~flowprior.body.rigs.Rig`. A rig that is a module moves with the body; whether its
+    arrays are part of a ``state_dict`` is up to its package.
 
     Args:
         rig: The rig; for known packages use one of the class methods.
