@@ -9,7 +9,10 @@ import torch
 
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel, RigBody
+from flowprior.body.arrays import read_body
 from flowprior.body.rigs.body_models import CoefficientRig, RotationRig
+from flowprior.fitting import fit_keypoints
+from flowprior.keypoints import example_keypoints
 from flowprior.skeleton import COCO_17, SMPL_24, Skeleton
 from tests.body.made_up import arrays_of
 from tests.body.rigs.stand_ins import Spec, StandInModel
@@ -72,6 +75,27 @@ def test_a_posterior_on_a_rig(tmp_path):
     theta = posterior.sample(3)
     points = rig.keypoints(theta, SMPL_24)
     torch.testing.assert_close(points, BodyModel(path)(theta).joints, rtol=0, atol=1e-5)
+
+
+def test_fits_on_a_rig(tmp_path):
+    package = pytest.importorskip("body_models.smpl.torch", reason="compares with body-models")
+    arrays = {key: value for key, value in read_body(None).items() if "regressor " not in key}
+    np.savez(tmp_path / "body.npz", **arrays)
+    rows = BodyModel()._keypoints.rows(COCO_17)
+    regressor = rows.joints @ arrays["J_regressor"]
+    regressor[:, rows.vertices] += rows.weights
+    options = {"regressors": {"COCO-17": regressor}}
+    bodies = (
+        BodyModel(tmp_path / "body.npz", **options),
+        RigBody.from_body_models(package.SMPL(model_path=tmp_path / "body.npz"), **options),
+    )
+    # A few steps, before rounding sends the two on different ways.
+    ours, theirs = (
+        fit_keypoints(example_keypoints(), body=body, max_iterations=3) for body in bodies
+    )
+    torch.testing.assert_close(theirs.keypoints_2d, ours.keypoints_2d, rtol=0, atol=1.0)
+    torch.testing.assert_close(theirs.theta, ours.theta, rtol=0, atol=0.02)
+    assert ours.solution.value[0] < ours.start_value[0] - 50
 
 
 def test_flame(tmp_path):
