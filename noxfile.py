@@ -64,8 +64,14 @@ nox.options.sessions = ["package"]
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Test the wheel with the versions of constraints.txt, without slow tests."""
-    _test_wheel(session, "constraints.txt", ("-n", "2", "-m", "not slow"))
+    """Test the wheel with the versions of constraints.txt, without slow tests.
+
+    In random order and as on a processor without vector instructions, which the tests of the
+    repository do not cover.
+    """
+    session.env["ATEN_CPU_CAPABILITY"] = "default"
+    options = ("-n", "2", "-m", "not slow", "-p", "randomly")
+    _test_wheel(session, "constraints.txt", options, packages=(*TEST_PACKAGES, "pytest-randomly"))
 
 
 @nox.session(python="3.10")
@@ -85,6 +91,7 @@ def _test_wheel(
     constraints: str | None,
     options: Sequence[str],
     extras: Sequence[str] = (),
+    packages: Sequence[str] = TEST_PACKAGES,
 ) -> None:
     """Build the package, install the wheel alone, and test it outside the repository.
 
@@ -93,6 +100,7 @@ def _test_wheel(
         constraints: File of the versions to install; None for the newest.
         options: Arguments of pytest if the user gives none.
         extras: Extras for which pip must find a consistent set of packages.
+        packages: What the tests need.
     """
     # Nothing of the caller's environment helps the wheel.
     session.env.update({name: None for name in os.environ if name.startswith("PYTHON")})
@@ -125,7 +133,7 @@ def _test_wheel(
                 python("-W", "error", "-c", lines)
             for extra in extras:
                 install("--dry-run", "--quiet", f"{wheel}[{extra}]")
-            install(*TEST_PACKAGES)
+            install(*packages)
             ignored = shutil.ignore_patterns(*NOT_IN_WHEEL, "__pycache__")
             shutil.copytree(ROOT / "tests", outside / "tests", ignore=ignored)
             shutil.copy(ROOT / "pyproject.toml", outside)  # pytest's settings
