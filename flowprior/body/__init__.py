@@ -1,5 +1,8 @@
 """Bodies: joints, vertices and keypoints from a pose and a shape."""
 
+from flowprior.body.body import (
+    Body,
+)
 from flowprior.body.mirroring import (
     mirror_pose,
 )
@@ -15,6 +18,7 @@ from flowprior.body.rigs import (
 )
 
 __all__ = [
+    "Body",
     "BodyModel",
     "BodyOutput",
     "Rig",

@@ -1,7 +1,7 @@
 """The parts of a pose under the names of ``smplx``, and the two conventions for hands.
 
 A pose is one rotation per joint; zero is the template of the file, with **flat hands**. ``smplx``
-splits it into `global_orient`, `body_pose`, `left_hand_pose` and so on, and by default adds the
+splits it into ``global_orient``, ``body_pose``, ``left_hand_pose`` and so on, and by default adds the
 file's mean pose of the hands to their rotation vectors, so that zero is a relaxed hand
 (``flat_hand_mean=False``). It also accepts coefficients of the file's principal components instead
 of rotation vectors. Files of AMASS use the flat convention, those of InterHand2.6M the other.

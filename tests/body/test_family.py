@@ -117,6 +117,37 @@ def test_joints_and_vertices_equal_smplx(smplx, tmp_path, model_type, flat, pca,
     assert body.parents == tuple(model.parents.tolist())
 
 
+@pytest.mark.parametrize("protocol", [0, 2])
+@pytest.mark.parametrize("model_type", ["smplh", "smplx", "mano"])
+def test_pickles_with_chumpy_arrays(tmp_path, chumpy, model_type, protocol):
+    """As the official pickles of SMPL-H and MANO; chumpy itself is not installed."""
+    arrays = arrays_of(model_type, VERTICES)
+    wrapped = ("v_template", "shapedirs", "posedirs", "hands_mean", "hands_meanl")
+    content = {key: chumpy.wrap(a) if key in wrapped else a for key, a in arrays.items()}
+    content["J_regressor"] = scipy.sparse.csc_matrix(arrays["J_regressor"])
+    content |= {"bs_style": "lbs", "bs_type": "lrotmin", "J": chumpy.wrap(np.zeros((3, 3)))}
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    chumpy.remove()
+    same = BodyModel(save(tmp_path / "same.npz", arrays), flip_shapedirs=False)
+    body = BodyModel(path, flip_shapedirs=False)
+    theta, betas = 0.3 * torch.randn(2, body.num_joints, 3), torch.randn(2, 10)
+    assert torch.equal(body(theta, betas).vertices, same(theta, betas).vertices)
+    assert torch.equal(body.pose(), same.pose())
+
+
+@pytest.mark.parametrize("model_type", ["smplh", "smplx", "mano"])
+def test_directions_may_be_flat(tmp_path, model_type):
+    arrays = arrays_of(model_type, VERTICES)
+    flat = arrays | {name: arrays[name].ravel() for name in ("shapedirs", "posedirs")}
+    same, body = (
+        BodyModel(save(tmp_path / name, content), flip_shapedirs=False)
+        for name, content in (("same.npz", arrays), ("flat.npz", flat))
+    )
+    theta = 0.3 * torch.randn(2, body.num_joints, 3)
+    assert torch.equal(body(theta).vertices, same(theta).vertices)
+
+
 @pytest.mark.parametrize("model_type", ["smplh", "smplx", "mano"])
 def test_gradients_equal_those_of_smplx(smplx, tmp_path, model_type):
     body, arrays = load(tmp_path, model_type)

@@ -1,7 +1,6 @@
 import copy
 import os
 import pickle
-import sys
 import types
 from importlib import resources
 
@@ -382,27 +381,6 @@ def test_keypoints_follow_the_dtype_of_the_body():
     model = BodyModel()
     model.keypoints(torch.zeros(24, 3))
     assert model.double().keypoints(torch.zeros(24, 3).double()).dtype == torch.float64
-
-
-@pytest.fixture
-def chumpy(monkeypatch):
-    """A class that pickles as chumpy's arrays do; gone again before the file is read."""
-    modules = [types.ModuleType("chumpy"), types.ModuleType("chumpy.ch")]
-    kind = type("Ch", (), {"__module__": "chumpy.ch"})
-    modules[1].Ch = kind
-    for module in modules:
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-
-    def wrap(array):
-        made = kind()
-        made.__dict__.update(x=array, _itr=None, _dirty_vars=set())
-        return made
-
-    def remove():
-        for module in modules:
-            monkeypatch.delitem(sys.modules, module.__name__)
-
-    return types.SimpleNamespace(wrap=wrap, remove=remove)
 
 
 def official(arrays, chumpy):

@@ -1,5 +1,6 @@
 """Coefficients of a rig from the rotations of its joints, in the sense of least squares."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -62,8 +63,11 @@ def nearest_coefficients(
 def _jacobian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     """Jacobians (N, M, Q) of all rows: one forward-mode derivative per coefficient."""
     columns = []
-    for index in range(at.shape[1]):
-        tangent = torch.zeros_like(at)
-        tangent[:, index] = 1
-        columns.append(torch.func.jvp(function, (at,), (tangent,))[1])
+    with warnings.catch_warnings():
+        # torch compiles some derivatives with TorchScript when they are first used.
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        for index in range(at.shape[1]):
+            tangent = torch.zeros_like(at)
+            tangent[:, index] = 1
+            columns.append(torch.func.jvp(function, (at,), (tangent,))[1])
     return torch.stack(columns, dim=-1)
