@@ -133,7 +133,8 @@ class BodyModel(nn.Module):
         super().__init__()
         if hands and path is not None:
             raise ValueError("hands=True is for the embedded body; a file has the hands it has")
-        self.name = "embedded body" if path is None else Path(path).name
+        embedded = "embedded body with hands" if hands else "embedded body"
+        self.name = embedded if path is None else Path(path).name
         require_count("num_betas", num_betas, least=1)
         require_count("num_expressions", num_expressions)
         arrays = read_body(path, hands)
@@ -316,6 +317,10 @@ class BodyModel(nn.Module):
     ) -> Tensor:
         """Build theta from the parts of a pose, as ``smplx`` takes them.
 
+        Each part of n joints is given as rotation vectors (*batch, 3 n) or (*batch, n, 3), or as
+        matrices (*batch, n, 3, 3), to which no mean is added. Parts that are None are zero. Batches
+        broadcast.
+
         Args:
             global_orient: Rotation of the root.
             body_pose: Rotations of the body: 23 joints of SMPL, 21 of SMPL-H and SMPL-X.
@@ -329,10 +334,6 @@ class BodyModel(nn.Module):
                 vectors of the hands and to the expanded coefficients, so zero is a relaxed hand. If
                 True, zero is the flat hand, as in AMASS.
             use_pca: Whether hands are coefficients; if None, those with fewer than 45 numbers are.
-
-        Each part of n joints is given as rotation vectors (*batch, 3 n) or (*batch, n, 3), or as
-        matrices (*batch, n, 3, 3), to which no mean is added. Parts that are None are zero. Batches
-        broadcast.
 
         Returns:
             Rotation vectors (*batch, J, 3), or matrices (*batch, J, 3, 3) if any part is.

@@ -1,8 +1,8 @@
 """The parts of a pose under the names of ``smplx``, and the two conventions for hands.
 
 A pose is one rotation per joint; zero is the template of the file, with **flat hands**. ``smplx``
-splits it into ``global_orient``, ``body_pose``, ``left_hand_pose`` and so on, and by default adds the
-file's mean pose of the hands to their rotation vectors, so that zero is a relaxed hand
+splits it into ``global_orient``, ``body_pose``, ``left_hand_pose`` and so on, and by default adds
+the file's mean pose of the hands to their rotation vectors, so that zero is a relaxed hand
 (``flat_hand_mean=False``). It also accepts coefficients of the file's principal components instead
 of rotation vectors. Files of AMASS use the flat convention, those of InterHand2.6M the other.
 """
@@ -20,10 +20,12 @@ from flowprior.body.kinds import BodyKind
 
 __all__ = ["PoseParts"]
 
-ADVICE = (
-    "pass flat_hand_mean=True if zero is the flat hand in your poses, as in those of AMASS, or "
-    "load the body with mano=(MANO_LEFT, MANO_RIGHT)"
-)
+ADVICE = {
+    "mean": "pass flat_hand_mean=True if zero is the flat hand in your poses, as in those of "
+    "AMASS, or load a file of SMPL-H with mano=(MANO_LEFT, MANO_RIGHT)",
+    "components": "pass the 45 numbers of rotation vectors, or load a file of SMPL-H with "
+    "mano=(MANO_LEFT, MANO_RIGHT)",
+}
 
 
 class PoseParts(nn.Module):
@@ -57,7 +59,7 @@ class PoseParts(nn.Module):
         side = self._hand_of[part]
         value = getattr(self, f"{what}{side}")
         if not isinstance(value, Tensor):
-            raise ValueError(f"{self.name} has no hands_{what}{side}: {ADVICE}")
+            raise ValueError(f"{self.name} has no hands_{what}{side}: {ADVICE[what]}")
         return value
 
     def join(

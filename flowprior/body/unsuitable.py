@@ -49,6 +49,8 @@ def describe_keys(content: Mapping[object, object]) -> str:
             f"it has poses ({', '.join(shapes) or 'without arrays'}), which pose a body: pass them "
             "to a BodyModel as theta, or their parts to BodyModel.pose"
         )
+    if "eigvec" in content:
+        return "it looks like DMPL, soft-tissue directions that belong to an SMPL-H body"
     if "hands_components" in content or "hands_componentsl" in content:
         return "it has the hands' components alone"
     return ""

@@ -121,7 +121,7 @@ def test_relaxed_hands_are_between_flat_and_fist(body):
             tip = SMPLH_73.index(f"{side}_{finger}")
             assert 0.008 < flat[tip, 1] - tips[tip, 1] < 0.05
     torch.testing.assert_close(body.pose(**body.split(relaxed)), relaxed)
-    with pytest.raises(ValueError, match="embedded body has no hands_componentsl"):
+    with pytest.raises(ValueError, match="embedded body with hands has no hands_componentsl"):
         body.pose(left_hand_pose=torch.zeros(6))
 
 

@@ -477,6 +477,7 @@ def test_other_models_are_named(tmp_path, which):
         ({"osim_kintree_table": np.zeros((2, 24), int)}, "looks like SKEL"),
         ({"pred_global_rots": np.zeros((127, 3, 3))}, "output of SAM 3D Body"),
         ({"hands_components": np.zeros((45, 45))}, "hands' components alone"),
+        ({"eigvec": np.zeros((60, 3, 8))}, "looks like DMPL"),
         ({"a": np.zeros(3)}, "is not a body model: v_template, .* missing, found a"),
     ],
 )

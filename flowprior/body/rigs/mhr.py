@@ -82,10 +82,12 @@ class MhrRig(nn.Module):
         try:
             character = model.character_torch
             bones = character.skeleton
-            transform = numpy_of(character.parameter_transform.parameter_transform)
+            linear_map = character.parameter_transform.parameter_transform
+            transform = numpy_of(linear_map)
             turns = numpy_of(bones.joint_prerotations).astype(np.float64)
             names, parents = list(bones.joint_names), numpy_of(bones.joint_parents).tolist()
-            faces = numpy_of(character.mesh.faces)
+            mesh = character if hasattr(character, "mesh") else model.character
+            faces = numpy_of(mesh.mesh.faces)
         except AttributeError as error:
             raise TypeError(
                 f"expected a model of mhr, but {type(model).__name__} lacks a part of it: {error}"
@@ -97,7 +99,7 @@ class MhrRig(nn.Module):
         count = len(names)
         rows = transform.astype(np.float64).reshape(count, PER_JOINT, -1)[:, 3:6, POSE]
         linear = rows.reshape(3 * count, -1)
-        like = torch.from_numpy(np.zeros(0, np.float32))
+        like = torch.zeros(0, device=getattr(linear_map, "device", None))
         rest = chain(_matrix_of_quaternion(torch.from_numpy(turns)), self.skeleton.parents)
         for name, value in {
             "rest": rest,
@@ -105,7 +107,7 @@ class MhrRig(nn.Module):
             "inverse": torch.from_numpy(np.linalg.pinv(linear)),
         }.items():
             self.register_buffer(name, value.to(like), persistent=False)
-        vertices, _ = self._run(torch.zeros(1, NUM_IDENTITY), torch.zeros(1, NUM_PARAMETERS))
+        vertices, _ = self._run(like.new_zeros(1, NUM_IDENTITY), like.new_zeros(1, NUM_PARAMETERS))
         self.num_vertices = vertices.shape[1]
         height = vertices[0, :, 1].max() - vertices[0, :, 1].min()
         self.unit = metres_per_unit(float(height), "MHR")

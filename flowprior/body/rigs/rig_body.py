@@ -66,12 +66,10 @@ class RigBody(nn.Module):
         self.name, self.num_vertices = rig.name, rig.num_vertices
         self._space = Rot6dSpace(rig.skeleton.num_joints, layout)
         with lasting():
-            self.register_buffer(
-                "faces", torch.from_numpy(np.array(rig.faces, np.int64)), persistent=False
-            )
-            self.register_buffer(
-                "default_betas", rig.default_betas.detach().clone(), persistent=False
-            )
+            average = rig.default_betas.detach().clone()
+            faces = torch.from_numpy(np.array(rig.faces, np.int64)).to(average.device)
+        self.register_buffer("faces", faces, persistent=False)
+        self.register_buffer("default_betas", average, persistent=False)
         found = {name: np.asarray(rows, np.float64) for name, rows in rig.regressors.items()}
         for name, source in (regressors or {}).items():
             found[name] = read_regressor(name, source, self.num_vertices)
