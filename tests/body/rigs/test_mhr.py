@@ -271,7 +271,7 @@ def test_kinematics_reproduce_real_outputs(outputs, source, target):
     rows = [index[joint] for joint in chain]
     expected = place[list(chain)]
     error = (joints[rows] - expected).norm(dim=-1)
-    # The knees and the spine have small rotations of their own that the table leaves out.
+    # Knees and spine have small rotations of their own that the table leaves out.
     assert error.max() < 0.003
     assert error.median() < 1e-5
     # Without those lengths the bones still point the same way.
