@@ -237,7 +237,8 @@ def check_archives(wheel: Path, sdist: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     found = {name: data for name, data in files.items() if ".dist-info/" not in name}
-    needed = {"flowprior/py.typed", "flowprior/assets/embedded_body.npz"}
+    bodies = ("embedded_body", "embedded_body_with_hands")
+    needed = {"flowprior/py.typed", *(f"flowprior/assets/{body}.npz" for body in bodies)}
     if different := sorted(found.keys() ^ (tree.keys() | needed)):
         raise SystemExit(f"only in the wheel or only in the working tree: {different}")
     if different := sorted(name for name, data in found.items() if data != tree[name]):

@@ -48,6 +48,13 @@ def test_bodies(tmp_path):
         assert_drawn(tmp_path / name, bodies.FOLDER / name)
 
 
+def test_hands(tmp_path):
+    hands = script("hand_pictures")
+    hands.main(tmp_path)
+    for name in ("hands.png", "hand_joints.png"):
+        assert_drawn(tmp_path / name, hands.PICTURES / name)
+
+
 @pytest.mark.slow
 def test_front_picture(tmp_path):
     front = script("front_picture")
