@@ -29,7 +29,7 @@ hands = inverse_kinematics(prior, sparse)  # from the fingertips
 
 DESCRIPTION = """Poses of a right hand: p(theta | what is known) over the 15 finger joints of MANO
 and SMPL-H, given some of the rotations, 3D points in the wrist's frame, both or nothing. For left
-hands, mirror poses with `flowprior.body.mirror_pose` and points in x;
+hands, mirror rotation vectors (x, y, z) to (x, -y, -z) and points (x, y, z) to (-x, y, z);
 `BlockPrior(body, "mirrored", hand)` does so.
 
 {kind}
