@@ -106,7 +106,6 @@ def test_a_missing_finger_follows_the_others(prior, chain, truth):
         torch.testing.assert_close(kept, theta[:, known], rtol=0, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_fingertips_are_reached(prior, body, chain, truth):
     points = chain(rotations.rotvec_to_matrix(truth[:4]))
     tips = torch.full_like(points, torch.nan)

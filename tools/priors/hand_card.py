@@ -73,6 +73,8 @@ DATA = (
     "Procedural poses of `tools/priors/hand_poses.py`, which names the sources of its joint ranges "
     "(e-hand.com, eatonhand.com, gpnotebook) and couplings (Rijpkema and Girard 1991; Haeger-Ross "
     "and Schieber 2000; Santello et al. 1998), on the embedded hand of average or random shape. "
+    "The papers are the usual references for these couplings; apart from the 2/3, no number is "
+    "theirs. "
 )
 
 

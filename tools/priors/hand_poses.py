@@ -21,6 +21,7 @@ Couplings:
   and Soechting, *Postural hand synergies for tool use*, 1998);
 * bent knuckles cannot spread, because their collateral ligaments are tight.
 
+The papers are the usual references for these couplings; apart from the 2/3, no number is theirs.
 How often hands are open, closed, relaxed or pointing is a choice of ours. Poses in which fingers
 run into each other or into the palm are left out.
 """

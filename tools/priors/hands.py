@@ -83,9 +83,8 @@ def load_hands(path: Path | None, chain: HandChain, seed: int) -> Hands:
     """
     if path is None:
         generator = torch.Generator().manual_seed(seed)
-        return Hands(
-            *(sample_hands(count, generator, chain) for count in DRAWN.values()), "procedural"
-        )
+        train, val, test = (sample_hands(count, generator, chain) for count in DRAWN.values())
+        return Hands(train, val, test, "procedural")
     arrays = _arrays(path)
     name = "poses" if "poses" in arrays else next(iter(arrays), "")
     if not arrays or (len(arrays) > 1 and name != "poses"):
