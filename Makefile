@@ -15,17 +15,21 @@ OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lifting test test-all test-portable mutants lint format docs linkcheck bench coverage \
+.PHONY: help demo tasks train-demo test test-all test-portable mutants lint format docs linkcheck bench coverage \
 	package test-oldest test-newest clean
 
 help:  ## list these commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' Makefile | \
 		while IFS='|' read -r name text; do printf 'make %-14s %s\n' "$$name" "$$text"; done
 
-# One environment with pinned versions, in two parts, each of which is updated when a dependency or
-# a version changes: what the demo needs, and everything else.
-.venv/demo: pyproject.toml constraints.txt
+# One environment with pinned versions, in three parts, each of which is updated when a dependency or
+# a version changes: what the command needs, what the other demos need, and everything else.
+.venv/fit: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(PIP) -e '.[fit]'
+	touch $@
+
+.venv/demo: .venv/fit
 	$(PIP) -e '.[demo]'
 	touch $@
 
@@ -34,11 +38,15 @@ help:  ## list these commands
 	touch $@
 
 demo: OUT ?= outputs/demo
-demo: .venv/demo  ## pictures of every task, with the priors of the library
+demo: .venv/fit  ## fit bodies, with pictures and a page; PHOTO=file or KEYPOINTS=file for yours
+	$(BIN)/flowprior fit $(or $(PHOTO),$(KEYPOINTS),examples/keypoints/people.json) --fresh --out $(OUT)
+
+tasks: OUT ?= outputs/tasks
+tasks: .venv/demo  ## pictures of every task of the priors: completion, lifting, denoising, ...
 	$(BIN)/python -m examples.tasks.demo --out $(OUT)
 
-lifting: OUT ?= outputs/lifting
-lifting: .venv/demo  ## train, evaluate and draw a small prior; DATA=poses.npz or an AMASS folder
+train-demo: OUT ?= outputs/lifting
+train-demo: .venv/demo  ## train, evaluate and draw a small prior; DATA=poses.npz or an AMASS folder
 	$(BIN)/python -m examples.lifting.demo $(if $(DATA),--data $(DATA)) --out $(OUT)
 
 test: .venv/installed  ## all tests but the slow ones

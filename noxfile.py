@@ -25,7 +25,10 @@ import nox
 from packaging.metadata import Metadata
 
 ROOT = Path(__file__).parent
-EXTRAS = ("anny", "bench", "body", "demo", "dev", "docs", "examples", "export", "hub")
+EXTRAS = (
+    *("anny", "bench", "body", "demo", "detect", "dev", "docs", "examples", "export", "fit"),
+    *("hub", "video", "view"),
+)
 LICENCES = ("LICENSE", "flowprior/assets/LICENSE-anny.txt")
 IN_SDIST = ("LICENSE", "README.md", "pyproject.toml", "constraints.txt", "Makefile", "noxfile.py")
 TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scipy")
@@ -33,6 +36,7 @@ TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scipy")
 NOT_IN_WHEEL = ("benchmarks", "examples", "docs", "tools")
 FIRST_LOG_PROB_S = 60
 FIRST_FIT_S = 30
+FIRST_COMMAND_S = 60
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 FIRST_LOG_PROB = """
@@ -56,6 +60,23 @@ body = BodyModel()
 assert body(torch.zeros(2, 24, 3)).vertices.isfinite().all()
 fits = fit_keypoints(example_keypoints(), body=body)
 assert fits.theta.shape == (1, 24, 3, 3) and fits.error_px.isfinite().all()
+"""
+
+FIRST_KEYPOINTS = """
+import json
+from flowprior.keypoints import example_keypoints
+points = example_keypoints().flatten().tolist()
+with open("keypoints.json", "w") as file:
+    json.dump([{"image_id": "person.jpg", "category_id": 1, "keypoints": points}], file)
+"""
+
+FIRST_RESULTS = """
+from pathlib import Path
+from flowprior.results import Fits
+assert len(Fits.load("results")) == 1
+found = {path.relative_to("results").as_posix() for path in Path("results").rglob("*.*")}
+expected = {"people/person.jpg_0.json", "overlays/person.jpg.png", "meshes/person.jpg.glb"}
+assert expected | {"fits.npz", "index.html", "run.json"} <= found, found
 """
 
 nox.needs_version = ">=2024.4.15"
@@ -142,6 +163,11 @@ def _test_wheel(
                 python("-c", FIRST_LOG_PROB)
             with _timed(session, "first fit", FIRST_FIT_S):
                 python("-W", "error", "-c", FIRST_FIT)
+            with _timed(session, "first results of the command", FIRST_COMMAND_S):
+                install(f"{wheel}[fit]")
+                python("-c", FIRST_KEYPOINTS)
+                session.run("flowprior", "fit", "keypoints.json", "--out", "results")
+            python("-c", FIRST_RESULTS)
             for lines in readme_blocks(ROOT / "README.md"):
                 python("-W", "error", "-c", lines)
             for extra in extras:
@@ -211,7 +237,8 @@ def check_archives(wheel: Path, sdist: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     found = {name: data for name, data in files.items() if ".dist-info/" not in name}
-    needed = {"flowprior/py.typed", "flowprior/assets/embedded_body.npz"}
+    bodies = ("embedded_body", "embedded_body_with_hands")
+    needed = {"flowprior/py.typed", *(f"flowprior/assets/{body}.npz" for body in bodies)}
     if different := sorted(found.keys() ^ (tree.keys() | needed)):
         raise SystemExit(f"only in the wheel or only in the working tree: {different}")
     if different := sorted(name for name, data in found.items() if data != tree[name]):

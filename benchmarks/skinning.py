@@ -1,11 +1,13 @@
 """Time skinning against the package smplx: the same arrays, in one process, interleaved.
 
     python -m benchmarks.skinning --threads 1 --rounds 11
+    python -m benchmarks.skinning --bodies smplh smplx mano
 
-Three tasks: the 24 joints, OpenPose's 25 keypoints, the whole surface; each without gradients and
-with gradients to rotations and shape. Two bodies: the embedded one, and arrays of SMPL's size with
-pose corrections. smplx always poses the whole surface, because its keypoints are read from it.
-Each round runs both once per case; the table has medians.
+Three tasks: the joints, keypoints (OpenPose's 25, or the 21 of a hand), the whole surface; each
+without gradients and with gradients to rotations and shape. The bodies: the embedded one, and
+arrays of the size of SMPL, SMPL-H, SMPL-X and MANO with pose corrections. smplx always poses the
+whole surface, because its keypoints are read from it. Each round runs both once per case; the table
+has medians.
 """
 
 import argparse
@@ -25,77 +27,105 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior.body import BodyModel
-from flowprior.body.arrays import SMPLX_NAMES, read_body
-from flowprior.skeleton import BODY_25, SMPL_24, SMPL_45, mapping
+from flowprior.body.arrays import read_body
+from flowprior.body.kinds import KINDS, BodyKind
+from flowprior.skeleton import BODY_25, HAND_21, mapping
 
-SMPL_VERTICES = 6890
 BATCHES = (1, 64, 1024)
+BODIES = ("embedded", "smpl")
+LAYERS = {"smpl": "SMPLLayer", "smplh": "SMPLHLayer", "smplx": "SMPLXLayer", "mano": "MANOLayer"}
 
 
-def arrays_of_smpls_size() -> dict[str, NDArray[Any]]:
-    """Random arrays with SMPL's shapes and four weights per vertex."""
+def arrays_of_official_size(kind: BodyKind) -> dict[str, NDArray[Any]]:
+    """Random arrays with the shapes of a model and four weights per vertex."""
     rng = np.random.default_rng(0)
-    weights = np.zeros((SMPL_VERTICES, 24))
-    rows = np.arange(SMPL_VERTICES)[:, None]
-    weights[rows, rng.integers(0, 24, (SMPL_VERTICES, 4))] = rng.random((SMPL_VERTICES, 4))
-    regressor = rng.random((24, SMPL_VERTICES)) ** 20
-    return {
-        "v_template": rng.normal(size=(SMPL_VERTICES, 3)),
-        "shapedirs": 0.05 * rng.normal(size=(SMPL_VERTICES, 3, 10)),
-        "posedirs": 0.01 * rng.normal(size=(SMPL_VERTICES, 3, 207)),
+    count, joints = kind.num_vertices, kind.num_joints
+    weights = np.zeros((count, joints))
+    rows = np.arange(count)[:, None]
+    weights[rows, rng.integers(0, joints, (count, 4))] = rng.random((count, 4))
+    regressor = rng.random((joints, count)) ** 20
+    columns = 20 if kind.num_landmarks else 10  # of the shape, and of the expression
+    found = {
+        "v_template": rng.normal(size=(count, 3)),
+        "shapedirs": 0.05 * rng.normal(size=(count, 3, columns)),
+        "posedirs": 0.01 * rng.normal(size=(count, 3, 9 * (joints - 1))),
         "J_regressor": regressor / regressor.sum(axis=1, keepdims=True),
-        "kintree_table": np.array([[2**32 - 1, *SMPL_24.parents[1:]], range(24)], np.uint32),
+        "kintree_table": np.array(
+            [[2**32 - 1, *kind.skeleton.parents[1:]], range(joints)], np.uint32
+        ),
         "weights": weights / weights.sum(axis=1, keepdims=True),
-        "f": rng.integers(0, SMPL_VERTICES, (13776, 3)).astype(np.uint32),
+        "f": rng.integers(0, count, (2 * count, 3)).astype(np.uint32),
     }
+    for side in kind.hands:
+        found |= {f"hands_mean{side}": np.zeros(45), f"hands_components{side}": np.eye(45)}
+    if kind.num_landmarks:
+        found["lmk_faces_idx"] = rng.integers(0, count, kind.num_landmarks)
+        found["lmk_bary_coords"] = rng.dirichlet(np.ones(3), kind.num_landmarks)
+    return found
 
 
 def bodies(name: str) -> tuple[BodyModel, Callable[[Tensor, Tensor], Any]]:
     """Our body and smplx's layer with the same arrays."""
     import smplx
 
-    arrays: dict[str, NDArray[Any]]
-    if name == "embedded":
-        arrays, ours = read_body(None), BodyModel()
-        numbers = dict(zip(SMPLX_NAMES, arrays["vertex_ids"].tolist(), strict=True))
-    else:
-        arrays, numbers = arrays_of_smpls_size(), None
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "smpl.npz"
+    kind = KINDS["smpl" if name == "embedded" else name]
+    numbers = None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{kind.model_type}.npz"
+        if name == "embedded":
+            arrays, ours = read_body(None), BodyModel()
+            numbers = dict(zip(kind.smplx_names, arrays["vertex_ids"].tolist(), strict=True))
+        else:
+            arrays = arrays_of_official_size(kind)
             np.savez(path, **arrays)  # type: ignore[arg-type]
-            ours = BodyModel(path)
-    layer = smplx.SMPLLayer(
-        model_path="",
-        data_struct=types.SimpleNamespace(**arrays),
-        dtype=torch.float32,
-        vertex_ids=numbers,
-        num_betas=10,
-    )
+            ours = BodyModel(path, flip_shapedirs=False)
+        # Its layer of SMPL-X reads files only.
+        source: dict[str, Any] = {"model_path": str(path), "ext": "npz"}
+        if not kind.num_landmarks:
+            struct = types.SimpleNamespace(**arrays)
+            source = {"model_path": "", "data_struct": struct, "vertex_ids": numbers}
+        make = getattr(smplx, LAYERS[kind.model_type])
+        layer = make(**source, dtype=torch.float32, num_betas=10)
 
     def theirs(matrix: Tensor, betas: Tensor) -> Any:  # noqa: ANN401, smplx has no types
-        return layer(betas=betas, body_pose=matrix[:, 1:], global_orient=matrix[:, :1])
+        parts = {part: matrix[:, joints] for part, joints in kind.parts.items()}
+        return layer(betas=betas, **parts)
 
     return ours, theirs
 
 
 def cases(name: str) -> dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]]:
-    """Both implementations by task: rotations (N, 24, 3, 3) and betas (N, 10) -> points."""
+    """Both implementations by task: rotations (N, J, 3, 3) and betas (N, 10) -> points."""
     ours, theirs = bodies(name)
-    openpose = list(mapping(SMPL_45, BODY_25))
-    return {
+    joints = ours.num_joints
+    found: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
         "joints": (
-            lambda r, b: ours.keypoints(r, SMPL_24, betas=b),
-            lambda r, b: theirs(r, b).joints[:, :24],
-        ),
-        "keypoints": (
-            lambda r, b: ours.keypoints(r, BODY_25, betas=b),
-            lambda r, b: theirs(r, b).joints[:, openpose],
+            lambda r, b: ours.keypoints(r, ours.skeleton, betas=b),
+            lambda r, b: theirs(r, b).joints[:, :joints],
         ),
         "surface": (
             lambda r, b: ours(r, b).vertices,
             lambda r, b: theirs(r, b).vertices,
         ),
     }
+    wanted = HAND_21 if name == "mano" else BODY_25
+    kind = KINDS[ours.model_type]
+    if wanted is BODY_25:
+        chosen = list(mapping(kind.output, BODY_25))
+        found["keypoints"] = (
+            lambda r, b: ours.keypoints(r, BODY_25, betas=b),
+            lambda r, b: theirs(r, b).joints[:, chosen],
+        )
+    else:  # smplx returns no fingertips
+        order = list(mapping(kind.output, HAND_21))
+
+        def hand(r: Tensor, b: Tensor) -> Tensor:
+            out = theirs(r, b)
+            tips = out.vertices[:, list(kind.surface)]
+            return torch.cat([out.joints, tips], dim=1)[:, order]
+
+        found["keypoints"] = (lambda r, b: ours.keypoints(r, HAND_21, betas=b), hand)
+    return found
 
 
 def seconds(call: Callable[..., Tensor], inputs: tuple[Tensor, Tensor], gradients: bool) -> float:
@@ -115,15 +145,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument(
+        "--bodies", nargs="+", default=BODIES, choices=("embedded", *KINDS), help="%(default)s"
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     print("| body | task | people | gradients | ours, ms | smplx, ms | smplx / ours |")
     print("|---|---|---|---|---|---|---|")
-    for body in ("embedded", "SMPL's size"):
+    for body in args.bodies:
+        joints = KINDS["smpl" if body == "embedded" else body].num_joints
         for task, pair in cases(body).items():
             for people in args.batches:
-                turns = rotations.rotvec_to_matrix(0.5 * torch.randn(people, 24, 3))
+                turns = rotations.rotvec_to_matrix(0.5 * torch.randn(people, joints, 3))
                 inputs = (turns, torch.randn(people, 10))
                 for gradients in (False, True):
                     times: tuple[list[float], list[float]] = ([], [])

@@ -72,14 +72,16 @@ nitpicky = True
 nitpick_ignore = [  # type variables
     ("py:class", "flowprior.files.model_folder.Model"),
     ("py:class", "flowprior.fitting.line_search.State"),
+    ("py:class", "Verbs"),
 ]
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|os|collections|contextlib|types|abc|typing|pathlib)\..*"),
-    (r"py:.*", r"(pickle|pickletools|enum)\..*"),
+    (r"py:.*", r"(pickle|pickletools|enum|argparse)\..*"),
     (r"py:class", r"flowprior\..*\._\w+"),  # private base classes
     (r"py:.*", r"(bool|int|float|str|object|type|dict|list|tuple|None|optional)"),
     (r"py:.*", r"(OSError|TypeError|ValueError|RuntimeError|FileNotFoundError)"),
     (r"py:.*", r"(Any|Callable|Mapping|Tensor|PathLike)"),
+    (r"py:class", r"dict\[str"),  # Sphinx splits signatures with "= <factory>" at every comma
 ]
 
 

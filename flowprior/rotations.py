@@ -9,7 +9,7 @@ layout            entries                       written by
 ================= ============================= ==========================================
 ``"columns"``     r00 r10 r20 r01 r11 r21       ProHMR, HMR2 / 4D-Humans, ScoreHMR (default)
 ``"interleaved"`` r00 r01 r10 r11 r20 r21       SPIN, VPoser, HuManiFlow
-``"rows"``        r00 r01 r02 r10 r11 r12       PyTorch3D, TokenHMR
+``"rows"``        r00 r01 r02 r10 r11 r12       PyTorch3D, PromptHMR
 ================= ============================= ==========================================
 
 A wrong layout raises no error but produces wrong rotations. :func:`matching_layouts` returns the

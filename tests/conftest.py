@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, reproducible examples, folders made once, real data."""
+"""Shared by all tests: one thread, reproducible examples, folders made once, data, a browser."""
 
 import locale
 import os
@@ -10,6 +10,8 @@ import filelock
 import hypothesis
 import pytest
 import torch
+
+from tests.view.browser import NAMES, chromium_path, launched
 
 # Small matrices gain nothing from more, and lose much where another program uses the cores.
 torch.set_num_threads(1)
@@ -70,3 +72,14 @@ def mocap_file():
             "real motion capture is not beside the repository: ../shared/data/cmu_mocap.npz"
         )
     return path
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless browser with WebGL on the processor, where the machine has one."""
+    path = chromium_path()
+    if path is None:
+        pytest.skip(f"no Chromium is installed: none of {', '.join(NAMES)}")
+    pytest.importorskip("playwright.sync_api", reason="Playwright is missing: flowprior[dev]")
+    with launched(path) as browser:
+        yield browser

@@ -28,8 +28,23 @@ MAY_IMPORT = {
         *BOTTOM,
         *("body", "files", "flow", "keypoints", "prior", "rotations", "skeleton", "spaces"),
     },
+    "keypoint_files": {*BOTTOM, "files", "keypoints", "skeleton"},
+    "detect": {*BOTTOM, "files", "keypoint_files", "skeleton"},
+    "results": {
+        *BOTTOM,
+        *("body", "files", "fitting", "keypoints", "prior", "rotations", "skeleton", "spaces"),
+    },
+    "view": {
+        *BOTTOM,
+        *("body", "files", "fitting", "prior", "results", "rotations", "skeleton", "spaces"),
+    },
+    "command": {
+        *BOTTOM,
+        *("__init__", "body", "detect", "files", "fitting", "flow", "keypoint_files", "keypoints"),
+        *("prior", "prohmr", "results", "rotations", "skeleton", "spaces", "view"),
+    },
     "__init__": {*BOTTOM, "files", "flow", "prior", "rotations"},
-    "__main__": {*BOTTOM, "__init__", "files", "flow", "prior", "prohmr", "spaces"},
+    "__main__": {"command"},
 }
 # Modules of flowprior.prior that know neither flow nor prior.
 LAYER = {"prior.spaces": "spaces", "prior.second_look": "spaces"}

@@ -6,6 +6,7 @@ import torch
 from flowprior._optional import import_optional
 from flowprior.body import BodyModel
 from flowprior.metrics import quantise
+from flowprior.view import Viewer
 
 
 @pytest.fixture
@@ -28,8 +29,13 @@ def without(monkeypatch):
             "sklearn",
             r"quantise needs .* scikit-learn: pip install 'flowprior\[examples\]'",
         ),
+        (
+            lambda: Viewer(None),
+            "viser",
+            r"The viewer needs .* viser: pip install 'flowprior\[view\]'",
+        ),
     ],
-    ids=["quantise"],
+    ids=["quantise", "viewer"],
 )
 def test_a_missing_package_is_named_with_its_extra(without, call, module, message):
     without(module)

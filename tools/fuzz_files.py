@@ -39,7 +39,6 @@ import scipy.sparse
 import torch
 
 from examples.data import registry
-from examples.data.detections import read_detections
 from examples.data.images import decode
 from examples.data.mocap import read_motion
 from examples.fitting.shards import chunks_of, read_chunk
@@ -48,8 +47,9 @@ from examples.prohmr.demo import find_people
 from examples.training.settings import read_settings
 from flowprior import ConditionalPosePrior
 from flowprior.body.arrays import read_body, read_regressor
+from flowprior.keypoint_files.detections import read_detections
 from flowprior.prohmr import load_prior, to_state_dict
-from flowprior.skeleton import H36M_17, SMPL_24
+from flowprior.skeleton import H36M_17, MANO_16, SMPL_24, SMPLX_55, Skeleton
 
 __all__ = ["SOURCES", "Source", "attempt", "main", "make_sources", "mutant"]
 
@@ -122,18 +122,21 @@ def _model(path: Path) -> bytes:
     return struct.pack("<Q", len(header)) + header + content[8 + size :]
 
 
-def _body(chumpy: bool = False) -> dict[str, Any]:
+def _body(chumpy: bool = False, skeleton: Skeleton = SMPL_24) -> dict[str, Any]:
     random = _random()
+    joints = skeleton.num_joints
     arrays: dict[str, Any] = {
         "v_template": random.normal(size=(VERTICES, 3)),
         "shapedirs": random.normal(size=(VERTICES, 3, 10)),
-        "posedirs": random.normal(size=(VERTICES, 3, 207)).astype(np.float32),
-        "J_regressor": random.random((24, VERTICES)),
-        "kintree_table": np.array([[2**32 - 1, *SMPL_24.parents[1:]], range(24)], np.uint32),
-        "weights": random.random((VERTICES, 24)),
+        "posedirs": random.normal(size=(VERTICES, 3, 9 * (joints - 1))).astype(np.float32),
+        "J_regressor": random.random((joints, VERTICES)),
+        "kintree_table": np.array([[2**32 - 1, *skeleton.parents[1:]], range(joints)], np.uint32),
+        "weights": random.random((VERTICES, joints)),
         "f": random.integers(0, VERTICES, (20, 3)).astype(np.uint32),
         "bs_style": "lbs",
     }
+    for side in ("", "l", "r") if skeleton is not SMPL_24 else ():
+        arrays |= {f"hands_mean{side}": np.zeros(45), f"hands_components{side}": np.eye(45)}
     if chumpy:
         kind = types.new_class("Ch")
         kind.__module__ = "chumpy.ch"
@@ -298,6 +301,8 @@ SOURCES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
     "smpl_0.pkl": (lambda _: _pickled(_body(), 0), read_body),
     "smpl_2.pkl": (lambda _: _pickled(_body(chumpy=True), 2), read_body),
     "smpl_5.pkl": (lambda _: _pickled(_body(), 5), read_body),
+    "smplx.npz": (lambda _: _npz(**_body(skeleton=SMPLX_55)), read_body),
+    "mano.pkl": (lambda _: _pickled(_body(chumpy=True, skeleton=MANO_16), 2), read_body),
     "prohmr.pt": (_saved(legacy=False), load_prior),
     "legacy.pt": (_saved(legacy=True), load_prior),
     "amass_poses.npz": (lambda _: _amass(), _found(read_motion)),

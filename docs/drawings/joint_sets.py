@@ -1,9 +1,11 @@
-"""Draw every joint set and write the tables of docs/data/joint-sets.md.
+"""Draw every joint set and write the tables of the pages about them.
 
-Run as ``python docs/drawings/joint_sets.py``.
+Run as ``python docs/drawings/joint_sets.py``; writes ``docs/data/joint-sets.md`` and
+``docs/data/whole-body-joint-sets.md``.
 
 The positions are schematic: hands, feet and face are enlarged so that the numbers fit. The figure
-faces the reader, so its left is on the right.
+faces the reader, so its left is on the right. Sets with hands or faces have these beside and above
+the body.
 """
 
 import re
@@ -13,9 +15,15 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from flowprior.skeleton import PROHMR_19, PROHMR_44, SKELETONS, Skeleton
+from flowprior.skeleton.all_sets import WHOLE_BODY
 
 DOCS = Path(__file__).parents[1]
 PAGE = DOCS / "data" / "joint-sets.md"
+WHOLE_BODY_PAGE = DOCS / "data" / "whole-body-joint-sets.md"
+PAGES = {
+    PAGE: [skeleton for name, skeleton in SKELETONS.items() if name not in WHOLE_BODY],
+    WHOLE_BODY_PAGE: list(WHOLE_BODY.values()),
+}
 PICTURES = DOCS / "_static" / "joints"
 
 COLOURS = {"left": "#2a93a6", "right": "#c2613a", "middle": "#55555f"}
@@ -81,10 +89,93 @@ PLACES = {
 }
 
 
+# Hands of whole bodies: the wrist at the bottom, the thumb towards the body, and a face above it.
+HAND = {
+    "hand_root": (0.0, 0.0),
+    **{
+        f"{finger}{joint}": (x * (0.75 + 0.25 * joint), y + 0.95 * joint)
+        for finger, x, y in (
+            ("index", -0.9, 1.2),
+            ("middle", 0.1, 1.4),
+            ("ring", 1.1, 1.2),
+            ("pinky", 2.1, 0.8),
+        )
+        for joint in (1, 2, 3, 4)
+    },
+    **{f"thumb{joint}": (-0.9 - 0.55 * joint, 0.1 + 0.75 * joint) for joint in (1, 2, 3, 4)},
+}
+HAND_AT = (6.6, 3.6)
+FINGER_NAMES = {
+    "forefinger": "index",
+    "middle_finger": "middle",
+    "ring_finger": "ring",
+    "pinky_finger": "pinky",
+}
+FACE_AT = (0.0, 15.7)
+FACE = {
+    **{f"left_eye_brow{n}": (3.4 - 0.6 * n, 2.6 + 0.12 * n * (5 - n)) for n in range(1, 6)},
+    **{f"nose{n}": (0, 2.1 - 0.55 * n) for n in range(1, 5)},
+    "nose_middle": (0, -0.75),
+    "left_nose_1": (0.55, -0.65),
+    "left_nose_2": (1.1, -0.45),
+    **{
+        f"left_eye{n}": xy
+        for n, xy in enumerate(
+            ((2.9, 1.3), (2.3, 1.75), (1.7, 1.75), (1.1, 1.3), (1.7, 0.85), (2.3, 0.85)), 1
+        )
+    },
+    "mouth_top": (0, -1.45),
+    **{
+        f"left_mouth_{n}": xy
+        for n, xy in enumerate(
+            ((1.9, -2.2), (1.3, -1.65), (0.65, -1.45), (0.65, -3.1), (1.3, -2.85)), 1
+        )
+    },
+    "mouth_bottom": (0, -3.2),
+    "lip_top": (0, -2.0),
+    "left_lip_1": (1.25, -2.25),
+    "left_lip_2": (0.6, -2.0),
+    "left_lip_3": (0.6, -2.6),
+    "lip_bottom": (0, -2.65),
+    "contour_middle": (0, -4.3),
+    **{f"left_contour_{n}": (4.3 - 0.085 * n * n + 0.2 * n, 2.2 - 0.8 * n) for n in range(1, 9)},
+}
+# Points beside the body in MHR's 70, and the joints of SMPL-X's head.
+BESIDE = {
+    "jaw": (0, 10.3),
+    "left_eye_smplhf": (1.4, 10.4),
+    "left_olecranon": (2.75, 6.3),
+    "left_cubital_fossa": (2.0, 5.6),
+    "left_acromion": (1.9, 8.05),
+}
+
+
+def whole_body_place(skeleton: Skeleton, name: str) -> tuple[float, float] | None:
+    """Place of a joint of a hand or a face; None for joints of the body."""
+    plain = name.removeprefix("left_")
+    for long, short in FINGER_NAMES.items():
+        plain = plain.replace(long, short)
+    finger = re.fullmatch(r"(index|middle|ring|pinky|thumb|hand_root)([1-4]?)", plain)
+    single = "wrist" in skeleton.joint_names  # a hand alone
+    if finger or (single and plain == "wrist"):
+        key = "hand_root" if plain in ("hand_root", "wrist") else plain
+        # The tip has no number in the sets of smplx.
+        x, y = HAND[key] if key in HAND else HAND[f"{key}4"]
+        return (x, y + 3.0) if single else (HAND_AT[0] + x, HAND_AT[1] + y)
+    if name in FACE:
+        x, y = FACE[name]
+        return FACE_AT[0] + x, FACE_AT[1] + y
+    return BESIDE.get(name)
+
+
 def place(skeleton: Skeleton, name: str) -> tuple[float, float]:
     if name.startswith("right_"):
         x, y = place(skeleton, "left_" + name.removeprefix("right_"))
         return -x, y
+    if skeleton.name in WHOLE_BODY:
+        found = whole_body_place(skeleton, name)
+        if found is not None:
+            return found
     plain = name.removesuffix("_lsp") if name.startswith("left_") else name
     prefix = skeleton.name
     while prefix:  # "H36M-32 thorax" before "H36M thorax" before "thorax"
@@ -110,12 +201,22 @@ def panel(ax, skeleton: Skeleton, first: int = 0) -> None:
         ax.scatter([x], [y], s=225, color=colour, edgecolor="white", linewidth=1.2, zorder=2)
         ax.text(
             x, y - 0.02, str(first + joint), color="white", ha="center", va="center_baseline",
-            fontsize=9.5, fontweight="bold", zorder=3,
+            fontsize=9.5 if first + joint < 100 else 7.5, fontweight="bold", zorder=3,
         )  # fmt: skip
     ax.set_aspect("equal")
-    ax.set_xlim(-4.7, 4.7)
-    ax.set_ylim(-1.1, 10.7)
+    (left, right), (low, high) = limits(skeleton)
+    ax.set_xlim(left, right)
+    ax.set_ylim(low, high)
     ax.axis("off")
+
+
+def limits(skeleton: Skeleton) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Limits of x and of y; those of the body for sets without hands and faces."""
+    (left, right), (low, high) = (-4.7, 4.7), (-1.1, 10.7)
+    if skeleton.name in WHOLE_BODY:
+        x, y = zip(*(place(skeleton, name) for name in skeleton.joint_names), strict=True)
+        left, right, low, high = min(x) - 0.6, max(x) + 0.6, min(y) - 0.6, max(y) + 0.6
+    return (left, right), (low, high)
 
 
 def file_name(skeleton: Skeleton) -> str:
@@ -129,7 +230,11 @@ def draw(skeleton: Skeleton, path: Path) -> None:
         halves = [(SKELETONS["BODY-25"], 0), (PROHMR_19, 25)]
     style = {"svg.fonttype": "none", "svg.hashsalt": "flowprior", "font.family": "sans-serif"}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(4.0 * len(halves), 5.0))
+        size = (4.0 * len(halves), 5.0)
+        if skeleton.name in WHOLE_BODY:
+            (left, right), (low, high) = limits(skeleton)
+            size = (4.0 * (right - left) / 9.4, 5.0 * (high - low) / 11.8)
+        figure = Figure(figsize=size)
         for ax, (half, first) in zip(
             figure.subplots(1, len(halves), squeeze=False)[0], halves, strict=True
         ):
@@ -149,14 +254,14 @@ def table(skeleton: Skeleton) -> str:
     return "\n".join(lines)
 
 
-def with_tables(page: str) -> str:
-    """The page with the picture and the table of every set between its markers."""
-    for skeleton in SKELETONS.values():
+def with_tables(page: str, skeletons: list[Skeleton] = PAGES[PAGE]) -> str:
+    """The page with the picture and the table of each set between its markers."""
+    for skeleton in skeletons:
         start, end = f"<!-- joints: {skeleton.name} -->", "<!-- end -->"
         head, marker, rest = page.partition(start)
         _, stop, tail = rest.partition(end)
         if not marker or not stop:
-            raise ValueError(f"{PAGE.name} has no place for {skeleton.name}: {start} ... {end}")
+            raise ValueError(f"the page has no place for {skeleton.name}: {start} ... {end}")
         picture = f"![{skeleton.name}, numbered](../_static/joints/{file_name(skeleton)})"
         page = f"{head}{start}\n\n{picture}\n\n{table(skeleton)}\n\n{end}{tail}"
     return page
@@ -166,7 +271,9 @@ def main() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     for skeleton in SKELETONS.values():
         draw(skeleton, PICTURES / file_name(skeleton))
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page, skeletons in PAGES.items():
+        text = with_tables(page.read_text(encoding="utf-8"), skeletons)
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

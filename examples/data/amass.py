@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from examples.data.files import files_of_type, npz_keys, number_array, numbered, require_path
+from examples.data.files import files_of_type, npz_keys, number_array, numbered
 from examples.data.motion import (
-    FARTHEST_M,
     LARGEST_BETA,
     MEAN_BETAS,
     Float32,
@@ -24,8 +23,10 @@ from examples.data.motion import (
     z_up_to_y_up,
 )
 from examples.data.pose_forms import read_rotations, to_rotvecs
-from examples.data.report import Report
+from flowprior.files.limits import require_path
 from flowprior.files.numpy_file import read_npz
+from flowprior.files.report import Report
+from flowprior.keypoint_files.people import FARTHEST_M
 from flowprior.skeleton import SMPL_24
 
 __all__ = ["holds_clips", "read_amass"]

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from examples.data.columns import BoolArray, Columns, FloatArray, TextArray
 from examples.data.files import npz_keys
-from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.motion import LARGEST_ANGLE
-from examples.data.report import Report
 from flowprior.files.numpy_file import read_npz
+from flowprior.files.report import Report
+from flowprior.keypoint_files.people import clean_keypoints, joint_places
 from flowprior.keypoints import LEAST_CONF
 from flowprior.skeleton import BODY_25, PROHMR_19, PROHMR_44, SMPL_24
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.data.files import require_path
-from examples.data.report import Report
+from flowprior.files.limits import require_path
+from flowprior.files.report import Report
 
 __all__ = ["COLUMNS", "Box", "read_boxes"]
 

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.data.report import Report
+from flowprior.files.report import Report
 
 __all__ = ["BoolArray", "Columns", "FloatArray", "TextArray", "as_array", "num_entries"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flowprior.files.limits import require_regular
 
-__all__ = ["files_of_type", "npz_keys", "number_array", "numbered", "require_path"]
+__all__ = ["files_of_type", "npz_keys", "number_array", "numbered"]
 
 
 def npz_keys(path: Path) -> frozenset[str]:
@@ -38,21 +38,6 @@ def files_of_type(folder: Path, suffix: str, *, below: bool = False) -> list[Pat
     """
     found = folder.rglob("*") if below else folder.glob("*")
     return sorted(file for file in found if file.suffix.lower() == suffix and file.is_file())
-
-
-def require_path(path: Path | str) -> Path:
-    """Return the path if it exists.
-
-    Args:
-        path: A file or folder.
-
-    Raises:
-        FileNotFoundError: The path does not exist.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no such file or folder: {path}")
-    return path
 
 
 def number_array(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from examples.data.files import npz_keys, numbered, require_path
+from examples.data.files import npz_keys, numbered
 from examples.data.h36m_cameras import (
     CAMERAS,
     METADATA_FILE,
@@ -20,11 +20,12 @@ from examples.data.h36m_cameras import (
     H36mCamera,
     read_h36m_cameras,
 )
-from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.lifting_pairs import LiftingPairs, join_pairs
-from examples.data.motion import FARTHEST_M, frames_at_rate
-from examples.data.report import Report
+from examples.data.motion import frames_at_rate
+from flowprior.files.limits import require_path
 from flowprior.files.numpy_file import read_npz
+from flowprior.files.report import Report
+from flowprior.keypoint_files.people import FARTHEST_M, clean_keypoints, joint_places
 from flowprior.keypoints import LEAST_CONF
 from flowprior.skeleton import COCO_17, H36M_17, H36M_32, MPII_16, Skeleton, mapping
 

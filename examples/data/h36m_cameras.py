@@ -15,8 +15,8 @@ import roma
 import torch
 from numpy.typing import NDArray
 
-from examples.data.files import require_path
 from examples.pinhole import project
+from flowprior.files.limits import require_path
 from flowprior.fitting.focal_lengths import check_focal
 
 __all__ = ["CAMERAS", "METADATA_FILE", "SUBJECTS", "H36mCamera", "read_h36m_cameras"]

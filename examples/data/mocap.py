@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.data.amass import holds_clips, read_amass
-from examples.data.files import npz_keys, number_array, numbered, require_path
+from examples.data.files import npz_keys, number_array, numbered
 from examples.data.motion import (
-    FARTHEST_M,
     LARGEST_BETA,
     MEAN_BETAS,
     Float32,
@@ -23,8 +22,10 @@ from examples.data.motion import (
     check_rotvecs,
 )
 from examples.data.pose_forms import read_rotations, to_rotvecs
-from examples.data.report import Report
+from flowprior.files.limits import require_path
 from flowprior.files.numpy_file import read_npz
+from flowprior.files.report import Report
+from flowprior.keypoint_files.people import FARTHEST_M
 from flowprior.skeleton import H36M_17, SMPL_24
 
 __all__ = [

@@ -12,12 +12,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from examples.data.files import numbered
-from examples.data.report import Report
 from flowprior import rotations
+from flowprior.files.report import Report
 from flowprior.skeleton import SMPL_24
 
 __all__ = [
-    "FARTHEST_M",
     "GENDERS",
     "LARGEST_ANGLE",
     "LARGEST_BETA",
@@ -40,9 +39,6 @@ LARGEST_ANGLE = 4 * math.pi
 
 LARGEST_BETA = 100.0
 """Largest valid shape coefficient."""
-
-FARTHEST_M = 100.0
-"""Largest valid distance in metres. Values in millimetres exceed it."""
 
 MEAN_BETAS = np.zeros(10, np.float32)
 """Shape coefficients of the mean body, for sources that have none."""

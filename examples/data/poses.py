@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from examples.data import h36m
 from examples.data.amass import read_amass
-from examples.data.files import require_path
 from examples.data.kinematics import joints17_from_rotations
 from examples.data.mocap import SPLITS, read_split_poses
 from examples.data.motion import Float32
 from examples.data.procedural import sample_person, sample_poses
-from examples.data.report import Report
+from flowprior.files.limits import require_path
+from flowprior.files.report import Report
 from flowprior.skeleton import H36M_17, SMPL_24
 
 __all__ = ["SPLITS", "PoseSet", "load_poses"]
@@ -39,6 +40,7 @@ class PoseSet:
         report: Content and faults of the source.
         smpl_rotvecs: By part, (N, 24, 3) float32 rotation vectors of the same poses, row by row;
             empty if the source has joints only. `rotvecs` gives them.
+        subject_of: By part, (N,) the name of the subject of each pose, row by row.
     """
 
     train: Float32
@@ -48,6 +50,7 @@ class PoseSet:
     source: str
     report: Report
     smpl_rotvecs: Mapping[str, Float32]
+    subject_of: Mapping[str, NDArray[np.str_]]
 
     def part(self, split: str) -> Float32:
         """The joints (N, 17, 3) of one of `SPLITS`."""
@@ -122,10 +125,20 @@ def _procedural(
         rotvecs[split] = np.concatenate([vectors for _, vectors in sampled])
         first = sum(map(len, subjects.values()))
         subjects[split] = tuple(f"person{first + i:02d}" for i in range(number))
+    subject_of = {
+        split: np.repeat(np.array(names, np.str_), poses_each) for split, names in subjects.items()
+    }
     total = sum(people) * poses_each
     source = f"embedded procedural poses, seed {seed}"
     report = Report(source, "procedural poses", unit="pose", rows=total, kept=total)
-    return PoseSet(**parts, subjects=subjects, source=source, report=report, smpl_rotvecs=rotvecs)
+    return PoseSet(
+        **parts,
+        subjects=subjects,
+        source=source,
+        report=report,
+        smpl_rotvecs=rotvecs,
+        subject_of=subject_of,
+    )
 
 
 def _split_file(path: Path) -> PoseSet:
@@ -145,8 +158,14 @@ def _split_file(path: Path) -> PoseSet:
     rotvecs = {}
     if poses.rotvecs is not None:
         rotvecs = {name: poses.rotvecs[rows[name]] for name in SPLITS}
+    names = np.array(poses.subject_names)
     return PoseSet(
-        **parts, subjects=subjects, source=str(path), report=report, smpl_rotvecs=rotvecs
+        **parts,
+        subjects=subjects,
+        source=str(path),
+        report=report,
+        smpl_rotvecs=rotvecs,
+        subject_of={name: names[poses.subject[rows[name]]] for name in SPLITS},
     )
 
 
@@ -166,7 +185,14 @@ def _h36m_file(path: Path) -> PoseSet:
         split: np.concatenate([empty, *(poses[name] for name in names)])
         for split, names in subjects.items()
     }
-    return PoseSet(**parts, subjects=subjects, source=str(path), report=report, smpl_rotvecs={})
+    return PoseSet(
+        **parts,
+        subjects=subjects,
+        source=str(path),
+        report=report,
+        smpl_rotvecs={},
+        subject_of=_subject_of(subjects, {name: len(poses.get(name, ())) for name in poses}),
+    )
 
 
 def _amass_folder(folder: Path) -> PoseSet:
@@ -190,7 +216,25 @@ def _amass_folder(folder: Path) -> PoseSet:
         for split, vectors in rotvecs.items()
     }
     source = f"AMASS files below {folder}"
-    return PoseSet(**parts, subjects=subjects, source=source, report=report, smpl_rotvecs=rotvecs)
+    counts = {name: sum(map(len, clips)) for name, clips in by_subject.items()}
+    return PoseSet(
+        **parts,
+        subjects=subjects,
+        source=source,
+        report=report,
+        smpl_rotvecs=rotvecs,
+        subject_of=_subject_of(subjects, counts),
+    )
+
+
+def _subject_of(
+    subjects: Mapping[str, Sequence[str]], counts: Mapping[str, int]
+) -> dict[str, NDArray[np.str_]]:
+    """The subject of each pose, of parts that contain their subjects one after the other."""
+    return {
+        split: np.repeat(np.array(names, np.str_), [counts[name] for name in names])
+        for split, names in subjects.items()
+    }
 
 
 def _hold_out(names: Sequence[str]) -> dict[str, tuple[str, ...]]:

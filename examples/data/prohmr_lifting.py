@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from examples.data.files import npz_keys, number_array, numbered
-from examples.data.keypoints import clean_keypoints, joint_places
 from examples.data.lifting_pairs import LiftingPairs
-from examples.data.motion import FARTHEST_M
-from examples.data.report import Report
 from flowprior.files.numpy_file import read_npz
+from flowprior.files.report import Report
+from flowprior.keypoint_files.people import FARTHEST_M, clean_keypoints, joint_places
 from flowprior.keypoints import LEAST_CONF
 from flowprior.skeleton import PROHMR_19, PROHMR_LIFTING_2D, mapping
 

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 from examples.data import (
     annotations,
-    detections,
     h36m,
     mocap,
     prohmr_lifting,
@@ -28,10 +27,11 @@ from examples.data import (
 )
 from examples.data.datasets import DATASETS, DatasetInfo
 from examples.data.files import npz_keys
-from examples.data.report import Report
 from flowprior.files.file_kind import not_the_file
 from flowprior.files.limits import require_regular
 from flowprior.files.numpy_file import read_npz, read_pickle
+from flowprior.files.report import Report
+from flowprior.keypoint_files import detections
 
 __all__ = ["READERS", "Reader", "Survey", "find_reader", "survey"]
 

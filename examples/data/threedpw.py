@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from examples.data.annotations import Annotations, sift
 from examples.data.columns import Columns, FloatArray, as_array, num_entries
 from examples.data.files import files_of_type
-from examples.data.report import Report
 from flowprior import rotations
 from flowprior.files.numpy_file import read_pickle
+from flowprior.files.report import Report
 from flowprior.fitting.focal_lengths import check_camera_matrix
 from flowprior.skeleton import BODY_25, COCO_18, PROHMR_44, SMPL_24, shared_joints
 

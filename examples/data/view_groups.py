@@ -15,8 +15,8 @@ import numpy as np
 
 from examples.data.annotations import BOX_KEYS, Annotations, prohmr_rows, sift
 from examples.data.columns import Columns
-from examples.data.report import Report
 from flowprior.files.numpy_file import read_pickle
+from flowprior.files.report import Report
 
 __all__ = ["group", "inspect", "matches", "read", "same_moment"]
 

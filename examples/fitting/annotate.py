@@ -31,7 +31,7 @@ from tqdm import tqdm
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
 from examples.fitting.choices import (
     KINDS,
-    POSE_WEIGHTS,
+    WEIGHTS,
     add_prior_argument,
     model_folder,
     open_priors,
@@ -246,7 +246,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.focal is not None:
         check_focal(args.focal, CROP_PX, source="--focal")
     cuda = device_of(args.device).type == "cuda"
-    weights = with_overrides(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
+    weights = with_overrides(WEIGHTS[args.kind], args.settings)
     chunks = chunks_of(args.input, args.chunk)
     open_priors(args.prior, torch.device("cpu"))  # says at once if it is missing
     prepare_folder(args.output)

@@ -12,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from examples.data.image_names import match_people
-from examples.data.keypoints import to_prohmr_44
 from examples.fitting.priors import KeypointPrior
 from examples.fitting.train_prior import CONDITIONAL, MIXTURE, UNCONDITIONAL
 from examples.training.encoded import MODEL_FILE
@@ -24,12 +22,15 @@ from flowprior.fitting import (
     DEFAULT_PRIOR,
     AnglePose,
     DensityPose,
+    KeypointWeights,
     LatentPose,
     PoseMixture,
     PoseVariables,
     with_spare,
 )
 from flowprior.fitting.pose_variables import variables_of
+from flowprior.keypoint_files.image_names import match_people
+from flowprior.keypoint_files.people import to_prohmr_44
 from flowprior.keypoints import seen_keypoints
 from flowprior.prior.posterior import PosePrior
 from flowprior.skeleton import BODY_25, Skeleton
@@ -37,8 +38,8 @@ from flowprior.skeleton import BODY_25, Skeleton
 __all__ = [
     "BODY_PRIOR",
     "KINDS",
-    "POSE_WEIGHTS",
     "PRIOR_FILE",
+    "WEIGHTS",
     "Evidence",
     "PretrainedPrior",
     "PriorFolder",
@@ -62,10 +63,13 @@ PRIOR_FILE = "prior.safetensors"
 CONTEXT_ROWS = 32
 """Block size for the computation of contexts."""
 
-POSE_WEIGHTS = {
-    kind: fitting.POSE_WEIGHTS["flow" if kind.endswith("conditional") else kind] for kind in KINDS
+WEIGHTS = {
+    kind: KeypointWeights.of_noise()
+    if kind.endswith("conditional")
+    else KeypointWeights(pose=fitting.POSE_WEIGHTS[kind])
+    for kind in KINDS
 }
-"""Weights of the pose penalty with the lowest error on held-out people, see `compare`."""
+"""Weights of the terms by kind of prior, those of `flowprior.fitting.suited_weights`."""
 
 
 def to_body_25(keypoints: NDArray[np.float32], skeleton: Skeleton) -> NDArray[np.float32]:

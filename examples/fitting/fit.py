@@ -19,14 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
-from examples.data.detections import read_detections
-from examples.data.image_names import file_label
 from examples.data.images import decode
-from examples.data.keypoints import Detections
 from examples.data.poses import load_poses
 from examples.fitting.choices import (
     KINDS,
-    POSE_WEIGHTS,
+    WEIGHTS,
     add_prior_argument,
     given_context,
     open_priors,
@@ -43,10 +40,12 @@ from flowprior.fitting import (
     FRAMES,
     ONE_STAGE,
     SMPLIFY_STAGES,
-    KeypointWeights,
     check_focal,
     fit_keypoints,
 )
+from flowprior.keypoint_files.detections import read_detections
+from flowprior.keypoint_files.image_names import file_label
+from flowprior.keypoint_files.people import Detections
 from flowprior.skeleton import BODY_25
 
 __all__ = ["image_of", "main"]
@@ -170,7 +169,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         )
     seen = to_body_25(people.keypoints_2d, people.skeleton)
     keypoints = torch.from_numpy(seen).to(device)
-    weights = with_overrides(KeypointWeights(pose=POSE_WEIGHTS[args.kind]), args.settings)
+    weights = with_overrides(WEIGHTS[args.kind], args.settings)
     priors = open_priors(args.prior, device)
     pose = priors.variables(args.kind, keypoints, theta=args.theta, context=context)
     frame = args.frame or ("crop" if sizes is None else "full")

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from examples.command_line import fail, interruptible, positive
-from examples.data.detections import read_detections
 from examples.data.poses import load_poses
 from examples.fitting.choices import (
     add_prior_argument,
@@ -44,6 +43,7 @@ from examples.training.settings import with_overrides
 from examples.whole_files import prepare_folder, save_npz, write_json
 from flowprior.body import BodyModel
 from flowprior.fitting import MultiviewWeights, ViewFits, fit_views
+from flowprior.keypoint_files.detections import read_detections
 from flowprior.metrics import mpjpe, pa_mpjpe
 from flowprior.skeleton import BODY_25
 

@@ -26,14 +26,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from examples.data.detections import read_detections
 from examples.data.files import npz_keys
-from examples.data.keypoints import clean_keypoints, joint_places
-from examples.data.openpose import OPENPOSE_SUFFIX
-from examples.data.report import Report
 from examples.fitting.choices import to_body_25
 from flowprior.files.limits import require_regular
 from flowprior.files.numpy_file import read_npz
+from flowprior.files.report import Report
+from flowprior.keypoint_files.detections import read_detections
+from flowprior.keypoint_files.openpose import OPENPOSE_SUFFIX
+from flowprior.keypoint_files.people import clean_keypoints, joint_places
 from flowprior.keypoints import LEAST_CONF
 from flowprior.skeleton import BODY_25, COCO_17, COCO_18
 

@@ -7,9 +7,9 @@ import torch
 
 from examples.data import h36m
 from examples.data.poses import load_poses
-from examples.data.report import Report
 from examples.data.virtual_views import Views
 from examples.lifting.views import PoseViews, RecordedViews, ViewOptions, ViewSource
+from flowprior.files.report import Report
 
 __all__ = ["Recording", "Sources", "load_sources"]
 

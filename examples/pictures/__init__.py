@@ -16,6 +16,7 @@ from examples.pictures.figures import (
     comparison_picture,
     lifting_picture,
     reliability_picture,
+    risk_picture,
 )
 from examples.pictures.meshes import (
     body_views,
@@ -63,6 +64,7 @@ __all__ = [
     "overlay_keypoints",
     "reliability_picture",
     "render_bodies",
+    "risk_picture",
     "save_figure",
     "save_image",
     "side_by_side",

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
+from torch import Tensor
 
 from examples.pictures.saving import save_figure
 from examples.pictures.skeletons import (
@@ -23,8 +24,15 @@ from examples.pictures.skeletons import (
     turn,
 )
 from examples.pictures.style import DASHES, INK, MODE, REGRESSOR, SAMPLES, STYLE, TRUTH, Array
+from flowprior.metrics import RiskCoverage
 
-__all__ = ["best_of_n_picture", "comparison_picture", "lifting_picture", "reliability_picture"]
+__all__ = [
+    "best_of_n_picture",
+    "comparison_picture",
+    "lifting_picture",
+    "reliability_picture",
+    "risk_picture",
+]
 
 # Colours of models in one plot. Pink is reserved for the mode; repeated colours are dashed.
 MODELS = (SAMPLES[0], SAMPLES[1], REGRESSOR, "#c2613a", INK)
@@ -289,6 +297,62 @@ def reliability_picture(
             style="italic",
             color="#77777d",
             fontsize=9.5,
+        )
+        figure.suptitle(title, x=0.018, y=0.975, ha="left", fontsize=14, fontweight="bold")
+        figure.text(0.018, 0.895, note, fontsize=9.5, color="#5a5a63", va="center")
+        save_figure(path, figure)
+
+
+def risk_picture(
+    path: Path, curves: Mapping[str, RiskCoverage], title: str, note: str = ""
+) -> None:
+    """Risk-coverage curves: mean error of what is kept when the least certain is left out.
+
+    The first curve is the first model's oracle, which sorts by the error itself.
+
+    Args:
+        path: The PNG file to write.
+        curves: For each model its curve, errors in mm.
+        title: Headline.
+        note: A line below it.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.2, 5.6), dpi=110)
+        ax = figure.add_axes((0.1, 0.105, 4.6 / 8.2, 4.15 / 5.6))
+        oracle = next(iter(curves.values()))
+        drawn: list[tuple[str, Tensor, Tensor, str, Any, str]] = [
+            ("oracle", oracle.coverage, oracle.oracle, TRUTH, "-", "")
+        ]
+        for index, (name, curve) in enumerate(curves.items()):
+            colour, style = MODELS[index % len(MODELS)], STYLES[index // len(MODELS) % len(STYLES)]
+            text = f"\nAUSE {curve.ause:.2f}"
+            drawn.append((name, curve.coverage, curve.risk, colour, style, text))
+        for name, share, risk, colour, style, text in drawn:
+            points = np.linspace(0, len(share) - 1, 400).astype(int)
+            points = points[np.asarray(share)[points] > 0.01]  # the first mean is of one joint
+            ax.plot(
+                np.asarray(share)[points],
+                np.asarray(risk)[points],
+                color=colour,
+                linestyle=style,
+                linewidth=2.2,
+                label=name + text,
+            )
+        ax.set_xlim(0, 1)
+        ax.set_ylim(0, None)
+        ticks = np.linspace(0, 1, 6)
+        ax.set_xticks(ticks, [f"{100 * tick:.0f} %" for tick in ticks])
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color="#ececf0", linewidth=0.8)
+        ax.set_axisbelow(True)
+        ax.set_xlabel("share that is kept")
+        ax.set_ylabel("mean error, mm")
+        ax.legend(
+            loc="upper left",
+            bbox_to_anchor=(1.03, 1.01),
+            borderaxespad=0.0,
+            labelspacing=0.9,
+            frameon=False,
         )
         figure.suptitle(title, x=0.018, y=0.975, ha="left", fontsize=14, fontweight="bold")
         figure.text(0.018, 0.895, note, fontsize=9.5, color="#5a5a63", va="center")

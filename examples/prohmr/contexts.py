@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from examples.command_line import DEVICES, device_of, fail, interruptible, natural, positive
-from examples.data.image_names import number_people
 from examples.data.images import ImageDataset
 from examples.fitting.choices import PRIOR_FILE
 from examples.fitting.train_prior import CONDITIONAL
@@ -34,6 +33,7 @@ from examples.prohmr.judging import batches_of, crop_batch
 from examples.prohmr.model import ProHMR, load_model
 from examples.prohmr.sources import read_dataset
 from examples.whole_files import prepare_folder, save_npz
+from flowprior.keypoint_files.image_names import number_people
 from flowprior.skeleton import BODY_25
 
 __all__ = ["CONTEXTS_FILE", "look", "main"]

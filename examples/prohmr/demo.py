@@ -28,15 +28,7 @@ from examples.command_line import DEVICES, device_of, fail, interruptible
 from examples.data.annotations import Annotations, prohmr_rows
 from examples.data.boxes import read_boxes
 from examples.data.columns import Columns
-from examples.data.detections import read_detections
-from examples.data.image_names import (
-    IMAGE_SUFFIXES,
-    file_label,
-    locate_image,
-    number_people,
-)
 from examples.data.images import ImageDataset, collate, decode
-from examples.data.report import Report
 from examples.fitting.choices import to_body_25
 from examples.fitting.outputs import fits_to_arrays, person_report
 from examples.pictures.canvas import save_image, side_by_side
@@ -52,7 +44,15 @@ from examples.prohmr.train import load_body
 from examples.whole_files import prepare_folder, write_text
 from flowprior import rotations
 from flowprior.body import BodyModel
+from flowprior.files.report import Report
 from flowprior.fitting import Fits
+from flowprior.keypoint_files.detections import read_detections
+from flowprior.keypoint_files.image_names import (
+    IMAGE_SUFFIXES,
+    file_label,
+    locate_image,
+    number_people,
+)
 from flowprior.prior.posterior import PosePosterior
 from flowprior.skeleton import SMPL_24
 
@@ -119,7 +119,7 @@ def find_people(
 
     Args:
         images: A folder of images, or one image.
-        keypoints: A path for `examples.data.detections.read_detections`.
+        keypoints: A path for `flowprior.keypoint_files.detections.read_detections`.
         boxes: A path for `examples.data.boxes.read_boxes`.
 
     Returns:

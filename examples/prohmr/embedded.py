@@ -2,9 +2,9 @@
 
     python -m examples.prohmr.embedded --out outputs/prohmr/data --images 16000
 
-writes ``train.npz``, ``val.npz``, ``test.npz`` (ProHMR's annotations), ``views.pkl`` (test people
-from several sides, in ProHMR's multi-view format), ``mocap.npz`` (poses and
-shapes for the discriminator) and ``images/``. The three parts share no person.
+writes ``train.npz``, ``val.npz``, ``test.npz`` (ProHMR's annotations, and the ``subject`` of each
+pose), ``views.pkl`` (test people from several sides, in ProHMR's multi-view format), ``mocap.npz``
+(poses and shapes for the discriminator) and ``images/``. The three parts share no person.
 """
 
 import argparse
@@ -258,22 +258,25 @@ def write_dataset(
     with tqdm(total=sum(counts.values()), unit="image", disable=not progress, ncols=88) as bar:
         for code, name in enumerate(SPLITS):
             rng = np.random.default_rng((seed, code))
-            rotvecs = source.rotvecs(name)
-            if not len(rotvecs):
-                rotvecs = source.rotvecs("test")
+            part = name if len(source.rotvecs(name)) else "test"
+            rotvecs, subject_of = source.rotvecs(part), source.subject_of[part]
             folder = out / "images" / name
             folder.mkdir(parents=True, exist_ok=True)
             names: list[str] = []
             scenes: list[Scene] = []
+            subjects: list[str] = []
             for start in range(0, counts[name], CHUNK):
                 number = min(CHUNK, counts[name] - start)
-                for scene in studio.paint(rotvecs[rng.integers(len(rotvecs), size=number)], rng):
+                rows = rng.integers(len(rotvecs), size=number)
+                subjects += subject_of[rows].tolist()
+                for scene in studio.paint(rotvecs[rows], rng):
                     file = f"{name}/{len(names):06d}.jpg"
                     _write_image(out / "images" / file, scene.painting.image)
                     names.append(file)
                     scenes.append(scene)
                 bar.update(number)
-            save_npz(out / FILES[name], _annotations(names, scenes))
+            columns = _annotations(names, scenes) | {"subject": np.array(subjects)}
+            save_npz(out / FILES[name], columns)
     if groups is None:
         groups = max(1, round(images * GROUP_SHARE))
     write_views(out, groups, size=size, seed=seed, poses=poses)

@@ -32,7 +32,6 @@ from examples.data.ambiguous import cut_limbs
 from examples.data.annotations import Annotations
 from examples.data.datasets import DATASETS, dataset_info
 from examples.data.images import ImageBatch, ImageDataset
-from examples.data.report import Report
 from examples.prohmr.fit_arguments import add_fit_arguments, fit_options
 from examples.prohmr.fits import ImageFitter, judge_fits, judge_views
 from examples.prohmr.judging import HIDDEN, batches_of, judge_batch
@@ -49,6 +48,7 @@ from examples.prohmr.tables import (
 from examples.prohmr.train import load_body
 from examples.whole_files import prepare_folder, write_text
 from flowprior.body import BodyModel
+from flowprior.files.report import Report
 from flowprior.metrics import Tally
 from flowprior.metrics.protocols import PROTOCOLS, Protocol
 from flowprior.skeleton import PROHMR_44, PROHMR_EVAL_14

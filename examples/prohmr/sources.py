@@ -14,8 +14,8 @@ from examples.data.datasets import DATASETS, dataset_info
 from examples.data.images import ImageDataset, Item
 from examples.data.mixing import Mixture, mix
 from examples.data.mocap import read_motion
-from examples.data.report import Report
 from flowprior import rotations
+from flowprior.files.report import Report
 
 __all__ = ["Mocap", "Sources", "locate", "read_dataset", "read_mocap", "read_sources"]
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from examples.data.report import Report
 from examples.prohmr.published import published
+from flowprior.files.report import Report
 from flowprior.metrics import Tally
 from flowprior.metrics.protocols import Protocol
 

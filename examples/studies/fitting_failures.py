@@ -16,7 +16,7 @@ from torch import Tensor
 
 from examples.command_line import interruptible
 from examples.data.poses import load_poses
-from examples.fitting.choices import POSE_WEIGHTS, add_prior_argument, open_priors
+from examples.fitting.choices import WEIGHTS, add_prior_argument, open_priors
 from examples.fitting.outputs import fit_picture
 from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX, detect, photograph_bodies
 from examples.pictures import TRUTH, body_views, gallery_picture, side_by_side
@@ -25,7 +25,7 @@ from examples.pinhole import flip_yz
 from examples.studies.fitting_priors import errors_mm
 from examples.whole_files import prepare_folder, write_json
 from flowprior.body import BodyModel
-from flowprior.fitting import KeypointWeights, fit_keypoints
+from flowprior.fitting import fit_keypoints
 from flowprior.skeleton import BODY_25
 
 __all__ = ["CASES", "main", "spoil"]
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             skeleton=BODY_25,
             image_size=(IMAGE_PX, IMAGE_PX),
             focal_px=FOCAL_PX,
-            weights=KeypointWeights(pose=POSE_WEIGHTS["conditional"]),
+            weights=WEIGHTS["conditional"],
         )
         with torch.no_grad():
             joints = body(fits.theta, fits.betas).joints

@@ -8,6 +8,7 @@ validation subjects. Fits with priors that do not model the root start from four
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from examples.pinhole import flip_yz
 from examples.whole_files import prepare_folder, write_json
 from flowprior.body import BodyModel
 from flowprior.fitting import Fits, KeypointWeights, fit_keypoints
+from flowprior.fitting.cameras import REFERENCE_PX
 from flowprior.metrics import mpjpe, pa_mpjpe
 from flowprior.skeleton import BODY_25, SMPL_24
 
@@ -117,7 +119,7 @@ class Bench:
             skeleton=BODY_25,
             image_size=(IMAGE_PX, IMAGE_PX),
             focal_px=FOCAL_PX,
-            weights=KeypointWeights(pose=weight),
+            weights=_weights(kind, weight),
             max_iterations=self.steps,
         )
 
@@ -130,6 +132,13 @@ class Bench:
     def mode(self, condition: str) -> tuple[Tensor, Tensor, Tensor]:
         """`errors_mm` of the conditional prior's mode, without a fit."""
         return self.errors(self.priors.posterior(self.seen[condition]).mode())
+
+
+def _weights(kind: str, pose: float) -> KeypointWeights:
+    """Weights with another one of the pose; the penalty of a flow is a log-density."""
+    if kind.endswith("conditional"):
+        return KeypointWeights.of_noise(math.sqrt(pose) / REFERENCE_PX)
+    return KeypointWeights(pose=pose)
 
 
 def choose_weights(bench: Bench, kinds: Sequence[str]) -> dict[str, dict[str, Any]]:

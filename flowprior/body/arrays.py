@@ -10,70 +10,64 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flowprior.body.kinds import KINDS, BodyKind, kind_of
+from flowprior.body.unsuitable import describe_keys, describe_tree
 from flowprior.files.numpy_file import read_npy, read_npz, read_pickle
-from flowprior.skeleton import SKELETONS, SMPL_24
+from flowprior.skeleton import SKELETONS
 
 __all__ = [
     "REGRESSOR_PREFIX",
     "RegressorSource",
     "check_arrays",
+    "kind_in",
     "read_body",
+    "read_hands",
     "read_regressor",
-    "surface_vertices",
 ]
 
 Array: TypeAlias = NDArray[np.float64]
 RegressorSource: TypeAlias = str | os.PathLike[str] | NDArray[Any] | Tensor
 
 REQUIRED = ("v_template", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights", "f")
-INDICES = ("kintree_table", "f", "vertex_ids")
-SMPL_VERTICES = 6890
+INDICES = ("kintree_table", "f", "vertex_ids", "lmk_faces_idx")
+LANDMARKS = ("lmk_faces_idx", "lmk_bary_coords")
+HANDS = tuple(f"hands_{what}{side}" for what in ("mean", "components") for side in ("", "l", "r"))
 REGRESSOR_PREFIX = "regressor "
 """Prefix of a joint set's name in the key of a regressor inside a body file."""
 
-# Vertices of SMPL's surface at points of the face, feet and hands, in the order of
-# `flowprior.skeleton.SMPL_45` after the 24 joints. The numbers are facts about SMPL's mesh, and
-# equal those of ``smplx.vertex_ids`` for the names below.
-SMPLX_NAMES = (
-    *("nose", "reye", "leye", "rear", "lear"),
-    *("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
-    *("lthumb", "lindex", "lmiddle", "lring", "lpinky"),
-    *("rthumb", "rindex", "rmiddle", "rring", "rpinky"),
-)
-SMPL_SURFACE = (
-    *(332, 6260, 2800, 4071, 583),
-    *(3216, 3226, 3387, 6617, 6624, 6787),
-    *(2746, 2319, 2445, 2556, 2673),
-    *(6191, 5782, 5905, 6016, 6133),
-)
+_EMBEDDED = {False: "embedded_body.npz", True: "embedded_body_with_hands.npz"}
 
 
-def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
+def read_body(path: str | os.PathLike[str] | None, hands: bool = False) -> dict[str, NDArray[Any]]:
     """Read and check the arrays of a body.
 
     Args:
-        path: None for the embedded body, or an SMPL file, ``.pkl`` or ``.npz``.
+        path: None for the embedded body, or a file of SMPL, SMPL-H, SMPL-X or MANO, ``.pkl`` or
+            ``.npz``.
+        hands: Whether the embedded body has fingers.
 
     Returns:
-        The arrays by their names in SMPL's files. For the embedded body also ``vertex_ids`` and
-        keypoint regressors, whose keys are `REGRESSOR_PREFIX` and the name of the joint set.
+        The arrays by their names in the files; `kind_in` returns the model. For the embedded body
+        also ``vertex_ids`` and keypoint regressors, whose keys are `REGRESSOR_PREFIX` and the name
+        of the joint set.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not a body with SMPL's joints, refers to code, or contains an
-            array with a wrong shape.
+        ValueError: If the file is not such a model, refers to code, or contains an array with a
+            wrong shape. The message says what the file is, where that is known.
     """
     content: object
     if path is None:
-        file = resources.files("flowprior") / "assets" / "embedded_body.npz"
+        file = resources.files("flowprior") / "assets" / _EMBEDDED[hands]
         with resources.as_file(file) as embedded:
             content = read_npz(embedded)
     elif Path(path).suffix not in (".npz", ".pkl"):
-        raise ValueError(f"{path}: expected an SMPL file that ends in .pkl or .npz")
+        raise ValueError(f"{path}: expected the file of a body model that ends in .pkl or .npz")
     elif not Path(path).exists():
         raise FileNotFoundError(
-            f"{path}: no such file. SMPL comes from https://smpl.is.tue.mpg.de after registration; "
-            "BodyModel() without a file uses the embedded body"
+            f"{path}: no such file. SMPL comes from https://smpl.is.tue.mpg.de, SMPL-X from "
+            "https://smpl-x.is.tue.mpg.de, SMPL-H and MANO from https://mano.is.tue.mpg.de, each "
+            "after registration; BodyModel() without a file uses the embedded body"
         )
     elif Path(path).suffix == ".npz":
         content = read_npz(path)
@@ -84,72 +78,139 @@ def read_body(path: str | os.PathLike[str] | None) -> dict[str, NDArray[Any]]:
         raise ValueError(f"{source}: expected a dictionary of arrays, got {type(content).__name__}")
     missing = [name for name in REQUIRED if name not in content]
     if missing:
+        known = describe_keys(content)
+        found = ", ".join(map(str, list(content)[:20])) or "nothing"
         raise ValueError(
-            f"{source} is not a body model: {', '.join(missing)} missing, found "
-            f"{', '.join(map(str, content)) or 'nothing'}"
+            f"{source} is not a body model: {known}{'; ' if known else ''}"
+            f"{', '.join(missing)} missing, found {found}"
         )
     # A body with other joints differs in every array; an error about its tree is the most helpful.
     tree = _numbers(content["kintree_table"], "iu", f"{source}: kintree_table")
-    _check_tree(tree, source)
+    kind = _kind(tree, content["posedirs"], source)
     arrays: dict[str, NDArray[Any]] = {}
     for name, value in content.items():
         if isinstance(name, str) and (
-            name in (*REQUIRED, "vertex_ids") or name.startswith(REGRESSOR_PREFIX)
+            name in (*REQUIRED, *HANDS, *LANDMARKS, "vertex_ids")
+            or name.startswith(REGRESSOR_PREFIX)
         ):
             kinds = "iu" if name in INDICES else "fiu"
             arrays[name] = _numbers(value, kinds, f"{source}: {name}")
-    check_arrays(arrays, source)
+    arrays = _unflattened(arrays)
+    check_arrays(kind, arrays, source)
     return arrays
 
 
-def _check_tree(tree: NDArray[Any], source: str) -> None:
-    # The root's parent is -1, stored as an unsigned number in the official files.
-    fits = tree.ndim == 2 and tree.size > 0
-    found = tuple(int(parent) for parent in tree[0].astype(np.int64)[1:]) if fits else ()
-    if found != SMPL_24.parents[1:]:
-        kind = {52: " (SMPL-H?)", 55: " (SMPL-X?)"}.get(len(found) + 1, "")
-        raise ValueError(
-            f"{source}: expected the tree of SMPL's 24 joints, "
-            f"got one of {len(found) + 1} joints{kind}"
-        )
-
-
-def check_arrays(arrays: Mapping[str, NDArray[Any]], source: str) -> None:
-    """Check that the arrays of a body fit each other and have SMPL's joints.
+def read_hands(
+    left: str | os.PathLike[str], right: str | os.PathLike[str]
+) -> dict[str, NDArray[Any]]:
+    """Read the mean poses and components of MANO's hands, which SMPL-H's files can lack.
 
     Args:
-        arrays: Arrays by their names in SMPL's files.
+        left: The file of MANO's left hand.
+        right: The file of its right hand.
+
+    Returns:
+        ``hands_meanl``, ``hands_componentsl``, ``hands_meanr``, ``hands_componentsr``, as the
+        script ``merge_smplh_mano.py`` of ``smplx`` adds them to a file of SMPL-H.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file is not MANO, or lacks these arrays.
+    """
+    found: dict[str, NDArray[Any]] = {}
+    for side, path in (("l", left), ("r", right)):
+        arrays = read_body(path)
+        kind = kind_in(arrays)
+        missing = [name for name in ("hands_mean", "hands_components") if name not in arrays]
+        if kind is not KINDS["mano"] or missing:
+            lacking = f" and has no {', '.join(missing)}" if missing else ""
+            raise ValueError(
+                f"{path}: expected MANO, but it is {kind.name}, {kind.description}{lacking}"
+            )
+        found |= {f"{name}{side}": arrays[name] for name in ("hands_mean", "hands_components")}
+    return found
+
+
+def kind_in(arrays: Mapping[str, NDArray[Any]], source: str = "the body") -> BodyKind:
+    """The model whose arrays these are, from `read_body`; ValueError for unknown joints."""
+    return _kind(arrays["kintree_table"], arrays["posedirs"], source)
+
+
+def _kind(tree: NDArray[Any], pose_directions: object, source: str) -> BodyKind:
+    size = (
+        np.shape(pose_directions)[-1]
+        if isinstance(pose_directions, np.ndarray) and np.ndim(pose_directions)
+        else None
+    )
+    fits = tree.ndim == 2 and tree.size > 0
+    parents = tuple(int(parent) for parent in tree[0].astype(np.int64)) if fits else ()
+    known = describe_tree(len(parents), size)
+    kind = kind_of(parents)
+    if kind is None or known:
+        named = ", ".join(f"{each.name} ({each.num_joints})" for each in KINDS.values())
+        raise ValueError(
+            f"{source}{' is ' + known if known else ''}: expected the tree of joints of one of "
+            f"{named}, got one of {len(parents)} joints"
+        )
+    return kind
+
+
+def _unflattened(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Directions as (V, 3, n), which some conversions of MANO's files store flat."""
+    count = len(arrays["v_template"]) if arrays["v_template"].ndim == 2 else 0
+    directions = {name: arrays[name] for name in ("shapedirs", "posedirs")}
+    flat = {
+        name: array.reshape(count, 3, -1)
+        for name, array in directions.items()
+        if count and array.ndim == 1 and array.size and not array.size % (3 * count)
+    }
+    return arrays | flat
+
+
+def check_arrays(kind: BodyKind, arrays: Mapping[str, NDArray[Any]], source: str) -> None:
+    """Check that the arrays of a body fit each other.
+
+    Args:
+        kind: The model.
+        arrays: Arrays by their names in its files.
         source: Name of the source, for error messages.
 
     Raises:
-        ValueError: If an array has a wrong shape, or the body does not have SMPL's 24 joints.
+        ValueError: If an array has a wrong shape.
     """
-    _check_tree(arrays["kintree_table"], source)
+    joints = kind.num_joints
     count = arrays["v_template"].shape[0] if arrays["v_template"].ndim else 0
     expected: dict[str, tuple[int | None, ...]] = {
         "v_template": (count, 3),
         "shapedirs": (count, 3, None),
-        "posedirs": (count, 3, 9 * (SMPL_24.num_joints - 1)),
-        "J_regressor": (SMPL_24.num_joints, count),
-        "weights": (count, SMPL_24.num_joints),
+        "posedirs": (count, 3, 9 * (joints - 1)),
+        "J_regressor": (joints, count),
+        "weights": (count, joints),
         "f": (None, 3),
+        "vertex_ids": (len(kind.surface),),
+        "lmk_faces_idx": (kind.num_landmarks,),
+        "lmk_bary_coords": (kind.num_landmarks, 3),
+        **{name: (45,) if "mean" in name else (None, 45) for name in HANDS},
     }
-    expected |= {
-        name: (len(SMPLX_NAMES),) if name == "vertex_ids" else (None, count)
-        for name in arrays
-        if name == "vertex_ids" or name.startswith(REGRESSOR_PREFIX)
-    }
+    expected |= {name: (None, count) for name in arrays if name.startswith(REGRESSOR_PREFIX)}
+    if not kind.num_landmarks:
+        expected = {name: shape for name, shape in expected.items() if name not in LANDMARKS}
     for name, shape in expected.items():
+        if name not in arrays:
+            continue
         got = arrays[name].shape
         if len(got) != len(shape) or any(
             a not in (None, b) for a, b in zip(shape, got, strict=True)
         ):
             wanted = ", ".join("n" if size is None else str(size) for size in shape)
             raise ValueError(f"{source}: expected {name} of shape ({wanted}), got {got}")
-    for name in ("f", "vertex_ids"):
+    limits = {"f": (count, "vertices"), "vertex_ids": (count, "vertices")}
+    if kind.num_landmarks:
+        limits["lmk_faces_idx"] = (len(arrays["f"]), "triangles")
+    for name, (limit, what) in limits.items():
         indices = arrays.get(name, np.zeros(0, np.int64))
-        if indices.size and not 0 <= indices.min() <= indices.max() < count:
-            raise ValueError(f"{source}: {name} contains indices outside the {count} vertices")
+        if indices.size and not 0 <= indices.min() <= indices.max() < limit:
+            raise ValueError(f"{source}: {name} contains indices outside the {limit} {what}")
 
 
 def _array(value: object) -> NDArray[Any]:
@@ -170,23 +231,6 @@ def _numbers(value: object, kinds: str, source: str) -> NDArray[Any]:
         numbers = "integers" if kinds == "iu" else "finite numbers"
         raise ValueError(f"{source} is not an array of {numbers}")
     return array
-
-
-def surface_vertices(arrays: Mapping[str, NDArray[Any]], count: int) -> NDArray[np.int64] | None:
-    """The 21 vertices that ``smplx`` appends to the joints.
-
-    Args:
-        arrays: Arrays of the body, from `read_body`.
-        count: Number of its vertices.
-
-    Returns:
-        (21,) int64 indices of vertices; None if they are unknown.
-    """
-    if "vertex_ids" in arrays:
-        return arrays["vertex_ids"].astype(np.int64)
-    if count != SMPL_VERTICES:
-        return None
-    return np.array(SMPL_SURFACE, np.int64)
 
 
 def read_regressor(name: str, source: RegressorSource, count: int) -> Array:

@@ -17,6 +17,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "read_json",
     "read_limited",
     "require_expanded",
+    "require_path",
     "require_pixels",
     "require_regular",
     "require_spread",
@@ -95,6 +97,21 @@ def require_regular(
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "not a regular file")
         raise error(f"{os.fspath(path)} is {kind}, not a file")
     return found.st_size
+
+
+def require_path(path: Path | str) -> Path:
+    """Return the path if it exists.
+
+    Args:
+        path: A file or folder.
+
+    Raises:
+        FileNotFoundError: The path does not exist.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    return path
 
 
 def read_limited(

@@ -19,6 +19,7 @@ from flowprior.fitting.people import (
     first_translation,
     fit_keypoints,
     pose_kicks,
+    suited_weights,
 )
 from flowprior.fitting.pose_variables import (
     DEFAULT_PRIOR,
@@ -30,6 +31,7 @@ from flowprior.fitting.pose_variables import (
     Prior,
     facing,
 )
+from flowprior.fitting.posterior import SPREAD, FitPosterior, FitSamples
 from flowprior.fitting.restarts import minimize_again
 from flowprior.fitting.results import Fits, ViewFits
 from flowprior.fitting.solver import METHODS, Objective, Solution, minimize, with_spare
@@ -45,9 +47,12 @@ __all__ = [
     "ONE_STAGE",
     "POSE_WEIGHTS",
     "SMPLIFY_STAGES",
+    "SPREAD",
     "AnglePose",
     "Cameras",
     "DensityPose",
+    "FitPosterior",
+    "FitSamples",
     "Fits",
     "InverseKinematics",
     "KeypointObjective",
@@ -78,5 +83,6 @@ __all__ = [
     "minimize",
     "minimize_again",
     "pose_kicks",
+    "suited_weights",
     "with_spare",
 ]

@@ -199,7 +199,8 @@ def cameras_for(
         image_size: (P, 2), (2,) or a pair: width and height of the images in pixels. People whose
             size is NaN, infinite or not positive get the camera of their crop.
         focal_px: Focal length in pixels of the crop (frame "crop") or of the image: one number or
-            (P,); 5000 if None.
+            (P,). If None, the diagonal of the image for frame "full", as is usual for photographs
+            of unknown cameras, and ProHMR's 5000 for the others.
         frame: One of `FRAMES`: "crop" is a camera that looks at the middle of the person; "full"
             is the camera of the whole image, with distances in units of the crop; "full-original"
             measures them in pixels of the image, as ProHMR's code does. By default "full" if
@@ -227,6 +228,9 @@ def cameras_for(
         size = size.expand_as(centre)
     if focal_px is None:
         focal: Tensor | float = FOCAL_PX
+        if size is not None and frame == "full":
+            known = (size.isfinite() & (size > 0)).all(dim=-1)
+            focal = torch.where(known, size.norm(dim=-1), FOCAL_PX)
     elif isinstance(focal_px, Tensor) and focal_px.ndim:
         if focal_px.shape != side.shape:
             raise ValueError(

@@ -11,7 +11,15 @@ from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.posterior import PosePosterior, PosePrior
 from flowprior.prior.spaces import RotationSpace
 
-__all__ = ["LatentObjective", "best_start", "flattened", "frozen", "rotation_space", "search"]
+__all__ = [
+    "DataTerm",
+    "LatentObjective",
+    "best_start",
+    "flattened",
+    "frozen",
+    "rotation_space",
+    "search",
+]
 
 DataTerm: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Theta (n, J, 6), further variables (n, E) and the rows (n,) of their problems -> values (n,)."""

@@ -49,12 +49,12 @@ def fit_views(
         keypoints_2d: (N, K, 3) x and y in pixels (y down) and confidence, of all N views.
         prior: As for :func:`fit_keypoints`, for the N views, over all 24 joints.
         groups: For each of G people, the row numbers of their views; one person in all N views if
-            None.
+            None, or nobody if there is no view.
         body: The body, in layout "columns"; the embedded body if None.
         skeleton: Joint set of the keypoints; by their number (17, 25, 44) if None.
         image_size: (N, 2), (2,) or a pair: width and height of the images in pixels.
         focal_px: Focal length in pixels of the image if ``image_size`` is given, otherwise of the
-            224-pixel crop: one number or (N,); 5000 if None.
+            224-pixel crop: one number or (N,); if None, as for :func:`fit_keypoints`.
         frame: As for :func:`fit_keypoints`.
         cameras: Cameras of the N views, instead of ``image_size``, ``focal_px`` and ``frame``.
         betas: (N, 10) shape estimated from each view; the average shape if None.
@@ -86,7 +86,8 @@ def fit_views(
     pose = variables_of(prior, keypoints, skeleton)
     if pose.free_root:
         raise ValueError("several views need a prior over all 24 joints, the root among them")
-    groups = [range(len(keypoints))] if groups is None else groups
+    if groups is None:
+        groups = [range(len(keypoints))] if len(keypoints) else []
     if cameras is None:
         cameras = cameras_for(keypoints, image_size, focal_px, frame=frame)
     elif not (image_size is None and focal_px is None and frame is None):

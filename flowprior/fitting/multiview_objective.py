@@ -72,21 +72,24 @@ class MultiviewObjective:
         groups: Sequence[Sequence[int]],
         weights: MultiviewWeights | None = None,
     ) -> None:
-        if not groups or not all(groups):
-            raise ValueError("expected at least one view of each of at least one person")
+        if not all(groups):
+            raise ValueError("expected at least one view of each person")
         numbers = [view for group in groups for view in group]
-        if min(numbers) < 0 or max(numbers) >= len(views):
+        if numbers and (min(numbers) < 0 or max(numbers) >= len(views)):
             raise ValueError(f"groups name views {min(numbers)} to {max(numbers)} of {len(views)}")
         if views.free_focal:
             raise ValueError("the focal length cannot be fitted with several views")
         self.views = views
         self.weights = weights or MultiviewWeights()
         start = views.start()
-        most = max(map(len, groups))
+        most = max(map(len, groups), default=1)
         filled = [list(group) + [group[0]] * (most - len(group)) for group in groups]
-        self.index = torch.tensor(filled, device=start.device)
-        counted = [[1.0] * len(group) + [0.0] * (most - len(group)) for group in groups]
-        self.mask = torch.tensor(counted, dtype=start.dtype, device=start.device)
+        index = torch.tensor(filled, dtype=torch.long, device=start.device)
+        self.index = index.reshape(len(groups), most)
+        counts = [len(group) for group in groups]
+        numbers_of_views = torch.tensor(counts, dtype=torch.long, device=start.device)
+        there = torch.arange(most, device=start.device) < numbers_of_views[:, None]
+        self.mask = there.to(start.dtype)
         self._start = start
         self._rows: Tensor | None = None
         self._flat = self.index.flatten()

@@ -14,6 +14,7 @@ References:
     Recovery*, 2021, section 3.6, and its code for the weights.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from flowprior._precision import without_autocast
 from flowprior.body import BodyModel
-from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.cameras import CROP_PX, REFERENCE_PX, Cameras
 from flowprior.fitting.pose_variables import PoseVariables
 from flowprior.fitting.solver import with_spare
 from flowprior.keypoints import seen_keypoints
@@ -39,6 +40,12 @@ __all__ = ["IGNORED", "KeypointObjective", "KeypointWeights", "Parts"]
 
 NUM_BETAS = 10
 
+# Chosen on the validation subjects and on detections in photographs, see benchmarks/RESULTS.md.
+NOISE = 0.004
+BETAS_STD = 1.5
+OUTLIER = 0.13
+TRUNK_NOISE = 3.0
+
 IGNORED: dict[str, tuple[int, ...]] = {
     PROHMR_44.name: PROHMR_FITTING_IGNORES,
     BODY_25.name: tuple(joint for joint in PROHMR_FITTING_IGNORES if joint < BODY_25.num_joints),
@@ -52,15 +59,20 @@ IGNORED: dict[str, tuple[int, ...]] = {
 class KeypointWeights:
     """Weights of the terms of a fit to keypoints; the defaults are ProHMR's.
 
+    Divided by ``pose``, the objective is minus twice a log-density, so weights are variances:
+    `of_noise` computes them from standard deviations, and `noise` is the one that they imply.
+
     Args:
         pose: Weight of the penalty of the pose variables.
         shape: Weight of ||betas||^2.
         focal: Weight of the squared relative change of the focal length, where that is free.
         sigma: Scale of the robust loss, which saturates for larger errors, units.
         use_hips: Whether hips count.
+        trunk_noise: Standard deviation of the neck, and of the hips where they count, relative to
+            that of other keypoints.
 
     Raises:
-        ValueError: A weight is negative or NaN, or sigma is not positive.
+        ValueError: A weight is negative or NaN, or sigma or trunk_noise is not positive.
     """
 
     pose: float = 16.0
@@ -68,13 +80,64 @@ class KeypointWeights:
     focal: float = 1000.0
     sigma: float = 100.0
     use_hips: bool = False
+    trunk_noise: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("pose", "shape", "focal"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"weight {name} must be at least 0, got {getattr(self, name)}")
-        if not self.sigma > 0:
-            raise ValueError(f"sigma must be positive, got {self.sigma}")
+        for name in ("sigma", "trunk_noise"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+    @classmethod
+    def of_noise(
+        cls,
+        noise: float = NOISE,
+        *,
+        betas: float = BETAS_STD,
+        focal: float = 0.1,
+        outlier: float = OUTLIER,
+        trunk_noise: float = TRUNK_NOISE,
+        use_hips: bool = True,
+    ) -> "KeypointWeights":
+        """Weights from standard deviations, for priors whose penalty is -2 log p.
+
+        A keypoint of confidence c has a normal error with standard deviation ``noise`` / c along
+        each axis: one that the detector is half sure of may lie twice as far off.
+
+        Args:
+            noise: Standard deviation of a keypoint of confidence 1, in sides of the square around
+                the person (of 1.2 times the extent of the keypoints).
+            betas: Standard deviation of each shape coefficient.
+            focal: Standard deviation of the relative change of the focal length, where it is free.
+            outlier: Error at which the robust loss reaches half its maximum, in sides of the
+                square.
+            trunk_noise: Standard deviation of hips and neck relative to other keypoints: detectors
+                place them elsewhere than SMPL does.
+            use_hips: Whether hips count.
+
+        Raises:
+            ValueError: A standard deviation is not positive.
+        """
+        given = {"noise": noise, "betas": betas, "focal": focal, "outlier": outlier}
+        for name, value in given.items():
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        pose = (REFERENCE_PX * noise) ** 2
+        return cls(
+            pose=pose,
+            shape=pose / betas**2,
+            focal=pose / focal**2,
+            sigma=CROP_PX * outlier,
+            use_hips=use_hips,
+            trunk_noise=trunk_noise,
+        )
+
+    @property
+    def noise(self) -> float:
+        """The standard deviation of a certain keypoint that the weights imply, see `of_noise`."""
+        return math.sqrt(self.pose) / REFERENCE_PX
 
 
 @dataclass(frozen=True)
@@ -196,8 +259,11 @@ class KeypointObjective:
         self.weights = weights or KeypointWeights()
         self.free_focal = free_focal
         conf = keypoints[..., 2].clone()
+        hips = list(IGNORED.get(skeleton.name, ()))
         if not self.weights.use_hips:
-            conf[:, list(IGNORED.get(skeleton.name, ()))] = 0
+            conf[:, hips] = 0
+        neck = [joint for joint, name in enumerate(skeleton.joint_names) if name == "neck"]
+        conf[:, hips + neck] /= self.weights.trunk_noise
         # The 19 extra keypoints of the 44 need most of the surface, which others do without. Each
         # person decides for themselves, so that rounding does not depend on the neighbours.
         self._whole = torch.ones(people, dtype=torch.bool, device=keypoints.device)
@@ -225,6 +291,11 @@ class KeypointObjective:
     def pose(self) -> PoseVariables:
         """The pose variables of all people."""
         return self._data.pose
+
+    @property
+    def cameras(self) -> Cameras:
+        """The cameras of all people."""
+        return self._data.cameras
 
     @property
     def has_keypoints(self) -> Tensor:
@@ -262,7 +333,7 @@ class KeypointObjective:
         Args:
             x: (P, D) variables that provide the values of the frozen slices.
             free: Names of the slices to optimise.
-            weights: Weights of the terms; ``use_hips`` is not changed.
+            weights: Weights of the terms; those of the hips are not changed.
 
         Raises:
             ValueError: There is no slice of that name.
@@ -274,7 +345,8 @@ class KeypointObjective:
             )
         other = object.__new__(KeypointObjective)
         other.__dict__.update(self.__dict__)
-        other.weights = replace(weights, use_hips=self.weights.use_hips)
+        own = self.weights
+        other.weights = replace(weights, use_hips=own.use_hips, trunk_noise=own.trunk_noise)
         other.frozen = tuple(place for name, place in self.slices.items() if name not in free)
         other._start = x.detach()
         return other
@@ -294,6 +366,23 @@ class KeypointObjective:
     def penalty(self, x: Tensor, rows: Tensor) -> Tensor:
         """Pose penalty (n,) of the people ``rows`` (n,) at x (n, D)."""
         return self._selected(rows).pose.penalty(x[:, : self.pose.size])
+
+    def projections(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Projected keypoints of the people ``rows`` (n,) at x (n, D), and their weights.
+
+        Returns:
+            Coordinates (n, 2 K) in units, and how fast the image term grows with half the square of
+            each around here (n, 2 K), in the weight of the robust loss at the present error; no
+            gradient flows through it.
+        """
+        few = self._selected(rows)
+        parts = self._parts(x, few)
+        units = few.cameras.project(self.keypoints(parts), parts.focal)
+        with torch.no_grad():
+            variance = self.weights.sigma**2
+            square = (units - few.keypoints).square()
+            weight = few.weight[..., None] * (variance / (variance + square)).square()
+        return units.flatten(1), weight.flatten(1)
 
     def image_term(self, parts: Parts, rows: Tensor) -> Tensor:
         """Weighted robust reprojection error (n,) of the people ``rows`` (n,)."""

@@ -12,10 +12,11 @@ from flowprior.fitting.cameras import Cameras, cameras_for
 from flowprior.fitting.objective import KeypointObjective, KeypointWeights
 from flowprior.fitting.pose_variables import (
     DEFAULT_PRIOR,
+    POSE_WEIGHTS,
+    AnglePose,
     PoseVariables,
     Prior,
     facing,
-    suited_weight,
     variables_of,
 )
 from flowprior.fitting.restarts import minimize_again
@@ -33,6 +34,7 @@ __all__ = [
     "fit_keypoints",
     "pose_kicks",
     "skeleton_of",
+    "suited_weights",
 ]
 
 HEADINGS = (0.0, 90.0, 180.0, 270.0)
@@ -48,12 +50,14 @@ class Stage:
     Args:
         pose: Factor on the weight of the pose penalty.
         shape: Factor on the weight of ||betas||^2.
+        sigma: Factor on the scale of the robust loss.
         free: The variables to optimise, names of `KeypointObjective.slices`.
         max_iterations: Maximum number of iterations of this stage; that of the fit if None.
     """
 
     pose: float = 1.0
     shape: float = 1.0
+    sigma: float = 1.0
     free: tuple[str, ...] = ("root", "body", "betas", "camera")
     max_iterations: int | None = None
 
@@ -122,15 +126,15 @@ def fit_keypoints(
         image_size: (P, 2), (2,) or a pair: width and height of the images in pixels. People whose
             size is NaN or not positive get the camera of their crop.
         focal_px: Focal length in pixels of the image if ``image_size`` is given, otherwise of the
-            224-pixel crop: one number or (P,); 5000 if None.
+            224-pixel crop: one number or (P,). If None, the diagonal of the image, a field of view
+            of 53 degrees across it; 5000 for crops and ``frame="full-original"``.
         frame: "full", "crop" or "full-original", see :func:`cameras_for`; by default "full" if
             ``image_size`` is given, otherwise "crop".
         cameras: Cameras of the P people, instead of ``image_size``, ``focal_px`` and ``frame``.
         betas: (P, 10) or (10,) initial shape; the average shape if None.
         transl: (P, 3) initial translation in metres, camera frame; estimated from the size of the
             person in the image if None.
-        weights: Weights of the terms. If None, the defaults with the weight of the pose penalty
-            that suits the prior, see `POSE_WEIGHTS`.
+        weights: Weights of the terms. If None, those that suit the prior, see `suited_weights`.
         stages: The schedule, `ONE_STAGE` or `SMPLIFY_STAGES`.
         free_focal: Whether the focal lengths are optimised too.
         method: "lbfgs" or "adam", see :func:`minimize`.
@@ -190,7 +194,7 @@ def fit_keypoints(
                 f"{tuple(betas.shape)}"
             )
         betas = betas.expand(people, -1)
-    weights = weights or KeypointWeights(pose=suited_weight(pose))
+    weights = weights or suited_weights(pose)
 
     def problem(rows: Tensor, start: Tensor, shape: Tensor | None) -> KeypointObjective:
         variables, cams, seen = pose.select(rows), cameras[rows], keypoints[rows]
@@ -216,7 +220,10 @@ def fit_keypoints(
     ) -> Solution:
         for stage in plan:
             scaled = replace(
-                weights, pose=weights.pose * stage.pose, shape=weights.shape * stage.shape
+                weights,
+                pose=weights.pose * stage.pose,
+                shape=weights.shape * stage.shape,
+                sigma=weights.sigma * stage.sigma,
             )
             part = objective.only(x, stage.free, scaled)
             kicks = pose_kicks(part, again if stage is plan[-1] else 0)
@@ -261,6 +268,21 @@ def fit_keypoints(
         status=torch.where(nothing, Status.NO_KEYPOINTS, solution.status),
     )
     return _result(objective, cameras, keypoints, solution, start_value)
+
+
+def suited_weights(pose: PoseVariables) -> KeypointWeights:
+    """Weights of the terms that suit a prior.
+
+    Args:
+        pose: The pose variables of a fit.
+
+    Returns:
+        :meth:`KeypointWeights.of_noise` for a flow, whose penalty is -2 log p; for other priors
+        ProHMR's with their own weight of the pose penalty, see `POSE_WEIGHTS`.
+    """
+    if isinstance(pose, AnglePose):
+        return KeypointWeights(pose=POSE_WEIGHTS[pose.kind])
+    return KeypointWeights.of_noise()
 
 
 def skeleton_of(keypoints: Tensor) -> Skeleton:
@@ -378,4 +400,5 @@ def _result(
         **{name: values[:people] for name, values in found.items()},
         solution=solution,
         start_value=start_value,
+        objective=objective,
     )

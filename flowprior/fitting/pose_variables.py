@@ -31,7 +31,6 @@ __all__ = [
     "PoseVariables",
     "Prior",
     "facing",
-    "suited_weight",
     "variables_of",
 ]
 
@@ -40,8 +39,10 @@ BODY_JOINTS = 23
 DEFAULT_PRIOR = "flowprior/people"
 """Name of the prior of a fit if none is given; it ships with the library."""
 
-POSE_WEIGHTS = {"flow": 64.0, "mixture": 30.0, "isotropic": 1000.0, "none": 0.0}
-"""Weights of the pose penalty with the lowest error on held-out people, by kind of prior."""
+POSE_WEIGHTS = {"flow": 16.0, "mixture": 30.0, "isotropic": 1000.0, "none": 0.0}
+"""Weights of the pose penalty by kind of prior, chosen on the validation subjects.
+
+That of a flow belongs to :meth:`KeypointWeights.of_noise`: it is the variance of a keypoint."""
 
 CONTEXT_SETS = {3 * each.num_joints: each for each in (COCO_17, BODY_25, PROHMR_44)}
 
@@ -357,11 +358,6 @@ def variables_of(prior: Prior, keypoints: Tensor, skeleton: Skeleton) -> PoseVar
         "expected a PosePosterior, a ConditionalPosePrior, its name, a PoseMixture, PoseVariables "
         f"or None as prior, got {type(prior).__name__}"
     )
-
-
-def suited_weight(pose: PoseVariables) -> float:
-    """Weight of the penalty of pose variables, from `POSE_WEIGHTS`."""
-    return POSE_WEIGHTS[pose.kind if isinstance(pose, AnglePose) else "flow"]
 
 
 def _pretrained(name: str, device: torch.device) -> PosePrior:

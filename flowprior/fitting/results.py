@@ -1,6 +1,6 @@
 """Results of fits: SMPL parameters, cameras, errors, and how each problem ended."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowprior import rotations
+from flowprior.fitting.objective import KeypointObjective
+from flowprior.fitting.posterior import SPREAD, FitPosterior, FitSamples
 from flowprior.fitting.solver import Solution
+from flowprior.prior.uncertainty import JointUncertainty
+from flowprior.skeleton import SMPL_24, Skeleton
 
 __all__ = ["Fits", "ViewFits"]
 
@@ -33,6 +37,7 @@ class Fits:
         variables: (P, D) optimised variables.
         solution: Result of the solver: objective, status and number of iterations of each person.
         start_value: (P,) objective at the start.
+        objective: The objective, with body, keypoints and prior; needed for the uncertainty.
     """
 
     theta: Tensor
@@ -47,9 +52,39 @@ class Fits:
     variables: Tensor
     solution: Solution
     start_value: Tensor
+    objective: KeypointObjective = field(repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.theta)
+
+    def posterior(self, *, spread: float = SPREAD) -> FitPosterior:
+        """The posterior around the fits: what the keypoints and the prior leave open.
+
+        Args:
+            spread: Factor on standard deviations, see :class:`FitPosterior`.
+
+        Raises:
+            ValueError: The fits had no prior, or ``spread`` is not positive.
+        """
+        return FitPosterior(self.objective, self.variables, spread=spread)
+
+    def posterior_samples(
+        self, num_samples: int, *, generator: torch.Generator | None = None
+    ) -> FitSamples:
+        """Draw n bodies for each person from :meth:`posterior`; see :meth:`FitPosterior.sample`."""
+        return self.posterior().sample(num_samples, generator=generator)
+
+    def joint_uncertainty(
+        self,
+        *,
+        num_samples: int = 200,
+        skeleton: Skeleton = SMPL_24,
+        generator: torch.Generator | None = None,
+    ) -> JointUncertainty:
+        """How far each joint may lie from the fits; see :meth:`FitPosterior.joint_uncertainty`."""
+        return self.posterior().joint_uncertainty(
+            num_samples=num_samples, skeleton=skeleton, generator=generator
+        )
 
     @property
     def global_orient(self) -> Tensor:

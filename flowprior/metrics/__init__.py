@@ -25,21 +25,32 @@ from flowprior.metrics.protocols import (
     SupportsSampling,
     evaluate_samples,
 )
+from flowprior.metrics.selective import (
+    GroupCoverage,
+    RiskCoverage,
+    ause,
+    coverage_by_group,
+    risk_coverage,
+)
 from flowprior.metrics.tally import (
     Tally,
 )
 
 __all__ = [
     "PROTOCOLS",
+    "GroupCoverage",
     "JointCalibration",
     "Protocol",
+    "RiskCoverage",
     "SampleErrors",
     "SupportsSampling",
     "Tally",
+    "ause",
     "best_of_n",
     "calibration_error",
     "consistency_2d",
     "coverage",
+    "coverage_by_group",
     "energy_score",
     "evaluate_samples",
     "expected_calibration_error",
@@ -48,6 +59,7 @@ __all__ = [
     "pa_mpjpe",
     "pve",
     "quantise",
+    "risk_coverage",
     "sample_diversity",
     "sample_spread",
 ]

@@ -9,6 +9,7 @@ from flowprior.prior.export import (
     export_program,
 )
 from flowprior.prior.heads import MeanHead
+from flowprior.prior.joint_factors import JointFactors, JointScores
 from flowprior.prior.posterior import (
     PosePosterior,
     PosePrior,
@@ -31,6 +32,8 @@ __all__ = [
     "Centre",
     "ConditionalPosePrior",
     "Evidence",
+    "JointFactors",
+    "JointScores",
     "JointUncertainty",
     "MeanHead",
     "PointSpace",

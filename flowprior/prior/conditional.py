@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from flowprior import rotations
 from flowprior._checks import require_tensor
 from flowprior._modes import lasting
 from flowprior.files import model_file
@@ -21,8 +22,17 @@ from flowprior.flow.conditional_flow import can_be_anchored
 from flowprior.prior.encoder import ContextEncoder
 from flowprior.prior.evidence import Evidence
 from flowprior.prior.heads import MeanHead
+from flowprior.prior.joint_factors import (
+    LEVELS,
+    JointFactors,
+    JointScores,
+    factors_in,
+    numbered,
+)
 from flowprior.prior.posterior import PosePosterior, PosePrior
 from flowprior.prior.spaces import RotationSpace, make_space
+from flowprior.prior.uncertainty import PosedBody, positions, require_smpl
+from flowprior.skeleton import SMPL_24
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -47,6 +57,11 @@ BEFORE_ANCHORED: dict[str, Any] = {
     "head_features": 0,
     "encoder_skip": False,
 }
+
+
+# Radii below these are rounding errors, of joints that are known or at rest.
+LEAST_MM = 1e-2
+LEAST_DEGREES = 1e-2
 
 
 class PriorOptions(FlowOptions, total=False):
@@ -325,6 +340,7 @@ class ConditionalPosePrior(PosePrior, SharedModel):
             head,
             self.evidence,
             self.rest_joints,
+            copy.deepcopy(self.joint_factors),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -380,6 +396,9 @@ class ConditionalPosePrior(PosePrior, SharedModel):
                 prior = cls(**config)
         except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise CheckpointError(f"{path} is not a pose prior: {error}") from error
+        prior.joint_factors = factors_in(content.tensors, "joint_factors.", "meta")
+        if prior.joint_factors is not None:
+            _require_factors(path, prior)
         model_file.require_same_tensors(path, content.tensors, prior.state_dict())
         model_file.require_finite(path, content.tensors)
         prior.load_state_dict(content.tensors, assign=True)
@@ -394,31 +413,200 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         *,
         centre: Tensor | None = None,
         known: Tensor | None = None,
+        groups: Tensor | Sequence[object] | None = None,
+        body: PosedBody | None = None,
+        betas: Tensor | None = None,
+        joints: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> float:
-        """Fit the base distribution to held-out poses.
+        """Fit the base distribution, and the factors of the joints, to held-out poses.
 
         A prior is usually overconfident on held-out subjects. The temperature, the scale of the
-        latents, corrects most of that; a Student's t base also gets its degrees of freedom. Both
-        are saved with the model and change neither an exact mode nor the ranking of samples by
-        density.
+        latents, corrects that for whole poses; a Student's t base also gets its degrees of freedom.
+        With ``groups`` and ``body``, :meth:`calibrate_joints` then corrects the radii of single
+        joints. All is saved with the model, and nothing changes an exact mode or the ranking of
+        samples by density.
 
         Args:
             theta: (*batch, *extra, J, k), poses of held-out subjects.
             context: (*batch, C), their contexts.
             centre: (*batch, J, k), as for :meth:`forward`; the head's answer if None.
             known: (*batch, J) bool, as for :meth:`nll`.
+            groups: (*batch,) whose each pose is; see :meth:`calibrate_joints`. Without it, factors
+                of the joints are removed, because they belong to the former base.
+            body: The body.
+            betas: As for :meth:`calibrate_joints`.
+            joints: As for :meth:`calibrate_joints`.
+            generator: Source of the samples for the joints.
 
         Returns:
             The temperature; above 1 if the prior was overconfident.
 
         Raises:
-            ValueError: As ``log_prob``, or if there are no poses.
+            ValueError: As ``log_prob``, or if there are no poses, or one of ``groups`` and ``body``
+                is missing.
         """
+        if (groups is None) != (body is None):
+            raise ValueError("factors of the joints take both: groups=people, body=BodyModel()")
         posterior = self._knowing(self._encoded(context), centre, known, self.space.as_pose(theta))
         x = posterior._vector_of(theta)
         if not x.numel():
             raise ValueError("theta holds no poses to calibrate with")
-        return float(self.flow.calibrate(x, posterior.context))
+        if groups is not None:
+            numbered(groups, posterior.batch_shape.numel())  # raises before anything changes
+        temperature = float(self.flow.calibrate(x, posterior.context))
+        self.joint_factors = None
+        if groups is not None and body is not None:
+            self.calibrate_joints(
+                theta,
+                context,
+                groups=groups,
+                body=body,
+                centre=centre,
+                known=known,
+                betas=betas,
+                joints=joints,
+                generator=generator,
+            )
+        return temperature
+
+    @torch.no_grad()
+    def calibrate_joints(
+        self,
+        theta: Tensor,
+        context: Tensor | None = None,
+        *,
+        groups: Tensor | Sequence[object],
+        body: PosedBody,
+        centre: Tensor | None = None,
+        known: Tensor | None = None,
+        betas: Tensor | None = None,
+        joints: Tensor | None = None,
+        num_samples: int = 200,
+        generator: torch.Generator | None = None,
+    ) -> JointFactors:
+        """Fit factors by which the radii of single joints are multiplied, for new people.
+
+        Split conformal prediction, with a person as the unit: :func:`fit_factors` of
+        :mod:`flowprior.prior.joint_factors` describes it. The factors apply to positions and
+        rotations, at every level, in :meth:`flowprior.PosePosterior.joint_uncertainty`; they are
+        saved with the model and change neither samples nor densities.
+
+        Args:
+            theta: (*batch, J, k), poses of people used neither for training nor for reporting.
+            context: (*batch, C), their contexts, of the kind that the prior will see.
+            groups: (*batch,) whose each pose is, as numbers or names: at least two people, better
+                nine or more. Each person has the same weight.
+            body: The body.
+            centre: (*batch, J, k), as for :meth:`forward`; the head's answer if None.
+            known: (*batch, J) bool, as for :meth:`nll`.
+            betas: Shape of the body, (10,) or (*batch, 10), of truth and answer; the average
+                shape if None.
+            joints: (*batch, 24, 3) true positions of SMPL's joints in metres, in the axes of
+                theta; those of the posed body if None. With a person's own joints and no
+                ``betas``, the factors cover that the shape is unknown.
+            num_samples: Number of samples per pose.
+            generator: Source of the samples; torch's global one if None.
+
+        Returns:
+            The factors, which are then ``prior.joint_factors``.
+
+        Raises:
+            ValueError: If the prior is not over SMPL's rotations, shapes do not fit, or there are
+                fewer than two people.
+        """
+        scores = self.joint_scores(
+            theta,
+            context,
+            groups=groups,
+            body=body,
+            centre=centre,
+            known=known,
+            betas=betas,
+            joints=joints,
+            num_samples=num_samples,
+            generator=generator,
+        )
+        self.joint_factors = JointFactors.fit(scores).to(self.flow.device)
+        return self.joint_factors
+
+    @torch.no_grad()
+    def joint_scores(
+        self,
+        theta: Tensor,
+        context: Tensor | None = None,
+        *,
+        groups: Tensor | Sequence[object],
+        body: PosedBody,
+        centre: Tensor | None = None,
+        known: Tensor | None = None,
+        betas: Tensor | None = None,
+        joints: Tensor | None = None,
+        num_samples: int = 200,
+        generator: torch.Generator | None = None,
+    ) -> JointScores:
+        """Errors of the mode and radii without factors, which :meth:`calibrate_joints` uses.
+
+        With cross-fitting, sum the scores of several priors, each on people that it has not seen,
+        and set ``prior.joint_factors = JointFactors.fit(scores)``.
+
+        Args:
+            theta: As for :meth:`calibrate_joints`, and so are the other arguments.
+            context: (*batch, C).
+            groups: (*batch,).
+            body: The body.
+            centre: (*batch, J, k).
+            known: (*batch, J) bool.
+            betas: (10,) or (*batch, 10).
+            joints: (*batch, 24, 3), metres.
+            num_samples: Number of samples per pose.
+            generator: Source of the samples.
+
+        Returns:
+            The scores, on the CPU.
+
+        Raises:
+            ValueError: As :meth:`calibrate_joints`.
+        """
+        space = require_smpl(self.space)
+        pose = space.as_pose(theta).to(self.flow.device, self.flow.dtype)
+        posterior = self._knowing(self._encoded(context), centre, known, pose)
+        batch = posterior.batch_shape
+        if pose.shape[:-2] != batch or not batch.numel():
+            raise ValueError(
+                f"factors of the joints take one pose for each context, at least one: theta "
+                f"{tuple(pose.shape)}, contexts {tuple(batch)}"
+            )
+        names = groups.flatten().tolist() if isinstance(groups, Tensor) else list(groups)
+        if len(names) != batch.numel():
+            raise ValueError(
+                f"groups must say whose each of the {batch.numel()} poses is, got {len(names)}"
+            )
+        truth, answer = (space.to_matrix(each) for each in (pose, posterior.mode()))
+        own = None if betas is None else betas.expand(*batch, betas.shape[-1]).to(truth)
+        expected = positions(body, answer, SMPL_24, own)
+        if joints is None:
+            places = positions(body, truth, SMPL_24, own)
+        elif joints.shape == expected.shape:
+            places = 1000 * joints.to(expected)
+        else:
+            raise ValueError(f"joints must be {tuple(expected.shape)}, got {tuple(joints.shape)}")
+        moved = (places - places[..., :1, :]) - (expected - expected[..., :1, :])
+        angles = torch.rad2deg(rotations.geodesic_distance(truth, answer))
+        found = posterior.joint_uncertainty(
+            body, num_samples=num_samples, betas=own, calibrated=False, generator=generator
+        )
+        radii = []
+        for radius, least in ((found.radius_mm, LEAST_MM), (found.radius_degrees, LEAST_DEGREES)):
+            each = torch.stack([radius(level).flatten(0, -2).cpu() for level in LEVELS])
+            radii.append(torch.where(each > least, each, 0.0))
+        return JointScores(
+            moved.norm(dim=-1).flatten(0, -2).cpu(),
+            radii[0],
+            angles.flatten(0, -2).cpu(),
+            radii[1],
+            tuple(names),
+        )
 
     def _masked_centre(self, centre: Tensor, rows: Tensor) -> Tensor:
         """Zero the centres (*batch, J, k) of rows that are not valid."""
@@ -468,6 +656,17 @@ class ConditionalPosePrior(PosePrior, SharedModel):
                 "prior.mode_loss(theta, context), or your own loss on prior.mode(context)",
                 stacklevel=3,
             )
+
+
+def _require_factors(path: str | os.PathLike[str], prior: ConditionalPosePrior) -> None:
+    """Raise CheckpointError if factors do not have the shape of the prior's joints."""
+    factors = prior.joint_factors
+    assert factors is not None
+    levels = factors.levels.shape[0] if factors.levels.ndim == 1 else 0
+    wanted = [(levels, SMPL_24.num_joints), (levels, prior.space.joints), ()]
+    found = [tuple(each.shape) for each in (factors.positions, factors.rotations, factors.people)]
+    if levels < 2 or found != wanted:
+        raise CheckpointError(f"{path} has joint factors of shapes {found} instead of {wanted}")
 
 
 def _width(context_features: int | None, evidence: Evidence | None) -> int:

@@ -1,17 +1,33 @@
 """Uncertainty of every joint of a posterior, in millimetres and degrees."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from flowprior import rotations
+from flowprior.prior.joint_factors import JointFactors
 from flowprior.prior.spaces import PoseSpace, RotationSpace
 from flowprior.skeleton import SMPL_24, Skeleton
 
-__all__ = ["JointUncertainty", "PosedBody", "joined", "require_smpl", "uncertainty_of"]
+__all__ = [
+    "KEPT",
+    "JointUncertainty",
+    "Measurement",
+    "PosedBody",
+    "assembled",
+    "joined",
+    "nearest_joints",
+    "positions",
+    "require_smpl",
+    "uncertainty_of",
+    "with_root",
+]
+
+KEPT = 1024
+"""Most distances that a result holds for each joint."""
 
 
 class PosedBody(Protocol):
@@ -28,7 +44,9 @@ class JointUncertainty:
     r"""How far joints may lie from the answer of a posterior, its mode.
 
     Distances are those of samples: a radius of level q is the q-quantile of their distances to the
-    mode, so a share q of the posterior's mass lies within it. Positions are relative to the pelvis.
+    mode. With the conformal factors of a calibrated prior, they are stretched so that the q-radius
+    contains the truth of a share q of the poses of new people, and everything here agrees with
+    that. Positions are relative to the pelvis.
 
     Attributes:
         std_mm: (\*batch, K) root of the trace of the covariance of the position.
@@ -42,7 +60,10 @@ class JointUncertainty:
             and the mode, each relative to its parent.
         radius_50_degrees: (\*batch, J).
         radius_90_degrees: (\*batch, J).
-        distances_mm: (\*batch, n, K) distances of the samples to the mode, ascending.
+        distances_mm: (\*batch, n, K) distances of the samples to the mode, ascending; of more than
+            :data:`KEPT` samples, that many quantiles.
+        distances_degrees: (\*batch, n, J) angles of the samples to the mode, ascending, likewise.
+        calibrated: Whether conformal factors are applied.
     """
 
     std_mm: Tensor
@@ -54,6 +75,8 @@ class JointUncertainty:
     radius_50_degrees: Tensor
     radius_90_degrees: Tensor
     distances_mm: Tensor
+    distances_degrees: Tensor
+    calibrated: bool = False
 
     def confidence(self, within_mm: float) -> Tensor:
         """Probability that a joint lies within a distance of the answer.
@@ -67,9 +90,34 @@ class JointUncertainty:
         Raises:
             ValueError: If the distance is negative or NaN.
         """
-        if not within_mm >= 0:
-            raise ValueError(f"within_mm must be at least 0, got {within_mm}")
-        return (self.distances_mm <= within_mm).to(self.std_mm.dtype).mean(dim=-2)
+        return _share_within(self.distances_mm, within_mm, "within_mm")
+
+    def rotation_confidence(self, within_degrees: float) -> Tensor:
+        """Probability that a rotation lies within an angle of the answer: (*batch, J) in [0, 1].
+
+        Args:
+            within_degrees: The angle, relative to the parent joint.
+
+        Raises:
+            ValueError: If the angle is negative or NaN.
+        """
+        return _share_within(self.distances_degrees, within_degrees, "within_degrees")
+
+    def radius_mm(self, level: float) -> Tensor:
+        """Radius (*batch, K) in mm that contains a share ``level``, in [0, 1], of the mass.
+
+        Raises:
+            ValueError: If the level is not in [0, 1].
+        """
+        return _quantile(self.distances_mm, _checked_level(level))
+
+    def radius_degrees(self, level: float) -> Tensor:
+        """Radius (*batch, J) in degrees that contains a share ``level``, in [0, 1], of the mass.
+
+        Raises:
+            ValueError: If the level is not in [0, 1].
+        """
+        return _quantile(self.distances_degrees, _checked_level(level))
 
 
 def require_smpl(space: PoseSpace) -> RotationSpace:
@@ -82,6 +130,54 @@ def require_smpl(space: PoseSpace) -> RotationSpace:
     )
 
 
+class Measurement:
+    """Distances of samples to a mode, gathered block by block.
+
+    Args:
+        mode: (B, J, 3, 3) rotations of SMPL's 24 joints or the 23 below the root.
+        body: The body.
+        skeleton: The joint set of the positions.
+        betas: Shape of the body, (B, 10); the average shape if None.
+    """
+
+    def __init__(
+        self, mode: Tensor, body: PosedBody, skeleton: Skeleton, betas: Tensor | None
+    ) -> None:
+        self.mode, self.body, self.skeleton, self.betas = mode, body, skeleton, betas
+        self.centre = positions(body, mode[:, None], skeleton, betas)
+        self._millimetres: list[Tensor] = []
+        self._degrees: list[Tensor] = []
+        self._sums: list[Tensor] = []
+
+    def add(self, samples: Tensor) -> None:
+        """Measure samples (B, n, J, 3, 3)."""
+        apart = positions(self.body, samples, self.skeleton, self.betas) - self.centre
+        self._millimetres.append(apart.norm(dim=-1))
+        self._degrees.append(
+            torch.rad2deg(rotations.geodesic_distance(samples, self.mode[:, None]))
+        )
+        moved = apart.movedim(1, -1)
+        ones = torch.ones_like(moved[..., :1, :])
+        # Sums of 1, x and x x^T, from which the covariance follows.
+        extended = torch.cat((moved, ones), dim=-2)
+        self._sums.append(extended @ extended.mT)
+
+    def result(self, factors: JointFactors | None = None) -> JointUncertainty:
+        """The uncertainty from all samples, calibrated if there are factors."""
+        total = torch.stack(self._sums).sum(dim=0)
+        count = total[..., 3:, 3:]
+        mean = total[..., :3, 3:] / count
+        covariance = total[..., :3, :3] / count - mean @ mean.mT
+        degrees = torch.cat(self._degrees, dim=1)
+        return assembled(
+            torch.cat(self._millimetres, dim=1).sort(dim=1).values,
+            covariance,
+            degrees.sort(dim=1).values,
+            factors,
+            None if factors is None else nearest_joints(self.body, self.skeleton),
+        )
+
+
 def uncertainty_of(
     samples: Tensor,
     mode: Tensor,
@@ -89,7 +185,7 @@ def uncertainty_of(
     skeleton: Skeleton = SMPL_24,
     betas: Tensor | None = None,
 ) -> JointUncertainty:
-    """Uncertainty from samples of posteriors.
+    """Uncertainty from samples at hand.
 
     Args:
         samples: (B, n, J, 3, 3) rotations of SMPL's 24 joints or the 23 below the root.
@@ -98,49 +194,115 @@ def uncertainty_of(
         skeleton: The joint set of the positions.
         betas: Shape of the body, (B, 10); the average shape if None.
     """
-    centre = _positions(body, mode[:, None], skeleton, betas)
-    places = _positions(body, samples, skeleton, betas)
-    distances = (places - centre).norm(dim=-1).sort(dim=1).values
-    std, direction, share = _spread(places)
-    angles = torch.rad2deg(rotations.geodesic_distance(samples, mode[:, None]))
-    ascending = angles.sort(dim=1).values
+    measurement = Measurement(mode, body, skeleton, betas)
+    measurement.add(samples)
+    return measurement.result()
+
+
+def assembled(
+    millimetres: Tensor,
+    covariance: Tensor,
+    degrees: Tensor,
+    factors: JointFactors | None,
+    nearest: Sequence[int] | None,
+) -> JointUncertainty:
+    """The uncertainty from distances.
+
+    Args:
+        millimetres: (B, n, K) ascending.
+        covariance: (B, K, 3, 3) of the positions, in mm^2.
+        degrees: (B, m, J) ascending.
+        factors: Conformal factors, or None.
+        nearest: The joint of SMPL whose factor each of the K joints takes.
+    """
+    std, direction, share = _spread(covariance)
+    if factors is not None:
+        raw = millimetres
+        by_joint = factors.at("positions", raw.shape[1]).to(raw)[:, nearest]
+        millimetres = _stretched(raw, by_joint)
+        # The shape of the distribution stays, its size follows the distances.
+        size = raw.square().mean(dim=1)
+        growth = millimetres.square().mean(dim=1) / size
+        std = std * torch.where(size > 0, growth, 1.0).sqrt()
+        degrees = _stretched(degrees, factors.at("rotations", degrees.shape[1]).to(degrees))
     return JointUncertainty(
         std_mm=std,
-        radius_50_mm=_quantile(distances, 0.5),
-        radius_90_mm=_quantile(distances, 0.9),
+        radius_50_mm=_quantile(millimetres, 0.5),
+        radius_90_mm=_quantile(millimetres, 0.9),
         direction=direction,
         direction_share=share,
-        std_degrees=angles.square().mean(dim=1).sqrt(),
-        radius_50_degrees=_quantile(ascending, 0.5),
-        radius_90_degrees=_quantile(ascending, 0.9),
-        distances_mm=distances,
+        std_degrees=degrees.square().mean(dim=1).sqrt(),
+        radius_50_degrees=_quantile(degrees, 0.5),
+        radius_90_degrees=_quantile(degrees, 0.9),
+        distances_mm=_kept(millimetres),
+        distances_degrees=_kept(degrees),
+        calibrated=factors is not None,
     )
+
+
+def nearest_joints(body: PosedBody, skeleton: Skeleton) -> list[int]:
+    """The joint of SMPL that is nearest to each joint of another set, in the rest pose."""
+    if skeleton == SMPL_24:
+        return list(range(SMPL_24.num_joints))
+    rest = torch.eye(3).expand(24, 3, 3)
+    ours, theirs = (body.keypoints(rest, each) for each in (SMPL_24, skeleton))
+    nearest: list[int] = torch.cdist(theirs, ours).argmin(dim=-1).tolist()
+    return nearest
 
 
 def joined(parts: Sequence[JointUncertainty], batch: torch.Size) -> JointUncertainty:
     """Blocks of rows as one, with the given batch shape."""
-    columns = zip(*(vars(part).values() for part in parts), strict=True)
-    whole = (torch.cat(column) for column in columns)
-    return JointUncertainty(*(value.reshape(*batch, *value.shape[1:]) for value in whole))
+    names = [each.name for each in fields(JointUncertainty) if each.name != "calibrated"]
+    whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    shaped = {name: value.reshape(*batch, *value.shape[1:]) for name, value in whole.items()}
+    return JointUncertainty(**shaped, calibrated=parts[0].calibrated)
 
 
-def _positions(body: PosedBody, matrix: Tensor, skeleton: Skeleton, betas: Tensor | None) -> Tensor:
+def positions(body: PosedBody, matrix: Tensor, skeleton: Skeleton, betas: Tensor | None) -> Tensor:
     """Joints (B, n, K, 3) in mm of poses (B, n, J, 3, 3); without a root in the root's frame."""
-    if matrix.shape[-3] == SMPL_24.num_joints - 1:
-        upright = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
-        root = upright.expand(*matrix.shape[:-3], 1, 3, 3)
-        matrix = torch.cat((root, matrix), dim=-3)
     # The pelvis does not move with the pose, so no position needs to be made relative to it.
-    return 1000 * body.keypoints(matrix, skeleton, betas)
+    return 1000 * body.keypoints(with_root(matrix), skeleton, betas)
 
 
-def _spread(places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Std (B, K), direction (B, K, 3) and its share (B, K) of places (B, n, K, 3)."""
-    around = (places - places.mean(dim=1, keepdim=True)).movedim(1, -1)
-    covariance = around @ around.mT / around.shape[-1]
+def with_root(matrix: Tensor) -> Tensor:
+    """Rotations (..., 24, 3, 3) of poses with or without a root, which is then the identity."""
+    if matrix.shape[-3] == SMPL_24.num_joints:
+        return matrix
+    upright = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
+    return torch.cat((upright.expand(*matrix.shape[:-3], 1, 3, 3), matrix), dim=-3)
+
+
+def _spread(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Std (B, K), direction (B, K, 3) and its share (B, K) of covariances (B, K, 3, 3)."""
     values, vectors = torch.linalg.eigh(covariance)
-    total = values.clamp(min=0).sum(dim=-1)
+    values = values.clamp(min=0)
+    total = values.sum(dim=-1)
     return total.sqrt(), vectors[..., -1], values[..., -1] / total
+
+
+def _stretched(ascending: Tensor, factors: Tensor) -> Tensor:
+    """Distances (B, n, K) times factors (n, K), kept in ascending order."""
+    return (ascending * factors).cummax(dim=1).values
+
+
+def _kept(ascending: Tensor) -> Tensor:
+    """At most :data:`KEPT` quantiles of sorted distances (B, n, K)."""
+    if ascending.shape[1] <= KEPT:
+        return ascending
+    levels = torch.linspace(0, 1, KEPT).tolist()
+    return torch.stack([_quantile(ascending, level) for level in levels], dim=1)
+
+
+def _share_within(ascending: Tensor, limit: float, name: str) -> Tensor:
+    if not limit >= 0:
+        raise ValueError(f"{name} must be at least 0, got {limit}")
+    return (ascending <= limit).to(ascending.dtype).mean(dim=-2)
+
+
+def _checked_level(level: float) -> float:
+    if not 0 <= level <= 1:
+        raise ValueError(f"level must be in [0, 1], got {level}")
+    return level
 
 
 def _quantile(ascending: Tensor, level: float) -> Tensor:

@@ -1,5 +1,8 @@
 """Joint sets: names, kinematic trees, left-right pairs, and maps between sets."""
 
+from flowprior.skeleton.all_sets import (
+    SKELETONS,
+)
 from flowprior.skeleton.joint_sets import (
     BODY_25,
     BODY_25B,
@@ -21,7 +24,6 @@ from flowprior.skeleton.joint_sets import (
     PROHMR_LIFTING_2D,
     PROHMR_LIFTING_3D,
     PROHMR_PELVIS,
-    SKELETONS,
     SMPL_24,
     SMPL_45,
     SPIN_H36M_TO_LSP_14,
@@ -33,17 +35,37 @@ from flowprior.skeleton.mapping import (
 from flowprior.skeleton.skeleton import (
     Skeleton,
 )
+from flowprior.skeleton.whole_body_sets import (
+    BODY_67,
+    COCO_WHOLEBODY_65,
+    COCO_WHOLEBODY_133,
+    HAND_21,
+    MANO_16,
+    MANO_21,
+    MHR_70,
+    SMPLH_52,
+    SMPLH_73,
+    SMPLX_55,
+    SMPLX_127,
+)
 
 __all__ = [
     "BODY_25",
     "BODY_25B",
+    "BODY_67",
     "COCO_17",
     "COCO_18",
+    "COCO_WHOLEBODY_65",
+    "COCO_WHOLEBODY_133",
     "H36M_16_NO_HIP",
     "H36M_16_NO_NOSE",
     "H36M_17",
     "H36M_32",
+    "HAND_21",
     "LSP_14",
+    "MANO_16",
+    "MANO_21",
+    "MHR_70",
     "MPII_16",
     "MPI_INF_3DHP_17",
     "PROHMR_19",
@@ -56,6 +78,10 @@ __all__ = [
     "PROHMR_LIFTING_3D",
     "PROHMR_PELVIS",
     "SKELETONS",
+    "SMPLH_52",
+    "SMPLH_73",
+    "SMPLX_55",
+    "SMPLX_127",
     "SMPL_24",
     "SMPL_45",
     "SPIN_H36M_TO_LSP_14",

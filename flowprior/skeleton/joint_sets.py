@@ -25,10 +25,10 @@ __all__ = [
     "PROHMR_LIFTING_2D",
     "PROHMR_LIFTING_3D",
     "PROHMR_PELVIS",
-    "SKELETONS",
     "SMPL_24",
     "SMPL_45",
     "SPIN_H36M_TO_LSP_14",
+    "build",
 ]
 
 
@@ -39,8 +39,17 @@ def _other_side(name: str) -> str:
     return name
 
 
-def _build(name: str, tree: str, meanings: Mapping[str, str] | None = None) -> Skeleton:
-    """Build a set from its joints in order, each as "joint<parent", the root as its name only."""
+def build(name: str, tree: str, meanings: Mapping[str, str] | None = None) -> Skeleton:
+    """Build a set from a table.
+
+    Args:
+        name: Name of the set.
+        tree: The joints in order, each as "joint<parent", the root as its name only.
+        meanings: Meanings of joints that differ from their names.
+
+    Returns:
+        The set. Joints whose names begin with "left_" and "right_" are mirror images.
+    """
     pairs = [joint.partition("<")[::2] for joint in tree.split()]
     names = tuple(joint for joint, _ in pairs)
     return Skeleton(
@@ -65,7 +74,7 @@ _SMPL_TREE = """
 """
 
 
-SMPL_24 = _build("SMPL-24", _SMPL_TREE)
+SMPL_24 = build("SMPL-24", _SMPL_TREE)
 """The 24 joints of SMPL (Loper et al., *SMPL: A Skinned Multi-Person Linear Model*, 2015).
 
 Order and parents follow the ``kintree_table`` of the model files, names the PyPI package ``smplx``.
@@ -73,7 +82,7 @@ The first 22 are also the body joints of SMPL-H and SMPL-X.
 """
 
 
-SMPL_45 = _build(
+SMPL_45 = build(
     "SMPL-45",
     _SMPL_TREE
     + """
@@ -93,7 +102,7 @@ of the model's kinematic tree; here the parent of each is the joint that moves i
 """
 
 
-BODY_25 = _build(
+BODY_25 = build(
     "BODY-25",
     """
     nose<neck neck<mid_hip
@@ -113,7 +122,7 @@ The bones are the pairs that OpenPose draws (``POSE_BODY_25_PAIRS``); the root i
 """
 
 
-BODY_25B = _build(
+BODY_25B = build(
     "BODY-25B",
     """
     nose<upper_neck left_eye<nose right_eye<nose left_ear<left_eye right_ear<right_eye
@@ -135,7 +144,7 @@ the model. The order follows OpenPose's ``poseParameters.cpp``; the bones are ou
 """
 
 
-COCO_17 = _build(
+COCO_17 = build(
     "COCO-17",
     """
     nose left_eye<nose right_eye<nose left_ear<left_eye right_ear<right_eye
@@ -152,7 +161,7 @@ of that drawing (ears to shoulders, shoulders to hips) that reaches every joint.
 """
 
 
-COCO_18 = _build(
+COCO_18 = build(
     "COCO-18",
     """
     nose<neck neck right_shoulder<neck right_elbow<right_shoulder right_wrist<right_elbow
@@ -184,7 +193,7 @@ _H36M_MEANINGS = {
 }
 
 
-H36M_32 = _build(
+H36M_32 = build(
     "H36M-32",
     """
     hip right_hip<hip right_knee<right_hip right_foot<right_knee right_toe_base<right_foot
@@ -208,7 +217,7 @@ are those of the data set, as in VideoPose3D.
 """
 
 
-H36M_17 = _build(
+H36M_17 = build(
     "H36M-17",
     """
     hip right_hip<hip right_knee<right_hip right_foot<right_knee
@@ -248,7 +257,7 @@ hip, spine, thorax and head of Human3.6M.
 """
 
 
-LSP_14 = _build(
+LSP_14 = build(
     "LSP-14",
     """
     right_ankle<right_knee right_knee<right_hip right_hip<neck
@@ -265,7 +274,7 @@ The bones are ours: LSP publishes none.
 """
 
 
-MPI_INF_3DHP_17 = _build(
+MPI_INF_3DHP_17 = build(
     "MPI-INF-3DHP-17",
     """
     head_top<head neck<spine
@@ -283,7 +292,7 @@ SPIN and ProHMR use its neck as LSP's, and its spine and head as spine and jaw o
 """
 
 
-PROHMR_19 = _build(
+PROHMR_19 = build(
     "PROHMR-19",
     """
     right_ankle_lsp<right_knee_lsp right_knee_lsp<right_hip_lsp right_hip_lsp<pelvis_mpii
@@ -376,28 +385,3 @@ In that file the left leg precedes the right one, unlike in `H36M_17` and in fil
 own order. Applied to those, it silently exchanges the legs; use ``mapping(H36M_17, LSP_14)``
 instead, known as ``H36M_J17_TO_J14``.
 """
-
-
-SKELETONS: Mapping[str, Skeleton] = {
-    skeleton.name: skeleton
-    for skeleton in (
-        SMPL_24,
-        SMPL_45,
-        BODY_25,
-        BODY_25B,
-        COCO_17,
-        COCO_18,
-        H36M_32,
-        H36M_17,
-        H36M_16_NO_HIP,
-        H36M_16_NO_NOSE,
-        MPII_16,
-        LSP_14,
-        MPI_INF_3DHP_17,
-        PROHMR_44,
-        PROHMR_19,
-        PROHMR_LIFTING_2D,
-        PROHMR_LIFTING_3D,
-    )
-}
-"""All joint sets of this module by name."""

@@ -6,6 +6,8 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
+from tests.view.people import people
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 pytestmark = pytest.mark.filterwarnings("ignore:no OpenGL")
@@ -46,8 +48,24 @@ def test_bodies(tmp_path):
         assert_drawn(tmp_path / name, bodies.FOLDER / name)
 
 
+def test_hands(tmp_path):
+    hands = script("hand_pictures")
+    hands.main(tmp_path)
+    for name in ("hands.png", "hand_joints.png"):
+        assert_drawn(tmp_path / name, hands.PICTURES / name)
+
+
 @pytest.mark.slow
 def test_front_picture(tmp_path):
     front = script("front_picture")
     front.main(tmp_path / "front.png")
     assert_drawn(tmp_path / "front.png", front.FILE)
+
+
+@pytest.mark.slow
+def test_page_pictures(chromium, tmp_path):
+    pictures = script("view_pictures")
+    pictures.draw_page(chromium, people(2), tmp_path, tmp_path)
+    assert_drawn(tmp_path / "page.png", pictures.FOLDER / "page.png")
+    width = matplotlib.image.imread(tmp_path / "page_narrow.png").shape[1]
+    assert width == matplotlib.image.imread(pictures.FOLDER / "page_narrow.png").shape[1]

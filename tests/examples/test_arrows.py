@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "lifting": {*SHARED, "lifting"},
     "fitting": {*SHARED, "lifting", "fitting"},
     "prohmr": {*SHARED, "fitting", "prohmr"},
+    "heads": {*SHARED, "prohmr", "heads"},
     "tasks": {*BOTTOM, "pictures", "tasks"},
     "studies": {*SHARED, "lifting", "fitting", "studies"},
 }

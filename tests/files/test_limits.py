@@ -13,6 +13,7 @@ from flowprior.files.limits import (
     read_json,
     read_limited,
     require_expanded,
+    require_path,
     require_pixels,
     require_regular,
     require_spread,
@@ -137,3 +138,9 @@ def test_keys_that_collide():
     require_spread([np.float64(x) for x in np.random.default_rng(0).normal(size=5000)])
     with pytest.raises(Refusal, match="collide"):
         require_spread(number * modulus for number in range(1, 1500))
+
+
+def test_paths(tmp_path):
+    assert require_path(str(tmp_path)) == tmp_path
+    with pytest.raises(FileNotFoundError, match=r"no such file or folder: .*nowhere"):
+        require_path(tmp_path / "nowhere")

@@ -131,11 +131,15 @@ def test_one_image_does_not_change_the_cameras_of_others():
             assert getattr(other, name).isfinite().all()
 
 
-def test_the_default_suits_images_of_any_size():
-    assert cameras_for(KEYPOINTS, 20 * SIZE, None, frame="full").focal_px.tolist() == [
-        5000.0,
-        5000.0,
-    ]
+def test_without_a_focal_length_it_is_the_diagonal_of_the_image():
+    sizes = torch.tensor([[3000.0, 4000.0], [torch.nan, torch.nan]])
+    found = cameras_for(KEYPOINTS, sizes)
+    assert found.focal_px[0] == 5000.0
+    assert found.focal[1] == 5000.0  # of the crop
+    assert cameras_for(KEYPOINTS, (600, 800)).focal_px.tolist() == [1000.0, 1000.0]
+    for frame in ("crop", "full-original"):
+        whole = None if frame == "crop" else (600, 800)
+        assert cameras_for(KEYPOINTS, whole, frame=frame).focal.tolist() == [5000.0, 5000.0]
 
 
 def test_every_person_may_have_a_focal_length():

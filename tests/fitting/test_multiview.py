@@ -50,10 +50,29 @@ def test_arguments_that_do_not_fit_raise(priors, body, people):
         (seen, None, "prior over all 24 joints"),
         (seen, priors.unconditional, "prior over all 24 joints"),
         (seen[0], priors.conditional, r"keypoints_2d \(N, K, 3\)"),
-        (seen[:0], priors.conditional, "at least one view"),
     ):
         with pytest.raises(ValueError, match=message):
             fit_views(keypoints, prior, body=body)
+    with pytest.raises(ValueError, match="at least one view of each person"):
+        fit_views(seen, priors.conditional, [[0, 1], []], body=body)
     cameras = Cameras.crop(*keypoint_squares(seen))
     with pytest.raises(ValueError, match="not both"):
         fit_views(seen, priors.conditional, body=body, cameras=cameras, focal_px=900.0)
+
+
+@pytest.mark.parametrize("groups", [None, []])
+def test_an_empty_batch_gives_an_empty_result(priors, body, groups):
+    weights = MultiviewWeights(keypoints=1, pose=16)
+    fits = fit_views(torch.zeros(0, 25, 3), priors.conditional, groups, body=body, weights=weights)
+    assert len(fits) == 0
+    assert fits.status == []
+    shapes = {name: array.shape for name, array in fits.to_arrays().items()}
+    assert shapes["body_pose"] == (0, 23, 3, 3)
+    assert shapes["transl"] == (0, 1, 3)
+    assert shapes["views"] == (0, 1)
+    assert fits.averaged.shape == (0, 1, 24, 3, 3)
+
+
+def test_views_without_people_give_an_empty_result(priors, body, people):
+    fits = fit_views(people.keypoints[:2], priors.conditional, [], body=body, max_iterations=2)
+    assert len(fits) == 0

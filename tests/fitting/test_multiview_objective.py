@@ -79,7 +79,7 @@ def test_one_shape_for_all_views(make):
 
 @pytest.mark.parametrize(
     ("groups", "message"),
-    [([], "at least one view"), ([[0], []], "at least one view"), ([[0, 7]], "0 to 7 of 7")],
+    [([[0], []], "at least one view"), ([[0, 7]], "0 to 7 of 7"), ([[-1]], "-1 to -1 of 7")],
 )
 def test_refuses_groups_of_nothing(make, groups, message):
     with pytest.raises(ValueError, match=message):

@@ -158,9 +158,56 @@ def test_refuses_what_does_not_fit(make, people):
         make(transl=torch.zeros(4, 3))
     with pytest.raises(ValueError, match=r"betas \(5, 10\), got \(5, 11\)"):
         make(betas=torch.zeros(5, 11))
-    for name, value in (("pose", -1.0), ("shape", float("nan")), ("sigma", 0.0)):
+    for name, value in (
+        ("pose", -1.0),
+        ("shape", float("nan")),
+        ("sigma", 0.0),
+        ("trunk_noise", 0.0),
+    ):
         with pytest.raises(ValueError, match=name):
             KeypointWeights(**{name: value})
+    for name in ("noise", "betas", "focal", "outlier", "trunk_noise"):
+        with pytest.raises(ValueError, match=f"{name} must be positive"):
+            KeypointWeights.of_noise(**{name: 0.0})
+
+
+def test_weights_of_noise_make_the_objective_a_log_density(make, people):
+    noise, betas = 0.01, 2.0
+    weights = KeypointWeights.of_noise(noise, betas=betas, outlier=1e3, trunk_noise=1.0)
+    assert weights.noise == pytest.approx(noise)
+    seen = people.keypoints[:5].clone()
+    seen[..., :2] += 3.0 * torch.randn(5, 25, 2)
+    seen[:, 3, 2] = 0.5
+    objective = make(seen, weights=weights)
+    x = objective.start()
+    x[:, objective.slices["betas"]] += 0.3
+    rows = torch.arange(5)
+    parts = objective.parts(x)
+    pixels = project(objective.keypoints(parts))
+    side = keypoint_squares(people.keypoints[:5])[1]  # of the cameras
+    std = noise * side[:, None, None] / seen[..., 2:]  # half as sure, twice as far
+    wanted = ((pixels - seen[..., :2]) / std).square().sum(dim=(1, 2))
+    wanted = wanted + (parts.betas / betas).square().sum(dim=-1) + objective.penalty(x, rows)
+    torch.testing.assert_close(objective(x, rows) / weights.pose, wanted, rtol=1e-3, atol=1e-2)
+
+
+def test_hips_and_neck_may_be_noisier(make, people):
+    seen = people.keypoints[:5]
+    rows = torch.arange(5)
+    for name in ("neck", "mid_hip", "left_hip", "left_knee"):
+        found = []
+        for factor in (1.0, 3.0):
+            weights = KeypointWeights(use_hips=True, trunk_noise=factor)
+            there = make(seen, weights=weights)
+            exact = torch.cat(
+                [project(there.keypoints(there.parts(there.start()))), seen[..., 2:]], dim=-1
+            )
+            off = exact.clone()
+            off[:, BODY_25.index(name), 0] += 2.0
+            moved = make(off, weights=weights)
+            found.append(moved.image_term(moved.parts(moved.start()), rows))
+        share = 1.0 if name == "left_knee" else 1 / 9
+        torch.testing.assert_close(found[1], share * found[0], rtol=0.02, atol=0.1)
 
 
 def test_bodies_are_placed_exactly_under_autocast(make):

@@ -4,6 +4,7 @@ import torch
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.files.model_folder import BUNDLED
 from flowprior.fitting import (
+    POSE_WEIGHTS,
     SMPLIFY_STAGES,
     AnglePose,
     Cameras,
@@ -15,6 +16,7 @@ from flowprior.fitting import (
     fit_keypoints,
     fit_views,
     pose_variables,
+    suited_weights,
 )
 from flowprior.keypoints import example_keypoints, keypoint_context
 from flowprior.skeleton import BODY_25, COCO_17, COCO_18, PROHMR_44, mapping
@@ -125,6 +127,26 @@ def test_fits_around_a_given_centre_stay_near_it_where_nothing_is_seen(priors, b
     assert fits.error.median() < 0.02
     alone = fit_keypoints(people.keypoints[1:2], posterior[1:2], **options)
     assert torch.equal(alone.theta[0], fits.theta[1])
+
+
+def test_weights_suit_the_prior(priors, people):
+    seen = people.keypoints[:2]
+    for kind in ("conditional", "contracting", "unconditional"):
+        assert suited_weights(priors.variables(kind, seen)) == KeypointWeights.of_noise()
+    for kind in ("mixture", "isotropic", "none"):
+        weights = suited_weights(priors.variables(kind, seen))
+        assert weights == KeypointWeights(pose=POSE_WEIGHTS[kind])
+    assert KeypointWeights.of_noise().pose == pytest.approx(POSE_WEIGHTS["flow"])
+
+
+def test_a_stage_may_widen_the_robust_loss(fit, people):
+    seen = people.keypoints[:2].clone()
+    seen[:, 4, :2] += 150.0
+    weights = KeypointWeights(sigma=10.0)
+    stages = (Stage(sigma=10.0, max_iterations=0), Stage(max_iterations=0))
+    wide = fit(seen, weights=weights, stages=stages[:1])
+    narrow = fit(seen, weights=weights, stages=stages)
+    assert (wide.solution.value > narrow.solution.value).all()
 
 
 @pytest.mark.slow

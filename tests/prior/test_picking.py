@@ -64,6 +64,43 @@ def test_weights_select_samples(posterior):
 
 
 @torch.no_grad()
+def test_importance_weights_are_exact_densities():
+    prior = make()
+    theta, known = poses(4, 23), masks(4, 23)
+    posterior = prior.given(rotations=theta, known=known)
+    # Nothing is known of it either, so every sample has the same weight, and half counts half.
+    samples = posterior.sample(7, generator=seeded())
+    found = posterior.pick(
+        "weighted",
+        num_samples=7,
+        log_likelihood=lambda theta: posterior.log_prob(theta),
+        marginal=posterior,
+        generator=seeded(),
+    )
+    plain = posterior.pick(
+        "weighted",
+        num_samples=7,
+        log_likelihood=lambda theta: posterior.log_prob(theta),
+        generator=seeded(),
+    )
+    torch.testing.assert_close(found, plain, atol=1e-4, rtol=0)
+    marginal = prior.given()
+    weight = marginal.expand(samples.shape[:1]).log_prob(samples) - posterior.log_prob(samples)
+    chosen = posterior.pick(
+        "weighted",
+        num_samples=7,
+        log_likelihood=lambda theta: torch.zeros(4, 7),
+        marginal=marginal,
+        generator=seeded(),
+    )
+    weight = weight.softmax(dim=-1)
+    matrix = rotations.rot6d_to_matrix(samples).movedim(1, 2)
+    mean = rotations.mean_rotation(matrix, weight[:, None])
+    mean = torch.where(known[..., None], theta, rotations.matrix_to_rot6d(mean))
+    torch.testing.assert_close(chosen, mean, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
 def test_points_and_batches_of_any_shape():
     prior = ConditionalPosePrior(3, joints=5, space="points", hidden_features=8).eval()
     for batch in ((), (0,), (2, 3)):
@@ -84,3 +121,5 @@ def test_what_does_not_fit_is_an_error(posterior):
         posterior.pick("mean", log_likelihood=lambda theta: theta[..., 0, 0])
     with pytest.raises(ValueError, match=r"must return \(4, 100\)"):
         posterior.pick("weighted", log_likelihood=lambda theta: theta[..., 0])
+    with pytest.raises(ValueError, match="marginal belongs"):
+        posterior.pick("mean", marginal=posterior)

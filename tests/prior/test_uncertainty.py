@@ -7,6 +7,7 @@ import torch
 
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
+from flowprior.keypoints import example_keypoints
 from flowprior.skeleton import COCO_17, SMPL_24
 from tests.prior.test_evidence import make, masks, poses
 
@@ -108,6 +109,63 @@ def test_batches_of_any_shape_and_joint_set(body):
         assert found.confidence(10.0).shape == (*batch, 17)
 
 
+@torch.no_grad()
+def test_linear_radii_of_a_linear_flow(body):
+    """Without couplings, the linearised flow is the flow; small turns move joints linearly."""
+    prior = with_scale(0.02)
+    posterior = prior(torch.zeros(2, 4))
+    linear = posterior.joint_uncertainty(body, method="linear")
+    sampled = posterior.joint_uncertainty(body, num_samples=6000, generator=seeded())
+    for name in ("std", "radius_50", "radius_90"):
+        for unit in ("mm", "degrees"):
+            ours, theirs = (getattr(each, f"{name}_{unit}") for each in (linear, sampled))
+            torch.testing.assert_close(ours, theirs, rtol=0.05, atol=1e-2)
+    assert (linear.direction * sampled.direction).sum(dim=-1).abs()[:, 20].min() > 0.9
+    again = posterior.joint_uncertainty(body, method="linear")
+    assert torch.equal(again.distances_mm, linear.distances_mm)
+
+
+@torch.no_grad()
+def test_linear_radii_of_a_t(body):
+    prior = ConditionalPosePrior(4, coupling="none", num_steps=1, head_features=4).eval()
+    prior.flow.steps[0].actnorm.log_scale.data.fill_(-math.log(0.03))
+    prior.flow.steps[0].actnorm.initialized.fill_(True)
+    prior.flow.base.degrees_of_freedom.fill_(6.0)
+    posterior = prior(torch.zeros(1, 4))
+    linear = posterior.joint_uncertainty(body, method="linear")
+    sampled = posterior.joint_uncertainty(body, num_samples=8000, generator=seeded())
+    for name in ("std_mm", "radius_50_degrees", "radius_90_degrees", "radius_90_mm"):
+        ours, theirs = (getattr(each, name) for each in (linear, sampled))
+        torch.testing.assert_close(ours, theirs, rtol=0.08, atol=0.05)
+
+
+@torch.no_grad()
+def test_linear_radii_of_known_joints_and_of_the_shipped_prior(body):
+    theta, known = poses(3, 23), masks(3, 23)
+    found = make().given(rotations=theta, known=known).joint_uncertainty(body, method="linear")
+    assert found.std_mm.shape == (3, 24)
+    assert found.radius_90_degrees[known].max() < 1e-3
+    people = ConditionalPosePrior.from_pretrained("flowprior/people").freeze()
+    posterior = people.given(keypoints_2d=example_keypoints())
+    linear = posterior.joint_uncertainty(body, method="linear")
+    sampled = posterior.joint_uncertainty(body, num_samples=1000, generator=seeded())
+    ratio = (linear.radius_90_mm / sampled.radius_90_mm)[1:22]
+    assert 0.9 < ratio.mean() < 1.05
+    assert linear.radius_90_mm.shape == (24,)
+
+
+@torch.no_grad()
+def test_blocks_of_samples_make_no_difference(body, monkeypatch):
+    posterior = with_scale(0.1)(torch.zeros(3, 4))
+    whole = posterior.joint_uncertainty(body, num_samples=3000, generator=seeded())
+    monkeypatch.setattr("flowprior.prior.posterior.POSED_AT_ONCE", 700)
+    parts = posterior.joint_uncertainty(body, num_samples=3000, generator=seeded())
+    assert whole.distances_mm.shape == (3, 1024, 24)
+    torch.testing.assert_close(parts.radius_90_mm, whole.radius_90_mm, rtol=0.06, atol=0.1)
+    torch.testing.assert_close(parts.std_mm, whole.std_mm, rtol=0.06, atol=0.1)
+    torch.testing.assert_close(parts.radius_mm(0.9), parts.radius_90_mm, rtol=0.01, atol=0.1)
+
+
 def test_what_does_not_fit_is_an_error(body):
     with pytest.raises(ValueError, match="SMPL's 24 joints"):
         ConditionalPosePrior(3, joints=17, space="points")(torch.zeros(3)).joint_uncertainty(body)
@@ -116,3 +174,16 @@ def test_what_does_not_fit_is_an_error(body):
         posterior.joint_uncertainty(body, num_samples=1)
     with torch.no_grad(), pytest.raises(ValueError, match="within_mm"):
         posterior.joint_uncertainty(body, num_samples=2).confidence(-1.0)
+    found = make().given().joint_uncertainty(body, num_samples=2)
+    for call in (found.radius_mm, found.radius_degrees):
+        with pytest.raises(ValueError, match="level"):
+            call(1.1)
+    with pytest.raises(ValueError, match="within_degrees"):
+        found.rotation_confidence(math.nan)
+    with pytest.raises(ValueError, match="method must be"):
+        posterior.joint_uncertainty(body, method="exact")
+    with pytest.raises(ValueError, match="SMPL_24"):
+        posterior.joint_uncertainty(body, method="linear", skeleton=COCO_17)
+    free = ConditionalPosePrior(3, space="rot6d", anchored=False)(torch.zeros(3))
+    with pytest.raises(ValueError, match="anchored"):
+        free.joint_uncertainty(body, method="linear")

@@ -13,7 +13,7 @@ from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
 from flowprior.skeleton import COCO_17, SMPL_24
 from tools.priors import __main__ as program
-from tools.priors import drawing, figures, training
+from tools.priors import drawing, factors, figures, training
 from tools.priors.chain import SCORED, Chain
 from tools.priors.drawing import FIVE_POINTS, HANDS, LIMBS, draw, noisy, photographed, pose
 from tools.priors.figures import body_figures, people_figures
@@ -362,3 +362,56 @@ def test_errors_on_recorded_people(mocap_file, body):
     hidden, seen = (f"{s} wrist, right forearm hidden, spread in mm" for s in ("right", "left"))
     assert found[hidden] > 1.4 * found[seen]
     assert 0.8 < found["joint positions in 90 % regions"] < 0.95
+
+
+# --- conformal factors ---
+
+
+def write_people(path, rotvecs, subjects=6):
+    """A file of people: two to train on, two for validation, two for tests."""
+    count = len(rotvecs) // subjects
+    subject = np.repeat(np.arange(subjects), count)
+    np.savez(
+        path,
+        poses=rotvecs[: len(subject)].reshape(len(subject), 72).numpy(),
+        joints17=np.zeros((len(subject), 17, 3), np.float32) + np.arange(17)[:, None] / 10,
+        subject=subject.astype(np.int16),
+        subject_names=np.array([f"p{number}" for number in range(subjects)]),
+        split=np.repeat([0, 1, 2], 2 * count).astype(np.int8),
+    )
+    return path
+
+
+def test_people_of_a_part_are_kept_apart(tmp_path, rotvecs):
+    path = write_people(tmp_path / "people.npz", rotvecs)
+    assert [*factors.read_people(path, "val")] == ["p2", "p3"]
+    few = factors.read_people(path, "test", per_person=3)
+    assert [len(poses) for poses in few.values()] == [3, 3]
+    assert len(factors.without(path, ["p0"])) == len(rotvecs) // 6
+    with pytest.raises(ValueError, match="p9"):
+        factors.without(path, ["p9"])
+    with pytest.raises(ValueError, match="--data"):
+        factors.without(None, ["p0"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_factors_are_fitted_again_and_nothing_else(tmp_path, rotvecs, kind):
+    path = write_people(tmp_path / "people.npz", rotvecs)
+    prior, folder = small_prior(kind).eval(), tmp_path / kind
+    prior.save_pretrained(folder)
+    options = [kind, "--data", str(path), "--out", str(folder), "--only-factors"]
+    assert program.main(options) == 0
+    found = ConditionalPosePrior.from_pretrained(folder)
+    assert int(found.joint_factors.people) == 2
+    for name, weight in prior.state_dict().items():
+        assert torch.equal(found.state_dict()[name], weight)
+    other = small_prior(kind).eval()
+    other.save_pretrained(tmp_path / "everybody")
+    assert program.main([*options, "--cross-fitted", str(tmp_path / "everybody")]) == 2
+    other.provenance = {"without": "p0, p1"}
+    other.save_pretrained(tmp_path / "fold")
+    assert program.main([*options, "--cross-fitted", str(tmp_path / "fold")]) == 0
+    found = ConditionalPosePrior.from_pretrained(folder)
+    assert int(found.joint_factors.people) == 4
+    assert program.main([kind, "--out", str(folder), "--only-factors"]) == 2

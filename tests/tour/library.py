@@ -66,11 +66,11 @@ def archive(name: str, **arrays: object) -> Path:
     return Path(name)
 
 
-def smplx_file() -> Path:
+def flame_file() -> Path:
     names = ("v_template", "shapedirs", "posedirs", "weights", "J_regressor", "f")
     arrays = {name: np.zeros((3, 3)) for name in names}
-    tree = np.stack([np.arange(-1, 54), np.arange(55)])
-    return archive("SMPLX_NEUTRAL.npz", kintree_table=tree, **arrays)
+    tree = np.array([[-1, 0, 1, 1, 1], range(5)])
+    return archive("generic_model.npz", kintree_table=tree, **arrays)
 
 
 def lightning_file() -> Path:
@@ -406,10 +406,16 @@ MISTAKES: dict[str, list[Mistake]] = {
             (".pkl or .npz", "SMPL_python_v.1.1.0.zip"),
         ),
         Mistake(
-            "an SMPL-X file as SMPL",
-            lambda: BodyModel(smplx_file()),
+            "a FLAME file as a body",
+            lambda: BodyModel(flame_file()),
             ValueError,
-            ("24 joints", "55 joints (SMPL-X?)"),
+            ("is FLAME", "5 joints", "RigBody.from_body_models"),
+        ),
+        Mistake(
+            "a file of poses as a body",
+            lambda: BodyModel(archive("poses.npz", poses=np.zeros((9, 156)), trans=np.zeros(3))),
+            ValueError,
+            ("has poses", "(9, 156)", "BodyModel.pose"),
         ),
         Mistake(
             "a regressor file as SMPL",

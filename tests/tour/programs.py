@@ -32,6 +32,12 @@ TINY = [
 ]
 
 
+def empty_folder() -> Path:
+    folder = Path("folder")
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def without_gpu(main: Callable[..., int], *argv: str) -> int:
     with mock.patch.object(torch.cuda, "is_available", return_value=False):
         return main([*argv, "--device", "cuda"])
@@ -195,6 +201,18 @@ MISTAKES: dict[str, list[Mistake]] = {
             1,
             ("a.png", "nor a ProHMR checkpoint"),
             foreign=r"(?<=\()Error.*(?=\);)",
+        ),
+        Mistake(
+            "`flowprior fit` of a folder without pictures or keypoints",
+            lambda: flowprior_main(["fit", str(empty_folder()), "--out", "out"]),
+            1,
+            ("neither pictures", ".jpg", "JSON files of keypoints"),
+        ),
+        Mistake(
+            "`flowprior view` of a folder without results",
+            lambda: flowprior_main(["view", str(empty_folder())]),
+            1,
+            ("fits.npz", "a folder that flowprior fit has written"),
         ),
         Mistake(
             "another `--out` with other settings",

@@ -3,8 +3,11 @@
     python -m tools.priors people --data cmu_mocap.npz
     python -m tools.priors body-pose --data cmu_mocap.npz
 
+    python -m tools.priors people --data cmu_mocap.npz --only-factors
+
 Writes weights, configuration and model card to ``flowprior/assets/people`` or ``body-pose``. About
 two hours on one core of a busy machine. A stopped training resumes with the same command.
+The last command fits the conformal factors of the joints again, and leaves all other weights alone.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from flowprior.body import BodyModel
 from tools.priors.card import card
 from tools.priors.chain import SCORED, Chain
 from tools.priors.drawing import CROSSED, HANDS, Kind, draw, noisy, photographed, pose
+from tools.priors.factors import cross_fitted_scores, fit_joint_factors, read_people, without
 from tools.priors.figures import body_figures, evenly, people_figures, photographed_people
 from tools.priors.step import held_joints, losses
 from tools.priors.training import Run, Settings, context_of, train, train_flow
@@ -176,6 +180,26 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only-figures", action="store_true", help="evaluate the prior in --out on test people"
     )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="SUBJECT",
+        help="leave out training subjects, for cross-fitting (benchmarks.calibration)",
+    )
+    parser.add_argument(
+        "--only-factors",
+        action="store_true",
+        help="fit the joints' conformal factors of the prior in --out on validation people",
+    )
+    parser.add_argument(
+        "--cross-fitted",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="with --only-factors: priors trained --without some people, who are used as well",
+    )
     return parser.parse_args(argv)
 
 
@@ -189,6 +213,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         source = load_poses(args.data, 0)
         parts = {part: torch.from_numpy(source.rotvecs(part)) for part in ("train", "val", "test")}
+        if args.without:
+            parts["train"] = without(args.data, args.without)
         prepare_folder(out)
     except (OSError, ValueError) as error:
         return fail(error)
@@ -197,6 +223,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prior = ConditionalPosePrior.from_pretrained(str(out))
         print(json.dumps(_all_figures(args, kind, prior, parts["test"], body), indent=2))
         return 0
+
+    if args.only_factors:
+        return _refit_factors(kind, args.data, out, body, args.cross_fitted)
 
     generator = torch.Generator().manual_seed(args.seed + 1)
     val = parts["val"]
@@ -229,12 +258,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     temperature = prior.calibrate(
         noisy(examples.theta, generator), context_of(prior, examples), known=examples.known
     )
+    if args.data is not None and args.data.is_file():
+        fit_joint_factors(kind, prior, read_people(args.data, "val"), body)
     found = _all_figures(args, kind, prior, parts["test"], body)
     command = f"python -m tools.priors {shlex.join(argv if argv is not None else sys.argv[1:])}"
     prior.provenance = {
         "trained by": f"tools/priors, {spent['steps']} steps, seed {args.seed}",
         "data": "CMU Graphics Lab Motion Capture Database (mocap.cs.cmu.edu, NSF EIA-0196217)",
     }
+    if args.without:
+        prior.provenance["without"] = ", ".join(args.without)
     training = {
         "steps": spent["steps"],
         "flow_steps": more["steps"],
@@ -255,6 +288,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json(out / "figures.json", {**training, "figures": found})
     print(json.dumps(found, indent=2))
     print(f"{60 * training['minutes']:.0f} s of training; written to {out}")
+    return 0
+
+
+def _refit_factors(
+    kind: Kind, data: Path | None, out: Path, body: BodyModel, cross_fitted: Sequence[Path]
+) -> int:
+    """Replace the conformal factors in a folder; returns the exit code."""
+    if data is None:
+        return fail("the factors are fitted on recorded people: --data FILE")
+    try:
+        prior = ConditionalPosePrior.from_pretrained(str(out))
+        scores = cross_fitted_scores(kind, cross_fitted, data, body)
+        factors = fit_joint_factors(kind, prior, read_people(data, "val"), body, scores)
+        prior.save_pretrained(out)
+    except (OSError, ValueError) as error:
+        return fail(error)
+    print(f"{factors} written to {out}")
     return 0
 
 

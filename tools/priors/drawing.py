@@ -38,6 +38,7 @@ __all__ = [
     "Kind",
     "Poses",
     "draw",
+    "mixed_views",
     "noisy",
     "photographed",
     "pose",
@@ -285,6 +286,13 @@ def photographed(posed: Poses, generator: torch.Generator, hidden: Sequence[str]
         torch.full_like(joints, torch.nan),
         theta,
     )
+
+
+@torch.no_grad()
+def mixed_views(posed: Poses, generator: torch.Generator) -> Examples:
+    """People in front of cameras with the keypoints of training: limbs hidden, crops, mistakes."""
+    every = torch.ones(len(posed.rotations), dtype=torch.bool)
+    return _seen(posed, every, ~every, generator)
 
 
 def _completed(posed: Poses, given: Tensor, placed: Tensor, generator: torch.Generator) -> Examples:

@@ -6,7 +6,7 @@ import pytest
 from examples.data.ambiguous import cut_limbs
 from examples.data.annotations import Annotations, prohmr_rows
 from examples.data.columns import Columns
-from examples.data.report import Report
+from flowprior.files.report import Report
 from flowprior.skeleton import BODY_25, PROHMR_44
 
 

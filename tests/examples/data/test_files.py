@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from examples.data.files import npz_keys, number_array, numbered, require_path
+from examples.data.files import npz_keys, number_array, numbered
 
 
 def test_keys_of_an_archive(tmp_path):
@@ -35,9 +35,3 @@ def test_arrays_of_numbers():
 def test_places():
     assert numbered("frame", np.array([False, True, True])) == ["frame 1", "frame 2"]
     assert numbered("frame", np.array([7, 9])) == ["frame 7", "frame 9"]
-
-
-def test_paths(tmp_path):
-    assert require_path(str(tmp_path)) == tmp_path
-    with pytest.raises(FileNotFoundError, match=r"no such file or folder: .*nowhere"):
-        require_path(tmp_path / "nowhere")

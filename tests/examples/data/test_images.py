@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from examples.data import images
 from examples.data.annotations import Annotations, Columns, prohmr_rows, sift
 from examples.data.images import REGION_PX, GroupDataset, ImageDataset, collate, decode
-from examples.data.report import Report
 from flowprior.files import limits
+from flowprior.files.report import Report
 from tests.examples.data.made import picture, prohmr_columns, write_images
 
 

@@ -12,7 +12,7 @@ from examples.data.motion import (
     unwind,
     z_up_to_y_up,
 )
-from examples.data.report import Report
+from flowprior.files.report import Report
 from flowprior.rotations import rotvec_to_matrix
 
 

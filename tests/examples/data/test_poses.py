@@ -28,6 +28,9 @@ class TestSplitFile:
         np.testing.assert_array_equal(poses.val, arrays["joints17"][6:8])
         np.testing.assert_array_equal(poses.test, arrays["joints17"][8:])
         assert poses.subjects == {"train": ("a", "b"), "val": ("c",), "test": ("d",)}
+        for split in SPLITS:
+            assert len(poses.subject_of[split]) == len(poses.part(split))
+            assert set(poses.subject_of[split]) == set(poses.subjects[split])
         assert "poses.npz" in poses.source
         assert poses.report.clean
 
@@ -163,6 +166,7 @@ class TestAmassFolder:
         assert names == [f"CMU/{subject:02d}" for subject in range(10)]
         assert len(poses.test) == 2 * 5  # 60 frames at 120 per second, every 12th, two clips
         assert load_poses(folder).subjects == poses.subjects
+        assert poses.subject_of["train"].tolist() == np.repeat(poses.subjects["train"], 10).tolist()
         assert poses.report.clean
         assert (poses.report.rows, poses.report.kept) == (100, 100)
 

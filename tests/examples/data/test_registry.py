@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from examples.data.__main__ import main
-from examples.data.detections import read_detections
 from examples.data.registry import READERS, find_reader, survey
+from flowprior.keypoint_files.detections import read_detections
 from tests.examples.data.made import prohmr_columns, spin_columns, write_images
 from tests.examples.data.test_threedpw import sequence
 from tests.examples.data.test_view_groups import groups

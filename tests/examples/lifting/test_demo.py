@@ -21,7 +21,7 @@ FIGURES = {
     "best_of_100_mpjpe_mm",
 }
 SMALL = {"width": 16, "num_blocks": 1, "hidden_features": 8, "num_steps": 2}
-# Packages of the other examples, which `make demo` does not install.
+# Packages of the other examples, which `make tasks` does not install.
 OTHERS = ("cv2", "kornia", "lightning", "pyrender", "ray", "sklearn", "smplx", "transformers")
 OTHERS += ("pandas", "scipy", "trimesh", "yaml")
 

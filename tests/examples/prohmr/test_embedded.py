@@ -92,6 +92,19 @@ def test_the_files_are_read_as_prohmrs(painted):
     assert sum(map(len, motions)) == 20_000
 
 
+def test_the_subject_of_each_pose_is_recorded(painted):
+    subjects = {
+        name: np.load(painted / f"{name}.npz")["subject"].tolist()
+        for name in ("train", "val", "test")
+    }
+    assert {name: len(column) for name, column in subjects.items()} == {
+        "train": 54,
+        "val": 2,
+        "test": 4,
+    }
+    assert not set(subjects["train"]) & (set(subjects["val"]) | set(subjects["test"]))
+
+
 def test_views_are_of_one_person(tmp_path):
     write_views(tmp_path, 2, views=3, size=64, seed=1)
     groups, report = view_groups.read(tmp_path / "views.pkl", tmp_path / "images")

@@ -9,7 +9,7 @@ from flowprior.files.model_folder import BUNDLED
 from tests.fitting.people import Priors
 from tests.processes import run_python
 
-# Packages of the other examples, which `make demo` does not install.
+# Packages of the other examples, which `make tasks` does not install.
 OTHERS = ("cv2", "kornia", "lightning", "pyrender", "ray", "sklearn", "smplx", "transformers")
 OTHERS += ("pandas", "scipy", "trimesh", "yaml")
 

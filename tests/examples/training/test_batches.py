@@ -8,9 +8,9 @@ from examples.data.annotations import Annotations, prohmr_rows
 from examples.data.columns import Columns
 from examples.data.images import ImageDataset
 from examples.data.mixing import mix
-from examples.data.report import Report
 from examples.training.batches import NumberedBatches, Pace
 from examples.training.seeds import seed_of
+from flowprior.files.report import Report
 
 
 @pytest.fixture

@@ -1,0 +1,63 @@
+"""``flowprior info``: describe a model, a checkpoint, fits or a file of keypoints."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowprior import CheckpointError, ConditionalPosePrior
+from flowprior.command.descriptions import describe_fits, describe_prior
+from flowprior.command.options import add_keypoints, verb
+from flowprior.files.model_folder import BUNDLED
+from flowprior.keypoint_files import read_detections
+from flowprior.keypoint_files.openpose import openpose_files
+from flowprior.prohmr import load_prior
+from flowprior.results import Fits
+
+if TYPE_CHECKING:
+    from flowprior.command.options import Verbs
+
+__all__ = ["add_parser"]
+
+
+def add_parser(verbs: "Verbs") -> None:
+    """Add the verb to the command line."""
+    parser = verb(
+        verbs,
+        "info",
+        run,
+        "describe a model, a checkpoint, fits or a file of keypoints",
+        "Describe a flowprior model (a file, a folder, or the name of one that ships with the "
+        "package), a ProHMR checkpoint, the results of flowprior fit, or a file or folder of 2D "
+        "keypoints.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE|DIR|NAME")
+    add_keypoints(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the description; returns the exit code."""
+    file = args.file
+    if file.as_posix() in BUNDLED:
+        folder = BUNDLED[file.as_posix()]
+        print(describe_prior(ConditionalPosePrior.from_pretrained(file.as_posix()), folder))
+    elif file.is_dir() and (file / "fits.npz").exists():
+        print(describe_fits(Fits.load(file), file / "fits.npz"))
+    elif file.is_dir() and (file / "config.json").exists():
+        print(describe_prior(ConditionalPosePrior.from_pretrained(file), file))
+    elif openpose_files(file) if file.is_dir() else file.suffix == ".json":
+        print(read_detections(file, args.images, skeleton=args.skeleton)[1])
+    elif file.suffix == ".npz":
+        print(describe_fits(Fits.load(file), file))
+    else:
+        print(describe_prior(_prior(file), file))
+    return 0
+
+
+def _prior(file: Path) -> ConditionalPosePrior:
+    try:
+        return ConditionalPosePrior.load(file)
+    except CheckpointError as not_ours:
+        try:
+            return load_prior(file)
+        except CheckpointError as not_original:
+            raise CheckpointError(f"{not_ours}; nor a ProHMR checkpoint: {not_original}") from None

@@ -1,0 +1,253 @@
+"""The people of all images with their uncertainty, as ``fits.npz`` stores them: `Fits`."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowprior.files.numpy_file import read_npz
+from flowprior.files.whole_file import whole_file
+from flowprior.skeleton import SKELETONS, SMPL_24, Skeleton
+
+__all__ = ["CONFIDENCE_DISTANCE_MM", "Fits", "keypoint_set_name"]
+
+CONFIDENCE_DISTANCE_MM = 100.0
+"""Distance of the confidence of a joint unless the user gives another."""
+
+Array = NDArray[Any]
+
+# Shape per person, in letters: K keypoints, B shape coefficients, S samples.
+_SHAPES: dict[str, tuple[int | str, ...]] = {
+    "image": (),
+    "image_path": (),
+    "image_size": (2,),
+    "person": (),
+    "focal_px": (),
+    "centre_px": (2,),
+    "global_orient": (1, 3),
+    "body_pose": (23, 3),
+    "betas": ("B",),
+    "transl": (3,),
+    "joints": (24, 3),
+    "keypoints_2d": ("K", 3),
+    "joint_std_mm": (24,),
+    "joint_radius_50_mm": (24,),
+    "joint_radius_90_mm": (24,),
+    "joint_confidence": (24,),
+    "rotation_std_deg": (24,),
+    "rotation_radius_90_deg": (24,),
+    "joint_direction": (24, 3),
+    "samples": ("S", 24, 3),
+    "reprojection_px": (),
+    "log_prob": (),
+    "status": (),
+}
+_TEXT = ("image", "image_path", "status")
+_SINGLE = ("body", "keypoint_set", "confidence_distance_mm")
+
+
+@dataclass(frozen=True)
+class Fits:
+    """N people in all images together, one row each.
+
+    The camera of each image is a pinhole camera of the whole image without distortion: a point
+    (x, y, z) in metres appears at ``focal_px * (x, y) / z + centre_px``. Positions are metres in
+    its frame: x right, y down, z forward. NaN stands for what is unknown, such as the uncertainty
+    of a person who could not be fitted.
+
+    Args:
+        image: (N,) text, name of the image or frame relative to the input.
+        image_path: (N,) text, path of the picture; "" without one.
+        image_size: (N, 2) width and height, pixels.
+        person: (N,) whole numbers, index within the image, or track number.
+        focal_px: (N,) focal length, pixels.
+        centre_px: (N, 2) principal point, pixels.
+        global_orient: (N, 1, 3) rotation vector of the root in the camera's frame, radians.
+        body_pose: (N, 23, 3) rotation vectors of the other joints relative to their parents.
+        betas: (N, B) shape coefficients of the body.
+        transl: (N, 3) translation, metres.
+        joints: (N, 24, 3) SMPL's joints, metres.
+        keypoints_2d: (N, K, 3) detected keypoints, x and y in pixels and confidence.
+        joint_std_mm: (N, 24) standard deviation of each joint's position relative to the pelvis.
+        joint_radius_50_mm: (N, 24) the joint lies within this distance with a probability of 50 %.
+        joint_radius_90_mm: (N, 24) the same for 90 %.
+        joint_confidence: (N, 24) probability that the joint lies within
+            ``confidence_distance_mm`` of its estimate.
+        rotation_std_deg: (N, 24) root mean square angle of each rotation, relative to its parent.
+        rotation_radius_90_deg: (N, 24) angle that is not exceeded with a probability of 90 %.
+        joint_direction: (N, 24, 3) unit vector along which the joint is least certain.
+        samples: (N, S, 24, 3) rotation vectors of posterior samples, the root first.
+        reprojection_px: (N,) mean distance between fitted and detected keypoints, weighted by
+            confidence, pixels.
+        log_prob: (N,) log-density of the pose under the posterior, nats.
+        status: (N,) text, how each fit ended, such as "converged".
+        body: "embedded", or the name of the body's file.
+        keypoint_set: Name of the joint set of ``keypoints_2d``, such as "coco_17".
+        confidence_distance_mm: Distance of ``joint_confidence``.
+
+    Raises:
+        ValueError: An array has another shape, or the joint set is unknown.
+    """
+
+    image: Array
+    image_path: Array
+    image_size: Array
+    person: Array
+    focal_px: Array
+    centre_px: Array
+    global_orient: Array
+    body_pose: Array
+    betas: Array
+    transl: Array
+    joints: Array
+    keypoints_2d: Array
+    joint_std_mm: Array
+    joint_radius_50_mm: Array
+    joint_radius_90_mm: Array
+    joint_confidence: Array
+    rotation_std_deg: Array
+    rotation_radius_90_deg: Array
+    joint_direction: Array
+    samples: Array
+    reprojection_px: Array
+    log_prob: Array
+    status: Array
+    body: str = "embedded"
+    keypoint_set: str = "coco_17"
+    confidence_distance_mm: float = CONFIDENCE_DISTANCE_MM
+
+    def __post_init__(self) -> None:
+        people = len(np.atleast_1d(self.image))
+        sizes: dict[str, int] = {}
+        for name, shape in _SHAPES.items():
+            value = np.asarray(getattr(self, name))
+            if name in _TEXT:
+                value = value.astype(np.str_)
+            elif name == "person":
+                value = value.astype(np.int64)
+            else:
+                value = value.astype(np.float32)
+            object.__setattr__(self, name, value)
+            wanted = [people, *(_size(part, axis, value, sizes) for axis, part in enumerate(shape))]
+            if list(value.shape) != wanted:
+                letters = ", ".join(map(str, ("N", *shape)))
+                raise ValueError(
+                    f"expected {name} of shape ({letters}) with N = {people}, got {value.shape}"
+                )
+        if self.skeleton.num_joints != self.keypoints_2d.shape[1]:
+            raise ValueError(
+                f"{self.keypoint_set} has {self.skeleton.num_joints} keypoints, but keypoints_2d "
+                f"has {self.keypoints_2d.shape[1]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Joint set of ``keypoints_2d``."""
+        known = {keypoint_set_name(each): each for each in SKELETONS.values()}
+        if self.keypoint_set not in known:
+            raise ValueError(
+                f"no keypoint set {self.keypoint_set!r}; known sets: {', '.join(known)}"
+            )
+        return known[self.keypoint_set]
+
+    @property
+    def rotations(self) -> Array:
+        """(N, 24, 3) rotation vectors, the root first."""
+        return np.concatenate([self.global_orient, self.body_pose], axis=1)
+
+    @property
+    def images(self) -> list[str]:
+        """Names of the images, in the order of their first person."""
+        return list(dict.fromkeys(self.image.tolist()))
+
+    def __getitem__(self, rows: Array | slice | Sequence[int]) -> "Fits":
+        """The people ``rows``: a slice, a mask (N,) or indices."""
+        single: dict[str, Any] = {name: getattr(self, name) for name in _SINGLE}
+        return Fits(**{name: getattr(self, name)[rows] for name in _SHAPES}, **single)
+
+    @staticmethod
+    def joined(parts: Sequence["Fits"]) -> "Fits":
+        """The people of several parts, which agree in everything that is no row.
+
+        Raises:
+            ValueError: There is no part, or the parts differ in their body, joint set, distance of
+                the confidence or numbers of coefficients or samples.
+        """
+        if not parts:
+            raise ValueError("expected at least one part, got none")
+        for name in _SINGLE:
+            found = {getattr(part, name) for part in parts}
+            if len(found) > 1:
+                raise ValueError(f"the parts differ in {name}: {', '.join(map(str, found))}")
+        single: dict[str, Any] = {name: getattr(parts[0], name) for name in _SINGLE}
+        rows: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES
+        }
+        return Fits(**rows, **single)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an ``.npz`` file atomically; it contains no pickles.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        arrays: dict[str, Any] = {
+            field.name: np.asarray(getattr(self, field.name)) for field in fields(self)
+        }
+        arrays["joint_names"] = np.array(SMPL_24.joint_names)
+        with whole_file(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Fits":
+        """Read a file written by `save`, executing nothing from it.
+
+        Args:
+            path: The file, or a folder that contains ``fits.npz``.
+
+        Raises:
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is damaged, lacks arrays, or holds arrays of other shapes.
+        """
+        path = Path(path)
+        if path.is_dir():
+            if not (path / "fits.npz").exists():
+                raise FileNotFoundError(
+                    f"{path} contains no fits.npz: expected a folder that flowprior fit has written"
+                )
+            path = path / "fits.npz"
+        found = read_npz(path)
+        missing = [name for name in (*_SHAPES, *_SINGLE) if name not in found]
+        if missing:
+            raise ValueError(
+                f"{path} lacks {', '.join(missing)}; expected the file that flowprior fit writes"
+            )
+        try:
+            single: dict[str, Any] = {
+                "body": str(found["body"]),
+                "keypoint_set": str(found["keypoint_set"]),
+                "confidence_distance_mm": float(np.asarray(found["confidence_distance_mm"])),
+            }
+            rows: dict[str, Any] = {name: np.asarray(found[name]) for name in _SHAPES}
+            return cls(**rows, **single)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def keypoint_set_name(skeleton: Skeleton) -> str:
+    """Name of a joint set as `Fits` writes it: "coco_17" for "COCO-17"."""
+    return skeleton.name.lower().replace("-", "_").replace(" ", "_")
+
+
+def _size(part: int | str, axis: int, value: Array, sizes: dict[str, int]) -> int:
+    """Expected length of an axis; a letter means that of the first array that has it."""
+    if isinstance(part, int):
+        return part
+    return sizes.setdefault(part, value.shape[axis + 1] if value.ndim > axis + 1 else -1)
