@@ -16,6 +16,7 @@ ORDER = (
     "latent_interpolation",
     "fitting",
     "multiview",
+    "hands",
     "lifting",
     "prohmr",
 )
