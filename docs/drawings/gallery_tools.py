@@ -17,6 +17,7 @@ ORDER = (
     "fitting",
     "hands",
     "multiview",
+    "hands",
     "lifting",
     "prohmr",
 )
