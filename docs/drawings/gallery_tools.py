@@ -15,7 +15,9 @@ ORDER = (
     "denoising",
     "latent_interpolation",
     "fitting",
+    "hands",
     "multiview",
+    "hands",
     "lifting",
     "prohmr",
 )

@@ -118,7 +118,6 @@ class Viewer:
         self._server = viser.ViserServer(host=host, port=port, verbose=False)
         shown_host = "localhost" if host in ("0.0.0.0", "") else host
         self.url = f"http://{shown_host}:{self._server.get_port()}"
-        self._quiet = False
         self._build(dark)
         self._show_person()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -184,7 +183,7 @@ class Viewer:
         self._joints = gui.add_checkbox("Joints", True)
         self._opacity = gui.add_slider("Body", 0.0, 1.0, 0.05, OPACITY)
         self._views = gui.add_button_group("View", ("Camera", "Side", "Back", "Top"))
-        self._legend = gui.add_html(legend_html(stage.scale))
+        gui.add_html(legend_html(stage.scale))
         with gui.add_folder("Samples"):
             self._sample = gui.add_slider("Sample", 0, max(1, stage.num_samples), 1, 0)
             self._all = gui.add_checkbox("All samples", False)

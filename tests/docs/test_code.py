@@ -71,6 +71,8 @@ def test_the_gallery_is_run_by_the_build(path):
     assert path.name.startswith("plot_")
     header = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert header.splitlines()[1] == "=" * len(header.splitlines()[0])
+    order = ROOT / "docs" / "drawings" / "gallery_tools.py"
+    assert f'"{path.stem.removeprefix("plot_")}"' in order.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
