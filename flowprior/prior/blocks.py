@@ -204,8 +204,11 @@ class BlockPrior(nn.Module):
             body = {"rotations": self._to_body(body["rotations"]), "known": body["known"]}
             rest = len(self.body.rest_joints)
             body["known"] = nn.functional.pad(body["known"], (0, rest))
-        # The person's prior raises for evidence that it does not take.
-        posterior = self.body.given(keypoints_2d=keypoints_2d, joints_3d=joints_3d, **body)
+        told_of_body = bool(body) or keypoints_2d is not None or joints_3d is not None
+        if self.body.evidence is None and not self.body.context_features and not told_of_body:
+            posterior = self.body(None)
+        else:  # raises for evidence that the body does not take
+            posterior = self.body.given(keypoints_2d=keypoints_2d, joints_3d=joints_3d, **body)
         places = {"left_hand": left_hand_joints_3d, "right_hand": right_hand_joints_3d}
         hands: dict[Block, PosePosterior | Tensor | None] = {}
         for name in HANDS:

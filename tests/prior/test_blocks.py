@@ -1,6 +1,8 @@
 """Whole poses from blocks: a body and its hands."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -459,3 +461,53 @@ def test_evidence_about_hands_that_take_none():
     prior = BlockPrior(body, hand_prior(1, context_features=12))
     with pytest.raises(ValueError, match="left_hand takes no evidence"):
         prior.given(left_hand_joints_3d=torch.zeros(21, 3))
+
+
+# --- batches and dtypes ---
+
+
+def test_empty_batches(prior):
+    nobody = torch.zeros(0, 4)
+    posterior = prior(nobody)
+    assert posterior.sample(2).shape == (0, 2, 52, 6)
+    assert posterior.mode().shape == (0, 52, 6)
+    assert posterior.log_prob(torch.zeros(0, 3, 52, 3)).shape == (0, 3)
+    assert prior.nll(torch.zeros(0, 52, 3), nobody) == 0
+
+
+def test_several_batch_axes(prior, context):
+    contexts = torch.stack([context, 2 * context])
+    theta = rotation_vectors(2, 3, 5, 52)
+    found = prior(contexts).log_prob(theta)
+    for row in range(2):
+        expected = prior(contexts[row]).log_prob(theta[row])
+        torch.testing.assert_close(found[row], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_evidence_about_one_hand_is_broadcast():
+    body = body_prior(context_features=0, anchored=True)
+    hand = hand_prior(context_features=None, evidence=("joints_3d",), encoder_features=8)
+    prior = BlockPrior(body, "mirrored", hand)
+    points = torch.randn(3, 21, 3, generator=generator())
+    assert prior().batch_shape == ()
+    assert prior.given(right_hand_joints_3d=points).sample(2).shape == (3, 2, 52, 6)
+    people = BlockPrior(
+        body_prior(context_features=None, evidence=("joints_3d",), encoder_features=8),
+        "mirrored",
+        hand,
+    )
+    posterior = people.given(left_hand_joints_3d=points)
+    assert posterior.batch_shape == (3,)
+    assert posterior.sample(4).shape == (3, 4, 52, 6)
+    assert posterior.mode().shape == (3, 52, 6)
+    assert posterior.log_prob(posterior.sample(4)).shape == (3, 4)
+
+
+def test_double_precision_and_copies(prior, context):
+    exact = copy.deepcopy(prior).double()
+    theta = rotation_vectors(3, 52)
+    found = exact.log_prob(theta.double(), context.double())
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), prior.log_prob(theta, context), rtol=1e-4, atol=1e-2)
+    again = pickle.loads(pickle.dumps(prior))
+    assert torch.equal(again.log_prob(theta, context), prior.log_prob(theta, context))
