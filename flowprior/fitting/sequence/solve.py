@@ -53,7 +53,7 @@ class Problem:
     fit_shape: bool
 
     @torch.no_grad()
-    def minimise(self, state: State, iterations: int, late: int = 1) -> Solved:
+    def minimise(self, state: State, iterations: int, late: int = 2) -> Solved:
         """Take steps from a start.
 
         Args:
