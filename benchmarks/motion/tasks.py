@@ -92,9 +92,7 @@ class Case2d:
     swapped: Tensor
 
 
-def detected(
-    clip: Clip, body: BodyModel, generator: torch.Generator, *, mistakes: bool
-) -> Case2d:
+def detected(clip: Clip, body: BodyModel, generator: torch.Generator, *, mistakes: bool) -> Case2d:
     """Keypoints of a body of random shape that moves like the clip, 5 m from the camera.
 
     Noise has a standard deviation of 0.8 % of the person's size. With ``mistakes``, 5 % of the

@@ -111,13 +111,8 @@ def _rise(
 def _by_torch(
     flow: FlowStack, x: Tensor, context: ProjectedContext, free: Tensor
 ) -> tuple[Tensor, Tensor]:
-    def latent(value: Tensor) -> Tensor:
-        return cast(Tensor, flow(value, context)[0])
-
-    columns = []
-    for feature in free:
-        tangent = torch.zeros_like(x)
-        tangent[:, feature] = 1
-        z, column = torch.func.jvp(latent, (x,), (tangent,))
-        columns.append(column.detach())
-    return latent(x).detach(), torch.stack(columns, dim=-1)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        z = cast(Tensor, flow(x, context)[0])
+        rows = [torch.autograd.grad(each.sum(), x, retain_graph=True)[0] for each in z.unbind(-1)]
+    return z.detach(), torch.stack(rows, dim=1)[..., free]

@@ -153,5 +153,5 @@ def _cholesky(block: Tensor) -> Tensor:
 
 
 def _divided(right: Tensor, lower: Tensor) -> Tensor:
-    """right @ inverse(lower)^T."""
+    """Right @ inverse(lower)^T."""
     return torch.linalg.solve_triangular(lower.mT, right, upper=True, left=False)

@@ -40,6 +40,7 @@ __all__ = ["SequenceOptions", "fit_sequence"]
 WINDOWS_AT_ONCE = 16
 WINDOWS_FOR_SHAPE = 4
 REFERENCE_FPS = 30.0
+TRAILING_SECONDS = 0.7  # that a causal result looks back
 HANDS = (22, 23)
 
 
@@ -63,10 +64,10 @@ class SequenceOptions:
     rates: MotionRates = field(default=DEFAULT_RATES)
     smoothing: float = 1.0
     prior_weight: float = 0.1
-    iterations: int = 5
+    iterations: int = 4
     window: float = 5.0
     overlap: float = 0.5
-    spread: float = 1.0
+    spread: float = 1.1
     repair_sides: bool = True
 
     def __post_init__(self) -> None:
@@ -168,19 +169,21 @@ def fit_sequence(
     people, frames = value.shape[:2]
     found = _flags(valid, people, frames, like)
     if kind == "theta":
-        rig = rig_of(_body(body, like), SMPL_24) if rig is None else rig.to(like)
+        rig = _rig(rig, body, SMPL_24, like)
         setup = _of_theta(value, found, sigma, transl)
     elif kind == "joints_3d":
         skeleton = _joint_set(skeleton, rig, value, SMPL_24)
-        rig = rig_of(_body(body, like), skeleton) if rig is None else rig.to(like)
+        rig = _rig(rig, body, skeleton, like)
         setup = _of_joints(prior, value, found, sigma, skeleton, rig, fps, start)
     else:
         skeleton = _joint_set(skeleton, rig, value, COCO_17 if value.shape[2] == 17 else BODY_25)
-        rig = rig_of(_body(body, like), skeleton) if rig is None else rig.to(like)
+        rig = _rig(rig, body, skeleton, like)
         if focal_px is None or principal_point_px is None or not focal_px > 0:
             raise ValueError("keypoints need focal_px, above 0, and principal_point_px")
         camera = (focal_px, principal_point_px)
-        setup = _of_keypoints(prior, value, found, sigma, skeleton, rig, fps, camera, start, options)
+        setup = _of_keypoints(
+            prior, value, found, sigma, skeleton, rig, fps, camera, start, options
+        )
     setup.rig = rig
     fit = _solve(prior, setup, fps, moves, lag, options)
     if not single:
@@ -218,7 +221,9 @@ def _of_theta(
     space = Rot6dSpace(SMPL_24.num_joints)
     flat = value.flatten(start_dim=2)
     seen = found & flat.isfinite().all(dim=-1)
-    matrix = space.to_matrix(torch.where(seen.reshape(*seen.shape, *(1,) * (value.ndim - 2)), value, 0))
+    matrix = space.to_matrix(
+        torch.where(seen.reshape(*seen.shape, *(1,) * (value.ndim - 2)), value, 0)
+    )
     matrix = torch.where(seen[..., None, None, None], matrix, torch.eye(3).to(matrix))
     std = torch.as_tensor(0.1 if sigma is None else sigma).to(matrix)
     _require_sigma(std)
@@ -325,21 +330,25 @@ def _of_keypoints(
     posed = rig.pose(pose, pose.new_zeros(rig.num_shapes)).points.flatten(0, 1)
     flat = posed.new_zeros(len(posed))
     cameras = Cameras(
-        flat + focal, posed.new_zeros(len(posed), 2), posed.new_zeros(len(posed), 2), flat + 1, flat + 1
+        flat + focal,
+        posed.new_zeros(len(posed), 2),
+        posed.new_zeros(len(posed), 2),
+        flat + 1,
+        flat + 1,
     )
     place = cameras.translation_for(posed, points.flatten(0, 1), conf.flatten(0, 1))
     place = place.unflatten(0, points.shape[:2])
     near = smooth(place, seen, 0.1 * fps)
     far = smooth(place, seen, 1.5 * fps)
-    every = torch.where(seen[..., None], place, 0).sum(dim=1) / seen.sum(dim=1)[:, None].clamp(min=1)
+    every = torch.where(seen[..., None], place, 0).sum(dim=1) / seen.sum(dim=1)[:, None].clamp(
+        min=1
+    )
     transl = torch.where(near.isnan(), torch.where(far.isnan(), every[:, None], far), near)
 
     def measure(windows: Windows, fit_shape: bool) -> Measurement:
         own = windows.gather(conf) * windows.inside[..., None]
         length = own.new_full((), focal).expand(own.shape)
-        return Keypoints2d(
-            rig, windows.gather(points), own, length, windows.gather(std), fit_shape
-        )
+        return Keypoints2d(rig, windows.gather(points), own, length, windows.gather(std), fit_shape)
 
     return _Setup(pose, transl, seen, swapped, measure, posterior)
 
@@ -365,7 +374,7 @@ def _solve(
     if lag is None:
         windows = overlapping_windows(people, frames, length, round(options.overlap * fps))
     else:
-        windows = trailing_windows(people, frames, min(length, round(1.5 * fps) + lag), lag)
+        windows = trailing_windows(people, frames, min(length, round(TRAILING_SECONDS * fps) + lag), lag)
     like = setup.transl
     shape = like.new_zeros(people, rig.num_shapes)
     out = _Output(rig, like, people, frames, options.spread)
@@ -455,8 +464,13 @@ def _theta_axes(theta: Tensor) -> int:
     return 4 if theta.shape[-2:] == (3, 3) else 3
 
 
-def _body(body: BodyModel | None, like: Tensor) -> BodyModel:
-    return (BodyModel() if body is None else body).to(like.device, like.dtype)
+def _rig(
+    rig: PointRig | None, body: BodyModel | None, skeleton: Skeleton | None, like: Tensor
+) -> PointRig:
+    if rig is not None:
+        return rig.to(like)
+    body = (BodyModel() if body is None else body).to(like.device, like.dtype)
+    return rig_of(body, SMPL_24 if skeleton is None else skeleton)
 
 
 def _joint_set(
@@ -478,7 +492,9 @@ def _flags(valid: Tensor | None, people: int, frames: int, like: Tensor) -> Tens
         return every
     require_tensor("valid", valid)
     if valid.shape not in ((people, frames), (frames,)):
-        raise ValueError(f"valid must be {(people, frames)} or ({frames},), got {tuple(valid.shape)}")
+        raise ValueError(
+            f"valid must be {(people, frames)} or ({frames},), got {tuple(valid.shape)}"
+        )
     return every & valid.bool().to(like.device)
 
 

@@ -91,7 +91,8 @@ class PoseTerm:
         """Add the term, as last expanded, at rotations (B, T, 24, 3, 3)."""
         if self._around is None or self._information is None or self._pull is None:
             self.linearise(rotation)
-        assert self._around is not None and self._information is not None
+        assert self._around is not None
+        assert self._information is not None
         assert self._pull is not None
         own = list(free_joints(self.posterior))
         away = matrix_to_rotvec(self._around.mT @ rotation[:, :, own]).flatten(start_dim=-2)

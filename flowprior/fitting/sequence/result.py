@@ -19,8 +19,8 @@ class SequenceFit:
         shape: (P, S) shape coefficients of the rig: ``betas`` of a body.
         points: (P, T, K, 3) metres, the points of the rig in the frame of the evidence.
         point_covariance: (P, T, K, 3, 3) square metres.
-        rotation_std_degrees: (P, T, 24) root mean square of the angle to the true rotation, relative
-            to the parent, if the model holds; 0 for joints that are held at rest.
+        rotation_std_degrees: (P, T, 24) root mean square of the angle to the true rotation,
+            relative to the parent, if the model holds; 0 for joints that are held at rest.
         seen: (P, T) bool, frames with any evidence.
         swapped: (P, T) bool, frames in which left and right of the keypoints were exchanged.
     """

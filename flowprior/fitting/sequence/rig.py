@@ -1,5 +1,6 @@
 """Points that move with the joints of a body, with their derivatives in closed form."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,10 +110,11 @@ class Posed:
         below = descendants()[list(self.rig.used)][:, list(joints)].to(self.part)
         lever = torch.einsum("...kuc,um->...kmc", self.part, below)
         axes = global_rotations(rotation)[..., list(joints), :, :].mT  # rows: the turned axes
-        crossed = torch.linalg.cross(axes[..., None, :, :, :], lever[..., None, :])
-        # (..., K, M, axis, 3) -> (..., K, 3, M, axis)
-        columns = crossed.movedim(-1, -3)
-        return columns.flatten(start_dim=-2).flatten(start_dim=-3, end_dim=-2)
+        # Component by component, which is several times as fast as torch.linalg.cross.
+        x, y, z = (part[..., None, :, :] for part in axes.unbind(dim=-1))
+        u, v, w = (part[..., None] for part in lever.unbind(dim=-1))
+        crossed = torch.stack([y * w - z * v, z * u - x * w, x * v - y * u], dim=-3)
+        return crossed.flatten(start_dim=-2).flatten(start_dim=-3, end_dim=-2)
 
     def shape_jacobian(self) -> Tensor:
         """Derivatives (..., 3 K, S) of the points with respect to the shape."""
@@ -185,7 +187,7 @@ _BACK = [_ORDER.index(joint) for joint in range(JOINTS)]
 def global_rotations(rotation: Tensor) -> Tensor:
     """Global rotations (..., 24, 3, 3) of rotations relative to the parents."""
     turned = [rotation[..., :1, :, :]]
-    for above, level in zip(LEVELS, LEVELS[1:], strict=False):
+    for above, level in itertools.pairwise(LEVELS):
         parent = [above.index(SMPL_24.parents[joint]) for joint in level]
         turned.append(turned[-1][..., parent, :, :] @ rotation[..., level, :, :])
     return torch.cat(turned, dim=-3)[..., _BACK, :, :]

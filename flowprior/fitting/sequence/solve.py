@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from flowprior.fitting.sequence.evidence import Measurement, State
 from flowprior.fitting.sequence.normal import NormalEquations, Step

@@ -134,7 +134,9 @@ def turned_onto(rig: PointRig, rotation: Tensor, points: Tensor) -> tuple[Tensor
     moment = (seen * there).mT @ here
     enough = (seen.sum(dim=(-2, -1)) > 3)[..., None, None]
     turn = mean_rotation(torch.where(enough, moment, torch.eye(3).to(moment))[..., None, :, :])
-    rotation = torch.cat([turn[..., None, :, :] @ rotation[..., :1, :, :], rotation[..., 1:, :, :]], dim=-3)
+    rotation = torch.cat(
+        [turn[..., None, :, :] @ rotation[..., :1, :, :], rotation[..., 1:, :, :]], dim=-3
+    )
     posed = rig.pose(rotation, shape).points
     transl = (seen * (target - posed)).sum(dim=-2) / count[..., 0]
     return rotation, transl

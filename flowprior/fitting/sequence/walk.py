@@ -97,9 +97,7 @@ class Walk:
             count = transl.shape[1] - len(signs) + 1
             if count < 1:
                 continue
-            residual = sum(
-                sign * transl[:, late : late + count] for late, sign in enumerate(signs)
-            )
+            residual = sum(sign * transl[:, late : late + count] for late, sign in enumerate(signs))
             for late, sign in enumerate(signs):
                 system.gradient[:, late : late + count, size:] += weight * sign * residual
                 for early in range(late + 1):

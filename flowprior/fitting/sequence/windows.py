@@ -65,7 +65,10 @@ def overlapping_windows(people: int, frames: int, length: int, overlap: int) -> 
     )
     person = torch.arange(people).repeat_interleave(len(starts))
     return Windows(
-        person, frame.repeat(people, 1), torch.ones_like(keep).repeat(people, 1), keep.repeat(people, 1)
+        person,
+        frame.repeat(people, 1),
+        torch.ones_like(keep).repeat(people, 1),
+        keep.repeat(people, 1),
     )
 
 
