@@ -374,7 +374,9 @@ def _solve(
     if lag is None:
         windows = overlapping_windows(people, frames, length, round(options.overlap * fps))
     else:
-        windows = trailing_windows(people, frames, min(length, round(TRAILING_SECONDS * fps) + lag), lag)
+        windows = trailing_windows(
+            people, frames, min(length, round(TRAILING_SECONDS * fps) + lag), lag
+        )
     like = setup.transl
     shape = like.new_zeros(people, rig.num_shapes)
     out = _Output(rig, like, people, frames, options.spread)

@@ -8,7 +8,7 @@ from flowprior.skeleton import Skeleton
 __all__ = ["unswapped"]
 
 FARTHEST = 0.25  # of the person's size: a jump this far says no more than a farther one
-PRICE = 0.1  # of a swap, in squared jumps of all keypoints, so that few frames are swapped
+PRICE = 0.002  # of an exchanged frame, in squares of that size, so that most are not
 
 ARM = ("shoulder", "elbow", "wrist")
 LEG = ("hip", "knee", "ankle", "foot", "big_toe", "small_toe", "heel")
@@ -58,8 +58,8 @@ def _one(track: Tensor, orders: Tensor) -> tuple[Tensor, Tensor]:
     states = place[:, orders] / size  # (F, 4, K, 2)
     jump = (states[1:, :, None] - states[:-1, None]).square().sum(dim=-1)
     cost = jump.nan_to_num(nan=0.0).clamp(max=FARTHEST**2).sum(dim=-1)  # (F - 1, now, before)
-    changed = (orders != orders[0]).sum(dim=-1).to(cost)
-    price = PRICE * FARTHEST**2 * changed
+    # The same for all exchanges, lest a part of one be the cheaper choice.
+    price = PRICE * (torch.arange(len(orders)) > 0).to(cost)
     total, came = price, []
     for step in cost:
         best = (total + step).min(dim=-1)
