@@ -67,7 +67,7 @@ class SequenceOptions:
     iterations: int = 4
     window: float = 5.0
     overlap: float = 0.5
-    spread: float = 1.1
+    spread: float = 1.06
     repair_sides: bool = True
 
     def __post_init__(self) -> None:
