@@ -34,6 +34,14 @@ from flowprior.fitting.pose_variables import (
 from flowprior.fitting.posterior import SPREAD, FitPosterior, FitSamples
 from flowprior.fitting.restarts import minimize_again
 from flowprior.fitting.results import Fits, ViewFits
+from flowprior.fitting.sequence import (
+    MotionRates,
+    PointRig,
+    SequenceFit,
+    SequenceOptions,
+    fit_sequence,
+    rig_of,
+)
 from flowprior.fitting.solver import METHODS, Objective, Solution, minimize, with_spare
 from flowprior.fitting.status import Status
 
@@ -58,13 +66,17 @@ __all__ = [
     "KeypointObjective",
     "KeypointWeights",
     "LatentPose",
+    "MotionRates",
     "MultiviewObjective",
     "MultiviewWeights",
     "Objective",
     "Parts",
+    "PointRig",
     "PoseMixture",
     "PoseVariables",
     "Prior",
+    "SequenceFit",
+    "SequenceOptions",
     "Solution",
     "Stage",
     "Status",
@@ -76,6 +88,7 @@ __all__ = [
     "facing",
     "first_translation",
     "fit_keypoints",
+    "fit_sequence",
     "fit_views",
     "interpolate",
     "interpolate_latents",
@@ -84,5 +97,6 @@ __all__ = [
     "minimize_again",
     "pose_kicks",
     "suited_weights",
+    "rig_of",
     "with_spare",
 ]
