@@ -26,9 +26,12 @@ from flowprior.body import BodyModel
 from flowprior.fitting.cameras import CROP_PX, REFERENCE_PX, Cameras
 from flowprior.fitting.pose_variables import PoseVariables
 from flowprior.fitting.solver import with_spare
+from flowprior.fitting.whole_body_pose import WholeBodyPose
+from flowprior.fitting.whole_body_points import finger_joints
 from flowprior.keypoints import seen_keypoints
 from flowprior.skeleton import (
     BODY_25,
+    BODY_67,
     COCO_17,
     COCO_18,
     PROHMR_44,
@@ -49,6 +52,7 @@ TRUNK_NOISE = 3.0
 IGNORED: dict[str, tuple[int, ...]] = {
     PROHMR_44.name: PROHMR_FITTING_IGNORES,
     BODY_25.name: tuple(joint for joint in PROHMR_FITTING_IGNORES if joint < BODY_25.num_joints),
+    BODY_67.name: tuple(joint for joint in PROHMR_FITTING_IGNORES if joint < BODY_25.num_joints),
     COCO_17.name: (COCO_17.index("left_hip"), COCO_17.index("right_hip")),
     COCO_18.name: (COCO_18.index("left_hip"), COCO_18.index("right_hip")),
 }
@@ -70,9 +74,12 @@ class KeypointWeights:
         use_hips: Whether hips count.
         trunk_noise: Standard deviation of the neck, and of the hips where they count, relative to
             that of other keypoints.
+        hands: Weight of the penalty of the fingers, -2 log p, on bodies that have some.
+        hand_noise: Standard deviation of the keypoints of fingers relative to that of others.
 
     Raises:
-        ValueError: A weight is negative or NaN, or sigma or trunk_noise is not positive.
+        ValueError: A weight is negative or NaN, or sigma, trunk_noise or hand_noise is not
+            positive.
     """
 
     pose: float = 16.0
@@ -81,12 +88,14 @@ class KeypointWeights:
     sigma: float = 100.0
     use_hips: bool = False
     trunk_noise: float = 1.0
+    hands: float = 16.0
+    hand_noise: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("pose", "shape", "focal"):
+        for name in ("pose", "shape", "focal", "hands"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"weight {name} must be at least 0, got {getattr(self, name)}")
-        for name in ("sigma", "trunk_noise"):
+        for name in ("sigma", "trunk_noise", "hand_noise"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
@@ -100,6 +109,7 @@ class KeypointWeights:
         outlier: float = OUTLIER,
         trunk_noise: float = TRUNK_NOISE,
         use_hips: bool = True,
+        hand_noise: float = 1.0,
     ) -> "KeypointWeights":
         """Weights from standard deviations, for priors whose penalty is -2 log p.
 
@@ -116,6 +126,7 @@ class KeypointWeights:
             trunk_noise: Standard deviation of hips and neck relative to other keypoints: detectors
                 place them elsewhere than SMPL does.
             use_hips: Whether hips count.
+            hand_noise: Standard deviation of the keypoints of fingers relative to that of others.
 
         Raises:
             ValueError: A standard deviation is not positive.
@@ -132,6 +143,8 @@ class KeypointWeights:
             sigma=CROP_PX * outlier,
             use_hips=use_hips,
             trunk_noise=trunk_noise,
+            hands=pose,
+            hand_noise=hand_noise,
         )
 
     @property
@@ -145,7 +158,7 @@ class Parts:
     """Body and camera for given variables of a fit.
 
     Args:
-        theta: (P, 24, 6) in layout "columns".
+        theta: (P, 24, 6) in layout "columns"; of bodies with fingers, (P, 52, 6) or (P, 55, 6).
         betas: (P, 10) shape.
         transl: (P, 3) metres, camera frame.
         focal: (P,) focal length, units.
@@ -264,6 +277,9 @@ class KeypointObjective:
             conf[:, hips] = 0
         neck = [joint for joint, name in enumerate(skeleton.joint_names) if name == "neck"]
         conf[:, hips + neck] /= self.weights.trunk_noise
+        fingers = list(finger_joints(skeleton))
+        if fingers:
+            conf[:, fingers] /= self.weights.hand_noise
         # The 19 extra keypoints of the 44 need most of the surface, which others do without. Each
         # person decides for themselves, so that rounding does not depend on the neighbours.
         self._whole = torch.ones(people, dtype=torch.bool, device=keypoints.device)
@@ -298,6 +314,16 @@ class KeypointObjective:
         return self._data.cameras
 
     @property
+    def seen(self) -> Tensor:
+        """(P, K, 3) keypoints in units, and their weights, zero where they do not count."""
+        return torch.cat([self._data.keypoints, self._data.weight[..., None]], dim=-1)
+
+    @property
+    def transl(self) -> Tensor:
+        """(P, 3) initial translation, metres."""
+        return self._data.transl
+
+    @property
     def has_keypoints(self) -> Tensor:
         """(P,) bool, whether any keypoint of the person counts."""
         return (self._data.weight > 0).any(dim=-1)
@@ -309,13 +335,17 @@ class KeypointObjective:
 
     @property
     def slices(self) -> dict[str, slice]:
-        """Slices of x: "root" (empty unless free), "body", "betas" and "camera"."""
+        """Slices of x: "root" (empty unless free), "body", "hands" if any, "betas", "camera"."""
         pose = self.pose.size
         root = 6 * self.pose.free_root
         end = pose + NUM_BETAS
+        hands = {}
+        if isinstance(self.pose, WholeBodyPose):
+            hands = {"hands": slice(self.pose.body.size, pose)}
         return {
             "root": slice(0, root),
-            "body": slice(root, pose),
+            "body": slice(root, hands["hands"].start if hands else pose),
+            **hands,
             "betas": slice(pose, end),
             "camera": slice(end, end + 3 + self.free_focal),
         }
@@ -333,7 +363,7 @@ class KeypointObjective:
         Args:
             x: (P, D) variables that provide the values of the frozen slices.
             free: Names of the slices to optimise.
-            weights: Weights of the terms; those of the hips are not changed.
+            weights: Weights of the terms; those of the keypoints of hips, neck and hands stay.
 
         Raises:
             ValueError: There is no slice of that name.
@@ -346,7 +376,12 @@ class KeypointObjective:
         other = object.__new__(KeypointObjective)
         other.__dict__.update(self.__dict__)
         own = self.weights
-        other.weights = replace(weights, use_hips=own.use_hips, trunk_noise=own.trunk_noise)
+        other.weights = replace(
+            weights,
+            use_hips=own.use_hips,
+            trunk_noise=own.trunk_noise,
+            hand_noise=own.hand_noise,
+        )
         other.frozen = tuple(place for name, place in self.slices.items() if name not in free)
         other._start = x.detach()
         return other
@@ -405,6 +440,8 @@ class KeypointObjective:
         parts = self.parts(x, rows)
         total = self.image_term(parts, rows) + self.weights.pose * self.penalty(x, rows)
         total = total + self.weights.shape * parts.betas.square().sum(dim=-1)
+        if isinstance(self.pose, WholeBodyPose):
+            total = total + self.weights.hands * self.pose.hands_penalty(x[:, : self.pose.size])
         if self.free_focal:
             total = total + self.weights.focal * x[:, -1].square()
         return total
