@@ -2,10 +2,11 @@
 
     python -m examples.studies.whole_body --data cmu_mocap.npz --mhr folder
 
-Virtual cameras see people of the validation subjects with the embedded body and procedural fingers;
-their COCO-WholeBody keypoints have noise. The hands are fitted once with all keypoints and once with
-the ring and little finger hidden. The outputs of SAM 3D Body, files ``*.npz`` of its arrays, are
-fitted from their 2D keypoints alone and with their 3D joints as further evidence.
+Virtual cameras see people of the validation subjects with the embedded body and procedural
+fingers; their COCO-WholeBody keypoints have noise. The bodies are fitted without the hands, with
+all keypoints, and with the ring and the little finger hidden. The outputs of SAM 3D Body, files
+``*.npz`` of its arrays, are fitted from their 2D keypoints alone and with their 3D joints as
+further evidence.
 """
 
 import argparse
@@ -46,8 +47,8 @@ NOISE_PX = 3.0
 _LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 _MHR_PARTS = {
     "body": {f"{side}_{limb}" for side in ("left", "right") for limb in _LIMBS},
-    "left_hand": {name for name in MHR_70.joint_names[42:63]},
-    "right_hand": {name for name in MHR_70.joint_names[21:42]},
+    "left_hand": set(MHR_70.joint_names[42:63]),
+    "right_hand": set(MHR_70.joint_names[21:42]),
 }
 HIDDEN = ("ring", "pinky")
 """The fingers that the second condition hides."""
@@ -138,8 +139,7 @@ def mhr_figures(path: Path) -> dict[str, float]:
     """Distances of fits from SAM 3D Body's answer for one person, in millimetres.
 
     Args:
-        path: A file with its arrays ``pred_keypoints_2d``, ``pred_keypoints_3d``, ``focal_length``
-            or without the latter.
+        path: A file with its arrays ``pred_keypoints_2d``, ``pred_keypoints_3d``, ``pred_cam_t``.
 
     Returns:
         PA-MPJPE over the joints of the body and over all that both have, with the 2D keypoints
@@ -160,12 +160,15 @@ def mhr_figures(path: Path) -> dict[str, float]:
     prior = ConditionalPosePrior.from_pretrained("flowprior/people").freeze()
     body = BodyModel(hands=True)
     found = {}
-    for name, posterior in (
-        ("2d", prior.given(keypoints_2d=coco)),
-        ("2d_and_3d", prior.given(keypoints_2d=coco, joints_3d=evidence)),
-    ):
+    for name, evidence_3d in (("2d", None), ("2d_and_3d", space[None])):
+        known = {} if evidence_3d is None else {"joints_3d": evidence}
         fits = fit_keypoints(
-            keypoints, posterior, body=body, image_size=tuple(2 * centre), focal_px=focal
+            keypoints,
+            prior.given(keypoints_2d=coco, **known),
+            body=body,
+            joints_3d=evidence_3d,
+            image_size=tuple((2 * centre).tolist()),
+            focal_px=focal,
         )
         for part, names in _MHR_PARTS.items():
             points = body.keypoints(fits.theta, BODY_67, fits.betas)[0]
@@ -189,7 +192,7 @@ def _camera(pixels: Tensor, points: Tensor) -> tuple[float, Tensor]:
 
 def whole_people(
     rotvecs: Tensor, body: BodyModel, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """People with fingers before virtual cameras.
 
     Args:
@@ -199,7 +202,7 @@ def whole_people(
 
     Returns:
         Joints (P, 52, 3) metres, camera frame; COCO-WholeBody keypoints (P, 133, 3) with noise, the
-        face unseen; and the 25 of the body alone, the noise being the same.
+        face unseen.
     """
     people = photograph_bodies(rotvecs, BodyModel(), generator)
     hands = procedural_hands(len(rotvecs), body, generator)
@@ -213,7 +216,7 @@ def whole_people(
     source, target = shared_joints(BODY_67, COCO_WHOLEBODY_133)
     keypoints = torch.zeros(len(rotvecs), 133, 3)
     keypoints[:, list(target)] = openpose[:, list(source)]
-    return joints, keypoints, openpose
+    return joints, keypoints
 
 
 def hide_fingers(keypoints: Tensor, fingers: Sequence[str]) -> Tensor:
@@ -271,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(error)
     rows = torch.linspace(0, len(rotvecs) - 1, min(args.people, len(rotvecs))).round().long()
     generator, body = torch.Generator().manual_seed(args.seed + 3), BodyModel(hands=True)
-    joints, keypoints, openpose = whole_people(rotvecs[rows], body, generator)
+    joints, keypoints = whole_people(rotvecs[rows], body, generator)
     options = {"body": body, "image_size": (IMAGE_PX, IMAGE_PX), "focal_px": FOCAL_PX}
     results: dict[str, dict[str, float]] = {}
     for name, seen in (

@@ -150,9 +150,7 @@ def _of_hand(body: BodyModel, rest: Tensor, side: str) -> FingerAngles:
     for finger in FINGERS:
         chain = [joint(f"{finger}{number}") for number in (1, 2, 3)]
         bones = [chain[1] - chain[0], chain[2] - chain[1], chain[2] - chain[1]]
-        axes += [
-            _frame(_unit(bone), inward if finger == "thumb" else palm, side) for bone in bones
-        ]
+        axes += [_frame(_unit(bone), inward if finger == "thumb" else palm, side) for bone in bones]
     rows: list[tuple[int, int, float, float, float, float]] = []
     for number, finger in enumerate(FINGERS):
         for part, *numbers in _THUMB if finger == "thumb" else _FINGER:

@@ -26,8 +26,8 @@ from flowprior.body import BodyModel
 from flowprior.fitting.cameras import CROP_PX, REFERENCE_PX, Cameras
 from flowprior.fitting.pose_variables import PoseVariables
 from flowprior.fitting.solver import with_spare
-from flowprior.fitting.whole_body_pose import WholeBodyPose
 from flowprior.fitting.whole_body_points import finger_joints
+from flowprior.fitting.whole_body_pose import WholeBodyPose
 from flowprior.keypoints import seen_keypoints
 from flowprior.skeleton import (
     BODY_25,
@@ -48,6 +48,8 @@ NOISE = 0.004
 BETAS_STD = 1.5
 OUTLIER = 0.13
 TRUNK_NOISE = 3.0
+# Regressors' joints are not quite where a body of another family has them.
+JOINT_NOISE = 0.02
 
 IGNORED: dict[str, tuple[int, ...]] = {
     PROHMR_44.name: PROHMR_FITTING_IGNORES,
@@ -76,6 +78,7 @@ class KeypointWeights:
             that of other keypoints.
         hands: Weight of the penalty of the fingers, -2 log p, on bodies that have some.
         hand_noise: Standard deviation of the keypoints of fingers relative to that of others.
+        joints: Weight of squared distances in m^2 from joints in space, where they are given.
 
     Raises:
         ValueError: A weight is negative or NaN, or sigma, trunk_noise or hand_noise is not
@@ -90,9 +93,10 @@ class KeypointWeights:
     trunk_noise: float = 1.0
     hands: float = 16.0
     hand_noise: float = 1.0
+    joints: float = 16.0 / JOINT_NOISE**2
 
     def __post_init__(self) -> None:
-        for name in ("pose", "shape", "focal", "hands"):
+        for name in ("pose", "shape", "focal", "hands", "joints"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"weight {name} must be at least 0, got {getattr(self, name)}")
         for name in ("sigma", "trunk_noise", "hand_noise"):
@@ -110,6 +114,7 @@ class KeypointWeights:
         trunk_noise: float = TRUNK_NOISE,
         use_hips: bool = True,
         hand_noise: float = 1.0,
+        joint_noise: float = JOINT_NOISE,
     ) -> "KeypointWeights":
         """Weights from standard deviations, for priors whose penalty is -2 log p.
 
@@ -127,11 +132,13 @@ class KeypointWeights:
                 place them elsewhere than SMPL does.
             use_hips: Whether hips count.
             hand_noise: Standard deviation of the keypoints of fingers relative to that of others.
+            joint_noise: Standard deviation of joints in space along each axis, metres.
 
         Raises:
             ValueError: A standard deviation is not positive.
         """
         given = {"noise": noise, "betas": betas, "focal": focal, "outlier": outlier}
+        given["joint_noise"] = joint_noise
         for name, value in given.items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -145,6 +152,7 @@ class KeypointWeights:
             trunk_noise=trunk_noise,
             hands=pose,
             hand_noise=hand_noise,
+            joints=pose / joint_noise**2,
         )
 
     @property
@@ -180,6 +188,7 @@ class _Data:
     weight: Tensor
     transl: Tensor
     betas: Tensor
+    joints_3d: Tensor | None = None
 
     def select(self, rows: Tensor) -> "_Data":
         return _Data(
@@ -189,6 +198,7 @@ class _Data:
             self.weight[rows],
             self.transl[rows],
             self.betas[rows],
+            None if self.joints_3d is None else self.joints_3d[rows],
         )
 
 
@@ -232,6 +242,8 @@ class KeypointObjective:
         betas: (P, 10) initial shape; the average shape if None.
         weights: Weights of the terms.
         free_focal: Whether focal lengths are optimised too.
+        joints_3d: (P, K, 3) the keypoints in space in the axes of the camera, metres from any
+            origin; NaN where unknown. None if all are.
 
     Raises:
         ValueError: Shapes do not fit, the body has no such keypoints, or keypoints are not in
@@ -250,6 +262,7 @@ class KeypointObjective:
         weights: KeypointWeights | None = None,
         *,
         free_focal: bool = False,
+        joints_3d: Tensor | None = None,
     ) -> None:
         people = len(keypoints)
         if keypoints.shape != (people, skeleton.num_joints, 3):
@@ -266,6 +279,10 @@ class KeypointObjective:
             betas = keypoints.new_zeros(people, NUM_BETAS)
         if betas.shape != (people, NUM_BETAS):
             raise ValueError(f"expected betas ({people}, {NUM_BETAS}), got {tuple(betas.shape)}")
+        if joints_3d is not None and joints_3d.shape != keypoints.shape:
+            raise ValueError(
+                f"expected joints_3d {tuple(keypoints.shape)}, got {tuple(joints_3d.shape)}"
+            )
         keypoints = seen_keypoints(keypoints)
         self.body = body
         self.skeleton = skeleton
@@ -292,6 +309,7 @@ class KeypointObjective:
             conf.square() * cameras.data_weight[:, None],
             transl,
             betas,
+            None if joints_3d is None else joints_3d.to(keypoints),
         )
         self._rows: Tensor | None = None
         self._order = torch.arange(0, device=keypoints.device)
@@ -408,7 +426,7 @@ class KeypointObjective:
         Returns:
             Coordinates (n, 2 K) in units, and how fast the image term grows with half the square of
             each around here (n, 2 K), in the weight of the robust loss at the present error; no
-            gradient flows through it.
+            gradient flows through it. Joints in space, if given, follow as 3 K coordinates.
         """
         few = self._selected(rows)
         parts = self._parts(x, few)
@@ -417,7 +435,14 @@ class KeypointObjective:
             variance = self.weights.sigma**2
             square = (units - few.keypoints).square()
             weight = few.weight[..., None] * (variance / (variance + square)).square()
-        return units.flatten(1), weight.flatten(1)
+        if few.joints_3d is None:
+            return units.flatten(1), weight.flatten(1)
+        found, _, known = self._in_space(parts, few.joints_3d)
+        strength = (self.weights.joints * known).expand_as(found)
+        return (
+            torch.cat([units.flatten(1), found.flatten(1)], dim=1),
+            torch.cat([weight.flatten(1), strength.flatten(1)], dim=1),
+        )
 
     def image_term(self, parts: Parts, rows: Tensor) -> Tensor:
         """Weighted robust reprojection error (n,) of the people ``rows`` (n,)."""
@@ -434,6 +459,23 @@ class KeypointObjective:
             return terms[0]
         return torch.cat(terms)[self._order]
 
+    def space_term(self, parts: Parts, rows: Tensor) -> Tensor:
+        """Squared distances (n,) from the given joints in space, m^2; both about their means."""
+        given = self._selected(rows).joints_3d
+        if given is None:
+            return parts.betas.new_zeros(len(parts.betas))
+        found, expected, known = self._in_space(parts, given)
+        return (known * (found - expected).square()).sum(dim=(1, 2))
+
+    def _in_space(self, parts: Parts, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Joints of the bodies and the given ones about the means of the known ones (n, K, 1)."""
+        known = given.isfinite().all(dim=-1, keepdim=True)
+        share = known.to(given) / known.sum(dim=1, keepdim=True).clamp(min=1)
+        found = self.keypoints(parts)
+        expected = torch.where(known, given, 0)
+        centred = [each - (share * each).sum(dim=1, keepdim=True) for each in (found, expected)]
+        return centred[0], centred[1], known.to(given)
+
     def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
         """Objective (n,) of the people ``rows`` (n,) at x (n, D)."""
         x = self._with_frozen(x, rows)
@@ -442,6 +484,8 @@ class KeypointObjective:
         total = total + self.weights.shape * parts.betas.square().sum(dim=-1)
         if isinstance(self.pose, WholeBodyPose):
             total = total + self.weights.hands * self.pose.hands_penalty(x[:, : self.pose.size])
+        if self._data.joints_3d is not None:
+            total = total + self.weights.joints * self.space_term(parts, rows)
         if self.free_focal:
             total = total + self.weights.focal * x[:, -1].square()
         return total

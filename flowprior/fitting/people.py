@@ -104,6 +104,7 @@ def fit_keypoints(
     cameras: Cameras | None = None,
     betas: Tensor | None = None,
     transl: Tensor | None = None,
+    joints_3d: Tensor | None = None,
     weights: KeypointWeights | None = None,
     stages: Sequence[Stage] = ONE_STAGE,
     hand_stages: Sequence[Stage] = HAND_STAGES,
@@ -160,6 +161,10 @@ def fit_keypoints(
         betas: (P, 10) or (10,) initial shape; the average shape if None.
         transl: (P, 3) initial translation in metres, camera frame; estimated from the size of the
             person in the image if None.
+        joints_3d: (P, K, 3) or (K, 3), the keypoints in space as a regressor gives them: metres
+            from any origin, in the axes of the camera (x right, y down, z forward); NaN where
+            unknown. They add to the objective the squared distance from the body's, both about
+            their means.
         weights: Weights of the terms. If None, those that suit the prior, see `suited_weights`.
         stages: The schedule, `ONE_STAGE` or `SMPLIFY_STAGES`.
         hand_stages: The schedule that follows for keypoints with fingers.
@@ -212,9 +217,18 @@ def fit_keypoints(
             "BodyModel(hands=True), or a file of SMPL-H or SMPL-X"
         )
     keypoints = seen_keypoints(keypoints.detach().to(body.faces.device))
-    everything = keypoints
+    if joints_3d is not None:
+        joints_3d = (joints_3d[None] if joints_3d.ndim == 2 else joints_3d).to(keypoints)
+        if joints_3d.shape != keypoints.shape:
+            raise ValueError(
+                f"expected joints_3d {tuple(keypoints.shape)}, as the keypoints, got "
+                f"{tuple(joints_3d.shape)}"
+            )
+    everything, everything_3d = keypoints, joints_3d
     if hands:  # the body comes first, from its own keypoints
         everything, keypoints = as_body_67(keypoints, skeleton)
+        if joints_3d is not None:
+            everything_3d, joints_3d = as_body_67(joints_3d, skeleton, missing=torch.nan)
         skeleton = BODY_25
     people = len(keypoints)
     pose = variables_of(prior, keypoints, skeleton)
@@ -252,7 +266,16 @@ def fit_keypoints(
         else:
             place = transl[rows]
         return KeypointObjective(
-            body, seen, skeleton, cams, variables, place, shape, weights, free_focal=free_focal
+            body,
+            seen,
+            skeleton,
+            cams,
+            variables,
+            place,
+            shape,
+            weights,
+            free_focal=free_focal,
+            joints_3d=None if joints_3d is None else joints_3d[rows],
         )
 
     def solve(
@@ -311,6 +334,7 @@ def fit_keypoints(
             betas,
             weights,
             free_focal=free_focal,
+            joints_3d=everything_3d,
         )
         further = solve(with_hands, solution.x, hand_stages, max_iterations)
         solution = _where(sees_hands(everything, BODY_67).any(dim=1), further, solution)

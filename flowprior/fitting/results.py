@@ -96,7 +96,7 @@ class Fits:
 
     @property
     def body_pose(self) -> Tensor:
-        """(P, 23, 3, 3) rotations of the other joints, relative to their parents; 21 beside hands."""
+        """(P, 23, 3, 3) rotations of the body, relative to the parents; 21 beside fingers."""
         return self.theta[:, self.objective.body.parts["body_pose"]]
 
     @property
@@ -115,7 +115,7 @@ class Fits:
 
     @property
     def hands_seen(self) -> Tensor:
-        """(P, 2) bool, whether keypoints of the left and of the right hand's fingers were fitted."""
+        """(P, 2) bool, whether keypoints of the left and the right fingers were fitted."""
         objective = self.objective
         if objective.skeleton is not BODY_67:
             return torch.zeros(len(self), 2, dtype=torch.bool, device=self.theta.device)
@@ -123,7 +123,7 @@ class Fits:
 
     @property
     def hands(self) -> list[tuple[str, str]]:
-        """"fitted" or "at rest" for the left and the right hand of each of the P people.
+        """How the left and the right hand of each of the P people was found: "fitted", "at rest".
 
         A hand at rest was not visible; its uncertainty is that of the prior of the fingers.
         """

@@ -33,7 +33,9 @@ def finger_joints(skeleton: Skeleton, side: str | None = None) -> tuple[int, ...
     return tuple(found) if knuckles else ()
 
 
-def as_body_67(keypoints: Tensor, skeleton: Skeleton) -> tuple[Tensor, Tensor]:
+def as_body_67(
+    keypoints: Tensor, skeleton: Skeleton, missing: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Convert keypoints to OpenPose's body with hands, and its body alone.
 
     Points that a body model does not have, such as those of the face, are left out.
@@ -41,9 +43,10 @@ def as_body_67(keypoints: Tensor, skeleton: Skeleton) -> tuple[Tensor, Tensor]:
     Args:
         keypoints: (P, K, 3) pixels and confidence.
         skeleton: Their joint set, such as COCO-WholeBody's or MHR's.
+        missing: Value of the keypoints that the set lacks.
 
     Returns:
-        (P, 67, 3) and (P, 25, 3), with zeros where the set lacks a keypoint.
+        (P, 67, 3) and (P, 25, 3), with ``missing`` where the set lacks a keypoint.
     """
     source, target = shared_joints(skeleton, BODY_67)
     # A wrist is not also the root of a hand.
@@ -53,7 +56,7 @@ def as_body_67(keypoints: Tensor, skeleton: Skeleton) -> tuple[Tensor, Tensor]:
         if not BODY_67.joint_names[theirs].endswith("_hand_root")
         or skeleton.joint_names[ours].endswith("_hand_root")
     ]
-    placed = keypoints.new_zeros(len(keypoints), BODY_67.num_joints, 3)
+    placed = keypoints.new_full((len(keypoints), BODY_67.num_joints, 3), missing)
     placed[:, [theirs for _, theirs in kept]] = keypoints[:, [ours for ours, _ in kept]]
     return placed, placed[:, : BODY_25.num_joints].contiguous()
 
