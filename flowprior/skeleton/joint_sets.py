@@ -48,7 +48,7 @@ def build(name: str, tree: str, meanings: Mapping[str, str] | None = None) -> Sk
         meanings: Meanings of joints that differ from their names.
 
     Returns:
-        The set. Joints whose names begin with "left_" and "right_" are mirror images.
+        The set. Joints whose names begin with ``left_`` and ``right_`` are mirror images.
     """
     pairs = [joint.partition("<")[::2] for joint in tree.split()]
     names = tuple(joint for joint, _ in pairs)
