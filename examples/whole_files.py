@@ -30,7 +30,7 @@ def prepare_folder(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on Windows
 
 
 def write_json(path: Path, content: object) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import pytest
+
 # Seconds; more than ten times what the slowest program takes on an idle machine. A program that
 # hangs reaches it, a busy machine does not.
 TIME_LIMIT_S = 600.0
@@ -32,8 +34,11 @@ def running(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
         try:
             yield process
         finally:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            else:  # Windows
+                process.kill()
 
 
 def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
@@ -77,10 +82,14 @@ def run_python(code: str, *arguments: str, **options: Any) -> str:
 def in_child(function: Callable[[], object]) -> int:
     """Call a function in a forked child, which it may kill, and return its exit code.
 
+    The test is skipped on a system that does not fork.
+
     Returns:
         0 if the function returned, 1 if it raised, -n if signal n killed the child, or the
         code that it passed to ``os._exit``.
     """
+    if not hasattr(os, "fork"):
+        pytest.skip("the system does not fork processes")
     with warnings.catch_warnings():
         # Threads of libraries are not copied; the child does not need them.
         warnings.simplefilter("ignore", DeprecationWarning)

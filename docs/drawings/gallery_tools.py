@@ -15,6 +15,7 @@ ORDER = (
     "denoising",
     "latent_interpolation",
     "fitting",
+    "hands",
     "multiview",
     "hands",
     "lifting",

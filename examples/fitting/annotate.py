@@ -172,7 +172,7 @@ def pending(chunks: Sequence[Chunk], output: Path) -> list[Chunk]:
 
     def is_done(chunk: Chunk) -> bool:
         file = output / f"{chunk.name}.json"
-        return file.exists() and "unreadable" not in json.loads(file.read_text())
+        return file.exists() and "unreadable" not in json.loads(file.read_text(encoding="utf-8"))
 
     return [chunk for chunk in chunks if not is_done(chunk)]
 
@@ -185,7 +185,7 @@ def summarise(chunks: Sequence[Chunk], output: Path) -> dict[str, Any]:
     examples: dict[str, list[str]] = {}
     unreadable: dict[str, str] = {}
     for chunk in chunks:
-        report = json.loads((output / f"{chunk.name}.json").read_text())
+        report = json.loads((output / f"{chunk.name}.json").read_text(encoding="utf-8"))
         total.update(rows=report["rows"], kept=report["kept"])
         left_out.update(report["left_out"])
         status.update(report.get("status", {}))
@@ -210,7 +210,7 @@ def check_settings(output: Path, settings: dict[str, Any]) -> None:
     text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     if not file.exists():
         write_text(file, text)
-    elif file.read_text() != text:
+    elif file.read_text(encoding="utf-8") != text:
         raise ValueError(
             f"{output} holds fits of other settings or another input, see {file}: choose another "
             "folder, or the same settings to go on"

@@ -113,8 +113,15 @@ class ImageFitter:
 
     def cameras(self, seen: Seen) -> Cameras:
         """The cameras of people: of the model's crops, or of the whole images."""
-        box = seen.center, seen.box_size
-        return cameras_for(seen.keypoints_2d, seen.img_size, frame=self.options.frame, box=box)
+        frame = self.options.frame
+        return cameras_for(
+            seen.keypoints_2d,
+            seen.img_size,
+            # ProHMR's, for whole images too.
+            focal_px=None if frame == "crop" else FOCAL_PX,
+            frame=frame,
+            box=(seen.center, seen.box_size),
+        )
 
     def countable(self, keypoints_2d: Tensor) -> Tensor:
         """Number (P,) of keypoints (P, 44, 3) that a fit uses."""

@@ -107,7 +107,7 @@ def detections(data: Path) -> Iterator[Detection]:
     if (file := data / "openpose_person.json").exists():
         yield Detection("OpenPose", _read(file)[0], (4016.0, 6016.0), photo=photo)
     if (file := data / "files/mediapipe/person.json").exists():
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         person = content["people"][0]
         names = [name.replace("foot_index", "big_toe") for name in person["names"]]
         places = np.array(person["world_landmarks_m"], np.float32)[:, :3]
@@ -121,7 +121,7 @@ def detections(data: Path) -> Iterator[Detection]:
     if (file := folder / "im1010_openpose.json").exists():
         yield Detection("im1010", _read(file)[0])
     for file in sorted((folder / "p2s_batch_cam04").glob("*.json"))[::6]:
-        points = json.loads(file.read_text())["people"][0]["pose_keypoints_2d"]
+        points = json.loads(file.read_text(encoding="utf-8"))["people"][0]["pose_keypoints_2d"]
         seen = named(HALPE_26, np.array(points).reshape(-1, 3))
         yield Detection(f"batch {file.stem[-2:]}", seen, POSE2SIM_PX)
     if (folder / "p2s_single_cam01_json").exists():
@@ -153,7 +153,7 @@ def _mhr(file: Path) -> Detection:
 
 
 def _coco(file: Path) -> Iterator[Detection]:
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     images = {image["id"]: image for image in content["images"]}
     for row, person in enumerate(content["annotations"]):
         points = np.array(person["keypoints"], np.float32).reshape(-1, 3)

@@ -13,7 +13,7 @@ from typing import Any
 fcntl: Any
 try:
     import fcntl
-except ImportError:  # Windows, which does not delete a file that another process has open
+except ImportError:  # Windows, which neither deletes nor renames an open file
     fcntl = None
 
 __all__ = ["PARTIAL", "remove_partials", "whole_file", "write_whole"]
@@ -52,21 +52,29 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial, lock = _create(target, private=before is not None)
     except OSError as error:
         raise _about(path, error) from error
-    try:
-        yield partial
-        with open(partial, "r+b") as file:
-            os.fsync(file.fileno())
-        if before is not None:
-            _copy_permissions(before, partial)
-        os.replace(partial, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        if isinstance(error, OSError) and error.errno and error.filename in (None, str(partial)):
-            raise _about(path, error) from error
-        raise
-    finally:
-        os.close(lock)
+    with contextlib.ExitStack() as held:
+        held.callback(os.close, lock)
+        try:
+            yield partial
+            with open(partial, "r+b") as file:
+                os.fsync(file.fileno())
+            if before is not None:
+                _copy_permissions(before, partial)
+            if fcntl is None:
+                held.close()
+            os.replace(partial, target)
+        except BaseException as error:
+            if fcntl is None:
+                held.close()
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            if (
+                isinstance(error, OSError)
+                and error.errno
+                and error.filename in (None, str(partial))
+            ):
+                raise _about(path, error) from error
+            raise
     # The new name must also be on disk before a program relies on it.
     with contextlib.suppress(OSError):
         folder = os.open(target.parent, os.O_RDONLY)

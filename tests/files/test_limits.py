@@ -22,6 +22,7 @@ from flowprior.files.model_file import CheckpointError
 from flowprior.files.numpy_file import read_npy, read_npz, read_pickle
 from flowprior.files.torch_file import read_torch_file
 from flowprior.prohmr import load_prior
+from tests.systems import needs_links, needs_permissions, needs_pipes
 
 READERS = {
     "pickle": (read_pickle, "a.pkl", ValueError),
@@ -37,7 +38,14 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("place", ["pipe", "device", "folder"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("pipe", marks=needs_pipes),
+        pytest.param("device", marks=[needs_links, needs_permissions]),
+        "folder",
+    ],
+)
 @pytest.mark.parametrize("reader", READERS)
 def test_nothing_but_files_is_read(reader, place, tmp_path):
     read, name, error = READERS[reader]

@@ -10,6 +10,7 @@ from flowprior import CheckpointError, ConditionalPosePrior
 from flowprior.files import model_file
 from flowprior.flow import PRESETS
 from tests.processes import in_child
+from tests.systems import needs_links
 
 
 @pytest.fixture
@@ -241,6 +242,7 @@ def test_a_tensor_that_cannot_be_stored_is_named(tmp_path, tensor, kind):
     assert not list(tmp_path.iterdir())
 
 
+@needs_links
 def test_saved_through_a_link(prior, saved, tmp_path):
     (tmp_path / "latest").symlink_to(saved.name)
     with torch.no_grad():

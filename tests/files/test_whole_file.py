@@ -1,14 +1,16 @@
 """Files are complete or absent, links stay links, and protected files stay as they are."""
 
-import fcntl
+import contextlib
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from flowprior.files import whole_file as module
 from flowprior.files.whole_file import remove_partials, whole_file, write_whole
 from tests.processes import in_child
+from tests.systems import needs_links, needs_permissions, needs_pipes
 
 
 def names(folder):
@@ -55,6 +57,7 @@ def test_a_failure_at_any_step_leaves_the_old_file(tmp_path, monkeypatch, broken
     assert names(tmp_path) == ["file"]
 
 
+@needs_links
 @pytest.mark.parametrize("absolute", [True, False])
 def test_a_symbolic_link_is_followed(tmp_path, absolute):
     (tmp_path / "elsewhere").mkdir()
@@ -70,6 +73,7 @@ def test_a_symbolic_link_is_followed(tmp_path, absolute):
     assert names(tmp_path / "elsewhere") == ["run42"]
 
 
+@needs_links
 def test_a_link_to_nothing_makes_its_target(tmp_path):
     (tmp_path / "link").symlink_to("target")
     write_whole(tmp_path / "link", b"new")
@@ -77,6 +81,7 @@ def test_a_link_to_nothing_makes_its_target(tmp_path):
     assert (tmp_path / "target").read_bytes() == b"new"
 
 
+@needs_links
 def test_links_in_a_circle_are_an_error(tmp_path):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
@@ -85,7 +90,7 @@ def test_links_in_a_circle_are_an_error(tmp_path):
     assert (tmp_path / "a").is_symlink()
 
 
-@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("linked", [False, pytest.param(True, marks=needs_links)])
 def test_a_protected_file_is_not_replaced(tmp_path, linked):
     path = file = tmp_path / "file"
     file.write_text("old")
@@ -101,6 +106,7 @@ def test_a_protected_file_is_not_replaced(tmp_path, linked):
     assert ".partial" not in "".join(names(tmp_path))
 
 
+@needs_permissions
 @pytest.mark.parametrize("permissions", [0o600, 0o640, 0o664, 0o755])
 def test_an_existing_file_keeps_its_permissions(tmp_path, permissions):
     path = tmp_path / "file"
@@ -112,6 +118,7 @@ def test_an_existing_file_keeps_its_permissions(tmp_path, permissions):
     assert mode(path) == permissions
 
 
+@needs_permissions
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_a_new_file_honours_the_umask(tmp_path, mask):
     before = os.umask(mask)
@@ -122,6 +129,7 @@ def test_a_new_file_honours_the_umask(tmp_path, mask):
     assert mode(tmp_path / "file") == 0o666 & ~mask
 
 
+@needs_pipes
 def test_folders_and_pipes_are_not_replaced(tmp_path):
     with pytest.raises(IsADirectoryError):
         write_whole(tmp_path, b"")
@@ -190,6 +198,38 @@ def test_two_programs_write_the_same_file(tmp_path):
     assert names(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_without_locks_no_file_is_open_when_it_is_renamed_or_deleted(tmp_path, monkeypatch, fails):
+    # Windows has no such locks and neither renames nor deletes an open file.
+    opened = Path("/proc/self/fd")
+    if not opened.exists():
+        pytest.skip("needs /proc to list the open files of this process")
+
+    def is_open(path):
+        with contextlib.suppress(OSError):
+            return any(os.path.realpath(each) == os.fspath(path) for each in opened.iterdir())
+
+    calls = []
+
+    def recorded(name, original):
+        def call(path, *others):
+            if fails and name == "replace":
+                raise OSError(28, "No space left on device")
+            calls.append((name, is_open(path)))
+            return original(path, *others)
+
+        return call
+
+    monkeypatch.setattr(module, "fcntl", None)
+    monkeypatch.setattr(os, "replace", recorded("replace", os.replace))
+    monkeypatch.setattr(Path, "unlink", recorded("unlink", Path.unlink))
+    with contextlib.suppress(OSError), whole_file(tmp_path / "file") as partial:
+        assert is_open(partial)
+        partial.write_bytes(b"new")
+    assert calls == [("unlink" if fails else "replace", False)]
+    assert names(tmp_path) == ([] if fails else ["file"])
+
+
 @pytest.mark.parametrize("locks", ["none", "refused"])
 def test_without_locks_of_files(tmp_path, monkeypatch, locks):
     if locks == "none":
@@ -199,6 +239,8 @@ def test_without_locks_of_files(tmp_path, monkeypatch, locks):
         def refuse(*_):
             raise OSError(95, "Operation not supported")
 
-        monkeypatch.setattr(fcntl, "flock", refuse)
+        if module.fcntl is None:
+            pytest.skip("the system has no locks of files")
+        monkeypatch.setattr(module.fcntl, "flock", refuse)
     write_whole(tmp_path / "file", b"new")
     assert names(tmp_path) == ["file"]

@@ -318,7 +318,8 @@ def test_the_program_writes_a_prior_and_its_card(kind, tmp_path, monkeypatch):
         monkeypatch.setattr(program, name, 10)
     threads = torch.get_num_threads()
     try:
-        assert program.main([kind, "--out", str(tmp_path), "--steps", "20", "--batch", "8"]) == 0
+        short = ("--steps", "20", "--flow-steps", "5", "--batch", "8")
+        assert program.main([kind, "--out", str(tmp_path), *short]) == 0
     finally:
         torch.set_num_threads(threads)
     made = ConditionalPosePrior.from_pretrained(str(tmp_path))
