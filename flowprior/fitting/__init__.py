@@ -96,7 +96,7 @@ __all__ = [
     "minimize",
     "minimize_again",
     "pose_kicks",
-    "suited_weights",
     "rig_of",
+    "suited_weights",
     "with_spare",
 ]
