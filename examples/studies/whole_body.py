@@ -275,14 +275,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = torch.linspace(0, len(rotvecs) - 1, min(args.people, len(rotvecs))).round().long()
     generator, body = torch.Generator().manual_seed(args.seed + 3), BodyModel(hands=True)
     joints, keypoints = whole_people(rotvecs[rows], body, generator)
-    options = {"body": body, "image_size": (IMAGE_PX, IMAGE_PX), "focal_px": FOCAL_PX}
     results: dict[str, dict[str, float]] = {}
     for name, seen in (
         ("body alone", as_coco(keypoints)),
         ("whole body", keypoints),
         ("ring and little finger hidden", hide_fingers(keypoints, HIDDEN)),
     ):
-        fits = fit_keypoints(seen, **options)
+        fits = fit_keypoints(seen, body=body, image_size=(IMAGE_PX, IMAGE_PX), focal_px=FOCAL_PX)
         results[name] = hand_figures(fits, joints, body) | _spread(fits, generator)
         shown = ", ".join(f"{key} {value:.2f}" for key, value in results[name].items())
         print(f"{name}: {shown}", flush=True)

@@ -1,7 +1,7 @@
 """From 2D keypoints to `Fits`: the fit, the posterior around it, and its uncertainty."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -360,4 +360,4 @@ def _of_smpl(found: JointUncertainty, fits: fitting.Fits) -> JointUncertainty:
         if isinstance(value, Tensor):
             axis = 2 if field.name.startswith("distances") else 1
             chosen[field.name] = value.index_select(axis, places.to(value.device))
-    return replace(found, **chosen)
+    return JointUncertainty(**chosen, calibrated=found.calibrated)
