@@ -3,6 +3,9 @@
 from flowprior.body.body import (
     Body,
 )
+from flowprior.body.hand import (
+    hand_points,
+)
 from flowprior.body.mirroring import (
     mirror_pose,
 )
@@ -24,6 +27,7 @@ __all__ = [
     "Rig",
     "RigBody",
     "Sam3dBody",
+    "hand_points",
     "mirror_pose",
     "read_sam3d_body",
 ]

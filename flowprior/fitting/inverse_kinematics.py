@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flowprior._checks import require_count, require_like, require_tensor
-from flowprior.body import BodyModel
+from flowprior.body import BodyModel, hand_points
 from flowprior.fitting.latent_search import (
     LatentObjective,
     frozen,
@@ -16,6 +16,7 @@ from flowprior.fitting.latent_search import (
     search,
 )
 from flowprior.fitting.solver import Solution, with_spare
+from flowprior.prior.evidence import POINTS
 from flowprior.prior.posterior import PosePrior
 from flowprior.prior.spaces import RotationSpace
 from flowprior.rotations import matrix_to_rot6d
@@ -24,6 +25,7 @@ from flowprior.skeleton import SMPL_24
 __all__ = ["InverseKinematics", "inverse_kinematics"]
 
 NUM_BETAS = 10
+HAND_JOINTS = 15
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,19 @@ def inverse_kinematics(
     others.
 
     Args:
-        prior: Prior over SMPL's 24 joints or the 23 below the root that accepts 3D joints as
-            evidence, such as ``flowprior/people`` or ``flowprior/body-pose``.
+        prior: Prior over SMPL's 24 joints or the 23 below the root, or over the 15 of a right hand,
+            that accepts 3D joints as evidence: ``flowprior/people``, ``flowprior/body-pose``,
+            ``flowprior/hands-procedural``.
         joints_3d: (*batch, 24, 3) metres in SMPL's order, NaN where unknown: five joints are enough
             for a plausible pose. For 24 joints in the axes of the camera (y down) and with any
-            origin; for 23 joints in the frame of the root, the pelvis at 0.
+            origin; for 23 joints in the frame of the root, the pelvis at 0. For a hand
+            (*batch, 21, 3) in the order of :data:`flowprior.skeleton.MANO_21`, in the frame of the
+            wrist, as :func:`flowprior.body.hand_points` returns them.
         rotations: Known joint rotations (*batch, J, k), in any accepted form, for a prior that
             accepts them as evidence. They are kept exactly.
         known: (*batch, J) bool, which of the rotations are known; all finite ones if None.
-        body: The body that has these joints, in any layout; the embedded body if None.
+        body: The body that has these joints, in any layout; the embedded body if None, for a hand
+            the one with hands.
         betas: Its shape, (*batch, 10) or (10,); the average shape if None.
         fit_betas: Whether the shape is optimised too, from ``betas`` and with a standard normal
             prior: for joints of people whose bone lengths are unknown.
@@ -109,12 +115,13 @@ def inverse_kinematics(
     if not 0 < sigma < math.inf:
         raise ValueError(f"sigma must be above 0 and finite, got {sigma}")
     prior = frozen(prior)
-    space, flow = rotation_space(prior, (24, 23)), prior.flow
-    if joints_3d.shape[-2:] != (24, 3):
-        raise ValueError(f"expected joints_3d (*batch, 24, 3), got {tuple(joints_3d.shape)}")
+    space, flow = rotation_space(prior, (24, 23, 15)), prior.flow
+    points = POINTS[space.joints].num_joints
+    if joints_3d.shape[-2:] != (points, 3):
+        raise ValueError(f"expected joints_3d (*batch, {points}, 3), got {tuple(joints_3d.shape)}")
     target = require_like("joints_3d", joints_3d.detach(), flow.dtype, flow.device)
     batch = target.shape[:-2]
-    target = target.reshape(-1, 24, 3)
+    target = target.reshape(-1, points, 3)
     people = len(target)
     evidence = {"joints_3d": target}
     if rotations is not None:
@@ -123,7 +130,7 @@ def inverse_kinematics(
     if known is not None:
         evidence["known"] = known.expand(*batch, space.joints).reshape(-1, space.joints)
     if body is None:
-        body = BodyModel().to(flow.device, flow.dtype)
+        body = BodyModel(hands=space.joints == HAND_JOINTS).to(flow.device, flow.dtype)
     shape = target.new_zeros(NUM_BETAS) if betas is None else betas.to(target)
     if shape.shape not in ((NUM_BETAS,), (*batch, NUM_BETAS)):
         raise ValueError(
@@ -167,7 +174,7 @@ def inverse_kinematics(
 
 
 class _Chain:
-    """Distances between given joints (P, 24, 3), NaN where unknown, and those of posed bodies.
+    """Distances between given joints (P, K, 3), NaN where unknown, and those of posed bodies.
 
     Args:
         body: The body.
@@ -195,14 +202,17 @@ class _Chain:
             rows: (n,).
 
         Returns:
-            Residuals (n, 24, 3) in metres, 0 where a joint is unknown; translations (n, 3);
+            Residuals (n, K, 3) in metres, 0 where a joint is unknown; translations (n, 3);
             numbers of known joints (n,).
         """
         seen, target = self.seen[rows], self.target[rows]
         matrix = self.space.to_matrix(theta)
-        if not self.has_root:
-            matrix = torch.cat([self.upright.expand(len(matrix), 1, 3, 3), matrix], dim=1)
-        points = self.body.keypoints(matrix, SMPL_24, betas)
+        if self.space.joints == HAND_JOINTS:
+            points = hand_points(self.body, matrix, betas)
+        else:
+            if not self.has_root:
+                matrix = torch.cat([self.upright.expand(len(matrix), 1, 3, 3), matrix], dim=1)
+            points = self.body.keypoints(matrix, SMPL_24, betas)
         count = seen.sum(dim=(-2, -1))
         if self.has_root:
             away = seen * (target - points)

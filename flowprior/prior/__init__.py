@@ -1,5 +1,6 @@
 """Pose priors: densities over poses, given a context."""
 
+from flowprior.prior.blocks import BLOCKS, BlockPosterior, BlockPrior
 from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.distribution import PoseDistribution
 from flowprior.prior.evidence import Evidence
@@ -27,8 +28,11 @@ from flowprior.prior.spaces import (
 from flowprior.prior.uncertainty import JointUncertainty
 
 __all__ = [
+    "BLOCKS",
     "SPACES",
     "VERBS",
+    "BlockPosterior",
+    "BlockPrior",
     "Centre",
     "ConditionalPosePrior",
     "Evidence",

@@ -10,15 +10,19 @@ from flowprior._checks import require_tensor
 from flowprior._precision import at_least_float32
 from flowprior.keypoints import keypoint_context
 from flowprior.prior.spaces import PoseSpace, RotationSpace
-from flowprior.skeleton import BODY_25, COCO_17, SMPL_24, mapping
+from flowprior.skeleton import BODY_25, COCO_17, MANO_21, SMPL_24, mapping
 
 __all__ = ["KINDS", "Evidence"]
 
 KINDS = ("keypoints_2d", "joints_3d", "rotations")
 """Kinds of evidence, in the order of their numbers in a context."""
 
-FRAMES = {24: "camera", 23: "root"}
-"""Frame of 3D joints, by the number of joints of the prior: with the root or without it."""
+FRAMES = {24: "camera", 23: "root", 15: "wrist"}
+"""Frame of 3D joints, by the number of joints of the prior: a body with its root or without it, or
+the fingers of a hand."""
+
+POINTS = {24: SMPL_24, 23: SMPL_24, 15: MANO_21}
+"""Joint set of the 3D joints, by the number of joints of the prior."""
 
 _COCO_FROM_BODY_25 = mapping(BODY_25, COCO_17)
 
@@ -34,7 +38,9 @@ class Evidence:
     * ``joints_3d``: (x, y, z, 1) per joint of SMPL's 24, in metres; 96 numbers. A prior with a root
       takes them in the camera's axes (x right, y down, z forward) at any place: they are centred on
       the mean of the known ones. A prior without a root takes them in the root's frame: the pelvis
-      at the origin, in the axes of its rotation.
+      at the origin, in the axes of its rotation. A prior over the 15 joints of a hand takes the 21
+      points of :data:`flowprior.skeleton.MANO_21` in the wrist's frame, see
+      :func:`flowprior.body.hand_points`; 84 numbers.
     * ``rotations``: six numbers of the rotation in layout "columns" and a flag per joint of the
       prior; 7 J numbers.
 
@@ -44,7 +50,9 @@ class Evidence:
 
     Attributes:
         kinds: The kinds, in the order of :data:`KINDS`.
-        frame: ``"camera"`` or ``"root"``, the frame of ``joints_3d``; None without that kind.
+        frame: ``"camera"``, ``"root"`` or ``"wrist"``, the frame of ``joints_3d``; None without
+            that kind.
+        points: The joint set of ``joints_3d``.
 
     Raises:
         ValueError: If a kind is unknown or repeated, there is none, or the space does not fit.
@@ -58,12 +66,13 @@ class Evidence:
             raise ValueError("only a prior over joint rotations takes evidence, not over points")
         if "joints_3d" in kinds and space.joints not in FRAMES:
             raise ValueError(
-                f"3D joints are evidence for {' or '.join(map(str, FRAMES))} joints of SMPL, the "
-                f"prior has {space.joints}"
+                "3D joints are evidence for 24 or 23 joints of SMPL or 15 of a hand, the prior has "
+                f"{space.joints}"
             )
         self.kinds = tuple(kind for kind in KINDS if kind in kinds)
         self.space = space
         self.frame = FRAMES[space.joints] if "joints_3d" in kinds else None
+        self.points = POINTS.get(space.joints, SMPL_24)
 
     def __repr__(self) -> str:
         return f"Evidence(kinds={self.kinds}, joints={self.space.joints})"
@@ -87,8 +96,8 @@ class Evidence:
             keypoints_2d: (*batch, 17, 3) in COCO's order or (*batch, 25, 3) in BODY-25's: x and y
                 in pixels, y down, and confidence. A keypoint counts above a confidence of 0.1. For
                 another joint set, select COCO's with :func:`flowprior.skeleton.mapping`.
-            joints_3d: (*batch, 24, 3) in SMPL's order, metres, in the frame :attr:`frame`; NaN
-                where unknown.
+            joints_3d: (*batch, 24, 3) in SMPL's order, or (*batch, 21, 3) in MANO's for a hand,
+                metres, in the frame :attr:`frame`; NaN where unknown.
             rotations: (*batch, J, k) in any form that the prior's space accepts. Unknown joints may
                 hold any values.
             known: (*batch, J) bool, the joints whose rotations are known; if None, those without
@@ -157,7 +166,7 @@ class Evidence:
     def _widths(self) -> dict[str, int]:
         return {
             "keypoints_2d": 3 * COCO_17.num_joints,
-            "joints_3d": 4 * SMPL_24.num_joints,
+            "joints_3d": 4 * self.points.num_joints,
             "rotations": 7 * self.space.joints,
         }
 
@@ -171,9 +180,10 @@ class Evidence:
 
     def _joint_numbers(self, joints: Tensor) -> Tensor:
         require_tensor("joints_3d", joints)
-        if joints.shape[-2:] != (SMPL_24.num_joints, 3) or not joints.is_floating_point():
+        if joints.shape[-2:] != (self.points.num_joints, 3) or not joints.is_floating_point():
+            order = "SMPL's order" if self.points == SMPL_24 else f"the order of {self.points.name}"
             raise ValueError(
-                f"joints_3d must be (..., {SMPL_24.num_joints}, 3) in SMPL's order, metres, NaN "
+                f"joints_3d must be (..., {self.points.num_joints}, 3) in {order}, metres, NaN "
                 f"where unknown, got {tuple(joints.shape)} of {joints.dtype}"
             )
         joints = at_least_float32(joints)

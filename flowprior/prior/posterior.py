@@ -161,7 +161,9 @@ class PosePrior(nn.Module):
             keypoints_2d: (*batch, 17, 3) in COCO's order or (*batch, 25, 3) in BODY-25's: x and y
                 in pixels, y down, and confidence.
             joints_3d: (*batch, 24, 3) in SMPL's order, metres, NaN where unknown. For a prior with
-                the root in the camera's axes; without it, in the root's frame.
+                the root in the camera's axes; without it, in the root's frame. For a prior over a
+                hand (*batch, 21, 3) in the order of :data:`flowprior.skeleton.MANO_21`, in the
+                wrist's frame.
             rotations: (*batch, J, k) in any form that the prior's space accepts.
             known: (*batch, J) bool, the joints whose rotations are known; if None, those without
                 NaN.

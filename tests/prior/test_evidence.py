@@ -11,7 +11,7 @@ from flowprior import ConditionalPosePrior, rotations
 from flowprior.keypoints import example_keypoints, keypoint_context
 from flowprior.prior import PosePrior, make_space
 from flowprior.prior.evidence import Evidence
-from flowprior.skeleton import BODY_25, COCO_17, mapping
+from flowprior.skeleton import BODY_25, COCO_17, MANO_21, mapping
 
 ALL = ("keypoints_2d", "joints_3d", "rotations")
 SMALL = {"encoder_features": 16, "head_features": 16, "hidden_features": 16, "num_steps": 2}
@@ -41,6 +41,36 @@ def poses(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def masks(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) < 0.5
+
+
+class TestHands:
+    """Evidence for a prior over the 15 joints of a hand."""
+
+    evidence = Evidence(("joints_3d", "rotations"), make_space("so3", 15, "columns"))
+
+    def test_points_in_the_frame_of_the_wrist(self):
+        assert (self.evidence.frame, self.evidence.points) == ("wrist", MANO_21)
+        assert self.evidence.context_features == 4 * 21 + 7 * 15
+        points = torch.randn(2, 21, 3)
+        points[0, 4] = torch.nan
+        part = self.evidence.context(joints_3d=points)[:, :84].unflatten(-1, (21, 4))
+        assert torch.equal(part[1, :, :3], points[1])
+        assert not part[0, 4].any()
+        assert part[..., 3].sum() == 41
+
+    def test_other_numbers_of_points(self):
+        with pytest.raises(ValueError, match=r"\(\.\.\., 21, 3\) in the order of MANO-21"):
+            self.evidence.context(joints_3d=torch.zeros(24, 3))
+
+    def test_known_fingers_stay_exact(self):
+        prior = make(("joints_3d", "rotations"), joints=15, rest_joints=())
+        theta, known = poses(3, 15), masks(3, 15)
+        samples = prior.given(rotations=theta, known=known, joints_3d=torch.zeros(21, 3)).sample(4)
+        flags, given_theta = (
+            each.unsqueeze(1).expand(3, 4, *each.shape[1:]) for each in (known, theta)
+        )
+        assert torch.equal(samples[flags], given_theta[flags])
+        assert (samples[~flags] != given_theta[~flags]).any(dim=-1).all()
 
 
 class TestContext:

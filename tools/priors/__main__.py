@@ -4,10 +4,13 @@
     python -m tools.priors body-pose --data cmu_mocap.npz
 
     python -m tools.priors people --data cmu_mocap.npz --only-factors
+    python -m tools.priors hands [--data poses.npz]
 
 Writes weights, configuration and model card to ``flowprior/assets/people`` or ``body-pose``. About
 two hours on one core of a busy machine. A stopped training resumes with the same command.
-The last command fits the conformal factors of the joints again, and leaves all other weights alone.
+With --only-factors, the conformal factors of the joints are fitted again; other weights stay.
+The last command trains a prior over hands in a few minutes, on procedural poses or on a file of
+MANO's rotation vectors (N, 15, 3), and writes ``flowprior/assets/hands-procedural``.
 """
 
 import argparse
@@ -32,6 +35,8 @@ from tools.priors.chain import SCORED, Chain
 from tools.priors.drawing import CROSSED, HANDS, Kind, draw, noisy, photographed, pose
 from tools.priors.factors import cross_fitted_scores, fit_joint_factors, read_people, without
 from tools.priors.figures import body_figures, evenly, people_figures, photographed_people
+from tools.priors.hands import NAME as HANDS_NAME
+from tools.priors.hands import train_hands
 from tools.priors.step import held_joints, losses
 from tools.priors.training import Run, Settings, context_of, train, train_flow
 
@@ -146,12 +151,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="While it trains, --out also holds training.pt, the checkpoint, and log.jsonl.",
     )
-    parser.add_argument("kind", choices=tuple(SIZES))
+    parser.add_argument("kind", choices=(*SIZES, "hands"))
     parser.add_argument("--data", type=Path, metavar="FILE", help="poses; embedded if left out")
     parser.add_argument("--out", type=Path, metavar="DIR", help="flowprior/assets if left out")
-    parser.add_argument("--steps", type=positive, metavar="N", help="54,000 or 56,000 if left out")
     parser.add_argument(
-        "--flow-steps", type=int, metavar="N", help="steps of the flow alone, 20,000 if left out"
+        "--steps", type=positive, metavar="N", help="54,000, 56,000 or 4,000 if left out"
+    )
+    parser.add_argument(
+        "--flow-steps",
+        type=int,
+        metavar="N",
+        help="steps of the flow alone; 20,000, or 1,500 for hands",
     )
     parser.add_argument(
         "--minutes", type=float, metavar="M", help="end the schedule by the clock, not by steps"
@@ -210,7 +220,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
     kind: Kind = args.kind
-    out: Path = args.out or ASSETS / kind
+    out: Path = args.out or ASSETS / (HANDS_NAME if kind == "hands" else kind)
+    command = f"python -m tools.priors {shlex.join(argv if argv is not None else sys.argv[1:])}"
+    if kind == "hands":
+        if args.data is not None and args.out is None:
+            return fail("hands of your own are not the procedural ones: --out DIR")
+        try:
+            prepare_folder(out)
+            return train_hands(args, out, command)
+        except (OSError, ValueError) as error:
+            return fail(error)
     try:
         source = load_poses(args.data, 0)
         parts = {part: torch.from_numpy(source.rotvecs(part)) for part in ("train", "val", "test")}
@@ -263,7 +282,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.data is not None and args.data.is_file():
         fit_joint_factors(kind, prior, read_people(args.data, "val"), body)
     found = _all_figures(args, kind, prior, parts["test"], body)
-    command = f"python -m tools.priors {shlex.join(argv if argv is not None else sys.argv[1:])}"
     prior.provenance = {
         "trained by": f"tools/priors, {spent['steps']} steps, seed {args.seed}",
         "data": "CMU Graphics Lab Motion Capture Database (mocap.cs.cmu.edu, NSF EIA-0196217)",

@@ -21,7 +21,14 @@ class Chain:
 
     Args:
         body: The body.
+
+    Attributes:
+        scored: Number of points.
+        joints: Number of rotations, with the root.
     """
+
+    scored = SCORED
+    joints = SMPL_24.num_joints
 
     def __init__(self, body: BodyModel) -> None:
         rest = body.keypoints(torch.eye(3).expand(24, 3, 3), SMPL_24)

@@ -37,6 +37,7 @@ __all__ = [
     "Examples",
     "Kind",
     "Poses",
+    "choose",
     "draw",
     "mixed_views",
     "noisy",
@@ -44,7 +45,7 @@ __all__ = [
     "pose",
 ]
 
-Kind: TypeAlias = Literal["people", "body-pose"]
+Kind: TypeAlias = Literal["people", "body-pose", "hands"]
 
 COCO = list(mapping(BODY_25, COCO_17))
 KEYPOINT_NOISE = 0.008  # of a keypoint, in sides of the person's box
@@ -231,7 +232,7 @@ def draw(
         root=people,
     )
     shares = PEOPLE_SHARES if people else BODY_SHARES
-    which = _choose(tuple(shares.values()), len(rows), generator)
+    which = choose(tuple(shares.values()), len(rows), generator)
     kinds = dict(zip(shares, which.unbind(dim=1), strict=True))
     places = kinds["joints_3d"] | kinds["both"]
     if people:
@@ -338,7 +339,7 @@ def _tracked(joints: Tensor, placed: Tensor, generator: torch.Generator) -> Tens
         ],
         dim=1,
     )
-    which = _choose((0.25, 0.1, 0.2, 0.3, 0.15), count, generator)
+    which = choose((0.25, 0.1, 0.2, 0.3, 0.15), count, generator)
     known = (options & which[..., None]).any(dim=1) & placed[:, None]
     # The pelvis is the origin of the root's frame, so whoever has joints has it, mostly.
     known[:, 0] |= placed & (torch.rand(count, generator=generator) < 0.7)
@@ -375,7 +376,7 @@ def _mistaken(keypoints: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(part[..., None], swapped, keypoints)
 
 
-def _choose(shares: Sequence[float], count: int, generator: torch.Generator) -> Tensor:
+def choose(shares: Sequence[float], count: int, generator: torch.Generator) -> Tensor:
     """One of several at random for each row, (count, len(shares)) bool."""
     weights = torch.tensor(shares)
     chosen = torch.multinomial(weights, count, replacement=True, generator=generator)

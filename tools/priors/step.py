@@ -5,7 +5,8 @@ from torch import Tensor
 
 from examples.fitting.train_prior import JOINT_WEIGHT, ROTATION_WEIGHT
 from flowprior import ConditionalPosePrior
-from tools.priors.chain import SCORED, Chain
+from tools.priors.chain import Chain
+from tools.priors.hand_chain import HandChain
 
 __all__ = ["Step", "held_joints", "losses"]
 
@@ -22,7 +23,7 @@ def held_joints(prior: ConditionalPosePrior, known: Tensor) -> Tensor:
 
 def losses(
     prior: ConditionalPosePrior,
-    chain: Chain,
+    chain: Chain | HandChain,
     theta: Tensor,
     target: Tensor,
     context: Tensor,
@@ -35,7 +36,7 @@ def losses(
 
     Args:
         prior: The prior, in training mode.
-        chain: The average body.
+        chain: The average body, or hand.
         theta: (B, J, 3, 3) true rotations.
         target: The same with rotation noise.
         context: (B, C).
@@ -68,9 +69,9 @@ def losses(
     return distance, turned, -(log_prob + volume).mean()
 
 
-def _joints(chain: Chain, rotation: Tensor) -> Tensor:
-    """Joints (B, 22, 3) of rotations with or without a root."""
-    if rotation.shape[1] < SCORED + 2:
+def _joints(chain: Chain | HandChain, rotation: Tensor) -> Tensor:
+    """Joints (B, 22, 3), or points of a hand (B, 21, 3), of rotations with or without a root."""
+    if rotation.shape[1] < chain.joints:
         root = torch.eye(3, device=rotation.device).expand(len(rotation), 1, 3, 3)
         rotation = torch.cat([root, rotation], dim=1)
     return chain(rotation)
@@ -84,7 +85,7 @@ class Step:
 
     Args:
         prior: The prior, in training mode.
-        chain: The average body.
+        chain: The average body, or hand.
         optimizer: Of the prior's parameters; ``capturable`` on a GPU.
         generator: Source of the noise of the targets, on the prior's device.
     """
@@ -92,7 +93,7 @@ class Step:
     def __init__(
         self,
         prior: ConditionalPosePrior,
-        chain: Chain,
+        chain: Chain | HandChain,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
     ) -> None:
@@ -171,4 +172,6 @@ class Step:
         with torch.no_grad():
             one = torch.ones_like(distance)
             likely = torch.zeros_like(distance) if nll is None else nll
-            self._sums += torch.stack([distance * 1000 / (SCORED - 1), turned, likely, one])
+            self._sums += torch.stack(
+                [distance * 1000 / (self._chain.scored - 1), turned, likely, one]
+            )

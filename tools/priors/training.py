@@ -18,6 +18,8 @@ from flowprior.files.whole_file import whole_file
 from tools.priors.chain import Chain
 from tools.priors.drawing import CROSSED, Examples, Kind, draw, noisy
 from tools.priors.half import multiply_in_bfloat16
+from tools.priors.hand_chain import HandChain
+from tools.priors.hand_drawing import draw_hands
 from tools.priors.step import Step, held_joints
 
 __all__ = [
@@ -85,7 +87,7 @@ class Run:
     Args:
         kind: The prior.
         prior: The weights to train, in place; at the end the running average.
-        rotvecs: (P, 24, 3) training poses.
+        rotvecs: (P, 24, 3) training poses, or (P, 15, 3) of hands.
         body: The body.
         folder: Where checkpoint and log are.
         evaluate: Figures of a prior on validation people.
@@ -99,10 +101,18 @@ class Run:
     folder: Path
     evaluate: Callable[[ConditionalPosePrior], dict[str, float]]
     say: Callable[[str], None] = print
-    chain: Chain = field(init=False)
+    chain: Chain | HandChain = field(init=False)
 
     def __post_init__(self) -> None:
-        self.chain = Chain(self.body)
+        self.chain = HandChain(self.body) if self.kind == "hands" else Chain(self.body)
+
+    def examples(self, count: int, crossed: float, generator: torch.Generator) -> Examples:
+        """Draw people, or hands, and what is known of them."""
+        device = self.rotvecs.device
+        rows = torch.randint(len(self.rotvecs), (count,), generator=generator, device=device)
+        if isinstance(self.chain, HandChain):
+            return draw_hands(self.rotvecs[rows], self.chain, generator)
+        return draw(self.kind, self.rotvecs, rows, self.body, generator, crossed=crossed)
 
 
 def context_of(prior: ConditionalPosePrior, examples: Examples) -> Tensor:
@@ -250,10 +260,7 @@ def _pool(
     run: Run, settings: Settings, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Draw some batches: theta, noisy theta, context, held."""
-    count = POOL * settings.batch
-    device = run.rotvecs.device
-    rows = torch.randint(len(run.rotvecs), (count,), generator=generator, device=device)
-    examples = draw(run.kind, run.rotvecs, rows, run.body, generator, crossed=settings.crossed)
+    examples = run.examples(POOL * settings.batch, settings.crossed, generator)
     with torch.no_grad():
         context = context_of(run.prior, examples)
         held = held_joints(run.prior, examples.known)
