@@ -17,7 +17,6 @@ ORDER = (
     "fitting",
     "hands",
     "multiview",
-    "hands",
     "lifting",
     "prohmr",
 )

@@ -2,6 +2,7 @@
 
 from flowprior.fitting.cameras import CROP_PX, FOCAL_PX, FRAMES, Cameras, cameras_for
 from flowprior.fitting.denoising import denoise
+from flowprior.fitting.finger_angles import FingerAngles, finger_angles
 from flowprior.fitting.focal_lengths import check_camera_matrix, check_focal
 from flowprior.fitting.interpolation import interpolate, interpolate_latents
 from flowprior.fitting.inverse_kinematics import InverseKinematics, inverse_kinematics
@@ -13,6 +14,7 @@ from flowprior.fitting.multiview_objective import (
 )
 from flowprior.fitting.objective import IGNORED, KeypointObjective, KeypointWeights, Parts
 from flowprior.fitting.people import (
+    HAND_STAGES,
     ONE_STAGE,
     SMPLIFY_STAGES,
     Stage,
@@ -34,14 +36,24 @@ from flowprior.fitting.pose_variables import (
 from flowprior.fitting.posterior import SPREAD, FitPosterior, FitSamples
 from flowprior.fitting.restarts import minimize_again
 from flowprior.fitting.results import Fits, ViewFits
+from flowprior.fitting.sequence import (
+    MotionRates,
+    PointRig,
+    SequenceFit,
+    SequenceOptions,
+    fit_sequence,
+    rig_of,
+)
 from flowprior.fitting.solver import METHODS, Objective, Solution, minimize, with_spare
 from flowprior.fitting.status import Status
+from flowprior.fitting.whole_body_pose import WholeBodyPose
 
 __all__ = [
     "CROP_PX",
     "DEFAULT_PRIOR",
     "FOCAL_PX",
     "FRAMES",
+    "HAND_STAGES",
     "IGNORED",
     "METHODS",
     "ONE_STAGE",
@@ -51,6 +63,7 @@ __all__ = [
     "AnglePose",
     "Cameras",
     "DensityPose",
+    "FingerAngles",
     "FitPosterior",
     "FitSamples",
     "Fits",
@@ -58,24 +71,31 @@ __all__ = [
     "KeypointObjective",
     "KeypointWeights",
     "LatentPose",
+    "MotionRates",
     "MultiviewObjective",
     "MultiviewWeights",
     "Objective",
     "Parts",
+    "PointRig",
     "PoseMixture",
     "PoseVariables",
     "Prior",
+    "SequenceFit",
+    "SequenceOptions",
     "Solution",
     "Stage",
     "Status",
     "ViewFits",
+    "WholeBodyPose",
     "cameras_for",
     "check_camera_matrix",
     "check_focal",
     "denoise",
     "facing",
+    "finger_angles",
     "first_translation",
     "fit_keypoints",
+    "fit_sequence",
     "fit_views",
     "interpolate",
     "interpolate_latents",
@@ -83,6 +103,7 @@ __all__ = [
     "minimize",
     "minimize_again",
     "pose_kicks",
+    "rig_of",
     "suited_weights",
     "with_spare",
 ]

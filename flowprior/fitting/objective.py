@@ -26,9 +26,12 @@ from flowprior.body import BodyModel
 from flowprior.fitting.cameras import CROP_PX, REFERENCE_PX, Cameras
 from flowprior.fitting.pose_variables import PoseVariables
 from flowprior.fitting.solver import with_spare
+from flowprior.fitting.whole_body_points import finger_joints
+from flowprior.fitting.whole_body_pose import WholeBodyPose
 from flowprior.keypoints import seen_keypoints
 from flowprior.skeleton import (
     BODY_25,
+    BODY_67,
     COCO_17,
     COCO_18,
     PROHMR_44,
@@ -45,10 +48,13 @@ NOISE = 0.004
 BETAS_STD = 1.5
 OUTLIER = 0.13
 TRUNK_NOISE = 3.0
+# Regressors' joints are not quite where a body of another family has them.
+JOINT_NOISE = 0.02
 
 IGNORED: dict[str, tuple[int, ...]] = {
     PROHMR_44.name: PROHMR_FITTING_IGNORES,
     BODY_25.name: tuple(joint for joint in PROHMR_FITTING_IGNORES if joint < BODY_25.num_joints),
+    BODY_67.name: tuple(joint for joint in PROHMR_FITTING_IGNORES if joint < BODY_25.num_joints),
     COCO_17.name: (COCO_17.index("left_hip"), COCO_17.index("right_hip")),
     COCO_18.name: (COCO_18.index("left_hip"), COCO_18.index("right_hip")),
 }
@@ -70,9 +76,13 @@ class KeypointWeights:
         use_hips: Whether hips count.
         trunk_noise: Standard deviation of the neck, and of the hips where they count, relative to
             that of other keypoints.
+        hands: Weight of the penalty of the fingers, -2 log p, on bodies that have some.
+        hand_noise: Standard deviation of the keypoints of fingers relative to that of others.
+        joints: Weight of squared distances in m^2 from joints in space, where they are given.
 
     Raises:
-        ValueError: A weight is negative or NaN, or sigma or trunk_noise is not positive.
+        ValueError: A weight is negative or NaN, or sigma, trunk_noise or hand_noise is not
+            positive.
     """
 
     pose: float = 16.0
@@ -81,12 +91,15 @@ class KeypointWeights:
     sigma: float = 100.0
     use_hips: bool = False
     trunk_noise: float = 1.0
+    hands: float = 16.0
+    hand_noise: float = 1.0
+    joints: float = 16.0 / JOINT_NOISE**2
 
     def __post_init__(self) -> None:
-        for name in ("pose", "shape", "focal"):
+        for name in ("pose", "shape", "focal", "hands", "joints"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"weight {name} must be at least 0, got {getattr(self, name)}")
-        for name in ("sigma", "trunk_noise"):
+        for name in ("sigma", "trunk_noise", "hand_noise"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
@@ -100,6 +113,8 @@ class KeypointWeights:
         outlier: float = OUTLIER,
         trunk_noise: float = TRUNK_NOISE,
         use_hips: bool = True,
+        hand_noise: float = 1.0,
+        joint_noise: float = JOINT_NOISE,
     ) -> "KeypointWeights":
         """Weights from standard deviations, for priors whose penalty is -2 log p.
 
@@ -116,11 +131,14 @@ class KeypointWeights:
             trunk_noise: Standard deviation of hips and neck relative to other keypoints: detectors
                 place them elsewhere than SMPL does.
             use_hips: Whether hips count.
+            hand_noise: Standard deviation of the keypoints of fingers relative to that of others.
+            joint_noise: Standard deviation of joints in space along each axis, metres.
 
         Raises:
             ValueError: A standard deviation is not positive.
         """
         given = {"noise": noise, "betas": betas, "focal": focal, "outlier": outlier}
+        given["joint_noise"] = joint_noise
         for name, value in given.items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
@@ -132,6 +150,9 @@ class KeypointWeights:
             sigma=CROP_PX * outlier,
             use_hips=use_hips,
             trunk_noise=trunk_noise,
+            hands=pose,
+            hand_noise=hand_noise,
+            joints=pose / joint_noise**2,
         )
 
     @property
@@ -145,7 +166,7 @@ class Parts:
     """Body and camera for given variables of a fit.
 
     Args:
-        theta: (P, 24, 6) in layout "columns".
+        theta: (P, 24, 6) in layout "columns"; of bodies with fingers, (P, 52, 6) or (P, 55, 6).
         betas: (P, 10) shape.
         transl: (P, 3) metres, camera frame.
         focal: (P,) focal length, units.
@@ -167,6 +188,7 @@ class _Data:
     weight: Tensor
     transl: Tensor
     betas: Tensor
+    joints_3d: Tensor | None = None
 
     def select(self, rows: Tensor) -> "_Data":
         return _Data(
@@ -176,6 +198,7 @@ class _Data:
             self.weight[rows],
             self.transl[rows],
             self.betas[rows],
+            None if self.joints_3d is None else self.joints_3d[rows],
         )
 
 
@@ -219,6 +242,8 @@ class KeypointObjective:
         betas: (P, 10) initial shape; the average shape if None.
         weights: Weights of the terms.
         free_focal: Whether focal lengths are optimised too.
+        joints_3d: (P, K, 3) the keypoints in space in the axes of the camera, metres from any
+            origin; NaN where unknown. None if all are.
 
     Raises:
         ValueError: Shapes do not fit, the body has no such keypoints, or keypoints are not in
@@ -237,6 +262,7 @@ class KeypointObjective:
         weights: KeypointWeights | None = None,
         *,
         free_focal: bool = False,
+        joints_3d: Tensor | None = None,
     ) -> None:
         people = len(keypoints)
         if keypoints.shape != (people, skeleton.num_joints, 3):
@@ -253,6 +279,10 @@ class KeypointObjective:
             betas = keypoints.new_zeros(people, NUM_BETAS)
         if betas.shape != (people, NUM_BETAS):
             raise ValueError(f"expected betas ({people}, {NUM_BETAS}), got {tuple(betas.shape)}")
+        if joints_3d is not None and joints_3d.shape != keypoints.shape:
+            raise ValueError(
+                f"expected joints_3d {tuple(keypoints.shape)}, got {tuple(joints_3d.shape)}"
+            )
         keypoints = seen_keypoints(keypoints)
         self.body = body
         self.skeleton = skeleton
@@ -264,6 +294,9 @@ class KeypointObjective:
             conf[:, hips] = 0
         neck = [joint for joint, name in enumerate(skeleton.joint_names) if name == "neck"]
         conf[:, hips + neck] /= self.weights.trunk_noise
+        fingers = list(finger_joints(skeleton))
+        if fingers:
+            conf[:, fingers] /= self.weights.hand_noise
         # The 19 extra keypoints of the 44 need most of the surface, which others do without. Each
         # person decides for themselves, so that rounding does not depend on the neighbours.
         self._whole = torch.ones(people, dtype=torch.bool, device=keypoints.device)
@@ -276,6 +309,7 @@ class KeypointObjective:
             conf.square() * cameras.data_weight[:, None],
             transl,
             betas,
+            None if joints_3d is None else joints_3d.to(keypoints),
         )
         self._rows: Tensor | None = None
         self._order = torch.arange(0, device=keypoints.device)
@@ -298,6 +332,16 @@ class KeypointObjective:
         return self._data.cameras
 
     @property
+    def seen(self) -> Tensor:
+        """(P, K, 3) keypoints in units, and their weights, zero where they do not count."""
+        return torch.cat([self._data.keypoints, self._data.weight[..., None]], dim=-1)
+
+    @property
+    def transl(self) -> Tensor:
+        """(P, 3) initial translation, metres."""
+        return self._data.transl
+
+    @property
     def has_keypoints(self) -> Tensor:
         """(P,) bool, whether any keypoint of the person counts."""
         return (self._data.weight > 0).any(dim=-1)
@@ -309,13 +353,17 @@ class KeypointObjective:
 
     @property
     def slices(self) -> dict[str, slice]:
-        """Slices of x: "root" (empty unless free), "body", "betas" and "camera"."""
+        """Slices of x: "root" (empty unless free), "body", "hands" if any, "betas", "camera"."""
         pose = self.pose.size
         root = 6 * self.pose.free_root
         end = pose + NUM_BETAS
+        hands = {}
+        if isinstance(self.pose, WholeBodyPose):
+            hands = {"hands": slice(self.pose.body.size, pose)}
         return {
             "root": slice(0, root),
-            "body": slice(root, pose),
+            "body": slice(root, hands["hands"].start if hands else pose),
+            **hands,
             "betas": slice(pose, end),
             "camera": slice(end, end + 3 + self.free_focal),
         }
@@ -333,7 +381,7 @@ class KeypointObjective:
         Args:
             x: (P, D) variables that provide the values of the frozen slices.
             free: Names of the slices to optimise.
-            weights: Weights of the terms; those of the hips are not changed.
+            weights: Weights of the terms; those of the keypoints of hips, neck and hands stay.
 
         Raises:
             ValueError: There is no slice of that name.
@@ -346,7 +394,12 @@ class KeypointObjective:
         other = object.__new__(KeypointObjective)
         other.__dict__.update(self.__dict__)
         own = self.weights
-        other.weights = replace(weights, use_hips=own.use_hips, trunk_noise=own.trunk_noise)
+        other.weights = replace(
+            weights,
+            use_hips=own.use_hips,
+            trunk_noise=own.trunk_noise,
+            hand_noise=own.hand_noise,
+        )
         other.frozen = tuple(place for name, place in self.slices.items() if name not in free)
         other._start = x.detach()
         return other
@@ -373,7 +426,7 @@ class KeypointObjective:
         Returns:
             Coordinates (n, 2 K) in units, and how fast the image term grows with half the square of
             each around here (n, 2 K), in the weight of the robust loss at the present error; no
-            gradient flows through it.
+            gradient flows through it. Joints in space, if given, follow as 3 K coordinates.
         """
         few = self._selected(rows)
         parts = self._parts(x, few)
@@ -382,7 +435,14 @@ class KeypointObjective:
             variance = self.weights.sigma**2
             square = (units - few.keypoints).square()
             weight = few.weight[..., None] * (variance / (variance + square)).square()
-        return units.flatten(1), weight.flatten(1)
+        if few.joints_3d is None:
+            return units.flatten(1), weight.flatten(1)
+        found, _, known = self._in_space(parts, few.joints_3d)
+        strength = (self.weights.joints * known).expand_as(found)
+        return (
+            torch.cat([units.flatten(1), found.flatten(1)], dim=1),
+            torch.cat([weight.flatten(1), strength.flatten(1)], dim=1),
+        )
 
     def image_term(self, parts: Parts, rows: Tensor) -> Tensor:
         """Weighted robust reprojection error (n,) of the people ``rows`` (n,)."""
@@ -399,12 +459,33 @@ class KeypointObjective:
             return terms[0]
         return torch.cat(terms)[self._order]
 
+    def space_term(self, parts: Parts, rows: Tensor) -> Tensor:
+        """Squared distances (n,) from the given joints in space, m^2; both about their means."""
+        given = self._selected(rows).joints_3d
+        if given is None:
+            return parts.betas.new_zeros(len(parts.betas))
+        found, expected, known = self._in_space(parts, given)
+        return (known * (found - expected).square()).sum(dim=(1, 2))
+
+    def _in_space(self, parts: Parts, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Joints of the bodies and the given ones about the means of the known ones (n, K, 1)."""
+        known = given.isfinite().all(dim=-1, keepdim=True)
+        share = known.to(given) / known.sum(dim=1, keepdim=True).clamp(min=1)
+        found = self.keypoints(parts)
+        expected = torch.where(known, given, 0)
+        centred = [each - (share * each).sum(dim=1, keepdim=True) for each in (found, expected)]
+        return centred[0], centred[1], known.to(given)
+
     def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
         """Objective (n,) of the people ``rows`` (n,) at x (n, D)."""
         x = self._with_frozen(x, rows)
         parts = self.parts(x, rows)
         total = self.image_term(parts, rows) + self.weights.pose * self.penalty(x, rows)
         total = total + self.weights.shape * parts.betas.square().sum(dim=-1)
+        if isinstance(self.pose, WholeBodyPose):
+            total = total + self.weights.hands * self.pose.hands_penalty(x[:, : self.pose.size])
+        if self._data.joints_3d is not None:
+            total = total + self.weights.joints * self.space_term(parts, rows)
         if self.free_focal:
             total = total + self.weights.focal * x[:, -1].square()
         return total

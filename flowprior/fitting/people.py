@@ -23,10 +23,21 @@ from flowprior.fitting.restarts import minimize_again
 from flowprior.fitting.results import Fits
 from flowprior.fitting.solver import Solution, minimize, with_spare
 from flowprior.fitting.status import Status
+from flowprior.fitting.whole_body_points import as_body_67, finger_joints, sees_hands
+from flowprior.fitting.whole_body_pose import WholeBodyPose, has_fingers
 from flowprior.keypoints import check_keypoints, seen_keypoints
-from flowprior.skeleton import BODY_25, COCO_17, PROHMR_44, Skeleton
+from flowprior.skeleton import (
+    BODY_25,
+    BODY_67,
+    COCO_17,
+    COCO_WHOLEBODY_133,
+    MHR_70,
+    PROHMR_44,
+    Skeleton,
+)
 
 __all__ = [
+    "HAND_STAGES",
     "ONE_STAGE",
     "SMPLIFY_STAGES",
     "Stage",
@@ -40,7 +51,7 @@ __all__ = [
 HEADINGS = (0.0, 90.0, 180.0, 270.0)
 TRIAL_ITERATIONS = 30
 NUM_BETAS = 10
-DETECTORS = (COCO_17, BODY_25, PROHMR_44)
+DETECTORS = (COCO_17, BODY_25, PROHMR_44, COCO_WHOLEBODY_133, BODY_67, MHR_70)
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,13 @@ SMPLIFY_STAGES = (
 )
 """SMPLify's schedule: first root and camera, then all variables with decreasing weights."""
 
+HAND_STAGES = (
+    Stage(max_iterations=40),
+    Stage(free=("root", "body", "hands", "betas", "camera")),
+)
+"""The schedule of hands, after that of the body: the keypoints of the fingers first turn the wrists
+with hands at rest, then all variables are optimised."""
+
 
 def fit_keypoints(
     keypoints_2d: Tensor,
@@ -86,8 +104,10 @@ def fit_keypoints(
     cameras: Cameras | None = None,
     betas: Tensor | None = None,
     transl: Tensor | None = None,
+    joints_3d: Tensor | None = None,
     weights: KeypointWeights | None = None,
     stages: Sequence[Stage] = ONE_STAGE,
+    hand_stages: Sequence[Stage] = HAND_STAGES,
     free_focal: bool = False,
     method: str = "lbfgs",
     max_iterations: int = 150,
@@ -100,6 +120,11 @@ def fit_keypoints(
     :class:`KeypointObjective`. All people are optimised at once, but each is an independent
     problem: on a CPU, the result of one person does not depend on the others, bit by bit. Damaged
     keypoints of one person (NaN, infinity) count as unseen and affect that person only.
+
+    Keypoints with fingers are fitted in two parts: first the body to its own 25 keypoints, as
+    without hands, then the whole to all. The fingers have variables of their own with a simple
+    prior, see :mod:`flowprior.fitting.finger_angles`; a hand without visible fingers stays at rest.
+    Points of the face are left out.
 
     Where the prior does not model the root orientation, four headings are tried for a few
     iterations, and the one with the lowest objective is optimised further.
@@ -120,9 +145,11 @@ def fit_keypoints(
             * a :class:`PoseMixture`, SMPLify's prior;
             * None for no prior;
             * :class:`PoseVariables` of the P people, such as ``LatentPose(posterior)``.
-        body: The body, in layout "columns"; the embedded body if None.
+        body: The body, in layout "columns"; the embedded body if None. Keypoints with fingers need
+            fingers: ``BodyModel(hands=True)``, the default for them, or a file of SMPL-H or SMPL-X.
         skeleton: Joint set of the keypoints. If None, the number of keypoints selects it: 17 for
-            COCO, 25 for OpenPose's BODY-25, 44 for ProHMR.
+            COCO, 25 for OpenPose's BODY-25, 44 for ProHMR; with fingers, 133 for COCO-WholeBody, 67
+            for BODY-25 with both hands, 70 for MHR.
         image_size: (P, 2), (2,) or a pair: width and height of the images in pixels. People whose
             size is NaN or not positive get the camera of their crop.
         focal_px: Focal length in pixels of the image if ``image_size`` is given, otherwise of the
@@ -134,8 +161,13 @@ def fit_keypoints(
         betas: (P, 10) or (10,) initial shape; the average shape if None.
         transl: (P, 3) initial translation in metres, camera frame; estimated from the size of the
             person in the image if None.
+        joints_3d: (P, K, 3) or (K, 3), the keypoints in space as a regressor gives them: metres
+            from any origin, in the axes of the camera (x right, y down, z forward); NaN where
+            unknown. They add to the objective the squared distance from the body's, both about
+            their means.
         weights: Weights of the terms. If None, those that suit the prior, see `suited_weights`.
         stages: The schedule, `ONE_STAGE` or `SMPLIFY_STAGES`.
+        hand_stages: The schedule that follows for keypoints with fingers.
         free_focal: Whether the focal lengths are optimised too.
         method: "lbfgs" or "adam", see :func:`minimize`.
         max_iterations: Maximum number of iterations of each stage.
@@ -177,11 +209,33 @@ def fit_keypoints(
             f"expected keypoints_2d (P, {skeleton.num_joints}, 3) for {skeleton.name}, got "
             f"{tuple(keypoints.shape)}"
         )
-    body = body or BodyModel().to(keypoints.device)
+    hands = len(finger_joints(skeleton)) > 0
+    body = body or BodyModel(hands=hands).to(keypoints.device)
+    if hands and not has_fingers(body):
+        raise ValueError(
+            f"{body.name} has no fingers for the keypoints of {skeleton.name}: pass "
+            "BodyModel(hands=True), or a file of SMPL-H or SMPL-X"
+        )
     keypoints = seen_keypoints(keypoints.detach().to(body.faces.device))
+    if joints_3d is not None:
+        joints_3d = (joints_3d[None] if joints_3d.ndim == 2 else joints_3d).to(keypoints)
+        if joints_3d.shape != keypoints.shape:
+            raise ValueError(
+                f"expected joints_3d {tuple(keypoints.shape)}, as the keypoints, got "
+                f"{tuple(joints_3d.shape)}"
+            )
+    everything, everything_3d = keypoints, joints_3d
+    if hands:  # the body comes first, from its own keypoints
+        everything, keypoints = as_body_67(keypoints, skeleton)
+        if joints_3d is not None:
+            everything_3d, joints_3d = as_body_67(joints_3d, skeleton, missing=torch.nan)
+        skeleton = BODY_25
     people = len(keypoints)
     pose = variables_of(prior, keypoints, skeleton)
-    keypoints = keypoints.to(pose.start(people))
+    like = pose.start(people)
+    keypoints, everything = keypoints.to(like), everything.to(like)
+    if has_fingers(body) and not isinstance(pose, WholeBodyPose):
+        pose = WholeBodyPose.of(pose, body, like)
     if cameras is None:
         cameras = cameras_for(keypoints, image_size, focal_px, frame=frame)
     elif not (image_size is None and focal_px is None and frame is None):
@@ -194,7 +248,7 @@ def fit_keypoints(
                 f"{tuple(betas.shape)}"
             )
         betas = betas.expand(people, -1)
-    weights = weights or suited_weights(pose)
+    weights = weights or suited_weights(pose.body if isinstance(pose, WholeBodyPose) else pose)
 
     def problem(rows: Tensor, start: Tensor, shape: Tensor | None) -> KeypointObjective:
         variables, cams, seen = pose.select(rows), cameras[rows], keypoints[rows]
@@ -212,7 +266,16 @@ def fit_keypoints(
         else:
             place = transl[rows]
         return KeypointObjective(
-            body, seen, skeleton, cams, variables, place, shape, weights, free_focal=free_focal
+            body,
+            seen,
+            skeleton,
+            cams,
+            variables,
+            place,
+            shape,
+            weights,
+            free_focal=free_focal,
+            joints_3d=None if joints_3d is None else joints_3d[rows],
         )
 
     def solve(
@@ -259,8 +322,25 @@ def fit_keypoints(
         more = with_spare(rows)
         start_value = objective(x[more], more)[:people]
     solution = solve(objective, x, stages, max_iterations, restarts)
+    body_seen = objective.has_keypoints
+    if hands:
+        with_hands = KeypointObjective(
+            body,
+            everything,
+            BODY_67,
+            cameras,
+            pose,
+            objective.transl,
+            betas,
+            weights,
+            free_focal=free_focal,
+            joints_3d=everything_3d,
+        )
+        further = solve(with_hands, solution.x, hand_stages, max_iterations)
+        solution = _where(sees_hands(everything, BODY_67).any(dim=1), further, solution)
+        objective, keypoints = with_hands, everything
     # Without a keypoint, the prior alone would decide: no fit.
-    nothing = ~objective.has_keypoints
+    nothing = ~body_seen
     solution = replace(
         solution,
         x=torch.where(nothing[:, None], x, solution.x),
@@ -357,6 +437,15 @@ def first_translation(
         points_2d, conf = seen_keypoints(keypoints).split((2, 1), dim=-1)
         conf = conf.squeeze(-1)
         return cameras.translation_for(points, cameras.to_units(points_2d), conf.square())
+
+
+def _where(mask: Tensor, ours: Solution, other: Solution) -> Solution:
+    """The solutions ``ours`` of the people in ``mask`` (P,), the other ones elsewhere."""
+    chosen = {}
+    for name, value in vars(ours).items():
+        rows = mask[:, None] if value.ndim == 2 else mask
+        chosen[name] = torch.where(rows, value, getattr(other, name))
+    return Solution(**chosen)
 
 
 @torch.no_grad()

@@ -28,8 +28,9 @@ from flowprior import rotations
 from flowprior._checks import require_count
 from flowprior.fitting.objective import KeypointObjective
 from flowprior.fitting.pose_variables import AnglePose, LatentPose
+from flowprior.fitting.whole_body_pose import WholeBodyPose
 from flowprior.prior.uncertainty import JointUncertainty, joined, uncertainty_of
-from flowprior.skeleton import SMPL_24, Skeleton
+from flowprior.skeleton import Skeleton
 
 __all__ = ["SPREAD", "FitPosterior", "FitSamples"]
 
@@ -49,7 +50,7 @@ class FitSamples:
     """Samples of the posteriors of P fits, n of each.
 
     Args:
-        theta: (P, n, 24, 3, 3) joint rotations; the root is relative to the camera.
+        theta: (P, n, J, 3, 3) rotations of the body's J joints; the root is relative to the camera.
         betas: (P, n, 10) shape.
         transl: (P, n, 3) metres, camera frame.
         focal_px: (P, n) focal length, pixels of the image; it differs only where it was free.
@@ -78,6 +79,8 @@ class FitPosterior:
 
     def __init__(self, objective: KeypointObjective, x: Tensor, *, spread: float = SPREAD) -> None:
         pose = objective.pose
+        if isinstance(pose, WholeBodyPose):
+            pose = pose.body
         without = isinstance(pose, AnglePose) and pose.kind == "none"
         if without or not objective.weights.pose > 0:
             raise ValueError(
@@ -141,14 +144,14 @@ class FitPosterior:
         self,
         *,
         num_samples: int = 200,
-        skeleton: Skeleton = SMPL_24,
+        skeleton: Skeleton | None = None,
         generator: torch.Generator | None = None,
     ) -> JointUncertainty:
         """How far each joint may lie from the fit, in millimetres and degrees.
 
         Args:
             num_samples: Number of samples of each person, at least 2.
-            skeleton: The joint set of the positions, with K joints.
+            skeleton: The joint set of the positions, with K joints; the body's own if None.
             generator: Source of the samples; torch's global one if None.
 
         Returns:
@@ -159,6 +162,7 @@ class FitPosterior:
         samples = self.sample(num_samples, generator=generator)
         fitted = self.objective.parts(self.mean, torch.arange(len(self), device=self.mean.device))
         mode = rotations.rot6d_to_matrix(fitted.theta)
+        skeleton = skeleton or self.objective.body.skeleton
         parts = []
         for rows in torch.arange(len(self)).split(max(1, AT_ONCE // num_samples)):
             body = _OwnShapes(self.objective, fitted.betas[rows], samples.betas[rows])
@@ -198,14 +202,20 @@ class FitPosterior:
         if jacobian:
             stacked = torch.stack(jacobian, dim=1).double()
             total += stacked.mT @ (strength[:, seen, None] * stacked) / weights.pose
-        if isinstance(objective.pose, LatentPose):
+        own = objective.pose
+        if isinstance(own, WholeBodyPose):
+            diagonal = torch.zeros_like(diagonal)
+            diagonal[objective.slices["hands"]] = weights.hands / weights.pose
+            total += torch.diag(diagonal)
+            own = own.body
+        if isinstance(own, LatentPose):
             return _with_latents(total, self.mean[rows], objective, rows)
         with torch.enable_grad():
             x = self.mean[rows].clone().requires_grad_()
             (slope,) = torch.autograd.grad(objective.penalty(x, rows).sum(), x, create_graph=True)
-            columns = range(objective.pose.size)
+            columns = range(own.size)
             curvature = [_gradient(slope[:, column], x) for column in columns]
-        total[:, : objective.pose.size] += torch.stack(curvature, dim=1) / 2
+        total[:, : own.size] += torch.stack(curvature, dim=1) / 2
         return total
 
 
@@ -259,11 +269,11 @@ class _OwnShapes:
     def keypoints(
         self, theta: Tensor, skeleton: Skeleton | None = None, betas: Tensor | None = None
     ) -> Tensor:
-        """Keypoints (P, n, K, 3) of poses (P, n, 24, 3, 3) from the pelvis."""
+        """Keypoints (P, n, K, 3) of poses (P, n, J, 3, 3) from the pelvis."""
         own = self.sampled if theta.shape[1] == self.sampled.shape[1] else self.fitted[:, None]
         body = self.objective.body
         points = body.keypoints(theta, skeleton, own)
-        return points - body.keypoints(theta, SMPL_24, own)[..., :1, :]
+        return points - body.keypoints(theta, body.skeleton, own)[..., :1, :]
 
 
 def _gradient(value: Tensor, x: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from flowprior import rotations
 from flowprior.fitting.objective import KeypointObjective
 from flowprior.fitting.posterior import SPREAD, FitPosterior, FitSamples
 from flowprior.fitting.solver import Solution
+from flowprior.fitting.whole_body_points import sees_hands
 from flowprior.prior.uncertainty import JointUncertainty
-from flowprior.skeleton import SMPL_24, Skeleton
+from flowprior.skeleton import BODY_67, Skeleton
 
 __all__ = ["Fits", "ViewFits"]
 
@@ -23,12 +24,14 @@ class Fits:
     """Fits of P people, from :func:`fit_keypoints`.
 
     Args:
-        theta: (P, 24, 3, 3) joint rotations; the root is relative to the camera (y down).
+        theta: (P, J, 3, 3) rotations of the body's J joints, 24 of SMPL, 52 or 55 with fingers; the
+            root is relative to the camera (y down).
         betas: (P, 10) shape.
         transl: (P, 3) metres, camera frame.
         focal_px: (P,) focal length, pixels of the image.
         principal_point_px: (P, 2) pixels of the image.
-        keypoints_2d: (P, K, 2) projected keypoints of the fitted bodies, pixels of the image.
+        keypoints_2d: (P, K, 2) projected keypoints of the fitted bodies, pixels of the image; those
+            of BODY-67 if keypoints with fingers were fitted.
         penalty: (P,) pose penalty: where latents were optimised, -2 log p(z) relative to its
             minimum.
         error_px: (P,) mean distance between fitted and detected keypoints, weighted by confidence,
@@ -78,7 +81,7 @@ class Fits:
         self,
         *,
         num_samples: int = 200,
-        skeleton: Skeleton = SMPL_24,
+        skeleton: Skeleton | None = None,
         generator: torch.Generator | None = None,
     ) -> JointUncertainty:
         """How far each joint may lie from the fits; see :meth:`FitPosterior.joint_uncertainty`."""
@@ -93,8 +96,39 @@ class Fits:
 
     @property
     def body_pose(self) -> Tensor:
-        """(P, 23, 3, 3) rotations of the other joints, relative to their parents."""
-        return self.theta[:, 1:]
+        """(P, 23, 3, 3) rotations of the body, relative to the parents; 21 beside fingers."""
+        return self.theta[:, self.objective.body.parts["body_pose"]]
+
+    @property
+    def left_hand_pose(self) -> Tensor:
+        """(P, 15, 3, 3) rotations of the left hand in MANO's order, identities if it is flat.
+
+        Raises:
+            ValueError: The body has no fingers.
+        """
+        return self._part("left_hand_pose")
+
+    @property
+    def right_hand_pose(self) -> Tensor:
+        """(P, 15, 3, 3) rotations of the right hand, as `left_hand_pose`."""
+        return self._part("right_hand_pose")
+
+    @property
+    def hands_seen(self) -> Tensor:
+        """(P, 2) bool, whether keypoints of the left and the right fingers were fitted."""
+        objective = self.objective
+        if objective.skeleton is not BODY_67:
+            return torch.zeros(len(self), 2, dtype=torch.bool, device=self.theta.device)
+        return sees_hands(objective.seen, BODY_67)
+
+    @property
+    def hands(self) -> list[tuple[str, str]]:
+        """How the left and the right hand of each of the P people was found: "fitted", "at rest".
+
+        A hand at rest was not visible; its uncertainty is that of the prior of the fingers.
+        """
+        words = ("at rest", "fitted")
+        return [(words[left], words[right]) for left, right in self.hands_seen.int().tolist()]
 
     @property
     def status(self) -> list[str]:
@@ -107,20 +141,47 @@ class Fits:
         Returns:
             ``global_orient`` (P, 1, 3, 3) and ``body_pose`` (P, 23, 3, 3) rotation matrices,
             ``betas`` (P, 10), ``transl`` (P, 3) metres, camera frame. SMPL rotates about the
-            pelvis, before the translation.
+            pelvis, before the translation. With fingers, ``body_pose`` has 21 joints, and
+            ``left_hand_pose`` and ``right_hand_pose`` have 15 each; SMPL-X's ``jaw_pose`` and its
+            eyes are identities.
         """
+        parts = self.objective.body.parts
         return {
-            "global_orient": self.global_orient,
-            "body_pose": self.body_pose,
+            **{name: self.theta[:, joints] for name, joints in parts.items()},
             "betas": self.betas,
             "transl": self.transl,
         }
+
+    def rotation_vectors(self, *, flat_hand_mean: bool = True) -> dict[str, Tensor]:
+        """The parameters of `smpl_params` with rotation vectors, as smplx takes them by default.
+
+        Args:
+            flat_hand_mean: As the option of ``smplx.create``: if True, zero is the flat hand; if
+                False, the mean of the hands in the body's file is subtracted.
+
+        Returns:
+            (P, 3 n) for each part of n joints; ``betas`` and ``transl``. A model of smplx with
+            fingers needs ``use_pca=False``.
+
+        Raises:
+            ValueError: The body has no mean of the hands.
+        """
+        flat = flat_hand_mean or "left_hand_pose" not in self.objective.body.parts
+        split = self.objective.body.split(self.theta, flat_hand_mean=flat)
+        return split | {"betas": self.betas, "transl": self.transl}
+
+    def _part(self, name: str) -> Tensor:
+        body = self.objective.body
+        if name not in body.parts:
+            raise ValueError(f"{body.name} has no {name}; its parts are {', '.join(body.parts)}")
+        return self.theta[:, body.parts[name]]
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as NumPy arrays, for ``numpy.savez``.
 
         Returns:
-            The arrays of `smpl_params`; ``focal_px`` (P,), ``principal_point_px`` (P, 2),
+            The arrays of `smpl_params`; with fingers, ``hands`` (P, 2) as text, see `hands`;
+            ``focal_px`` (P,), ``principal_point_px`` (P, 2),
             ``keypoints_2d_fit`` (P, K, 2) pixels; ``objective``, ``pose_penalty``, ``error_px``,
             ``error``, ``iterations`` and ``status`` (P,), the last as text.
         """
@@ -135,6 +196,8 @@ class Fits:
             "iterations": self.solution.iterations,
         }
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        if "left_hand_pose" in arrays:
+            arrays["hands"] = np.array(self.hands, dtype=np.str_).reshape(-1, 2)
         return arrays | {"status": np.array(self.status, dtype=np.str_)}
 
 

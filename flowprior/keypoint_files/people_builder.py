@@ -82,7 +82,7 @@ class PeopleBuilder:
         """
         listed = names if isinstance(names, list) and names else None
         try:
-            points = person_points(entry, listed)
+            points = person_points(entry, listed, self.given)
             skeleton, points = joint_set(points, listed, self.given)
         except ValueError as error:
             self.leave_out(str(error), place)

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprior.skeleton import BODY_25, COCO_17, COCO_18, SKELETONS, Skeleton
+from flowprior.skeleton import BODY_25, BODY_67, COCO_17, COCO_18, HAND_21, SKELETONS, Skeleton
 
 __all__ = ["is_person", "joint_set", "joint_set_named", "number_list", "person_points"]
 
 POINT_KEYS = ("pose_keypoints_2d", "pose_keypoints", "joints", "keypoints_2d", "keypoints")
+HAND_KEYS = ("hand_left_keypoints_2d", "hand_right_keypoints_2d")
 SCORE_KEYS = ("keypoint_scores", "keypoints_scores", "scores")
 
 SETS = {skeleton.num_joints: skeleton for skeleton in (COCO_17, COCO_18, BODY_25)}
@@ -45,12 +46,16 @@ def number_list(value: object) -> NDArray[np.float64] | None:
         return None
 
 
-def person_points(entry: object, names: Sequence[str] | None = None) -> NDArray[np.float64]:
+def person_points(
+    entry: object, names: Sequence[str] | None = None, skeleton: Skeleton | None = None
+) -> NDArray[np.float64]:
     """The keypoints of a person.
 
     Args:
         entry: An object of a JSON file.
         names: Names of the keypoints, if the file has them.
+        skeleton: The joint set according to the user. For `BODY_67`, the hands of OpenPose's files
+            follow the body, zero where the file has none.
 
     Returns:
         (K, 3) x, y and confidence.
@@ -61,6 +66,10 @@ def person_points(entry: object, names: Sequence[str] | None = None) -> NDArray[
     """
     if not isinstance(entry, dict):
         raise ValueError("entry that is no object")
+    if skeleton is BODY_67 and any(key in entry for key in HAND_KEYS):
+        hands = [_hand(entry.get(key)) for key in HAND_KEYS]
+        body = {key: value for key, value in entry.items() if key not in HAND_KEYS}
+        return np.concatenate([person_points(body, names), *hands])
     value = next((entry[key] for key in POINT_KEYS if entry.get(key) is not None), None)
     if isinstance(value, dict):
         conf = value.get("visible", value.get("confidence"))
@@ -79,12 +88,22 @@ def person_points(entry: object, names: Sequence[str] | None = None) -> NDArray[
     if conf is not None and width != 3 and len(flat) == 2 * len(conf):
         return np.column_stack([flat.reshape(-1, 2), conf])
     sizes = {*SETS, *([] if names is None else [len(names)])}
+    if skeleton is not None:
+        sizes.add(skeleton.num_joints)
     if width in (None, 3) and len(flat) % 3 == 0 and (width or len(flat) // 3 in sizes):
         return flat.reshape(-1, 3)
     if len(flat) % 2 == 0 and (width == 2 or len(flat) // 2 in sizes):
         raise ValueError(f"{len(flat) // 2} keypoints without confidences")
     known = ", ".join(str(3 * size) for size in sorted(sizes))
     raise ValueError(f"{len(flat)} numbers, which is no known joint set ({known})")
+
+
+def _hand(value: object) -> NDArray[np.float64]:
+    """The 21 keypoints (21, 3) of a hand; zeros if the file has none."""
+    found = number_list(value) if value else np.zeros(3 * HAND_21.num_joints)
+    if found is None or len(found) != 3 * HAND_21.num_joints:
+        raise ValueError("hand without 21 keypoints and their confidences")
+    return found.reshape(-1, 3)
 
 
 def _flat(value: object) -> tuple[NDArray[np.float64] | None, int | None]:

@@ -265,8 +265,8 @@ def positions(body: PosedBody, matrix: Tensor, skeleton: Skeleton, betas: Tensor
 
 
 def with_root(matrix: Tensor) -> Tensor:
-    """Rotations (..., 24, 3, 3) of poses with or without a root, which is then the identity."""
-    if matrix.shape[-3] == SMPL_24.num_joints:
+    """Poses of 24 joints or more, and of the 23 below the root with the identity as the root."""
+    if matrix.shape[-3] != SMPL_24.num_joints - 1:
         return matrix
     upright = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
     return torch.cat((upright.expand(*matrix.shape[:-3], 1, 3, 3), matrix), dim=-3)

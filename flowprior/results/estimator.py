@@ -1,7 +1,8 @@
 """From 2D keypoints to `Fits`: the fit, the posterior around it, and its uncertainty."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from flowprior import fitting, rotations
 from flowprior.body import BodyModel
 from flowprior.fitting import DEFAULT_PRIOR, fit_keypoints
 from flowprior.fitting.pose_variables import variables_of
+from flowprior.fitting.whole_body_points import finger_joints
+from flowprior.fitting.whole_body_pose import WholeBodyPose, has_fingers
 from flowprior.keypoints import LEAST_CONF, seen_keypoints
 from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.posterior import PosePosterior, PosePrior
@@ -122,6 +125,7 @@ class Estimator:
         self.prior, self.space = prior, space
         self.body = (body or BodyModel()).to(device)
         self.body_name = body_name
+        self._embedded_with_hands: BodyModel | None = None
         self.num_samples, self.within_mm = num_samples, within_mm
         self.seed, self.max_iterations = seed, max_iterations
         self.device = torch.device(device)
@@ -173,11 +177,28 @@ class Estimator:
             keypoints, skeleton = placed, BODY_25
         return seen_keypoints(keypoints), skeleton
 
+    def _whole(self, people: Sighting) -> BodyModel | None:
+        """The body with fingers, for people whose fingers a detector finds; None without one."""
+        if not finger_joints(people.skeleton):
+            return None
+        if has_fingers(self.body):
+            return self.body
+        if self.body_name != "embedded":
+            return None
+        if self._embedded_with_hands is None:
+            self._embedded_with_hands = BodyModel(hands=True).to(self.device)
+        return self._embedded_with_hands
+
     def _fit(self, people: Sighting) -> Fits:
         keypoints, skeleton = self._keypoints(people)
+        whole = self._whole(people)
+        everything, every_skeleton = keypoints, skeleton
+        if whole is not None:
+            flat = np.asarray(people.keypoints_2d, np.float32)
+            everything, every_skeleton = torch.from_numpy(flat).to(self.device), people.skeleton
         count = len(keypoints)
         if not count:
-            return self._empty(skeleton)
+            return self._empty(skeleton, whole is not None)
         with torch.no_grad():
             posterior = self.posterior(people)
         size = torch.from_numpy(np.asarray(people.image_size, np.float32)).to(self.device)
@@ -185,10 +206,10 @@ class Estimator:
 
         def fit(posterior: PosePosterior, most: int) -> fitting.Fits:
             return fit_keypoints(
-                keypoints,
+                everything,
                 posterior,
-                body=self.body,
-                skeleton=skeleton,
+                body=whole or self.body,
+                skeleton=every_skeleton,
                 image_size=size,
                 focal_px=focal,
                 max_iterations=min(most, self.max_iterations),
@@ -199,8 +220,9 @@ class Estimator:
         with torch.no_grad():
             # Without a keypoint, the camera may be anywhere.
             transl = torch.where(lost[:, None].to(self.device), 0, fits.transl)
-            joints = self.body(fits.theta, fits.betas, transl).joints
-            own = fits.theta if self.space.joints == 24 else fits.theta[:, 1:]
+            theta = _smpl_theta(fits)
+            joints = self.body(theta, fits.betas, transl).joints
+            own = theta if self.space.joints == 24 else theta[:, 1:]
             log_prob = posterior.expand(torch.Size([count])).log_prob(own)
         spread, samples = self._around(people, fits, fit)
         confidence = spread.confidence(self.within_mm)
@@ -211,7 +233,13 @@ class Estimator:
             array[lost.numpy()] = np.nan
             return array
 
-        rotvec = rotations.matrix_to_rotvec(fits.theta)
+        rotvec = rotations.matrix_to_rotvec(theta)
+        hands: dict[str, NDArray[Any]] = {}
+        if whole is not None:
+            for name in ("left_hand_pose", "right_hand_pose"):
+                part = fits.theta[:, whole.parts[name]]
+                hands[name] = known(rotations.matrix_to_rotvec(part))
+            hands["hands"] = np.array(fits.hands, np.str_).reshape(-1, 2)
         return Fits(
             image=np.array(people.image, np.str_),
             image_path=np.array(people.image_path, np.str_),
@@ -239,6 +267,7 @@ class Estimator:
             body=self.body_name,
             keypoint_set=keypoint_set_name(skeleton),
             confidence_distance_mm=self.within_mm,
+            **hands,
         )
 
     def _around(
@@ -259,8 +288,9 @@ class Estimator:
         generator = torch.Generator(self.device).manual_seed(seed)
         conf = None if people.joints_3d is None else people.joints_3d[..., 3]
         if conf is None or not ((conf > LEAST_CONF) & (conf < 1 - LEAST_CONF)).any():
-            spread = fits.joint_uncertainty(num_samples=DRAWS, generator=generator)
-            samples = fits.posterior_samples(self.num_samples, generator=generator).theta
+            spread = _of_smpl(fits.joint_uncertainty(num_samples=DRAWS, generator=generator), fits)
+            drawn_theta = fits.posterior_samples(self.num_samples, generator=generator).theta
+            samples = _smpl_samples(drawn_theta, fits)
             return spread, rotations.matrix_to_rotvec(samples)
         share = torch.from_numpy(conf).to(self.device)
         drawn = []
@@ -270,15 +300,21 @@ class Estimator:
                 posterior = self.posterior(people, known)
             some = fit(posterior, TRIAL_ITERATIONS)
             number = DRAWS // EVIDENCE_SETS
-            drawn.append(some.posterior_samples(number, generator=generator).theta)
+            theta = some.posterior_samples(number, generator=generator).theta
+            drawn.append(_smpl_samples(theta, some))
         samples = torch.cat(drawn, dim=1)
-        spread = uncertainty_of(samples, fits.theta, self.body, SMPL_24, fits.betas)
+        spread = uncertainty_of(samples, _smpl_theta(fits), self.body, SMPL_24, fits.betas)
         kept = torch.linspace(0, samples.shape[1] - 1, self.num_samples).round().long()
         return spread, rotations.matrix_to_rotvec(samples[:, kept.to(samples.device)])
 
-    def _empty(self, skeleton: Skeleton) -> Fits:
+    def _empty(self, skeleton: Skeleton, with_hands: bool) -> Fits:
         """Fits of nobody."""
         joints = np.zeros((0, 24))
+        hands: dict[str, NDArray[Any]] = {}
+        if with_hands:
+            fingers = np.zeros((0, 15, 3))
+            hands = {"left_hand_pose": fingers, "right_hand_pose": fingers}
+            hands["hands"] = np.zeros((0, 2), np.str_)
         return Fits(
             *(np.zeros(0, np.str_), np.zeros(0, np.str_), np.zeros((0, 2)), np.zeros(0, np.int64)),
             *(np.zeros(0), np.zeros((0, 2)), np.zeros((0, 1, 3)), np.zeros((0, 23, 3))),
@@ -290,4 +326,38 @@ class Estimator:
             body=self.body_name,
             keypoint_set=keypoint_set_name(skeleton),
             confidence_distance_mm=self.within_mm,
+            **hands,
         )
+
+
+def _smpl_theta(fits: fitting.Fits) -> Tensor:
+    """Rotations (N, 24, 3, 3) of SMPL's joints: those of the prior where the body has fingers."""
+    pose = fits.objective.pose
+    if not isinstance(pose, WholeBodyPose):
+        return fits.theta
+    x = torch.where(fits.variables.isfinite(), fits.variables, 0)[:, : pose.body.size]
+    return rotations.rot6d_to_matrix(pose.body.theta(x))
+
+
+def _smpl_samples(theta: Tensor, fits: fitting.Fits) -> Tensor:
+    """Samples (N, S, 24, 3, 3) of SMPL's joints, from those of a body with or without fingers."""
+    if not isinstance(fits.objective.pose, WholeBodyPose):
+        return theta
+    hands = _smpl_theta(fits)[:, None, 22:].expand(-1, theta.shape[1], -1, -1, -1)
+    return torch.cat([theta[:, :, :22], hands], dim=2)
+
+
+def _of_smpl(found: JointUncertainty, fits: fitting.Fits) -> JointUncertainty:
+    """The uncertainty of SMPL's 24 joints; the middle knuckles stand in for its hands."""
+    body = fits.objective.body
+    if not has_fingers(body):
+        return found
+    knuckles = [body.joint_names.index(f"{side}_middle1") for side in ("left", "right")]
+    places = torch.tensor([*range(22), *knuckles])
+    chosen = {}
+    for field in fields(JointUncertainty):
+        value = getattr(found, field.name)
+        if isinstance(value, Tensor):
+            axis = 2 if field.name.startswith("distances") else 1
+            chosen[field.name] = value.index_select(axis, places.to(value.device))
+    return JointUncertainty(**chosen, calibrated=found.calibrated)

@@ -46,7 +46,13 @@ _SHAPES: dict[str, tuple[int | str, ...]] = {
     "log_prob": (),
     "status": (),
 }
-_TEXT = ("image", "image_path", "status")
+# Of fits with fingers only.
+_HANDS: dict[str, tuple[int | str, ...]] = {
+    "left_hand_pose": (15, 3),
+    "right_hand_pose": (15, 3),
+    "hands": (2,),
+}
+_TEXT = ("hands", "image", "image_path", "status")
 _SINGLE = ("body", "keypoint_set", "confidence_distance_mm")
 
 
@@ -88,6 +94,11 @@ class Fits:
         body: "embedded", or the name of the body's file.
         keypoint_set: Name of the joint set of ``keypoints_2d``, such as "coco_17".
         confidence_distance_mm: Distance of ``joint_confidence``.
+        left_hand_pose: (N, 15, 3) rotation vectors of the fingers in MANO's order, zero for a flat
+            hand; None unless keypoints with fingers were fitted. With ``body_pose[:, :21]``, the
+            pose of SMPL-H. Of the 24 joints, the hands are then those at the middle knuckles.
+        right_hand_pose: (N, 15, 3) the same for the right hand.
+        hands: (N, 2) text, "fitted" or "at rest" for the left and the right hand, or None.
 
     Raises:
         ValueError: An array has another shape, or the joint set is unknown.
@@ -119,11 +130,17 @@ class Fits:
     body: str = "embedded"
     keypoint_set: str = "coco_17"
     confidence_distance_mm: float = CONFIDENCE_DISTANCE_MM
+    left_hand_pose: Array | None = None
+    right_hand_pose: Array | None = None
+    hands: Array | None = None
 
     def __post_init__(self) -> None:
         people = len(np.atleast_1d(self.image))
         sizes: dict[str, int] = {}
-        for name, shape in _SHAPES.items():
+        given = [name for name in _HANDS if getattr(self, name) is not None]
+        if given and len(given) < len(_HANDS):
+            raise ValueError(f"expected {', '.join(_HANDS)} or none of them, got {given}")
+        for name, shape in (_SHAPES | {name: _HANDS[name] for name in given}).items():
             value = np.asarray(getattr(self, name))
             if name in _TEXT:
                 value = value.astype(np.str_)
@@ -170,7 +187,12 @@ class Fits:
     def __getitem__(self, rows: Array | slice | Sequence[int]) -> "Fits":
         """The people ``rows``: a slice, a mask (N,) or indices."""
         single: dict[str, Any] = {name: getattr(self, name) for name in _SINGLE}
-        return Fits(**{name: getattr(self, name)[rows] for name in _SHAPES}, **single)
+        return Fits(**{name: getattr(self, name)[rows] for name in self._arrays}, **single)
+
+    @property
+    def _arrays(self) -> tuple[str, ...]:
+        """Names of the arrays with a row per person."""
+        return (*_SHAPES, *(() if self.hands is None else _HANDS))
 
     @staticmethod
     def joined(parts: Sequence["Fits"]) -> "Fits":
@@ -186,9 +208,12 @@ class Fits:
             found = {getattr(part, name) for part in parts}
             if len(found) > 1:
                 raise ValueError(f"the parts differ in {name}: {', '.join(map(str, found))}")
+        names = parts[0]._arrays
+        if any(part._arrays != names for part in parts):
+            raise ValueError("the parts differ in hands: some have fingers, others not")
         single: dict[str, Any] = {name: getattr(parts[0], name) for name in _SINGLE}
         rows: dict[str, Any] = {
-            name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in names
         }
         return Fits(**rows, **single)
 
@@ -199,7 +224,9 @@ class Fits:
             OSError: The file cannot be written.
         """
         arrays: dict[str, Any] = {
-            field.name: np.asarray(getattr(self, field.name)) for field in fields(self)
+            field.name: np.asarray(getattr(self, field.name))
+            for field in fields(self)
+            if getattr(self, field.name) is not None
         }
         arrays["joint_names"] = np.array(SMPL_24.joint_names)
         with whole_file(path) as partial, partial.open("wb") as file:
@@ -235,7 +262,9 @@ class Fits:
                 "keypoint_set": str(found["keypoint_set"]),
                 "confidence_distance_mm": float(np.asarray(found["confidence_distance_mm"])),
             }
-            rows: dict[str, Any] = {name: np.asarray(found[name]) for name in _SHAPES}
+            rows: dict[str, Any] = {
+                name: np.asarray(found[name]) for name in (*_SHAPES, *_HANDS) if name in found
+            }
             return cls(**rows, **single)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error

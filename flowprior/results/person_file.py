@@ -35,6 +35,14 @@ def person_content(fits: Fits, row: int) -> dict[str, Any]:
         }
         for joint, name in enumerate(SMPL_24.joint_names)
     }
+    hands: dict[str, Any] = {}
+    if fits.left_hand_pose is not None and fits.right_hand_pose is not None:
+        hands["left_hand_pose"] = _listed(fits.left_hand_pose[row].reshape(-1), 5)
+        hands["right_hand_pose"] = _listed(fits.right_hand_pose[row].reshape(-1), 5)
+    if fits.hands is not None:
+        hands["hands"] = dict(zip(("left", "right"), fits.hands[row].tolist(), strict=True))
+    # SMPL's two hands are no joints of SMPL-H.
+    body_pose = fits.body_pose[row, :21] if hands else fits.body_pose[row]
     keypoints = {
         name: _listed(fits.keypoints_2d[row, joint], 3)
         for joint, name in enumerate(fits.skeleton.joint_names)
@@ -54,7 +62,8 @@ def person_content(fits: Fits, row: int) -> dict[str, Any]:
         "smpl": {
             "body": fits.body,
             "global_orient": _listed(fits.global_orient[row].reshape(-1), 5),
-            "body_pose": _listed(fits.body_pose[row].reshape(-1), 5),
+            "body_pose": _listed(body_pose.reshape(-1), 5),
+            **hands,
             "betas": _listed(fits.betas[row], 4),
             "transl": _listed(fits.transl[row], 4),
         },

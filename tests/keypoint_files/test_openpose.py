@@ -7,7 +7,7 @@ from flowprior.keypoint_files.detections import (
     read_detections,
 )
 from flowprior.keypoint_files.openpose import read_openpose
-from flowprior.skeleton import BODY_25, BODY_25B, COCO_18
+from flowprior.skeleton import BODY_25, BODY_25B, BODY_67, COCO_18
 from tests.conftest import REAL_DATA
 from tests.keypoint_files.written import flat, openpose, person, reasons, write
 
@@ -283,3 +283,27 @@ class TestFolders:
         assert matches(tmp_path)
         np.savez(tmp_path / "poses.npz", a=1)
         assert not matches(tmp_path)
+
+
+class TestHands:
+    def test_hands_follow_the_body_if_the_joint_set_has_them(self, tmp_path):
+        hand = [float(number % 3 + 10) / 20 if number % 3 == 2 else 100.0 for number in range(63)]
+        entry = {"pose_keypoints_2d": flat(seed=1), "hand_right_keypoints_2d": hand}
+        path = write(tmp_path / "x_keypoints.json", {"people": [entry]})
+        found, report = read_openpose(path, skeleton="BODY-67")
+        assert report.clean
+        assert found.skeleton is BODY_67
+        assert found.keypoints_2d.shape == (1, 67, 3)
+        np.testing.assert_allclose(found.keypoints_2d[0, 46:], np.reshape(hand, (21, 3)), rtol=1e-6)
+        assert not found.keypoints_2d[0, 25:46].any()
+        plain, _ = read_openpose(path)
+        assert plain.skeleton is BODY_25
+        np.testing.assert_array_equal(plain.keypoints_2d[0], found.keypoints_2d[0, :25])
+
+    def test_a_damaged_hand_is_reported(self, tmp_path):
+        entry = {"pose_keypoints_2d": flat(seed=1), "hand_left_keypoints_2d": [1.0, 2.0]}
+        good = {"pose_keypoints_2d": flat(seed=2), "hand_left_keypoints_2d": []}
+        path = write(tmp_path / "x_keypoints.json", {"people": [entry, good]})
+        found, report = read_openpose(path, skeleton="BODY-67")
+        assert len(found) == 1
+        assert "hand without 21 keypoints and their confidences" in reasons(report)

@@ -10,8 +10,9 @@ import torch
 from flowprior import rotations
 from flowprior.body import BodyModel
 from flowprior.prior.conditional import ConditionalPosePrior
+from flowprior.results import Fits
 from flowprior.results.estimator import Estimator, Sighting
-from flowprior.skeleton import BODY_25, COCO_17, COCO_18, SMPL_24, shared_joints
+from flowprior.skeleton import BODY_25, BODY_67, COCO_17, COCO_18, SMPL_24, shared_joints
 from tests.command import painted
 
 
@@ -159,3 +160,34 @@ def test_a_prior_of_other_joints_is_refused():
         Estimator(ConditionalPosePrior(0, joints=5, hidden_features=8))
     with pytest.raises(FileNotFoundError):
         Estimator("no/such-folder/at-all")
+
+
+def test_fingers_give_the_pose_of_smplh(tmp_path):
+    people = seen(2, BODY_67)
+    # The left fingers of the first person, about the wrist.
+    wrist = people.keypoints_2d[0, BODY_67.index("left_wrist"), :2]
+    turn = np.linspace(0, 3, 20)
+    people.keypoints_2d[0, 26:46, :2] = wrist + 4 * np.stack([np.cos(turn), np.sin(turn)], 1)
+    people.keypoints_2d[0, 26:46, 2] = 0.9
+    fits = estimator()(people)
+    assert fits.hands.tolist() == [["fitted", "at rest"], ["at rest", "at rest"]]
+    assert fits.body_pose.shape == (2, 23, 3)
+    assert fits.joint_std_mm.shape == (2, 24)
+    assert fits.samples.shape == (2, 16, 24, 3)
+    np.testing.assert_allclose(fits.right_hand_pose[0], fits.right_hand_pose[1], atol=1e-5)
+    assert not np.allclose(fits.left_hand_pose[0], fits.left_hand_pose[1], atol=1e-2)
+    whole = BodyModel(hands=True)
+    parts = (fits.global_orient, fits.body_pose[:, :21], fits.left_hand_pose, fits.right_hand_pose)
+    theta = torch.from_numpy(np.concatenate(parts, axis=1))
+    joints = whole(theta, torch.from_numpy(fits.betas), torch.from_numpy(fits.transl)).joints
+    np.testing.assert_allclose(joints[:, :22], fits.joints[:, :22], atol=1e-3)
+    fits.save(tmp_path / "fits.npz")
+    again = Fits.load(tmp_path)
+    np.testing.assert_array_equal(again.left_hand_pose, fits.left_hand_pose)
+    assert Fits.joined([again[:1], again[1:]]).hands.tolist() == fits.hands.tolist()
+
+
+def test_nobody_with_fingers_is_no_error():
+    fits = estimator()(seen(0, BODY_67))
+    assert fits.left_hand_pose.shape == (0, 15, 3)
+    assert len(fits) == 0

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 
 from flowprior.results import Fits
+from flowprior.results.person_file import person_content
 from flowprior.skeleton import BODY_25, COCO_17
 from tests.results.helpers import small_fits
 
@@ -98,3 +99,33 @@ def test_a_damaged_array_is_reported_with_the_file(tmp_path):
     np.savez(tmp_path / "fits.npz", **(arrays | {"betas": np.zeros((7, 10))}))
     with pytest.raises(ValueError, match=r"fits\.npz: expected betas of shape"):
         Fits.load(tmp_path)
+
+
+def with_hands(fits: Fits) -> Fits:
+    fingers = np.full((len(fits), 15, 3), 0.2)
+    words = np.array([["fitted", "at rest"]] * len(fits), np.str_).reshape(-1, 2)
+    return dataclasses.replace(fits, left_hand_pose=fingers, right_hand_pose=-fingers, hands=words)
+
+
+def test_hands_are_saved_selected_and_joined(tmp_path):
+    fits = with_hands(small_fits(3))
+    fits.save(tmp_path / "fits.npz")
+    assert same(Fits.load(tmp_path), fits)
+    assert same(Fits.joined([fits[:1], fits[1:]]), fits)
+    with pytest.raises(ValueError, match="the parts differ in hands"):
+        Fits.joined([fits, small_fits(3)])
+
+
+def test_one_hand_alone_is_refused():
+    with pytest.raises(ValueError, match="or none of them"):
+        dataclasses.replace(small_fits(2), left_hand_pose=np.zeros((2, 15, 3)))
+
+
+def test_the_file_of_a_person_has_the_parameters_of_smplh():
+    content = person_content(with_hands(small_fits(2)), 1)["smpl"]
+    assert len(content["body_pose"]) == 63
+    assert len(content["left_hand_pose"]) == len(content["right_hand_pose"]) == 45
+    assert content["hands"] == {"left": "fitted", "right": "at rest"}
+    plain = person_content(small_fits(2), 1)["smpl"]
+    assert len(plain["body_pose"]) == 69
+    assert not {"hands", "left_hand_pose"} & set(plain)

@@ -1,0 +1,505 @@
+"""Fits of people to sequences of frames: `fit_sequence`."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from flowprior._checks import require_count, require_tensor
+from flowprior.body import BodyModel
+from flowprior.fitting.cameras import Cameras
+from flowprior.fitting.latent_search import frozen
+from flowprior.fitting.sequence.evidence import Joints3d, Keypoints2d, Measurement, Rotations, State
+from flowprior.fitting.sequence.pose_term import PoseTerm, free_joints
+from flowprior.fitting.sequence.rates import DEFAULT_RATES, MotionRates
+from flowprior.fitting.sequence.result import SequenceFit
+from flowprior.fitting.sequence.rig import PointRig, rig_of
+from flowprior.fitting.sequence.solve import Problem, Solved, moving_joints
+from flowprior.fitting.sequence.start import (
+    noise_of,
+    poses_of_joints,
+    smooth,
+    smooth_rotations,
+    turned_onto,
+    with_root,
+    without_gaps,
+)
+from flowprior.fitting.sequence.swaps import unswapped
+from flowprior.fitting.sequence.walk import Walk
+from flowprior.fitting.sequence.windows import Windows, overlapping_windows, trailing_windows
+from flowprior.prior.posterior import PosePosterior, PosePrior
+from flowprior.prior.spaces import Rot6dSpace
+from flowprior.rotations import matrix_to_rot6d
+from flowprior.skeleton import BODY_25, COCO_17, SMPL_24, Skeleton, mapping
+
+__all__ = ["SequenceOptions", "fit_sequence"]
+
+# Windows that are solved at once, and from which the shape of a person is estimated.
+WINDOWS_AT_ONCE = 16
+WINDOWS_FOR_SHAPE = 4
+REFERENCE_FPS = 30.0
+TRAILING_SECONDS = 0.7  # that a causal result looks back
+HANDS = (22, 23)
+
+
+@dataclass(frozen=True)
+class SequenceOptions:
+    """Settings of :func:`fit_sequence`. Those of the defaults were chosen on validation clips.
+
+    Args:
+        rates: Rates of the random walk.
+        smoothing: Factor of the random walk: 4 expects accelerations half as large.
+        prior_weight: Weight of the pose prior per frame at 30 frames per second; at other rates it
+            counts the same per second. Neighbouring frames show nearly the same pose, so it is far
+            below 1.
+        iterations: Steps of Gauss-Newton.
+        window: Seconds of a window; longer sequences are fitted in overlapping windows.
+        overlap: Seconds at each inner end of a window whose results come from its neighbour.
+        spread: Factor of the standard deviations, from the coverage on validation clips.
+        repair_sides: Whether to look for frames with left and right exchanged.
+    """
+
+    rates: MotionRates = field(default=DEFAULT_RATES)
+    smoothing: float = 1.0
+    prior_weight: float = 0.1
+    iterations: int = 4
+    window: float = 5.0
+    overlap: float = 0.5
+    spread: float = 1.06
+    repair_sides: bool = True
+
+    def __post_init__(self) -> None:
+        require_count("iterations", self.iterations, 1)
+        for name in ("smoothing", "window", "spread"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        for name in ("prior_weight", "overlap"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if 2 * self.overlap >= self.window:
+            raise ValueError("a window must be longer than twice the overlap")
+
+
+@torch.no_grad()
+def fit_sequence(
+    prior: PosePrior,
+    *,
+    fps: float,
+    keypoints_2d: Tensor | None = None,
+    joints_3d: Tensor | None = None,
+    theta: Tensor | None = None,
+    valid: Tensor | None = None,
+    sigma: float | Tensor | None = None,
+    skeleton: Skeleton | None = None,
+    body: BodyModel | None = None,
+    rig: PointRig | None = None,
+    focal_px: float | None = None,
+    principal_point_px: tuple[float, float] | None = None,
+    transl: Tensor | None = None,
+    moves: bool = True,
+    start: Tensor | None = None,
+    lag: int | None = None,
+    options: SequenceOptions | None = None,
+) -> SequenceFit:
+    """Poses of people over time, from measurements of single frames.
+
+    Between frames, joints follow a random walk: velocities change little, and now and then a lot.
+    In each frame, poses follow the prior. The shape of a person is the same in all frames. Exactly
+    one kind of evidence is given. The result is the most likely motion, with its uncertainty, of
+    all frames together, so frames without evidence are filled in; with ``lag``, that of the frames
+    up to ``lag`` frames later, for live use.
+
+    Args:
+        prior: Prior over SMPL's 24 joints or the 23 below the root, space "so3", such as
+            ``flowprior/people``. For keypoints it takes them as evidence.
+        fps: Frames per second.
+        keypoints_2d: (P, T, K, 3) or (T, K, 3): pixels, y down, and confidence; 0 where unknown.
+        joints_3d: (P, T, K, 3) or (T, K, 3): metres, in the axes of a camera (x right, y down, z
+            forward), NaN where unknown.
+        theta: (P, T, 24, k) or (T, 24, k), poses of any regressor, in any form that priors accept;
+            NaN in missing frames.
+        valid: (P, T) or (T,) bool, frames in which the person was found; all if None.
+        sigma: Standard deviation of the evidence per coordinate: metres or pixels, one number or
+            (P, T, K), estimated from its third differences if None; radians for theta, one number
+            or (P, T, 24), 0.1 if None. Joints with a small one move little, the others follow their
+            neighbours in time and the prior.
+        skeleton: Joint set of the evidence; for keypoints COCO-17 or BODY-25 by their number if
+            None, for 3D joints SMPL-24 if None.
+        body: The body; the embedded one if None.
+        rig: The points of the evidence instead of those of a body.
+        focal_px: Focal length in pixels, required for keypoints.
+        principal_point_px: Pixels; required for keypoints.
+        transl: Translations (P, T, 3) that belong to ``theta``, metres, smoothed as well.
+        moves: Whether people move through space; False for joints relative to a root.
+        start: First poses (P, T, 24, 3, 3); from the posterior of each frame if None.
+        lag: Frames that a result waits for; None for all frames.
+        options: Settings.
+
+    Returns:
+        The fits.
+
+    Raises:
+        TypeError: If the evidence is not a tensor or the prior is none.
+        ValueError: If there is not exactly one kind of evidence, a shape does not fit, or a number
+            is out of range.
+    """
+    options = SequenceOptions() if options is None else options
+    if not 0 < fps < math.inf:
+        raise ValueError(f"fps must be positive and finite, got {fps}")
+    kinds = {"keypoints_2d": keypoints_2d, "joints_3d": joints_3d, "theta": theta}
+    given = {name: value for name, value in kinds.items() if value is not None}
+    if len(given) != 1:
+        raise ValueError(f"expected one kind of evidence among {tuple(kinds)}, got {tuple(given)}")
+    ((kind, evidence),) = given.items()
+    require_tensor(kind, evidence)
+    if lag is not None:
+        require_count("lag", lag)
+    prior = frozen(prior)
+    like = torch.zeros((), dtype=prior.flow.dtype, device=prior.flow.device)
+    single = evidence.ndim == (3 if kind != "theta" else _theta_axes(evidence))
+    value = evidence.detach()[None] if single else evidence.detach()
+    if value.ndim < 4 or not value.shape[1]:
+        raise ValueError(
+            f"{kind} must be (T, ...) or (P, T, ...) with at least one frame, got "
+            f"{tuple(evidence.shape)}"
+        )
+    value = value.to(like)
+    people, frames = value.shape[:2]
+    found = _flags(valid, people, frames, like)
+    if kind == "theta":
+        rig = _rig(rig, body, SMPL_24, like)
+        setup = _of_theta(value, found, sigma, transl)
+    elif kind == "joints_3d":
+        skeleton = _joint_set(skeleton, rig, value, SMPL_24)
+        rig = _rig(rig, body, skeleton, like)
+        setup = _of_joints(prior, value, found, sigma, skeleton, rig, fps, start)
+    else:
+        skeleton = _joint_set(skeleton, rig, value, COCO_17 if value.shape[2] == 17 else BODY_25)
+        rig = _rig(rig, body, skeleton, like)
+        if focal_px is None or principal_point_px is None or not focal_px > 0:
+            raise ValueError("keypoints need focal_px, above 0, and principal_point_px")
+        camera = (focal_px, principal_point_px)
+        setup = _of_keypoints(
+            prior, value, found, sigma, skeleton, rig, fps, camera, start, options
+        )
+    setup.rig = rig
+    fit = _solve(prior, setup, fps, moves, lag, options)
+    if not single:
+        return fit
+    return SequenceFit(*(each[0] for each in vars(fit).values()))
+
+
+@dataclass
+class _Setup:
+    """The evidence of P people, with first poses, and how to select windows of it.
+
+    Args:
+        rotation: (P, T, 24, 3, 3).
+        transl: (P, T, 3).
+        seen: (P, T) frames with evidence.
+        swapped: (P, T).
+        measure: The measurement of windows, and whether the shape is a variable.
+        posterior: The posterior of each frame (P, T); None for the marginal.
+        fit_shape: Whether the evidence says anything of the shape.
+    """
+
+    rotation: Tensor
+    transl: Tensor
+    seen: Tensor
+    swapped: Tensor
+    measure: Callable[[Windows, bool], Measurement]
+    posterior: PosePosterior | None = None
+    fit_shape: bool = True
+    rig: PointRig | None = None
+
+
+def _of_theta(
+    value: Tensor, found: Tensor, sigma: float | Tensor | None, transl: Tensor | None
+) -> _Setup:
+    space = Rot6dSpace(SMPL_24.num_joints)
+    flat = value.flatten(start_dim=2)
+    seen = found & flat.isfinite().all(dim=-1)
+    matrix = space.to_matrix(
+        torch.where(seen.reshape(*seen.shape, *(1,) * (value.ndim - 2)), value, 0)
+    )
+    matrix = torch.where(seen[..., None, None, None], matrix, torch.eye(3).to(matrix))
+    std = torch.as_tensor(0.1 if sigma is None else sigma).to(matrix)
+    _require_sigma(std)
+    std = std.expand(*seen.shape, SMPL_24.num_joints)
+    std = torch.where(seen[..., None], std, torch.inf)
+    filled = without_gaps(matrix, seen)
+    zero = matrix.new_zeros(*seen.shape, 3)
+    place, place_std = zero, zero[..., 0] + 1e-3
+    if transl is not None:
+        place = transl.to(matrix).reshape(zero.shape)
+        place_std = torch.where(seen, 0.02, torch.inf).to(matrix)
+        place = torch.where(seen[..., None], place, 0)
+
+    def measure(windows: Windows, fit_shape: bool) -> Measurement:
+        inside = windows.inside
+        own = torch.where(inside[..., None], windows.gather(std), torch.inf)
+        where = torch.where(inside, windows.gather(place_std), torch.inf)
+        return Rotations(windows.gather(matrix), own, windows.gather(place), where)
+
+    return _Setup(filled, place, seen, torch.zeros_like(seen), measure, fit_shape=False)
+
+
+def _of_joints(
+    prior: PosePrior,
+    value: Tensor,
+    found: Tensor,
+    sigma: float | Tensor | None,
+    skeleton: Skeleton | None,
+    rig: PointRig,
+    fps: float,
+    start: Tensor | None,
+) -> _Setup:
+    points = torch.where(found[..., None, None], value, torch.nan)
+    known = points.isfinite().all(dim=-1)
+    seen = known.any(dim=-1)
+    if sigma is None:
+        std = noise_of(points).nan_to_num(nan=0.01).clamp(min=1e-3)[:, None, None]
+    else:
+        std = torch.as_tensor(sigma).to(points)
+        _require_sigma(std)
+    std = std.expand(*points.shape[:3])
+    width = fps / REFERENCE_FPS * float((std.median() / 0.01).clamp(1, 8))
+    calm = smooth(points, known, width)
+    if start is not None:
+        pose = start.to(points).expand(*points.shape[:2], 24, 3, 3)
+    elif skeleton is None:
+        raise ValueError("a rig without a joint set needs start=..., first poses")
+    else:
+        pose = poses_of_joints(prior, calm, skeleton)
+    pose = without_gaps(pose, calm.isfinite().all(dim=-1).sum(dim=-1) > 3)
+    pose, transl = turned_onto(rig, pose, calm)
+
+    def measure(windows: Windows, fit_shape: bool) -> Measurement:
+        own = torch.where(windows.inside[..., None, None], windows.gather(points), torch.nan)
+        return Joints3d(rig, own, windows.gather(std), False, fit_shape)
+
+    return _Setup(pose, transl, seen, torch.zeros_like(seen), measure)
+
+
+def _of_keypoints(
+    prior: PosePrior,
+    value: Tensor,
+    found: Tensor,
+    sigma: float | Tensor | None,
+    skeleton: Skeleton | None,
+    rig: PointRig,
+    fps: float,
+    camera: tuple[float, tuple[float, float]],
+    start: Tensor | None,
+    options: SequenceOptions,
+) -> _Setup:
+    if skeleton is None:
+        raise ValueError("keypoints of a rig need skeleton=..., their joint set")
+    keypoints = torch.where(found[..., None, None], value, 0)
+    keypoints = torch.where(keypoints.isfinite().all(dim=-1, keepdim=True), keypoints, 0)
+    swapped = torch.zeros_like(found)
+    if options.repair_sides:
+        keypoints, swapped = unswapped(keypoints, skeleton)
+    conf = keypoints[..., 2]
+    seen = (conf > 0.1).sum(dim=-1) > 3
+    conf = conf * seen[..., None]
+    focal, middle = camera
+    points = keypoints[..., :2] - torch.tensor(middle).to(keypoints)
+    if sigma is None:
+        track = torch.where((conf > 0)[..., None], points, torch.nan)
+        std = noise_of(track).nan_to_num(nan=3.0).clamp(min=0.5)[:, None, None]
+    else:
+        std = torch.as_tensor(sigma).to(points)
+        _require_sigma(std)
+    std = std.expand(*points.shape[:3]) if std.ndim == 3 else std.expand(*points.shape[:2], 1)
+    if std.shape[-1] == 1:
+        std = std.expand(*points.shape[:3])
+    coco = keypoints[:, :, list(mapping(skeleton, COCO_17))].flatten(0, 1)
+    parts = coco.split(4096)
+    posterior = prior.given(keypoints_2d=coco.to(prior.flow.dtype))
+    if start is None:
+        modes = [prior.given(keypoints_2d=some.to(prior.flow.dtype)).mode() for some in parts]
+        matrix = with_root(prior.space.to_matrix(torch.cat(modes)))  # type: ignore[attr-defined]
+        pose = matrix.to(points).unflatten(0, points.shape[:2])
+        pose = smooth_rotations(without_gaps(pose, seen), seen, 0.07 * fps)
+    else:
+        pose = start.to(points).expand(*points.shape[:2], 24, 3, 3)
+    pose = without_gaps(pose, seen)
+    posed = rig.pose(pose, pose.new_zeros(rig.num_shapes)).points.flatten(0, 1)
+    flat = posed.new_zeros(len(posed))
+    cameras = Cameras(
+        flat + focal,
+        posed.new_zeros(len(posed), 2),
+        posed.new_zeros(len(posed), 2),
+        flat + 1,
+        flat + 1,
+    )
+    place = cameras.translation_for(posed, points.flatten(0, 1), conf.flatten(0, 1))
+    place = place.unflatten(0, points.shape[:2])
+    near = smooth(place, seen, 0.1 * fps)
+    far = smooth(place, seen, 1.5 * fps)
+    every = torch.where(seen[..., None], place, 0).sum(dim=1) / seen.sum(dim=1)[:, None].clamp(
+        min=1
+    )
+    transl = torch.where(near.isnan(), torch.where(far.isnan(), every[:, None], far), near)
+
+    def measure(windows: Windows, fit_shape: bool) -> Measurement:
+        own = windows.gather(conf) * windows.inside[..., None]
+        length = own.new_full((), focal).expand(own.shape)
+        return Keypoints2d(rig, windows.gather(points), own, length, windows.gather(std), fit_shape)
+
+    return _Setup(pose, transl, seen, swapped, measure, posterior)
+
+
+def _solve(
+    prior: PosePrior,
+    setup: _Setup,
+    fps: float,
+    moves: bool,
+    lag: int | None,
+    options: SequenceOptions,
+) -> SequenceFit:
+    rig = setup.rig
+    assert rig is not None
+    people, frames = setup.seen.shape
+    marginal = prior.given() if prior.evidence is not None else prior()
+    prior_joints = free_joints(marginal)
+    reached = tuple(j for j in range(SMPL_24.num_joints) if j not in HANDS)
+    joints = moving_joints(prior_joints, reached)
+    walk = Walk(options.rates, fps, joints, moves, options.smoothing)
+    weight = options.prior_weight * REFERENCE_FPS / fps
+    length = max(3, round(options.window * fps))
+    if lag is None:
+        windows = overlapping_windows(people, frames, length, round(options.overlap * fps))
+    else:
+        windows = trailing_windows(
+            people, frames, min(length, round(TRAILING_SECONDS * fps) + lag), lag
+        )
+    like = setup.transl
+    shape = like.new_zeros(people, rig.num_shapes)
+    out = _Output(rig, like, people, frames, options.spread)
+
+    def solve(rows: Tensor, fit_shape: bool) -> Solved:
+        some = windows[rows]
+        pose = None
+        if weight:
+            own = marginal
+            if setup.posterior is not None:
+                own = setup.posterior[(some.person[:, None] * frames + some.frame).flatten()]
+            pose = PoseTerm(own, weight)
+        problem = Problem(setup.measure(some, fit_shape), walk, pose, joints, fit_shape)
+        here, person = torch.unique(some.person, return_inverse=True)
+        begin = State(some.gather(setup.rotation), some.gather(setup.transl), shape[here], person)
+        solved = problem.minimise(begin, options.iterations)
+        shape[here] = solved.state.shape
+        return solved
+
+    has_shape = setup.fit_shape and rig.num_shapes > 0
+    each = len(windows) // people
+    at_once = max(1, WINDOWS_AT_ONCE // each)
+    order = torch.arange(len(windows))
+    if each <= WINDOWS_AT_ONCE:  # all windows of some people share their shape in one system
+        for rows in order.split(at_once * each):
+            out.keep(windows[rows], solve(rows, has_shape), joints)
+    else:
+        for rows in order.split(each):
+            if has_shape:
+                solve(rows[torch.linspace(0, each - 1, WINDOWS_FOR_SHAPE).round().long()], True)
+            for few in rows.split(WINDOWS_AT_ONCE):
+                out.keep(windows[few], solve(few, False), joints)
+    return SequenceFit(
+        matrix_to_rot6d(out.rotation),
+        out.rotation,
+        out.transl,
+        shape,
+        out.points,
+        out.covariance,
+        out.rotation_std,
+        setup.seen,
+        setup.swapped,
+    )
+
+
+class _Output:
+    """Results of all frames, filled window by window."""
+
+    def __init__(
+        self, rig: PointRig, like: Tensor, people: int, frames: int, spread: float
+    ) -> None:
+        self.rig, self.spread = rig, spread
+        self.rotation = like.new_zeros(people, frames, 24, 3, 3)
+        self.transl = like.new_zeros(people, frames, 3)
+        self.points = like.new_zeros(people, frames, rig.num_points, 3)
+        self.covariance = like.new_zeros(people, frames, rig.num_points, 3, 3)
+        self.rotation_std = like.new_zeros(people, frames, 24)
+
+    def keep(self, windows: Windows, solved: Solved, joints: tuple[int, ...]) -> None:
+        """Take the frames that these windows provide."""
+        state, step = solved.state, solved.step
+        own, shape, between = step.covariance(state.person)
+        posed = self.rig.pose(state.rotation, state.shape[state.person][:, None])
+        size = 3 * len(joints)
+        std = own.new_zeros(*own.shape[:2], 24)
+        blocks = own.diagonal(dim1=-2, dim2=-1)[..., :size].unflatten(-1, (-1, 3)).sum(dim=-1)
+        std[..., list(joints)] = torch.rad2deg(blocks.clamp(min=0).sqrt()) * self.spread
+        jacobian = posed.rotation_jacobian(state.rotation, joints)
+        still = torch.eye(3).to(jacobian).repeat(self.rig.num_points, 1)
+        jacobian = torch.cat([jacobian, still.expand(*jacobian.shape[:-1], 3)], dim=-1)
+        by_point = jacobian.unflatten(-2, (-1, 3))
+        covariance = by_point @ own[:, :, None] @ by_point.mT
+        if shape.shape[-1]:
+            by_shape = posed.shape_jacobian().unflatten(-2, (-1, 3))
+            mixed = by_point @ between[:, :, None] @ by_shape.mT
+            covariance = covariance + mixed + mixed.mT
+            covariance = covariance + by_shape @ shape[:, None, None] @ by_shape.mT
+        windows.scatter(state.rotation, self.rotation)
+        windows.scatter(state.transl, self.transl)
+        windows.scatter(posed.points + state.transl[..., None, :], self.points)
+        windows.scatter(self.spread**2 * covariance, self.covariance)
+        windows.scatter(std, self.rotation_std)
+
+
+def _theta_axes(theta: Tensor) -> int:
+    """Number of axes of one sequence of poses in the form of theta."""
+    return 4 if theta.shape[-2:] == (3, 3) else 3
+
+
+def _rig(
+    rig: PointRig | None, body: BodyModel | None, skeleton: Skeleton | None, like: Tensor
+) -> PointRig:
+    if rig is not None:
+        return rig.to(like)
+    body = (BodyModel() if body is None else body).to(like.device, like.dtype)
+    return rig_of(body, SMPL_24 if skeleton is None else skeleton)
+
+
+def _joint_set(
+    skeleton: Skeleton | None, rig: PointRig | None, value: Tensor, default: Skeleton
+) -> Skeleton | None:
+    if skeleton is None:
+        skeleton = default if rig is None else rig.skeleton
+    count = value.shape[2]
+    expected = skeleton.num_joints if rig is None and skeleton else count
+    expected = rig.num_points if rig is not None else expected
+    if count != expected or value.shape[-1] != 3:
+        raise ValueError(f"expected evidence (P, T, {expected}, 3), got {tuple(value.shape)}")
+    return skeleton
+
+
+def _flags(valid: Tensor | None, people: int, frames: int, like: Tensor) -> Tensor:
+    every = torch.ones(people, frames, dtype=torch.bool, device=like.device)
+    if valid is None:
+        return every
+    require_tensor("valid", valid)
+    if valid.shape not in ((people, frames), (frames,)):
+        raise ValueError(
+            f"valid must be {(people, frames)} or ({frames},), got {tuple(valid.shape)}"
+        )
+    return every & valid.bool().to(like.device)
+
+
+def _require_sigma(sigma: Tensor) -> None:
+    if not bool((sigma > 0).all()):
+        raise ValueError("sigma must be above 0")

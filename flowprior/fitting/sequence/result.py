@@ -1,0 +1,73 @@
+"""The result of a sequence fit, with its uncertainty."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["SequenceFit"]
+
+
+@dataclass(frozen=True)
+class SequenceFit:
+    r"""Poses of P people in T frames, from :func:`fit_sequence`; without P for a single sequence.
+
+    Attributes:
+        theta: (P, T, 24, 6) joint rotations, layout "columns".
+        rotation: (P, T, 24, 3, 3), the same.
+        transl: (P, T, 3) metres.
+        shape: (P, S) shape coefficients of the rig: ``betas`` of a body.
+        points: (P, T, K, 3) metres, the points of the rig in the frame of the evidence.
+        point_covariance: (P, T, K, 3, 3) square metres.
+        rotation_std_degrees: (P, T, 24) root mean square of the angle to the true rotation,
+            relative to the parent, if the model holds; 0 for joints that are held at rest.
+        seen: (P, T) bool, frames with any evidence.
+        swapped: (P, T) bool, frames in which left and right of the keypoints were exchanged.
+    """
+
+    theta: Tensor
+    rotation: Tensor
+    transl: Tensor
+    shape: Tensor
+    points: Tensor
+    point_covariance: Tensor
+    rotation_std_degrees: Tensor
+    seen: Tensor
+    swapped: Tensor
+
+    def radius_mm(self, level: float = 0.9) -> Tensor:
+        """Radii (P, T, K) of balls around the points with a given probability, millimetres.
+
+        The squared distance of a normal vector is approximately a scaled chi-square with the same
+        mean and variance, whose quantile follows from Wilson and Hilferty's formula.
+
+        Args:
+            level: The probability, between 0 and 1.
+
+        Raises:
+            ValueError: If the level is out of range.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1, got {level}")
+        covariance = self.point_covariance
+        mean = covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+        variance = 2 * covariance.square().sum(dim=(-2, -1))
+        degrees = 2 * mean.square() / variance.clamp(min=1e-30)
+        normal = torch.special.ndtri(torch.tensor(level, dtype=torch.float64)).to(mean)
+        part = 2 / (9 * degrees.clamp(min=1e-6))
+        square = mean * (1 - part + normal * part.sqrt()).clamp(min=0).pow(3)
+        return 1000 * square.sqrt()
+
+    def smpl_params(self) -> dict[str, Tensor]:
+        """Parameters of SMPL with the argument names of smplx, for ``pose2rot=False``.
+
+        Returns:
+            ``global_orient`` (P, T, 1, 3, 3), ``body_pose`` (P, T, 23, 3, 3), ``betas`` (P, S) and
+            ``transl`` (P, T, 3).
+        """
+        return {
+            "global_orient": self.rotation[..., :1, :, :],
+            "body_pose": self.rotation[..., 1:, :, :],
+            "betas": self.shape,
+            "transl": self.transl,
+        }

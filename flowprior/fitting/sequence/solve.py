@@ -1,0 +1,107 @@
+"""Gauss-Newton over windows of a sequence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from flowprior.fitting.sequence.evidence import Measurement, State
+from flowprior.fitting.sequence.normal import NormalEquations, Step
+from flowprior.fitting.sequence.pose_term import PoseTerm
+from flowprior.fitting.sequence.walk import Walk
+from flowprior.rotations import rotvec_to_matrix
+
+__all__ = ["Problem", "Solved"]
+
+# Weak pulls that keep directions that nothing determines where they are, per rad^2 and m^2.
+DAMPING = 1.0
+TRANSL_DAMPING = 1e-3
+LONGEST_TURN = 0.6  # radians, of a joint in one step
+EXPAND_EVERY = 2
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Solved windows.
+
+    Args:
+        state: The windows.
+        step: The last step, for covariances.
+    """
+
+    state: State
+    step: Step
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Windows of frames, with what is known of them.
+
+    Args:
+        measurement: What was measured.
+        walk: The random walk.
+        pose: The pose prior; None without.
+        joints: The joints whose rotations are variables.
+        fit_shape: Whether the shape is a variable.
+    """
+
+    measurement: Measurement
+    walk: Walk
+    pose: PoseTerm | None
+    joints: tuple[int, ...]
+    fit_shape: bool
+
+    @torch.no_grad()
+    def minimise(self, state: State, iterations: int, late: int = 2) -> Solved:
+        """Take steps from a start.
+
+        Args:
+            state: The start.
+            iterations: Number of steps.
+            late: Steps before the pose prior, which is expanded around poses, joins in.
+        """
+        step = None
+        for number in range(iterations):
+            pose = self.pose if number >= late else None
+            if pose is not None and (number - late) % EXPAND_EVERY == 0:
+                pose.linearise(state.rotation)
+            step = self._step(state, pose)
+            state = self._moved(state, step)
+        assert step is not None
+        return Solved(state, step)
+
+    def _step(self, state: State, pose: PoseTerm | None) -> Step:
+        windows, frames = state.rotation.shape[:2]
+        size = 3 * len(self.joints) + 3
+        shapes = state.shape.shape[-1] if self.fit_shape else 0
+        system = NormalEquations(
+            state.transl, windows, frames, size, shapes, state.person, len(state.shape)
+        )
+        self.measurement.add_to(system, state, self.joints)
+        self.walk.add_to(system, state.rotation, state.transl)
+        if pose is not None:
+            pose.add_to(system, state.rotation, self.joints)
+        if shapes:  # a standard normal prior
+            system.shape_hessian += torch.eye(shapes).to(state.shape)
+            system.shape_gradient += state.shape
+        damping = torch.full((size,), DAMPING).to(state.transl)
+        damping[-3:] = TRANSL_DAMPING
+        return system.solve(damping)
+
+    def _moved(self, state: State, step: Step) -> State:
+        size = 3 * len(self.joints)
+        turn = step.move[..., :size].unflatten(-1, (-1, 3))
+        length = turn.norm(dim=-1, keepdim=True)
+        turn = turn * (LONGEST_TURN / length.clamp(min=LONGEST_TURN))
+        rotation = state.rotation.clone()
+        own = list(self.joints)
+        rotation[:, :, own] = rotation[:, :, own] @ rotvec_to_matrix(turn)
+        shape = state.shape + step.shape if self.fit_shape else state.shape
+        return replace(
+            state, rotation=rotation, transl=state.transl + step.move[..., size:], shape=shape
+        )
+
+
+def moving_joints(*groups: Sequence[int]) -> tuple[int, ...]:
+    """The joints of any of the groups, ascending."""
+    return tuple(sorted({joint for group in groups for joint in group}))

@@ -1,0 +1,239 @@
+"""Whole-body fits: keypoints with fingers, hands at rest, uncertainty, and the parameters."""
+
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from flowprior import rotations
+from flowprior.body import BodyModel
+from flowprior.body.kinds import KINDS
+from flowprior.fitting import KeypointWeights, fit_keypoints
+from flowprior.fitting.finger_angles import NUM_ANGLES, finger_angles
+from flowprior.fitting.whole_body_points import as_body_67, finger_joints
+from flowprior.skeleton import (
+    BODY_25,
+    BODY_67,
+    COCO_17,
+    COCO_WHOLEBODY_65,
+    COCO_WHOLEBODY_133,
+    MHR_70,
+    SMPL_45,
+    shared_joints,
+)
+from tests.body.made_up import arrays_of
+from tests.fitting.people import project, random_people
+
+SIZE = (1000, 1000)
+OPTIONS = {"image_size": SIZE, "focal_px": 1145.0, "max_iterations": 60}
+LITTLE = [joint for joint, name in enumerate(BODY_67.meanings) if "pinky" in name]
+LEFT, RIGHT = list(range(25, 46)), list(range(46, 67))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return BodyModel(hands=True)
+
+
+@pytest.fixture(scope="module")
+def scene(body, whole):
+    """Theta (3, 52, 3, 3) and exact keypoints of BODY-67 (3, 67, 3)."""
+    people = random_people(body, 3, seed=4)
+    x = torch.randn(3, 2, NUM_ANGLES, generator=torch.Generator().manual_seed(5))
+    hands = [hand.rotations(x[:, n]) for n, hand in enumerate(finger_angles(whole))]
+    theta = torch.cat([people.theta[:, :22], *hands], dim=1)
+    points = whole.keypoints(theta, BODY_67, people.betas, people.transl)
+    keypoints = torch.cat([project(points), torch.ones(3, 67, 1)], dim=-1)
+    return theta, keypoints
+
+
+@pytest.fixture(scope="module")
+def fits(whole, scene):
+    return fit_keypoints(scene[1], body=whole, **OPTIONS)
+
+
+def as_set(keypoints, skeleton):
+    """BODY-67's keypoints as those of another detector, zero where it finds others."""
+    source, target = shared_joints(BODY_67, skeleton)
+    placed = torch.zeros(len(keypoints), skeleton.num_joints, 3)
+    placed[:, list(target)] = keypoints[:, list(source)]
+    return placed
+
+
+def hands_from_wrists(body, theta):
+    joints = body(theta).joints
+    turned = [joints[:, [20, *range(22, 37)]], joints[:, [21, *range(37, 52)]]]
+    return torch.cat([each[:, 1:] - each[:, :1] for each in turned], dim=1)
+
+
+@pytest.mark.parametrize("skeleton", [COCO_WHOLEBODY_133, COCO_WHOLEBODY_65, BODY_67, MHR_70])
+def test_sets_of_detectors_become_one(scene, skeleton):
+    keypoints = as_set(scene[1], skeleton)
+    placed, body = as_body_67(keypoints, skeleton)
+    seen = placed[..., 2] > 0
+    torch.testing.assert_close(placed[seen], scene[1][seen])
+    assert seen[:, list(finger_joints(BODY_67))].all()
+    torch.testing.assert_close(body, placed[:, :25])
+    absent = {"mid_hip", "neck", "left_hand_root", "right_hand_root"}
+    missing = {BODY_67.joint_names[joint] for joint in (~seen[0]).nonzero()[:, 0].tolist()}
+    assert missing <= absent
+
+
+def test_fingertips_without_knuckles_are_no_hands():
+    assert not finger_joints(SMPL_45)
+    assert len(finger_joints(BODY_67)) == 40
+    assert len(finger_joints(BODY_67, "left")) == 20
+
+
+@pytest.mark.slow
+def test_hands_fit_their_keypoints(whole, scene, fits):
+    theta, keypoints = scene
+    assert fits.theta.shape == (3, 52, 3, 3)
+    assert fits.hands == [("fitted", "fitted")] * 3
+    rest = fit_keypoints(keypoints[:, :25], body=whole, **OPTIONS)
+    assert rest.hands == [("at rest", "at rest")] * 3
+    truth = hands_from_wrists(whole, theta)
+    ours, before = (
+        (hands_from_wrists(whole, each.theta) - truth).norm(dim=-1).mean() for each in (fits, rest)
+    )
+    assert ours < 0.8 * before
+    # In the image, the fingers are where they were seen, which the body alone does not tell.
+    unknown = whole.keypoints(rest.theta, BODY_67, rest.betas, rest.transl)
+    found = torch.stack([fits.keypoints_2d, project(unknown)])
+    near, far = (found - keypoints[..., :2]).norm(dim=-1)[:, :, LEFT + RIGHT].mean(dim=(1, 2))
+    assert near < min(4.0, 0.3 * far)
+
+
+@pytest.mark.slow
+def test_the_body_is_that_of_24_joints_without_hands(body, whole, scene):
+    keypoints = scene[1].clone()
+    keypoints[:, 25:] = 0
+    ours = fit_keypoints(keypoints, body=whole, **OPTIONS)
+    theirs = fit_keypoints(keypoints[:, :25], body=body, **OPTIONS)
+    assert ours.hands == [("at rest", "at rest")] * 3
+    torch.testing.assert_close(ours.start_value, theirs.start_value, rtol=1e-3, atol=0)
+    # The same bodies are as good on both.
+    hands = torch.zeros(3, 2 * NUM_ANGLES)
+    size = theirs.objective.pose.size
+    x = torch.cat([theirs.variables[:, :size], hands, theirs.variables[:, size:]], dim=1)
+    value = ours.objective(x, torch.arange(3))
+    torch.testing.assert_close(value, theirs.solution.value, rtol=1e-2, atol=0)
+    left, right = (hand.rotations(torch.zeros(3, NUM_ANGLES)) for hand in finger_angles(whole))
+    assert not ours.variables[:, ours.objective.slices["hands"]].any()
+    torch.testing.assert_close(ours.left_hand_pose, left, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.right_hand_pose, right, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_hidden_hand_has_the_uncertainty_of_the_prior(whole, scene, fits):
+    keypoints = scene[1].clone()
+    keypoints[:, RIGHT] = 0
+    keypoints[:, LITTLE] = 0
+    part = fit_keypoints(keypoints, body=whole, **OPTIONS)
+    assert part.hands == [("fitted", "at rest")] * 3
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, NUM_ANGLES, generator=generator)
+    prior = finger_angles(whole)[1]
+    spread = part.posterior(spread=1.0).joint_uncertainty(generator=generator, num_samples=400)
+    turned = rotations.geodesic_distance(prior.rotations(x), prior.rotations(torch.zeros(1, 22)))
+    expected = torch.rad2deg(turned.square().mean(dim=0).sqrt())
+    torch.testing.assert_close(spread.std_degrees[0, 37:], expected, rtol=0.15, atol=0.5)
+    seen = fits.posterior(spread=1.0).joint_uncertainty(generator=generator, num_samples=400)
+    little = [22 + 6 + joint for joint in range(3)]
+    index = [22 + joint for joint in range(3)]
+    grown = spread.std_degrees / seen.std_degrees
+    assert (grown[:, little].mean() > 1.5 * grown[:, index].mean()).item()
+
+
+@pytest.mark.slow
+def test_joints_in_space_decide_the_depth(body, whole, scene):
+    theta, keypoints = scene
+    points = whole.keypoints(theta, BODY_67)
+    known = points.clone()
+    known[:, 40:] = torch.nan
+    without = fit_keypoints(keypoints, body=whole, **OPTIONS)
+    given = fit_keypoints(keypoints, body=whole, joints_3d=known + 3.0, **OPTIONS)
+
+    def error(fits):
+        found = whole.keypoints(fits.theta, BODY_67, fits.betas)[:, :25]
+        found, truth = (each - each.mean(dim=1, keepdim=True) for each in (found, points[:, :25]))
+        return float((found - truth).norm(dim=-1).mean())
+
+    assert error(given) < min(0.05, 0.5 * error(without))
+
+
+def test_bodies_without_fingers_are_refused(body, scene):
+    with pytest.raises(ValueError, match="no fingers for the keypoints of BODY-67"):
+        fit_keypoints(scene[1], body=body)
+
+
+def test_joints_in_space_of_another_shape_are_refused(whole, scene):
+    with pytest.raises(ValueError, match="expected joints_3d"):
+        fit_keypoints(scene[1], body=whole, joints_3d=torch.zeros(3, 24, 3))
+
+
+def test_hand_weights_are_checked():
+    with pytest.raises(ValueError, match="hand_noise must be positive"):
+        KeypointWeights(hand_noise=0)
+    with pytest.raises(ValueError, match="weight hands must be at least 0"):
+        KeypointWeights(hands=-1)
+    assert KeypointWeights.of_noise().hands == KeypointWeights.of_noise().pose
+
+
+def test_a_body_of_24_joints_has_no_hands(body, people):
+    fits = fit_keypoints(people.keypoints[:1], body=body, max_iterations=2)
+    with pytest.raises(ValueError, match="no left_hand_pose"):
+        _ = fits.left_hand_pose
+    assert fits.hands == [("at rest", "at rest")]
+    assert "hands" not in fits.to_arrays()
+
+
+def test_nobody_is_fitted(whole):
+    fits = fit_keypoints(torch.zeros(0, 133, 3), body=whole)
+    assert fits.theta.shape == (0, 52, 3, 3)
+    assert fits.to_arrays()["hands"].shape == (0, 2)
+
+
+def test_parameters_round_trip_through_smplx(tmp_path):
+    smplx = pytest.importorskip("smplx", reason="compares with smplx: flowprior[body]")
+    arrays = arrays_of("smplh", 80)
+    count = len(KINDS["smplh"].surface)
+    arrays["vertex_ids"] = np.random.default_rng(3).choice(80, count, replace=False)
+    np.savez(tmp_path / "SMPLH.npz", **arrays)
+    body = BodyModel(tmp_path / "SMPLH.npz")
+    points = body.keypoints(torch.zeros(1, 52, 3), BODY_67)
+    keypoints = torch.cat([500 + 300 * points[..., :2], torch.ones(1, 67, 1)], dim=-1)
+    fits = fit_keypoints(keypoints, None, body=body, image_size=SIZE, max_iterations=3)
+    ours = body(fits.theta, fits.betas, fits.transl)
+    for flat in (True, False):
+        params = fits.rotation_vectors(flat_hand_mean=flat)
+        assert {name: tuple(value.shape) for name, value in params.items()} == {
+            "global_orient": (1, 3),
+            "body_pose": (1, 63),
+            "left_hand_pose": (1, 45),
+            "right_hand_pose": (1, 45),
+            "betas": (1, 10),
+            "transl": (1, 3),
+        }
+        model = smplx.SMPLH(
+            model_path="",
+            data_struct=types.SimpleNamespace(**arrays),
+            num_betas=10,
+            use_pca=False,
+            flat_hand_mean=flat,
+        )
+        model.vertex_joint_selector.extra_joints_idxs = torch.from_numpy(arrays["vertex_ids"])
+        theirs = model(**params)
+        torch.testing.assert_close(theirs.joints[:, :52], ours.joints, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(theirs.vertices, ours.vertices, atol=1e-4, rtol=1e-4)
+
+
+def test_coco_keypoints_leave_hands_at_rest(whole, people):
+    source, target = shared_joints(BODY_25, COCO_17)
+    keypoints = torch.zeros(1, 17, 3)
+    keypoints[:, list(target)] = people.keypoints[:1, list(source)]
+    fits = fit_keypoints(keypoints, body=whole, max_iterations=3)
+    assert fits.body_pose.shape == (1, 21, 3, 3)
+    assert fits.left_hand_pose.shape == (1, 15, 3, 3)
+    assert fits.hands == [("at rest", "at rest")]
