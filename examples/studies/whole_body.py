@@ -191,7 +191,7 @@ def _camera(pixels: Tensor, points: Tensor) -> tuple[float, Tensor]:
 
 
 def whole_people(
-    rotvecs: Tensor, body: BodyModel, generator: torch.Generator
+    rotvecs: Tensor, body: BodyModel, generator: torch.Generator, noise_px: float = NOISE_PX
 ) -> tuple[Tensor, Tensor]:
     """People with fingers before virtual cameras.
 
@@ -199,6 +199,7 @@ def whole_people(
         rotvecs: (P, 24, 3) poses of the body.
         body: The embedded body with fingers.
         generator: Source of fingers, cameras, shapes and noise.
+        noise_px: Standard deviation of the noise along each axis, pixels.
 
     Returns:
         Joints (P, 52, 3) metres, camera frame; COCO-WholeBody keypoints (P, 133, 3) with noise, the
@@ -211,7 +212,7 @@ def whole_people(
         joints = body(theta, people.betas, people.transl).joints
         points = body.keypoints(theta, BODY_67, people.betas, people.transl)
     pixels = FOCAL_PX * points[..., :2] / points[..., 2:] + IMAGE_PX / 2
-    pixels = pixels + NOISE_PX * torch.randn(pixels.shape, generator=generator)
+    pixels = pixels + noise_px * torch.randn(pixels.shape, generator=generator)
     openpose = torch.cat([pixels, torch.ones_like(pixels[..., :1])], dim=-1)
     source, target = shared_joints(BODY_67, COCO_WHOLEBODY_133)
     keypoints = torch.zeros(len(rotvecs), 133, 3)
@@ -259,6 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mhr", type=Path, metavar="FOLDER", help="outputs of SAM 3D Body")
     parser.add_argument("--split", choices=("val", "test"), default="val")
     parser.add_argument("--people", type=positive, default=100, metavar="N")
+    parser.add_argument("--noise", type=float, default=NOISE_PX, metavar="PX")
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/whole_body"))
     parser.add_argument("--seed", type=natural, default=0, metavar="N")
     args = parser.parse_args(argv)
@@ -274,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(error)
     rows = torch.linspace(0, len(rotvecs) - 1, min(args.people, len(rotvecs))).round().long()
     generator, body = torch.Generator().manual_seed(args.seed + 3), BodyModel(hands=True)
-    joints, keypoints = whole_people(rotvecs[rows], body, generator)
+    joints, keypoints = whole_people(rotvecs[rows], body, generator, args.noise)
     results: dict[str, dict[str, float]] = {}
     for name, seen in (
         ("body alone", as_coco(keypoints)),

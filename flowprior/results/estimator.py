@@ -354,7 +354,7 @@ def _of_smpl(found: JointUncertainty, fits: fitting.Fits) -> JointUncertainty:
         return found
     knuckles = [body.joint_names.index(f"{side}_middle1") for side in ("left", "right")]
     places = torch.tensor([*range(22), *knuckles])
-    chosen = {}
+    chosen: dict[str, Any] = {}
     for field in fields(JointUncertainty):
         value = getattr(found, field.name)
         if isinstance(value, Tensor):
