@@ -28,7 +28,7 @@ from torch import Tensor
 from flowprior import rotations
 from flowprior.body import BodyModel
 
-__all__ = ["HAND_JOINTS", "NUM_ANGLES", "FingerAngles", "finger_angles"]
+__all__ = ["NUM_ANGLES", "FingerAngles", "finger_angles"]
 
 HAND_JOINTS = 15
 FINGERS = ("index", "middle", "pinky", "ring", "thumb")
