@@ -31,8 +31,8 @@ def smooth(value: Tensor, known: Tensor, width: float) -> Tensor:
     """Gaussian smoothing of (P, T, ...) over known entries; NaN where none is near.
 
     Args:
-        value: (P, T, *shape, C).
-        known: (P, T, *shape) bool.
+        value: (P, T, ..., C).
+        known: (P, T, ...) bool.
         width: Standard deviation, frames.
     """
     weight = known.to(value)[..., None]
