@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
@@ -276,9 +277,7 @@ def reliability_picture(
         percent = [f"{100 * tick:.0f} %" for tick in ticks]
         ax.set_xticks(ticks, percent)
         ax.set_yticks(ticks, percent)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color="#ececf0", linewidth=0.8)
-        ax.set_axisbelow(True)
+        _plain(ax)
         ax.set_xlabel("mass of the region")
         ax.set_ylabel("truths inside")
         ax.legend(
@@ -342,9 +341,7 @@ def risk_picture(
         ax.set_ylim(0, None)
         ticks = np.linspace(0, 1, 6)
         ax.set_xticks(ticks, [f"{100 * tick:.0f} %" for tick in ticks])
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color="#ececf0", linewidth=0.8)
-        ax.set_axisbelow(True)
+        _plain(ax)
         ax.set_xlabel("share that is kept")
         ax.set_ylabel("mean error, mm")
         ax.legend(
@@ -357,3 +354,10 @@ def risk_picture(
         figure.suptitle(title, x=0.018, y=0.975, ha="left", fontsize=14, fontweight="bold")
         figure.text(0.018, 0.895, note, fontsize=9.5, color="#5a5a63", va="center")
         save_figure(path, figure)
+
+
+def _plain(ax: Axes) -> None:
+    """A light grid behind the curves, and no frame above and to the right."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(color="#ececf0", linewidth=0.8)
+    ax.set_axisbelow(True)

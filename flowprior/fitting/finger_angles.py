@@ -27,12 +27,9 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior.body import BodyModel
+from flowprior.skeleton.whole_body_sets import FINGERS, HAND_JOINTS
 
 __all__ = ["NUM_ANGLES", "FingerAngles", "finger_angles"]
-
-HAND_JOINTS = 15
-FINGERS = ("index", "middle", "pinky", "ring", "thumb")
-"""In MANO's order, in which the little finger precedes the ring finger."""
 
 FLEXION, SPREAD, TWIST = range(3)
 

@@ -21,11 +21,11 @@ from flowprior.prior.posterior import PosePrior
 from flowprior.prior.spaces import RotationSpace
 from flowprior.rotations import matrix_to_rot6d
 from flowprior.skeleton import SMPL_24
+from flowprior.skeleton.whole_body_sets import HAND_JOINTS
 
 __all__ = ["InverseKinematics", "inverse_kinematics"]
 
 NUM_BETAS = 10
-HAND_JOINTS = 15
 
 
 @dataclass(frozen=True)

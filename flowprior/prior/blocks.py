@@ -23,6 +23,7 @@ from flowprior.prior.evidence import Evidence
 from flowprior.prior.posterior import PosePosterior, PosePrior
 from flowprior.prior.spaces import Rot6dSpace, RotationSpace
 from flowprior.skeleton import SMPL_24
+from flowprior.skeleton.whole_body_sets import HAND_JOINTS
 
 __all__ = ["BLOCKS", "BlockPosterior", "BlockPrior"]
 
@@ -32,7 +33,6 @@ BLOCKS: tuple[Block, ...] = ("body", "left_hand", "right_hand")
 """The blocks of a pose, in the order of its joints."""
 
 HANDS: tuple[Block, ...] = BLOCKS[1:]
-HAND_JOINTS = 15
 SHARED_JOINTS = 22  # of SMPL with SMPL-H; SMPL's last two joints are the hands
 ARM_FEATURES = 12
 MIRRORED = "mirrored"

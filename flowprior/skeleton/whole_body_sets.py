@@ -22,6 +22,9 @@ SIDES = ("left", "right")
 FINGERS = ("index", "middle", "pinky", "ring", "thumb")
 """The fingers in MANO's order, in which the little finger precedes the ring finger."""
 
+HAND_JOINTS = 3 * len(FINGERS)
+"""Joints of a hand that rotate, without the wrist."""
+
 # smplx.joint_names calls the tip of a finger by the finger alone.
 _FROM_THUMB = ("thumb", "index", "middle", "ring", "pinky")
 

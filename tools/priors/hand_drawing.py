@@ -5,12 +5,12 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior.skeleton import MANO_16, MANO_21
+from flowprior.skeleton.whole_body_sets import FINGERS
 from tools.priors.drawing import EXACT, Examples, choose
 from tools.priors.hand_chain import HandChain
 
 __all__ = ["FINGERS", "TIPS", "draw_hands", "finger_joints", "points_of"]
 
-FINGERS = ("index", "middle", "pinky", "ring", "thumb")
 TIPS = tuple(MANO_21.index(finger) for finger in FINGERS)
 BETAS = 10
 
