@@ -10,6 +10,9 @@ PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist worksteal
 # The tests that need nothing but the library, pytest, hypothesis and SciPy.
 LIBRARY := --ignore=tests/examples --ignore=tests/docs --ignore=tests/tools \
 	--ignore=tests/benchmarks
+# Number and seed of the mutants of each part.
+SAMPLE ?= 100
+SEED ?= 0
 # Interpreters of the environments of the oldest and the newest torch.
 OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= $(PYTHON)
@@ -58,8 +61,8 @@ test-all: .venv/installed  ## all tests
 test-portable: .venv/installed  ## the library's tests in random order, without vector instructions
 	ATEN_CPU_CAPABILITY=default $(PYTEST) $(PARALLEL) -p randomly $(LIBRARY)
 
-mutants: .venv/installed  ## change one thing of the flow at a time; list what no test notices
-	$(BIN)/python -m tools.mutate
+mutants: .venv/installed  ## change one thing of flow, prior or rotations at a time, SAMPLE of each
+	$(BIN)/python -m tools.mutate --sample $(SAMPLE) --seed $(SEED)
 
 lint: .venv/installed  ## check style, types and dead code
 	$(BIN)/ruff check .

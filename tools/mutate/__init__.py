@@ -1,0 +1,1 @@
+"""Mutation testing: small changes of the library that a test must notice."""
