@@ -287,6 +287,11 @@ class BodyModel(nn.Module):
         return self._kind.parts
 
     @property
+    def lbs_weights(self) -> Tensor:
+        """(V, J) weights of the joints at each vertex, which sum to one; the name of ``smplx``."""
+        return self._surface.weights
+
+    @property
     def keypoint_sets(self) -> tuple[str, ...]:
         """Names of the joint sets that `keypoints` can return."""
         return self._keypoints.names

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowprior.files.whole_file import write_whole
 
-__all__ = ["write_glb"]
+__all__ = ["GlbBuffer", "glb_container", "vertex_normals", "write_glb"]
 
-_FLOAT, _UINT32 = 5126, 5125
+FLOAT, UINT16, UINT32 = 5126, 5123, 5125
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
 BODY_COLOUR = (0.62, 0.66, 0.72)
 
@@ -45,7 +45,7 @@ def write_glb(
             f"expected one name and one colour for each of {len(vertices)} bodies, got "
             f"{len(names)} and {len(colours)}"
         )
-    packed = _Buffer()
+    packed = GlbBuffer()
     document: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": "flowprior"},
         "scene": 0,
@@ -65,14 +65,14 @@ def write_glb(
     }
     if not len(names):  # glTF forbids empty lists
         document = {key: document[key] for key in ("asset", "scene")} | {"scenes": [{}]}
-    indices = packed.add(triangles.reshape(-1), "SCALAR", _UINT32) if len(names) else 0
+    indices = packed.add(triangles.reshape(-1), "SCALAR", UINT32) if len(names) else 0
     for row, (name, points) in enumerate(zip(names, vertices, strict=True)):
         if not np.isfinite(points).all():
             raise ValueError(f"{name}: vertices are not finite")
         places = np.asarray(points, np.float32)
         attributes = {
-            "POSITION": packed.add(places, "VEC3", _FLOAT, bounds=True),
-            "NORMAL": packed.add(vertex_normals(places, triangles), "VEC3", _FLOAT),
+            "POSITION": packed.add(places, "VEC3", FLOAT, bounds=True),
+            "NORMAL": packed.add(vertex_normals(places, triangles), "VEC3", FLOAT),
         }
         mesh = {"attributes": attributes, "indices": indices, "material": row}
         document["meshes"].append({"name": name, "primitives": [mesh]})
@@ -82,7 +82,7 @@ def write_glb(
             "bufferViews": packed.views,
             "buffers": [{"byteLength": len(packed.content)}],
         }
-    write_whole(path, _container(document, bytes(packed.content)))
+    write_whole(path, glb_container(document, bytes(packed.content)))
 
 
 def vertex_normals(
@@ -101,7 +101,7 @@ def vertex_normals(
     return unit.astype(np.float32)
 
 
-class _Buffer:
+class GlbBuffer:
     """The binary chunk, with its accessors."""
 
     def __init__(self) -> None:
@@ -109,18 +109,30 @@ class _Buffer:
         self.accessors: list[dict[str, Any]] = []
         self.views: list[dict[str, Any]] = []
 
-    def add(self, array: NDArray[Any], kind: str, component: int, *, bounds: bool = False) -> int:
-        """Append an array; returns the index of its accessor."""
+    def add(
+        self,
+        array: NDArray[Any],
+        kind: str,
+        component: int,
+        *,
+        bounds: bool = False,
+        target: int | None = None,
+    ) -> int:
+        """Append an array; returns the index of its accessor.
+
+        Args:
+            array: Values, one row per element, of the type of the component.
+            kind: Such as "VEC3".
+            component: Number of the type of the components.
+            bounds: Whether to state the least and the largest value.
+            target: Use of the view; by default that of vertices, or of triangles for scalars, and 0
+                for none of both.
+        """
         data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
-        target = _ELEMENT_ARRAY_BUFFER if kind == "SCALAR" else _ARRAY_BUFFER
-        self.views.append(
-            {
-                "buffer": 0,
-                "byteOffset": len(self.content),
-                "byteLength": len(data),
-                "target": target,
-            }
-        )
+        if target is None:
+            target = _ELEMENT_ARRAY_BUFFER if kind == "SCALAR" else _ARRAY_BUFFER
+        view = {"buffer": 0, "byteOffset": len(self.content), "byteLength": len(data)}
+        self.views.append(view | ({"target": target} if target else {}))
         accessor: dict[str, Any] = {
             "bufferView": len(self.views) - 1,
             "componentType": component,
@@ -128,13 +140,14 @@ class _Buffer:
             "type": kind,
         }
         if bounds:
-            accessor |= {"min": array.min(axis=0).tolist(), "max": array.max(axis=0).tolist()}
+            low, high = (np.atleast_1d(end(axis=0)).tolist() for end in (array.min, array.max))
+            accessor |= {"min": low, "max": high}
         self.accessors.append(accessor)
         self.content += data  # four-byte components keep every offset aligned
         return len(self.accessors) - 1
 
 
-def _container(document: dict[str, Any], binary: bytes) -> bytes:
+def glb_container(document: dict[str, Any], binary: bytes) -> bytes:
     """Header, JSON chunk and binary chunk, each padded to four bytes."""
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     text += b" " * (-len(text) % 4)
