@@ -7,63 +7,20 @@ import pickle
 import pytest
 import torch
 
-from flowprior import CheckpointError, ConditionalPosePrior, rotations
+from flowprior import rotations
 from flowprior.body import mirror_pose
 from flowprior.prior import BLOCKS, BlockPrior
 from flowprior.skeleton import SMPL_24, SMPLH_52
-
-SMALL = {"hidden_features": 8, "num_steps": 2, "head_features": 8}
-BODY, LEFT, RIGHT = slice(0, 22), slice(22, 37), slice(37, 52)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randomised(prior, seed=0):
-    """Random weights and the spread of small rotations, instead of an untrained flow."""
-    noise = generator(seed)
-    with torch.no_grad():
-        for name, weight in prior.named_parameters():
-            if "actnorm" not in name:
-                weight.add_(0.03 * torch.randn(weight.shape, generator=noise))
-        width = prior.context_features
-        context = torch.randn(64, width, generator=noise) if width else None
-        centre = torch.zeros(64, prior.space.joints, 3) if prior.space.name == "so3" else None
-        if centre is not None:  # the first call sets ActNorm
-            poses = 0.2 * torch.randn(centre.shape, generator=noise)
-            prior.train().nll(poses, context, centre=centre, generator=noise)
-    return prior.eval()
-
-
-def body_prior(seed=0, **options):
-    options = {"context_features": 4, "rest_joints": (22, 23), **SMALL, **options}
-    return randomised(ConditionalPosePrior(**options), seed)
-
-
-def hand_prior(seed=1, **options):
-    """A hand that reads four numbers and the arm."""
-    options = {"context_features": 16, "joints": 15, **SMALL, **options}
-    return randomised(ConditionalPosePrior(**options), seed)
-
-
-def evidence_hand(seed=2):
-    return hand_prior(seed, context_features=None, evidence=("rotations",), encoder_features=8)
-
-
-@pytest.fixture(scope="module")
-def prior():
-    return BlockPrior(body_prior(), hand_prior(1), hand_prior(2)).eval()
-
-
-@pytest.fixture(scope="module")
-def context():
-    return torch.randn(3, 4, generator=generator(3))
-
-
-def rotation_vectors(*shape, seed=4):
-    return 0.4 * torch.randn(*shape, 3, generator=generator(seed))
-
+from tests.prior.blocks.made_up import (
+    BODY,
+    LEFT,
+    RIGHT,
+    body_prior,
+    evidence_hand,
+    generator,
+    hand_prior,
+    rotation_vectors,
+)
 
 # --- the density ---
 
@@ -242,43 +199,6 @@ def test_missing_hands_are_at_rest_and_outside_the_density(context):
         prior(context).hand("left_hand", theta)
 
 
-@pytest.mark.parametrize("blocks", [("body",), ("left_hand",), ("body", "right_hand"), BLOCKS])
-def test_known_blocks_stay_exact_and_leave_the_density(prior, context, blocks):
-    pose = rotations.matrix_to_rot6d(rotations.rotvec_to_matrix(rotation_vectors(3, 52)))
-    posterior = prior(context).with_known(pose, blocks)
-    theta = posterior.sample(4, generator=generator())
-    for name in BLOCKS:
-        part = prior.parts[name]
-        known = pose[:, None, part].expand(3, 4, -1, 6)
-        assert torch.equal(theta[..., part, :], known) is (name in blocks)
-        assert torch.equal(posterior.mode()[:, part], pose[:, part]) is (name in blocks)
-    # The density of the known blocks and that of the others give the whole.
-    others = [name for name in BLOCKS if name not in blocks]
-    whole = torch.where(torch.isfinite(theta), theta, 0)
-    rest = prior(context).with_known(whole[:, 0], others)
-    total = posterior.log_prob(whole[:, 0]) + rest.log_prob(whole[:, 0])
-    torch.testing.assert_close(total, prior.log_prob(whole[:, 0], context), rtol=1e-5, atol=1e-4)
-    assert posterior.log_prob(theta).shape == (3, 4)
-
-
-def test_blocks_become_known_one_after_another(prior, context):
-    first, second = (rotation_vectors(3, 52, seed=seed) for seed in (1, 2))
-    step = prior(context).with_known(first, ("body",)).with_known(second, ("right_hand",))
-    mode = rotations.rot6d_to_matrix(step.mode())
-    for part, source in ((BODY, first), (RIGHT, second)):
-        expected = rotations.rotvec_to_matrix(source[:, part])
-        torch.testing.assert_close(mode[:, part], expected, rtol=0, atol=1e-6)
-
-
-def test_unknown_blocks_may_hold_any_values(prior, context):
-    pose = rotation_vectors(3, 52)
-    pose[:, LEFT] = torch.nan
-    theta = prior(context).with_known(pose, ("body", "right_hand")).sample(2)
-    assert theta.isfinite().all()
-    with pytest.raises(ValueError, match="NaN or infinity in left_hand"):
-        prior(context).with_known(pose, ("left_hand",))
-
-
 def test_known_rotations_of_the_pose_reach_each_block():
     body = body_prior(
         context_features=None, evidence=("rotations",), encoder_features=8, rest_joints=(22, 23)
@@ -340,73 +260,6 @@ def test_hands_with_evidence_are_trained_beside_a_body_with_a_context(context):
     torch.testing.assert_close(prior.nll(theta, context), -prior.log_prob(theta, context).mean())
 
 
-# --- files ---
-
-
-@pytest.mark.parametrize("left", ["mirrored", "own", None])
-def test_saved_and_loaded(tmp_path, context, left):
-    hands = {"mirrored": "mirrored", "own": hand_prior(5), None: None}
-    prior = BlockPrior(body_prior(), hands[left], hand_prior(6))
-    prior.save_pretrained(tmp_path / "prior")
-    loaded = BlockPrior.from_pretrained(tmp_path / "prior")
-    assert loaded.mirrored == prior.mirrored
-    assert (tmp_path / "prior" / "left_hand.safetensors").exists() is (left == "own")
-    theta = rotation_vectors(3, 52)
-    assert torch.equal(loaded.log_prob(theta, context), prior.log_prob(theta, context))
-    alone = ConditionalPosePrior.load(tmp_path / "prior" / "body.safetensors")
-    assert torch.equal(alone.mode(context), prior.body.mode(context))
-
-
-def test_a_failed_save_leaves_the_old_files(tmp_path, prior, context, monkeypatch):
-    prior.save_pretrained(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    other = BlockPrior(body_prior(9), hand_prior(8))
-    monkeypatch.setattr(type(other.left_hand), "_content", lambda self: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        other.save_pretrained(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("not json", "damaged"),
-        ('{"format_version": 1}', "damaged"),
-        ('{"format_version": 9, "blocks": {}}', "newer"),
-        ('{"format_version": 1, "blocks": {"body": "../body.safetensors"}}', "damaged"),
-        ('{"format_version": 1, "blocks": {"body": null}}', "damaged"),
-    ],
-)
-def test_damaged_folders(tmp_path, prior, text, message):
-    prior.save_pretrained(tmp_path)
-    (tmp_path / "blocks.json").write_text(text)
-    with pytest.raises(CheckpointError, match=message):
-        BlockPrior.from_pretrained(tmp_path)
-
-
-def test_folders_of_single_models_are_named_so(tmp_path):
-    body_prior().save_pretrained(tmp_path)
-    with pytest.raises(FileNotFoundError, match="one model file per block"):
-        BlockPrior.from_pretrained(tmp_path)
-
-
-def test_a_missing_file_is_named(tmp_path, prior):
-    prior.save_pretrained(tmp_path)
-    (tmp_path / "right_hand.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="right_hand"):
-        BlockPrior.from_pretrained(tmp_path)
-
-
-def test_frozen_copies_agree_and_cannot_be_trained_or_saved(tmp_path, prior, context):
-    frozen = prior.freeze()
-    theta = rotation_vectors(3, 52)
-    found, expected = frozen.log_prob(theta, context), prior.log_prob(theta, context)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
-    for fails in (lambda: frozen.nll(theta, context), lambda: frozen.save_pretrained(tmp_path)):
-        with pytest.raises(TypeError, match="body is frozen"):
-            fails()
-
-
 # --- bad input ---
 
 
@@ -420,7 +273,10 @@ def test_frozen_copies_agree_and_cannot_be_trained_or_saved(tmp_path, prior, con
         ({"left_hand": lambda: "other"}, '"mirrored" if the other hand'),
         ({"left_hand": lambda: "mirrored", "right_hand": lambda: "mirrored"}, "the other hand"),
         ({"left_hand": lambda: body_prior()}, "15 joint rotations of MANO"),
-        ({"left_hand": lambda: hand_prior(layout="rows")}, "layout 'rows', the body 'columns'"),
+        (
+            {"left_hand": lambda: hand_prior(layout="rows")},
+            "layout 'rows', the other blocks 'columns'",
+        ),
         ({"left_hand": lambda: hand_prior(context_features=5)}, "plus 12 numbers"),
     ],
 )
