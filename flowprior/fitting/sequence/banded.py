@@ -82,9 +82,17 @@ class BandedFactor:
             if t > 1:
                 value = torch.baddbmm(value, self.far[t - 2], forward[t - 2], alpha=-1)
             forward.append(torch.linalg.solve_triangular(self.lower[t], value, upper=False))
-        result = forward
+        return self._backward(forward)
+
+    def spread(self, noise: Tensor) -> Tensor:
+        """Samples (P, T, D, n) whose covariance is the inverse, from standard normal noise."""
+        return self._backward(list(noise.unbind(dim=1)))
+
+    def _backward(self, right: list[Tensor]) -> Tensor:
+        """Solve with the transposed factor for T right-hand sides (P, D, n), which it replaces."""
+        frames, result = len(self.lower), right
         for t in reversed(range(frames)):
-            value = forward[t]
+            value = right[t]
             if t + 1 < frames:
                 value = torch.baddbmm(value, self.below[t].mT, result[t + 1], alpha=-1)
             if t + 2 < frames:

@@ -12,6 +12,7 @@ from flowprior.body import BodyModel
 from flowprior.fitting.cameras import Cameras
 from flowprior.fitting.latent_search import frozen
 from flowprior.fitting.sequence.evidence import Joints3d, Keypoints2d, Measurement, Rotations, State
+from flowprior.fitting.sequence.output import Output, Sampling
 from flowprior.fitting.sequence.pose_term import PoseTerm, free_joints
 from flowprior.fitting.sequence.rates import DEFAULT_RATES, MotionRates
 from flowprior.fitting.sequence.result import SequenceFit
@@ -101,6 +102,8 @@ def fit_sequence(
     moves: bool = True,
     start: Tensor | None = None,
     lag: int | None = None,
+    num_samples: int = 0,
+    generator: torch.Generator | None = None,
     options: SequenceOptions | None = None,
 ) -> SequenceFit:
     """Poses of people over time, from measurements of single frames.
@@ -135,6 +138,8 @@ def fit_sequence(
         moves: Whether people move through space; False for joints relative to a root.
         start: First poses (P, T, 24, 3, 3); from the posterior of each frame if None.
         lag: Frames that a result waits for; None for all frames.
+        num_samples: Number of sampled motions per person.
+        generator: Source of randomness of the samples; the default one if None.
         options: Settings.
 
     Returns:
@@ -156,6 +161,7 @@ def fit_sequence(
     require_tensor(kind, evidence)
     if lag is not None:
         require_count("lag", lag)
+    require_count("num_samples", num_samples)
     prior = frozen(prior)
     like = torch.zeros((), dtype=prior.flow.dtype, device=prior.flow.device)
     single = evidence.ndim == (3 if kind != "theta" else _theta_axes(evidence))
@@ -168,6 +174,7 @@ def fit_sequence(
     value = value.to(like)
     people, frames = value.shape[:2]
     found = _flags(valid, people, frames, like)
+    bare = rig
     if kind == "theta":
         rig = _rig(rig, body, SMPL_24, like)
         setup = _of_theta(value, found, sigma, transl)
@@ -185,10 +192,14 @@ def fit_sequence(
             prior, value, found, sigma, skeleton, rig, fps, camera, start, options
         )
     setup.rig = rig
-    fit = _solve(prior, setup, fps, moves, lag, options)
+    joints = rig if rig.skeleton is SMPL_24 else None
+    if joints is None and bare is None:
+        joints = _rig(None, body, SMPL_24, like)
+    sampling = Sampling(joints, num_samples, generator)
+    fit = _solve(prior, setup, fps, moves, lag, options, sampling)
     if not single:
         return fit
-    return SequenceFit(*(each[0] for each in vars(fit).values()))
+    return fit.person(0)
 
 
 @dataclass
@@ -360,6 +371,7 @@ def _solve(
     moves: bool,
     lag: int | None,
     options: SequenceOptions,
+    sampling: Sampling,
 ) -> SequenceFit:
     rig = setup.rig
     assert rig is not None
@@ -379,7 +391,7 @@ def _solve(
         )
     like = setup.transl
     shape = like.new_zeros(people, rig.num_shapes)
-    out = _Output(rig, like, people, frames, options.spread)
+    out = Output(rig, like, people, frames, joints, options.spread, sampling)
 
     def solve(rows: Tensor, fit_shape: bool) -> Solved:
         some = windows[rows]
@@ -402,13 +414,13 @@ def _solve(
     order = torch.arange(len(windows))
     if each <= WINDOWS_AT_ONCE:  # all windows of some people share their shape in one system
         for rows in order.split(at_once * each):
-            out.keep(windows[rows], solve(rows, has_shape), joints)
+            out.keep(windows[rows], solve(rows, has_shape))
     else:
         for rows in order.split(each):
             if has_shape:
                 solve(rows[torch.linspace(0, each - 1, WINDOWS_FOR_SHAPE).round().long()], True)
             for few in rows.split(WINDOWS_AT_ONCE):
-                out.keep(windows[few], solve(few, False), joints)
+                out.keep(windows[few], solve(few, False))
     return SequenceFit(
         matrix_to_rot6d(out.rotation),
         out.rotation,
@@ -419,46 +431,9 @@ def _solve(
         out.rotation_std,
         setup.seen,
         setup.swapped,
+        out.joint_covariance,
+        out.samples,
     )
-
-
-class _Output:
-    """Results of all frames, filled window by window."""
-
-    def __init__(
-        self, rig: PointRig, like: Tensor, people: int, frames: int, spread: float
-    ) -> None:
-        self.rig, self.spread = rig, spread
-        self.rotation = like.new_zeros(people, frames, 24, 3, 3)
-        self.transl = like.new_zeros(people, frames, 3)
-        self.points = like.new_zeros(people, frames, rig.num_points, 3)
-        self.covariance = like.new_zeros(people, frames, rig.num_points, 3, 3)
-        self.rotation_std = like.new_zeros(people, frames, 24)
-
-    def keep(self, windows: Windows, solved: Solved, joints: tuple[int, ...]) -> None:
-        """Take the frames that these windows provide."""
-        state, step = solved.state, solved.step
-        own, shape, between = step.covariance(state.person)
-        posed = self.rig.pose(state.rotation, state.shape[state.person][:, None])
-        size = 3 * len(joints)
-        std = own.new_zeros(*own.shape[:2], 24)
-        blocks = own.diagonal(dim1=-2, dim2=-1)[..., :size].unflatten(-1, (-1, 3)).sum(dim=-1)
-        std[..., list(joints)] = torch.rad2deg(blocks.clamp(min=0).sqrt()) * self.spread
-        jacobian = posed.rotation_jacobian(state.rotation, joints)
-        still = torch.eye(3).to(jacobian).repeat(self.rig.num_points, 1)
-        jacobian = torch.cat([jacobian, still.expand(*jacobian.shape[:-1], 3)], dim=-1)
-        by_point = jacobian.unflatten(-2, (-1, 3))
-        covariance = by_point @ own[:, :, None] @ by_point.mT
-        if shape.shape[-1]:
-            by_shape = posed.shape_jacobian().unflatten(-2, (-1, 3))
-            mixed = by_point @ between[:, :, None] @ by_shape.mT
-            covariance = covariance + mixed + mixed.mT
-            covariance = covariance + by_shape @ shape[:, None, None] @ by_shape.mT
-        windows.scatter(state.rotation, self.rotation)
-        windows.scatter(state.transl, self.transl)
-        windows.scatter(posed.points + state.transl[..., None, :], self.points)
-        windows.scatter(self.spread**2 * covariance, self.covariance)
-        windows.scatter(std, self.rotation_std)
 
 
 def _theta_axes(theta: Tensor) -> int:

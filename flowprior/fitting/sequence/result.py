@@ -1,6 +1,6 @@
 """The result of a sequence fit, with its uncertainty."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,10 @@ class SequenceFit:
             relative to the parent, if the model holds; 0 for joints that are held at rest.
         seen: (P, T) bool, frames with any evidence.
         swapped: (P, T) bool, frames in which left and right of the keypoints were exchanged.
+        joint_covariance: (P, T, 24, 3, 3) square metres, of SMPL's joints relative to the pelvis;
+            None for a rig without a body.
+        samples: (P, T, S, 24, 3, 3) rotations of sampled motions, each continuous over time; None
+            if none were requested.
     """
 
     theta: Tensor
@@ -34,6 +38,18 @@ class SequenceFit:
     rotation_std_degrees: Tensor
     seen: Tensor
     swapped: Tensor
+    joint_covariance: Tensor | None = None
+    samples: Tensor | None = None
+
+    def person(self, number: int) -> "SequenceFit":
+        """One person of P: the same without the first axis.
+
+        Args:
+            number: Index of the person.
+        """
+        values: dict[str, Tensor | None] = vars(self)
+        chosen = {name: None if value is None else value[number] for name, value in values.items()}
+        return replace(self, **chosen)  # type: ignore[arg-type]
 
     def radius_mm(self, level: float = 0.9) -> Tensor:
         """Radii (P, T, K) of balls around the points with a given probability, millimetres.

@@ -41,3 +41,13 @@ def test_an_indefinite_matrix_raises():
     matrix, _ = banded(1, 4, 2)
     with pytest.raises(ValueError, match="not positive definite"):
         BandedMatrix(-matrix.diagonal, matrix.first, matrix.second).factor()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_spread_noise_has_the_inverse_as_covariance(frames):
+    matrix, dense = banded(2, frames, 3)
+    noise = (
+        torch.eye(3 * frames, dtype=torch.float64).unflatten(0, (frames, 3)).expand(2, -1, -1, -1)
+    )
+    root = matrix.factor().spread(noise).flatten(1, 2)
+    torch.testing.assert_close(root @ root.mT, torch.linalg.inv(dense))
