@@ -30,6 +30,7 @@ __all__ = [
     "context_of",
     "train",
     "train_flow",
+    "where_of",
 ]
 
 CHECKPOINT = "training.pt"
@@ -302,3 +303,11 @@ def _follow(average: nn.Module, prior: nn.Module, decay: float, *, first: bool) 
 
 def _short(value: float) -> float:
     return float(f"{value:.5g}")
+
+
+def where_of(device: torch.device) -> str:
+    """Where a training ran, for its card."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return "one thread" if threads == 1 else f"{threads} threads"
