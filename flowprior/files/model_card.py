@@ -60,7 +60,7 @@ class ModelCard:
         sections = [
             f"# {_line(name)}",
             self.description.strip() or f"A pose prior of {_context(config)}.{_mode(config)}",
-            self.usage.strip() or _usage(name),
+            self.usage.strip() or _usage(name, config),
             "## Model\n\n" + _table({"": ""} | _facts(config) | {"written by": version}),
         ]
         if self.data:
@@ -109,6 +109,8 @@ def _context(config: Mapping[str, Any]) -> str:
     over = " on SO(3)" if config["space"] == "so3" else ""
     width = config["context_features"]
     given = f" given a context of {width} numbers" if width else ""
+    if config.get("kind") == "motion":
+        given = " given the two poses before"
     return f"{config['joints']} {what}{over}{given}"
 
 
@@ -123,10 +125,13 @@ def _mode(config: Mapping[str, Any]) -> str:
     return f" The density is anchored: its mode is exactly {where}.{base}"
 
 
-def _usage(name: str) -> str:
+def _usage(name: str, config: Mapping[str, Any]) -> str:
+    package, model = "flowprior", "ConditionalPosePrior"
+    if config.get("kind") == "motion":
+        package, model = "flowprior.prior", "MotionPrior"
     return (
-        "```python\nfrom flowprior import ConditionalPosePrior\n\n"
-        f"prior = ConditionalPosePrior.from_pretrained({json.dumps(name, ensure_ascii=False)})\n```"
+        f"```python\nfrom {package} import {model}\n\n"
+        f"prior = {model}.from_pretrained({json.dumps(name, ensure_ascii=False)})\n```"
     )
 
 

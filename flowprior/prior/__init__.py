@@ -11,6 +11,7 @@ from flowprior.prior.export import (
 )
 from flowprior.prior.heads import MeanHead
 from flowprior.prior.joint_factors import JointFactors, JointScores
+from flowprior.prior.motion import MotionPrior
 from flowprior.prior.posterior import (
     PosePosterior,
     PosePrior,
@@ -40,6 +41,7 @@ __all__ = [
     "JointScores",
     "JointUncertainty",
     "MeanHead",
+    "MotionPrior",
     "PointSpace",
     "PoseDistribution",
     "PosePosterior",

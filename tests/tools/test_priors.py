@@ -272,7 +272,7 @@ def test_training_lowers_the_errors(body, rotvecs, tmp_path):
 
 
 def test_the_rate_rises_and_falls():
-    rates = [training._schedule(done, 0.03) for done in (0, 0.015, 0.03, 0.5, 1.0)]
+    rates = [training.schedule(done, 0.03) for done in (0, 0.015, 0.03, 0.5, 1.0)]
     assert rates == pytest.approx([0.01, 0.5, 1.0, 0.524, 0.0], abs=0.01)
 
 

@@ -28,9 +28,10 @@ __all__ = [
     "Run",
     "Settings",
     "context_of",
+    "follow",
+    "schedule",
     "train",
     "train_flow",
-    "where_of",
 ]
 
 CHECKPOINT = "training.pt"
@@ -218,9 +219,9 @@ def _descend(run: Run, settings: Settings, *, flow_only: bool) -> dict[str, floa
             since = (done - head_share) / (1 - head_share)
             for group in optimizer.param_groups:
                 rate = (
-                    settings.flow_rate * _schedule(max(since, 0.0), settings.warmup)
+                    settings.flow_rate * schedule(max(since, 0.0), settings.warmup)
                     if group["of_flow"]
-                    else settings.rate * _schedule(done, settings.warmup)
+                    else settings.rate * schedule(done, settings.warmup)
                 )
                 if isinstance(group["lr"], Tensor):
                     group["lr"].fill_(rate)
@@ -233,7 +234,7 @@ def _descend(run: Run, settings: Settings, *, flow_only: bool) -> dict[str, floa
             if step % FOLLOWED == 0:
                 # The first likelihood sets ActNorm's scales, which the average must not trail.
                 first = step < COPIED or 0 <= began <= step < began + COPIED
-                _follow(average, prior, settings.average**FOLLOWED, first=first)
+                follow(average, prior, settings.average**FOLLOWED, first=first)
             step += 1
             if step % settings.evaluate_every == 0:
                 # An evaluation takes nothing from the training's own randomness.
@@ -281,7 +282,7 @@ def _groups(prior: ConditionalPosePrior, weight_decay: float) -> list[dict[str, 
     ]
 
 
-def _schedule(done: float, warmup: float) -> float:
+def schedule(done: float, warmup: float) -> float:
     """Factor of the learning rate: rises linearly, then falls as a cosine."""
     if done < warmup:
         return max(done / warmup, 0.01)
@@ -289,7 +290,7 @@ def _schedule(done: float, warmup: float) -> float:
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, prior: nn.Module, decay: float, *, first: bool) -> None:
+def follow(average: nn.Module, prior: nn.Module, decay: float, *, first: bool) -> None:
     """Move the running average, or copy the weights."""
     ours: list[Tensor] = list(average.parameters())
     theirs: list[Tensor] = list(prior.parameters())
@@ -303,11 +304,3 @@ def _follow(average: nn.Module, prior: nn.Module, decay: float, *, first: bool) 
 
 def _short(value: float) -> float:
     return float(f"{value:.5g}")
-
-
-def where_of(device: torch.device) -> str:
-    """Where a training ran, for its card."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return "one thread" if threads == 1 else f"{threads} threads"

@@ -12,6 +12,7 @@ from flowprior.body import BodyModel
 from flowprior.fitting.cameras import Cameras
 from flowprior.fitting.latent_search import frozen
 from flowprior.fitting.sequence.evidence import Joints3d, Keypoints2d, Measurement, Rotations, State
+from flowprior.fitting.sequence.motion_term import MotionTerm
 from flowprior.fitting.sequence.output import Output, Sampling
 from flowprior.fitting.sequence.pose_term import PoseTerm, free_joints
 from flowprior.fitting.sequence.rates import DEFAULT_RATES, MotionRates
@@ -30,6 +31,7 @@ from flowprior.fitting.sequence.start import (
 from flowprior.fitting.sequence.swaps import unswapped
 from flowprior.fitting.sequence.walk import Walk
 from flowprior.fitting.sequence.windows import Windows, overlapping_windows, trailing_windows
+from flowprior.prior.motion import MotionPrior
 from flowprior.prior.posterior import PosePosterior, PosePrior
 from flowprior.prior.spaces import Rot6dSpace
 from flowprior.rotations import matrix_to_rot6d
@@ -52,6 +54,8 @@ class SequenceOptions:
     Args:
         rates: Rates of the random walk.
         smoothing: Factor of the random walk: 4 expects accelerations half as large.
+        motion_weight: Weight of a motion prior per frame, where there is one.
+        motion_smoothing: Factor of the random walk beside a motion prior.
         prior_weight: Weight of the pose prior per frame at 30 frames per second; at other rates it
             counts the same per second. Neighbouring frames show nearly the same pose, so it is far
             below 1.
@@ -64,6 +68,8 @@ class SequenceOptions:
 
     rates: MotionRates = field(default=DEFAULT_RATES)
     smoothing: float = 1.0
+    motion_weight: float = 0.05
+    motion_smoothing: float = 1.0
     prior_weight: float = 0.1
     iterations: int = 4
     window: float = 5.0
@@ -73,10 +79,10 @@ class SequenceOptions:
 
     def __post_init__(self) -> None:
         require_count("iterations", self.iterations, 1)
-        for name in ("smoothing", "window", "spread"):
+        for name in ("smoothing", "motion_smoothing", "window", "spread"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        for name in ("prior_weight", "overlap"):
+        for name in ("motion_weight", "prior_weight", "overlap"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if 2 * self.overlap >= self.window:
@@ -104,6 +110,7 @@ def fit_sequence(
     lag: int | None = None,
     num_samples: int = 0,
     generator: torch.Generator | None = None,
+    motion: MotionPrior | None = None,
     options: SequenceOptions | None = None,
 ) -> SequenceFit:
     """Poses of people over time, from measurements of single frames.
@@ -140,6 +147,8 @@ def fit_sequence(
         lag: Frames that a result waits for; None for all frames.
         num_samples: Number of sampled motions per person.
         generator: Source of randomness of the samples; the default one if None.
+        motion: A motion prior over SMPL's 24 joints, which joins the random walk. Its rates must
+            include ``fps``.
         options: Settings.
 
     Returns:
@@ -196,7 +205,8 @@ def fit_sequence(
     if joints is None and bare is None:
         joints = _rig(None, body, SMPL_24, like)
     sampling = Sampling(joints, num_samples, generator)
-    fit = _solve(prior, setup, fps, moves, lag, options, sampling)
+    term = _motion(motion, fps, options)
+    fit = _solve(prior, setup, fps, moves, lag, options, sampling, term)
     if not single:
         return fit
     return fit.person(0)
@@ -372,6 +382,7 @@ def _solve(
     lag: int | None,
     options: SequenceOptions,
     sampling: Sampling,
+    motion: MotionTerm | None,
 ) -> SequenceFit:
     rig = setup.rig
     assert rig is not None
@@ -380,7 +391,8 @@ def _solve(
     prior_joints = free_joints(marginal)
     reached = tuple(j for j in range(SMPL_24.num_joints) if j not in HANDS)
     joints = moving_joints(prior_joints, reached)
-    walk = Walk(options.rates, fps, joints, moves, options.smoothing)
+    share = 1.0 if motion is None else options.motion_smoothing
+    walk = Walk(options.rates, fps, joints, moves, share * options.smoothing)
     weight = options.prior_weight * REFERENCE_FPS / fps
     length = max(3, round(options.window * fps))
     if lag is None:
@@ -401,7 +413,7 @@ def _solve(
             if setup.posterior is not None:
                 own = setup.posterior[(some.person[:, None] * frames + some.frame).flatten()]
             pose = PoseTerm(own, weight)
-        problem = Problem(setup.measure(some, fit_shape), walk, pose, joints, fit_shape)
+        problem = Problem(setup.measure(some, fit_shape), walk, pose, joints, fit_shape, motion)
         here, person = torch.unique(some.person, return_inverse=True)
         begin = State(some.gather(setup.rotation), some.gather(setup.transl), shape[here], person)
         solved = problem.minimise(begin, options.iterations)
@@ -434,6 +446,16 @@ def _solve(
         out.joint_covariance,
         out.samples,
     )
+
+
+def _motion(motion: MotionPrior | None, fps: float, options: SequenceOptions) -> MotionTerm | None:
+    if motion is None:
+        return None
+    joints = motion.step.space.joints
+    if joints != SMPL_24.num_joints:
+        raise ValueError(f"the motion prior must be over SMPL's 24 joints, this has {joints}")
+    motion.require_rate(fps)
+    return MotionTerm(motion.freeze(), fps, options.motion_weight)
 
 
 def _theta_axes(theta: Tensor) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from flowprior.fitting.sequence.evidence import Measurement, State
+from flowprior.fitting.sequence.motion_term import MotionTerm
 from flowprior.fitting.sequence.normal import NormalEquations, Step
 from flowprior.fitting.sequence.pose_term import PoseTerm
 from flowprior.fitting.sequence.walk import Walk
@@ -43,6 +44,7 @@ class Problem:
         pose: The pose prior; None without.
         joints: The joints whose rotations are variables.
         fit_shape: Whether the shape is a variable.
+        motion: The motion prior beside the random walk; None without.
     """
 
     measurement: Measurement
@@ -50,6 +52,7 @@ class Problem:
     pose: PoseTerm | None
     joints: tuple[int, ...]
     fit_shape: bool
+    motion: MotionTerm | None = None
 
     @torch.no_grad()
     def minimise(self, state: State, iterations: int, late: int = 2) -> Solved:
@@ -58,19 +61,19 @@ class Problem:
         Args:
             state: The start.
             iterations: Number of steps.
-            late: Steps before the pose prior, which is expanded around poses, joins in.
+            late: Steps before the priors, which are expanded around poses, join in.
         """
         step = None
         for number in range(iterations):
             pose = self.pose if number >= late else None
             if pose is not None and (number - late) % EXPAND_EVERY == 0:
                 pose.linearise(state.rotation)
-            step = self._step(state, pose)
+            step = self._step(state, pose, self.motion if number >= late else None)
             state = self._moved(state, step)
         assert step is not None
         return Solved(state, step)
 
-    def _step(self, state: State, pose: PoseTerm | None) -> Step:
+    def _step(self, state: State, pose: PoseTerm | None, motion: MotionTerm | None) -> Step:
         windows, frames = state.rotation.shape[:2]
         size = 3 * len(self.joints) + 3
         shapes = state.shape.shape[-1] if self.fit_shape else 0
@@ -81,6 +84,8 @@ class Problem:
         self.walk.add_to(system, state.rotation, state.transl)
         if pose is not None:
             pose.add_to(system, state.rotation, self.joints)
+        if motion is not None:
+            motion.add_to(system, state.rotation, self.joints)
         if shapes:  # a standard normal prior
             system.shape_hessian += torch.eye(shapes).to(state.shape)
             system.shape_gradient += state.shape

@@ -7,8 +7,7 @@ from flowprior._checks import require_count, require_tensor
 
 __all__ = ["repeated_poses"]
 
-# More than the eight cameras of FreiHAND, which see the same pose.
-REPEATS = 20
+REPEATS = 10
 # Captured rotations differ by more than this from frame to frame.
 TOLERANCE = 1e-4
 
