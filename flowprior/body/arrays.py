@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowprior.body.kinds import KINDS, BodyKind, kind_of
-from flowprior.body.unsuitable import describe_keys, describe_tree
+from flowprior.body.unsuitable import describe_format, describe_keys, describe_tree
 from flowprior.files.numpy_file import read_npy, read_npz, read_pickle
 from flowprior.skeleton import SKELETONS
 
@@ -29,6 +29,7 @@ Array: TypeAlias = NDArray[np.float64]
 RegressorSource: TypeAlias = str | os.PathLike[str] | NDArray[Any] | Tensor
 
 REQUIRED = ("v_template", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights", "f")
+SUFFIXES = (".npz", ".pkl")
 INDICES = ("kintree_table", "f", "vertex_ids", "lmk_faces_idx")
 LANDMARKS = ("lmk_faces_idx", "lmk_bary_coords")
 HANDS = tuple(f"hands_{what}{side}" for what in ("mean", "components") for side in ("", "l", "r"))
@@ -61,21 +62,23 @@ def read_body(path: str | os.PathLike[str] | None, hands: bool = False) -> dict[
         file = resources.files("flowprior") / "assets" / _EMBEDDED[hands]
         with resources.as_file(file) as embedded:
             content = read_npz(embedded)
-    elif Path(path).suffix not in (".npz", ".pkl"):
-        raise ValueError(f"{path}: expected the file of a body model that ends in .pkl or .npz")
     elif not Path(path).exists():
         raise FileNotFoundError(
             f"{path}: no such file. SMPL comes from https://smpl.is.tue.mpg.de, SMPL-X from "
             "https://smpl-x.is.tue.mpg.de, SMPL-H and MANO from https://mano.is.tue.mpg.de, each "
             "after registration; BodyModel() without a file uses the embedded body"
         )
+    elif Path(path).suffix not in SUFFIXES or Path(path).is_dir():
+        raise ValueError(f"{path} {describe_format(path)}; a body model ends in .pkl or .npz")
     elif Path(path).suffix == ".npz":
         content = read_npz(path)
     else:
         content = read_pickle(path)
     source = "the embedded body" if path is None else str(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{source}: expected a dictionary of arrays, got {type(content).__name__}")
+    if not isinstance(content, dict) or not content:
+        assert path is not None
+        found = describe_format(path, content)
+        raise ValueError(f"{source} {found}, not a dictionary of arrays as a body model")
     missing = [name for name in REQUIRED if name not in content]
     if missing:
         known = describe_keys(content)
@@ -148,9 +151,11 @@ def _kind(tree: NDArray[Any], pose_directions: object, source: str) -> BodyKind:
     kind = kind_of(parents)
     if kind is None or known:
         named = ", ".join(f"{each.name} ({each.num_joints})" for each in KINDS.values())
+        if known:
+            raise ValueError(f"{source} is {known}; BodyModel reads {named}")
         raise ValueError(
-            f"{source}{' is ' + known if known else ''}: expected the tree of joints of one of "
-            f"{named}, got one of {len(parents)} joints"
+            f"{source}: expected the tree of joints of one of {named}, got one of {len(parents)} "
+            "joints"
         )
     return kind
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowprior import rotations
+from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel, mirror_pose
 from flowprior.body.kinds import KINDS
 from flowprior.skeleton import COCO_17, COCO_WHOLEBODY_65, HAND_21, MANO_16, MANO_21, SMPLX_127
@@ -449,6 +449,10 @@ def test_hands_of_every_body_are_keypoints(tmp_path):
 
 
 UNSUITABLE = {
+    "STAR": (
+        {"posedirs": np.zeros((30, 3, 93)), "shapedirs": np.zeros((30, 3, 300))},
+        "is STAR, whose pose corrections depend on quaternions",
+    ),
     "FLAME": ({"kintree_table": np.array([[-1, 0, 1, 1, 1], range(5)])}, "is FLAME, a head of 5"),
     "SMAL": ({"kintree_table": np.zeros((2, 35), int)}, "is SMAL, an animal of 35 joints"),
     "odd": ({"kintree_table": np.zeros((2, 7), int)}, r"SMPL-X \(55\), MANO \(16\), got one of 7"),
@@ -471,6 +475,18 @@ def test_other_models_are_named(tmp_path, which):
             r"has poses \(poses \(5, 156\)\), which pose a body: .*BodyModel\.pose; v_temp",
         ),
         (
+            {
+                "poses": np.zeros((5, 165)),
+                "root_orient": np.zeros((5, 3)),
+                "mocap_frame_rate": np.array(120.0),
+            },
+            r"has a motion of AMASS \(poses \(5, 165\), root_orient \(5, 3\)\), which pose a",
+        ),
+        (
+            {"state_dict": np.zeros(3), "epoch": np.array(1)},
+            "is a checkpoint with the weights of a",
+        ),
+        (
             {"lmk_face_idx": np.zeros(51, int), "lmk_b_coords": np.zeros((51, 3))},
             "FLAME's face lan",
         ),
@@ -490,6 +506,46 @@ def test_files_without_a_body_are_named(tmp_path, content, message, suffix):
         path.write_bytes(pickle.dumps(content))
     with pytest.raises(ValueError, match=message):
         BodyModel(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "legacy", "message"),
+    [
+        ("model.ckpt", False, "is a PyTorch checkpoint; a body model ends in"),
+        ("model.pth", True, "is a pickle; a body model ends in"),
+        ("model.pkl", False, "is a PyTorch checkpoint"),
+        ("model.pkl", True, "is a PyTorch checkpoint, not a dictionary of arrays"),
+        ("model.npz", False, "is a PyTorch checkpoint, not a dictionary of arrays"),
+    ],
+)
+def test_checkpoints_are_named(tmp_path, name, legacy, message):
+    """Legacy checkpoints, before torch 1.6, are pickles that begin with a number."""
+    path = tmp_path / name
+    content = {"state_dict": {"weight": torch.zeros(3)}}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ValueError, match=rf"{name} {message}"):
+        BodyModel(path)
+
+
+def test_files_in_other_formats_are_named(tmp_path):
+    prior = tmp_path / "prior.safetensors"
+    ConditionalPosePrior(context_features=4).save(prior)
+    with pytest.raises(ValueError, match=r"prior\.safetensors is a safetensors file, the weights"):
+        BodyModel(prior)
+    with pytest.raises(ValueError, match=r"is a folder; a body model ends in \.pkl or \.npz"):
+        BodyModel(tmp_path)
+    array = tmp_path / "poses.npy"
+    np.save(array, np.zeros((4, 156)))
+    with pytest.raises(ValueError, match=r"poses\.npy is an \.npy file of one array"):
+        BodyModel(array)
+    listed = tmp_path / "list.pkl"
+    listed.write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(ValueError, match=r"list\.pkl contains an object of type list"):
+        BodyModel(listed)
+    text = tmp_path / "notes.txt"
+    text.write_text("SMPL")
+    with pytest.raises(ValueError, match=r"notes\.txt is of an unknown format"):
+        BodyModel(text)
 
 
 @pytest.mark.parametrize(
