@@ -142,7 +142,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         sizes: NDArray[np.float32] | None = np.full((len(people), 2), IMAGE_PX, np.float32)
         focal = FOCAL_PX if args.focal is None else args.focal
     else:
-        people, found = read_detections(args.data, args.images, skeleton=args.skeleton)
+        people, found = read_detections(args.data, args.images, skeleton=args.skeleton, hands=False)
         sizes, focal = None, args.focal
     if found is not None:
         print(found)

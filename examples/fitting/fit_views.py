@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
         seen, names = [], []
         common = os.path.commonpath([path.resolve().parent for path in args.data])
         for path in args.data:
-            found, report = read_detections(path)
+            found, report = read_detections(path, hands=False)
             print(report)
             if len(found) != 1:
                 raise ValueError(f"{path}: expected one person in each view, found {len(found)}")

@@ -296,7 +296,7 @@ def _read_json(shard: Path, rows: slice) -> People:
     numbers: list[int] = []
     for number, file in enumerate(files, start=rows.start):
         try:
-            people, found = read_detections(file)
+            people, found = read_detections(file, hands=False)
         except (OSError, ValueError, RecursionError) as error:
             report.rows += 1
             report.leave_out("file that cannot be read", [f"{file.name}: {error}"])

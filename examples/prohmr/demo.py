@@ -136,7 +136,7 @@ def find_people(
     folder = images if images.is_dir() else images.parent
     points = numbers = None
     if keypoints is not None:
-        found, report = read_detections(keypoints, folder)
+        found, report = read_detections(keypoints, folder, hands=False)
         names = found.image_names.tolist()
         centers, sizes = found.center, found.box_size
         rows = [

@@ -132,7 +132,7 @@ def detections(data: Path) -> Iterator[Detection]:
 
 
 def _read(path: Path, skeleton: Skeleton | None = None) -> Array:
-    people, _ = read_detections(path, skeleton=skeleton)
+    people, _ = read_detections(path, skeleton=skeleton, hands=False)
     return to_body_25(people.keypoints_2d, people.skeleton)
 
 

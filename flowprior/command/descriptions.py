@@ -60,7 +60,9 @@ def describe_fits(fits: Fits, file: Path) -> str:
         {
             "file": f"{file} ({megabytes(file)})",
             "people": f"{len(fits)} in {len(fits.images)} images",
-            "body": f"{fits.body}, {fits.betas.shape[1]} shape coefficients",
+            "body": f"{fits.body}, {fits.kind.num_joints} joints of {fits.kind.name}, "
+            f"{fits.betas.shape[1]} shape coefficients",
+            **_hands(fits),
             "keypoints": fits.keypoint_set,
             "samples": f"{fits.samples.shape[1]} per person",
             "status": status or "-",
@@ -71,6 +73,14 @@ def describe_fits(fits: Fits, file: Path) -> str:
             f"{fits.confidence_distance_mm:g} mm (mean)",
         }
     )
+
+
+def _hands(fits: Fits) -> dict[str, str]:
+    """How many hands were fitted, if the body has fingers."""
+    if fits.hands is None:
+        return {}
+    fitted = (fits.hands == "fitted").sum(axis=0)
+    return {"hands": f"{fitted[0]} left and {fitted[1]} right fitted, the others at rest"}
 
 
 def megabytes(file: Path) -> str:

@@ -19,7 +19,7 @@ from flowprior.files.model_folder import BUNDLED
 from flowprior.files.picture_file import write_picture
 from flowprior.keypoint_files.image_names import file_label, image_label
 from flowprior.results import CONFIDENCE_DISTANCE_MM, Fits
-from flowprior.results.bodies import pose_bodies
+from flowprior.results.bodies import EMBEDDED, body_of, pose_bodies
 from flowprior.results.estimator import Estimator
 from flowprior.results.glb_file import write_glb
 from flowprior.results.overlay import overlay_picture
@@ -54,6 +54,7 @@ def add_parser(verbs: "Verbs") -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
     options.add_prior(parser)
     options.add_body(parser)
+    options.add_hands(parser)
     options.add_keypoints(parser)
     options.add_camera(parser)
     parser.add_argument(
@@ -126,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
         images=args.images,
         skeleton=args.skeleton,
         every=args.every,
+        hands=args.hands is not False,
     )
     if not args.quiet:
         print("\n".join(source.notes()), file=sys.stderr)
@@ -136,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fit(args: argparse.Namespace, source: Source, device: torch.device) -> int:
-    body, body_name = options.body_from(args.body)
+    body = options.body_from(args.body, hands=args.hands)
     folder = RunFolder(args.out, _settings(args, source), fresh=args.fresh)
     progress = Progress(source.images, quiet=args.quiet)
     progress.resume(folder.images, folder.people)
@@ -147,7 +149,8 @@ def _fit(args: argparse.Namespace, source: Source, device: torch.device) -> int:
         estimator = Estimator(
             args.prior,
             body,
-            body_name=body_name,
+            body_name=EMBEDDED if args.body is None else args.body.name,
+            hands=args.hands,
             num_samples=args.samples,
             within_mm=args.within,
             seed=args.seed,
@@ -158,7 +161,7 @@ def _fit(args: argparse.Namespace, source: Source, device: torch.device) -> int:
         try:
             for chunk in source.chunks(args.batch, folder.done):
                 fits = estimator(chunk.people)
-                write_images(args.out, fits, estimator.body, chunk, args.skip)
+                write_images(args.out, fits, body_of(fits, body), chunk, args.skip)
                 folder.save_part(chunk.number, fits, chunk.images, chunk.faults)
                 progress.add(chunk.images, len(fits))
         except KeyboardInterrupt:
@@ -225,7 +228,7 @@ def write_images(
             write_glb(out / "meshes" / f"{image_label(image)}.glb", upright, some.faces, names)
 
 
-def _write_page(args: argparse.Namespace, fits: Fits, body: BodyModel) -> None:
+def _write_page(args: argparse.Namespace, fits: Fits, body: BodyModel | None) -> None:
     """Write ``index.html`` if somebody was found."""
     if "page" not in args.skip and len(fits):
         write_page(fits, args.out / "index.html", body=body, title=args.input.name)
@@ -241,6 +244,7 @@ def _settings(args: argparse.Namespace, source: Source) -> dict[str, Any]:
         "content": source.fingerprint,
         "prior": prior,
         "body": None if args.body is None else str(args.body.resolve()),
+        "hands": args.hands,
         "focal": args.focal,
         "image_size": None if args.image_size is None else list(args.image_size),
         "detector": args.detector if source.kind in ("pictures", "video") else None,

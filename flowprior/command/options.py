@@ -18,6 +18,7 @@ __all__ = [
     "add_body",
     "add_camera",
     "add_device",
+    "add_hands",
     "add_keypoints",
     "add_prior",
     "add_quiet",
@@ -70,7 +71,20 @@ def add_prior(parser: argparse.ArgumentParser) -> None:
 def add_body(parser: argparse.ArgumentParser) -> None:
     """``--body``."""
     parser.add_argument(
-        "--body", type=Path, metavar="FILE", help="SMPL file of yours (default: the embedded body)"
+        "--body",
+        type=Path,
+        metavar="FILE",
+        help="SMPL, SMPL-H or SMPL-X file of yours (default: the embedded body)",
+    )
+
+
+def add_hands(parser: argparse.ArgumentParser) -> None:
+    """``--hands``."""
+    parser.add_argument(
+        "--hands",
+        action=argparse.BooleanOptionalAction,
+        help="fit a body with hands, or ignore the keypoints of fingers (default: hands where the "
+        "input has keypoints of fingers and the body has fingers)",
     )
 
 
@@ -141,9 +155,31 @@ def device_from(choice: str) -> torch.device:
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def body_from(path: Path | None) -> tuple[BodyModel, str]:
-    """The body of ``--body``, and its name in results."""
-    return BodyModel(path), "embedded" if path is None else path.name
+def body_from(path: Path | None, *, hands: bool | None = None) -> BodyModel | None:
+    """The body of ``--body``; None for the embedded one.
+
+    Args:
+        path: The file.
+        hands: Whether the body must have fingers.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: It is not a body of the SMPL family; the message says what it is.
+    """
+    if path is None:
+        return None
+    body = BodyModel(path)
+    fingers = "left_hand_pose" in body.parts
+    if "body_pose" not in body.parts:
+        raise ValueError(
+            f"{path} is MANO, one hand without a body: --body takes SMPL, SMPL-H or SMPL-X"
+        )
+    if hands and not fingers:
+        raise ValueError(
+            f"{path} is SMPL, a body without fingers: --hands needs a file of SMPL-H or SMPL-X, or "
+            "the embedded body"
+        )
+    return body
 
 
 def natural(text: str) -> int:

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         posterior = estimator.prior.given() if evidence is not None else estimator.prior(None)
         posterior = posterior.expand(torch.Size([1]))
     else:
-        source = Keypoints(args.input, Camera(), args.images, args.skeleton)
+        source = Keypoints(args.input, Camera(), args.images, args.skeleton, hands=False)
         if not args.quiet:
             print(source.report, file=sys.stderr)
         chunks = [chunk.people for chunk in source.chunks(max(1, source.images), ())]

@@ -25,7 +25,7 @@ from flowprior.keypoint_files import Detections, read_detections
 from flowprior.keypoint_files.image_names import image_label
 from flowprior.keypoints import LEAST_CONF
 from flowprior.results.estimator import Sighting
-from flowprior.skeleton import BODY_25, BODY_25B
+from flowprior.skeleton import BODY_25B, Skeleton
 
 __all__ = ["Camera", "Chunk", "Keypoints", "Pictures", "Source", "Video", "open_source"]
 
@@ -107,6 +107,7 @@ class Keypoints:
         camera: Cameras.
         images: Folder of the images; searched if None.
         skeleton: Name of the joint set; recognised if None.
+        hands: Whether keypoints of hands and face count.
 
     Raises:
         FileNotFoundError: There is nothing at ``path``.
@@ -119,9 +120,10 @@ class Keypoints:
         camera: Camera,
         images: Path | None = None,
         skeleton: str | None = None,
+        hands: bool = True,
     ) -> None:
         self.path, self.camera = path, camera
-        self.found, self.report = self._read(images, skeleton)
+        self.found, self.report = self._read(images, skeleton, hands)
         self.folder = self.found.image_dir or self._beside()
         self.names = list(dict.fromkeys(self.found.image_names.tolist()))
         self.images = len(self.names)
@@ -133,13 +135,20 @@ class Keypoints:
         self.fingerprint = digest.hexdigest()
         self.guess = self._guessed_size()
 
-    def _read(self, images: Path | None, skeleton: str | None) -> tuple[Detections, Report]:
+    def _read(
+        self, images: Path | None, skeleton: str | None, hands: bool
+    ) -> tuple[Detections, Report]:
         size = self.camera.image_size
-        found, report = read_detections(self.path, images, skeleton=skeleton, image_size=size)
-        if skeleton is None and found.skeleton is BODY_25:
-            hint = f'skeleton="{BODY_25B.name}"'
-            if any(hint in reason for reason in report.warnings):
-                return read_detections(self.path, images, skeleton=BODY_25B, image_size=size)
+
+        def read(skeleton: Skeleton | str | None) -> tuple[Detections, Report]:
+            return read_detections(
+                self.path, images, skeleton=skeleton, image_size=size, hands=hands
+            )
+
+        found, report = read(skeleton)
+        hint = f'skeleton="{BODY_25B.name}"'
+        if skeleton is None and any(hint in reason for reason in report.warnings):
+            return read(BODY_25B)
         return found, report
 
     def notes(self) -> list[str]:
@@ -402,6 +411,7 @@ def open_source(
     images: Path | None = None,
     skeleton: str | None = None,
     every: int = 1,
+    hands: bool = True,
 ) -> Source:
     """Recognise an input.
 
@@ -414,6 +424,7 @@ def open_source(
         images: Folder of the images of keypoint files.
         skeleton: Name of the joint set of keypoint files.
         every: Every nth frame of a video is used.
+        hands: Whether keypoints of hands and face in files count.
 
     Raises:
         FileNotFoundError: There is nothing at ``path``.
@@ -426,9 +437,9 @@ def open_source(
     if path.is_file() and suffix in VIDEO_SUFFIXES:
         return Video(path, camera, open_detector, frames, every)
     if path.is_file():
-        return Keypoints(path, camera, images, skeleton)
+        return Keypoints(path, camera, images, skeleton, hands)
     if any(path.glob("*.json")) or any(path.glob("keypoints/*.json")):
-        return Keypoints(path, camera, images, skeleton)
+        return Keypoints(path, camera, images, skeleton, hands)
     files = sorted(
         file
         for file in path.rglob("*")

@@ -36,7 +36,7 @@ def add_parser(verbs: "Verbs") -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve the viewer; returns the exit code."""
     fits = Fits.load(args.results)
-    body, _ = body_from(args.body)
+    body = body_from(args.body)
     page = {"host": args.host, "port": args.port, "dark": args.dark}
     serve(fits, prior=args.prior, body=body, **page)
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flowprior.files.limits import require_path
 from flowprior.files.report import Report
+from flowprior.keypoint_files.number_lists import number_list
 from flowprior.keypoint_files.people import (
     Detections,
 )
@@ -25,7 +26,6 @@ from flowprior.keypoint_files.people_builder import (
 from flowprior.keypoint_files.person_json import (
     is_person,
     joint_set_named,
-    number_list,
 )
 from flowprior.keypoints import FARTHEST_PX, LEAST_CONF
 from flowprior.skeleton import COCO_17, Skeleton
@@ -41,6 +41,7 @@ def read_coco(
     min_conf: float = LEAST_CONF,
     boxes: str = "keypoints",
     skeleton: Skeleton | str | None = None,
+    hands: bool = True,
 ) -> tuple[Detections, Report]:
     """Read COCO's keypoints, annotated or detected.
 
@@ -57,6 +58,8 @@ def read_coco(
             the same factor.
         skeleton: As for `read_openpose`; by default the names of the keypoints in the file decide,
             else their number.
+        hands: As for `read_openpose`. COCO-WholeBody lists hands, feet and face in arrays of their
+            own, or as 133 keypoints.
 
     Returns:
         The usable people in the order of the file; and the report. Images of results have
@@ -72,7 +75,7 @@ def read_coco(
     if boxes not in ("keypoints", "bbox"):
         raise ValueError(f'boxes must be "keypoints" or "bbox", got {boxes!r}')
     return read_coco_content(
-        path, load_json(path), images, min_conf, boxes, joint_set_named(skeleton)
+        path, load_json(path), images, min_conf, boxes, joint_set_named(skeleton), hands
     )
 
 
@@ -83,6 +86,7 @@ def read_coco_content(
     min_conf: float,
     boxes: str,
     skeleton: Skeleton | None,
+    hands: bool = True,
 ) -> tuple[Detections, Report]:
     """Read COCO's keypoints from JSON that is already loaded.
 
@@ -93,6 +97,7 @@ def read_coco_content(
         min_conf: As for `read_coco`.
         boxes: As for `read_coco`.
         skeleton: The joint set, or None for that of the file.
+        hands: As for `read_coco`.
 
     Returns:
         As `read_coco`.
@@ -110,7 +115,7 @@ def read_coco_content(
         )
     image_dir = None if images is None else image_folder(images)
     by_stem = {} if image_dir is None else image_names(image_dir)
-    people = PeopleBuilder(Report(str(path), kind, unit="person"), skeleton)
+    people = PeopleBuilder(Report(str(path), kind, unit="person"), skeleton, hands)
     annotated = kind == "COCO keypoint annotations"
     listed = _coco_names(content["images"]) if annotated and isinstance(content, dict) else {}
     if annotated and isinstance(content, dict):

@@ -68,6 +68,7 @@ def read_detections(
     min_conf: float = LEAST_CONF,
     skeleton: Skeleton | str | None = None,
     image_size: tuple[float, float] | None = None,
+    hands: bool = True,
 ) -> tuple[Detections, Report]:
     """Read people from a file or folder in any of the formats.
 
@@ -79,6 +80,7 @@ def read_detections(
         min_conf: As for these.
         skeleton: As for these.
         image_size: As for `read_mediapipe`.
+        hands: As for `read_openpose`.
 
     Returns:
         The usable people; and the report.
@@ -90,14 +92,14 @@ def read_detections(
     path = require_path(path)
     known = joint_set_named(skeleton)
     if path.is_file():
-        return _read_file(path, load_json(path), images, min_conf, known, image_size)
+        return _read_file(path, load_json(path), images, min_conf, known, image_size, hands)
     files = openpose_files(path)
     first = next((file for file in files[:5] if _readable(file, _is_known)), None)
     if first is None or _readable(first, lambda c: is_openpose(c) and not is_mediapipe(c)):
-        return read_openpose(path, images, min_conf, known)
+        return read_openpose(path, images, min_conf, known, hands)
     if is_mediapipe(load_json(first)):
         return read_mediapipe(path, images, min_conf, image_size)
-    return _read_files(path, files, images, min_conf, known)
+    return _read_files(path, files, images, min_conf, known, hands)
 
 
 def _read_file(
@@ -107,12 +109,13 @@ def _read_file(
     min_conf: float,
     skeleton: Skeleton | None,
     image_size: tuple[float, float] | None,
+    hands: bool,
 ) -> tuple[Detections, Report]:
     if is_mediapipe(content):
         return read_mediapipe(path, images, min_conf, image_size)
     if is_openpose(content):
-        return read_openpose(path, images, min_conf, skeleton)
-    return read_coco_content(path, content, images, min_conf, "keypoints", skeleton)
+        return read_openpose(path, images, min_conf, skeleton, hands)
+    return read_coco_content(path, content, images, min_conf, "keypoints", skeleton, hands)
 
 
 def _read_files(
@@ -121,6 +124,7 @@ def _read_files(
     images: Path | str | None,
     min_conf: float,
     skeleton: Skeleton | None,
+    hands: bool,
 ) -> tuple[Detections, Report]:
     """Read a folder with one file of COCO's formats per image or video."""
     parts: list[Detections] = []
@@ -128,7 +132,9 @@ def _read_files(
     for file in files:
         try:
             content = load_json(file)
-            part, report = read_coco_content(file, content, images, min_conf, "keypoints", skeleton)
+            part, report = read_coco_content(
+                file, content, images, min_conf, "keypoints", skeleton, hands
+            )
         except ValueError as error:
             whole.rows += 1
             reason = str(error).removeprefix(f"{file}: ")

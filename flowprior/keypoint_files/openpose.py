@@ -37,6 +37,7 @@ def read_openpose(
     images: Path | str | None = None,
     min_conf: float = LEAST_CONF,
     skeleton: Skeleton | str | None = None,
+    hands: bool = True,
 ) -> tuple[Detections, Report]:
     """Read OpenPose's detections.
 
@@ -48,9 +49,14 @@ def read_openpose(
             folder ``images`` there or one level above. If images are found, people whose image
             is missing are left out.
         min_conf: Boxes surround keypoints above this confidence; a person needs two.
-        skeleton: The joint set, or its name; by default the number of keypoints decides: 25 are
-            BODY-25, 18 COCO-18, the first 17 of 17, 26, 133 and 136 COCO-17. The 25 of OpenPose's
-            BODY_25B are in another order: give "BODY-25B".
+        skeleton: The joint set of the keypoints in the files, or its name; by default their number
+            decides: 25 are BODY-25, 18 COCO-18, 67 BODY-67, 70 MHR-70, 133 COCO-WholeBody-133, 17
+            and the first 17 of Halpe's 26 COCO-17. The 25 of OpenPose's BODY_25B are in another
+            order: give "BODY-25B".
+        hands: Whether keypoints of hands and face count. The hands that OpenPose lists beside the
+            body, and those of Halpe's 136 keypoints, make the joint set BODY-67, to which the
+            body's keypoints are mapped by name. If False, the body's keypoints alone are read,
+            COCO-17 of COCO-WholeBody and Halpe.
 
     Returns:
         The usable people by the names of the files, all of one joint set, that of the first; and
@@ -67,7 +73,7 @@ def read_openpose(
     if not files:
         raise FileNotFoundError(f"no file *{OPENPOSE_SUFFIX} or other JSON in the folder {path}")
     report = Report(str(path), "OpenPose detections", unit="person")
-    people = PeopleBuilder(report, joint_set_named(skeleton))
+    people = PeopleBuilder(report, joint_set_named(skeleton), hands)
     found = {image_stem(file): file for file in files}
     image_dir, by_stem = find_images(images, path, found)
     faults: list[ValueError] = []

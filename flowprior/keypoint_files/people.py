@@ -115,10 +115,13 @@ def to_prohmr_44(keypoints: NDArray[np.float32], skeleton: Skeleton) -> NDArray[
     Returns:
         (..., 44, k).
     """
-    ours, theirs = shared_joints(PROHMR_44, skeleton)
+    pairs = zip(*shared_joints(PROHMR_44, skeleton), strict=True)
+    # The root of a hand is not the wrist of the body, though it means the same joint.
+    kept = [(o, t) for o, t in pairs if not skeleton.joint_names[t].endswith("_hand_root")]
+    ours, theirs = (list(each) for each in zip(*kept, strict=True))
     shape = (*keypoints.shape[:-2], PROHMR_44.num_joints, keypoints.shape[-1])
     placed = np.zeros(shape, keypoints.dtype)
-    placed[..., list(ours), :] = keypoints[..., list(theirs), :]
+    placed[..., ours, :] = keypoints[..., theirs, :]
     return placed
 
 

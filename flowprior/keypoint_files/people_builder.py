@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from flowprior.files.limits import Refusal, parse_json, read_limited
 from flowprior.files.report import Report
 from flowprior.keypoint_files.limb_lengths import limb_disproportion
+from flowprior.keypoint_files.number_lists import number_list
 from flowprior.keypoint_files.people import (
     Detections,
     clean_keypoints,
@@ -17,11 +18,11 @@ from flowprior.keypoint_files.people import (
 )
 from flowprior.keypoint_files.person_json import (
     joint_set,
-    number_list,
     person_points,
 )
+from flowprior.keypoint_files.whole_bodies import to_body_67, whole_body
 from flowprior.keypoints import ENLARGE, FARTHEST_PX
-from flowprior.skeleton import BODY_25, BODY_25B, SMPL_24, Skeleton
+from flowprior.skeleton import BODY_25, BODY_25B, BODY_67, SMPL_24, Skeleton
 
 __all__ = ["PeopleBuilder", "described", "image_folder", "image_names", "image_stem", "load_json"]
 
@@ -40,13 +41,15 @@ class PeopleBuilder:
     Args:
         report: Receives the people left out.
         given: The joint set that the user passed.
-        skeleton: The joint set of the first person.
+        hands: Whether keypoints of hands and face count.
+        skeleton: The joint set of the first person; `BODY_67` if anybody has hands beside it.
         sizes: Width and height of images by name, where the source has them.
         joints_3d: Joints (24, 4) in metres, of people by their place in the lists.
     """
 
     report: Report
     given: Skeleton | None = None
+    hands: bool = True
     skeleton: Skeleton | None = None
     names: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
@@ -83,11 +86,18 @@ class PeopleBuilder:
         listed = names if isinstance(names, list) and names else None
         try:
             points = person_points(entry, listed, self.given)
-            skeleton, points = joint_set(points, listed, self.given)
+            skeleton, points = joint_set(points, listed, self.given, self.hands)
+            if isinstance(entry, dict) and self.hands:
+                skeleton, points = whole_body(entry, skeleton, points, self.given)
         except ValueError as error:
             self.leave_out(str(error), place)
             return
         self.skeleton = self.skeleton or skeleton
+        if {skeleton, self.skeleton} == {BODY_25, BODY_67}:  # hands of some people only
+            if self.skeleton is BODY_25:
+                self.keypoints = [to_body_67(each, BODY_25) for each in self.keypoints]
+            points = to_body_67(points, skeleton) if skeleton is BODY_25 else points
+            skeleton = self.skeleton = BODY_67
         if skeleton is not self.skeleton:
             self.leave_out(f"{skeleton.name} among {self.skeleton.name}", place)
             return
@@ -148,11 +158,14 @@ class PeopleBuilder:
 
     def _warn_of_limbs(self, keypoints: NDArray[np.float32], skeleton: Skeleton) -> None:
         """Warn if the joint order of most people is implausible."""
+        if skeleton is BODY_67:
+            # Mapped to the order of BODY-25, unless they were taken for it.
+            skeleton, keypoints = BODY_25, keypoints[:, : BODY_25.num_joints]
         reason = f"limbs implausible for {skeleton.name}: are the keypoints in another order?"
         found = limb_disproportion(keypoints, skeleton)
         wrong = found > MOST_DISPROPORTION
         other = {BODY_25.name: BODY_25B, BODY_25B.name: BODY_25}.get(skeleton.name)
-        if other is not None:
+        if other is not None and self.given is not other:
             better = found > BETTER_FIT * limb_disproportion(keypoints, other)
             if 2 * better.sum() > np.isfinite(found).sum():
                 wrong = wrong | better

@@ -11,17 +11,29 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from flowprior.skeleton import BODY_25, BODY_67, COCO_17, COCO_18, HAND_21, SKELETONS, Skeleton
+from flowprior.keypoint_files.number_lists import number_list
+from flowprior.keypoint_files.whole_bodies import halpe_to_body_67
+from flowprior.skeleton import (
+    BODY_25,
+    BODY_67,
+    COCO_17,
+    COCO_18,
+    COCO_WHOLEBODY_133,
+    MHR_70,
+    SKELETONS,
+    Skeleton,
+)
 
-__all__ = ["is_person", "joint_set", "joint_set_named", "number_list", "person_points"]
+__all__ = ["is_person", "joint_set", "joint_set_named", "person_points"]
 
 POINT_KEYS = ("pose_keypoints_2d", "pose_keypoints", "joints", "keypoints_2d", "keypoints")
-HAND_KEYS = ("hand_left_keypoints_2d", "hand_right_keypoints_2d")
 SCORE_KEYS = ("keypoint_scores", "keypoints_scores", "scores")
 
-SETS = {skeleton.num_joints: skeleton for skeleton in (COCO_17, COCO_18, BODY_25)}
-# Halpe-26, COCO-WholeBody and Halpe-136 begin with COCO's 17.
-SETS |= dict.fromkeys((26, 133, 136), COCO_17)
+KNOWN = (COCO_17, COCO_18, BODY_25, BODY_67, MHR_70, COCO_WHOLEBODY_133)
+SETS = {skeleton.num_joints: skeleton for skeleton in KNOWN}
+HALPE = 136
+FIRST = {26: COCO_17, 133: COCO_17, HALPE: COCO_17, 67: BODY_25}
+"""Sets of bodies with which larger ones begin: Halpe-26, COCO-WholeBody, Halpe-136, BODY-67."""
 
 FEWEST_NAMED = 6
 """Joints of COCO-17 that a person's joint set must name."""
@@ -34,18 +46,6 @@ _SHORT = {"sho": "shoulder", "elb": "elbow", "wri": "wrist", "ank": "ankle", "wr
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
-def number_list(value: object) -> NDArray[np.float64] | None:
-    """A list (n,) as an array, if it contains numbers only."""
-    if not isinstance(value, list) or any(
-        isinstance(entry, bool) or not isinstance(entry, int | float) for entry in value
-    ):
-        return None
-    try:
-        return np.array(value, np.float64)
-    except OverflowError:  # JSON integers may have any length
-        return None
-
-
 def person_points(
     entry: object, names: Sequence[str] | None = None, skeleton: Skeleton | None = None
 ) -> NDArray[np.float64]:
@@ -54,8 +54,7 @@ def person_points(
     Args:
         entry: An object of a JSON file.
         names: Names of the keypoints, if the file has them.
-        skeleton: The joint set according to the user. For `BODY_67`, the hands of OpenPose's files
-            follow the body, zero where the file has none.
+        skeleton: The joint set according to the user.
 
     Returns:
         (K, 3) x, y and confidence.
@@ -66,10 +65,6 @@ def person_points(
     """
     if not isinstance(entry, dict):
         raise ValueError("entry that is no object")
-    if skeleton is BODY_67 and any(key in entry for key in HAND_KEYS):
-        hands = [_hand(entry.get(key)) for key in HAND_KEYS]
-        body = {key: value for key, value in entry.items() if key not in HAND_KEYS}
-        return np.concatenate([person_points(body, names), *hands])
     value = next((entry[key] for key in POINT_KEYS if entry.get(key) is not None), None)
     if isinstance(value, dict):
         conf = value.get("visible", value.get("confidence"))
@@ -87,7 +82,7 @@ def person_points(
     conf = number_list(scores)
     if conf is not None and width != 3 and len(flat) == 2 * len(conf):
         return np.column_stack([flat.reshape(-1, 2), conf])
-    sizes = {*SETS, *([] if names is None else [len(names)])}
+    sizes = {*SETS, *FIRST, *([] if names is None else [len(names)])}
     if skeleton is not None:
         sizes.add(skeleton.num_joints)
     if width in (None, 3) and len(flat) % 3 == 0 and (width or len(flat) // 3 in sizes):
@@ -96,14 +91,6 @@ def person_points(
         raise ValueError(f"{len(flat) // 2} keypoints without confidences")
     known = ", ".join(str(3 * size) for size in sorted(sizes))
     raise ValueError(f"{len(flat)} numbers, which is no known joint set ({known})")
-
-
-def _hand(value: object) -> NDArray[np.float64]:
-    """The 21 keypoints (21, 3) of a hand; zeros if the file has none."""
-    found = number_list(value) if value else np.zeros(3 * HAND_21.num_joints)
-    if found is None or len(found) != 3 * HAND_21.num_joints:
-        raise ValueError("hand without 21 keypoints and their confidences")
-    return found.reshape(-1, 3)
 
 
 def _flat(value: object) -> tuple[NDArray[np.float64] | None, int | None]:
@@ -137,6 +124,7 @@ def joint_set(
     points: NDArray[np.float64],
     names: Sequence[str] | None = None,
     skeleton: Skeleton | None = None,
+    hands: bool = True,
 ) -> tuple[Skeleton, NDArray[np.float64]]:
     """Identify the joint set of keypoints.
 
@@ -144,7 +132,9 @@ def joint_set(
         points: (K, 3).
         names: Names of the keypoints, if the file has them. Sets other than COCO's 17 are
             mapped to those by name, with zeros for joints that they lack.
-        skeleton: The joint set according to the user; None decides by names or number.
+        skeleton: The joint set according to the user; None decides by names or number. The body
+            of `BODY_67` may stand alone.
+        hands: Whether keypoints of hands and face count, where the body precedes them.
 
     Returns:
         The set and its keypoints (J, 3).
@@ -154,11 +144,16 @@ def joint_set(
     """
     count = len(points)
     if skeleton is not None:
-        if count != skeleton.num_joints and SETS.get(count) is not skeleton:
+        if skeleton is BODY_67 and count == BODY_25.num_joints:
+            return BODY_25, points
+        if count != skeleton.num_joints and FIRST.get(count) is not skeleton:
             raise ValueError(f"{count} keypoints, not {skeleton.num_joints} of {skeleton.name}")
         return skeleton, points[: skeleton.num_joints]
+    known = SETS.get(count) if hands else FIRST.get(count, SETS.get(count))
     coco = COCO_17.joint_names
     found = () if names is None else _canonical(tuple(map(str, names)))
+    if found and len(found) == count and known is MHR_70 and found[:15] == known.joint_names[:15]:
+        return known, points
     if found and found[: len(coco)] != coco:
         if len(found) != count:
             raise ValueError(f"{count} keypoints, but {len(found)} names")
@@ -169,7 +164,11 @@ def joint_set(
             raise ValueError(f"joint set that is not a person's ({listed}, ...)")
         placed[shared] = points[[found.index(coco[joint]) for joint in shared]]
         return COCO_17, placed
-    known = COCO_17 if found and len(found) == count else SETS.get(count)
+    if count == HALPE and hands:
+        return BODY_67, halpe_to_body_67(points)
+    if found and len(found) == count and known is not COCO_WHOLEBODY_133:
+        known = COCO_17
+    known = known or FIRST.get(count)
     if known is None:
         raise ValueError(f"{count} keypoints, which is no known joint set")
     return known, points[: known.num_joints]

@@ -10,7 +10,10 @@ from flowprior.body import BodyModel
 from flowprior.results.fits import Fits
 from flowprior.rotations import rotvec_to_matrix
 
-__all__ = ["PosedBodies", "pose_bodies"]
+__all__ = ["EMBEDDED", "PosedBodies", "body_of", "pose_bodies"]
+
+EMBEDDED = "embedded"
+"""Name of the embedded body in `Fits`, with or without hands."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class PosedBodies:
 
     Args:
         vertices: (N, V, 3) metres; NaN for people without a fit.
-        joints: (N, 24, 3) metres.
+        joints: (N, J, 3) metres.
         faces: (F, 3) triangles of vertices.
     """
 
@@ -37,13 +40,46 @@ class PosedBodies:
         return PosedBodies(self.vertices[rows], self.joints[rows], self.faces)
 
 
+def body_of(fits: Fits, body: BodyModel | None = None) -> BodyModel:
+    """The body that fits refer to.
+
+    Args:
+        fits: The fits.
+        body: The body, if the user has given it; None for the embedded one, with hands if the fits
+            have them.
+
+    Raises:
+        ValueError: The fits belong to a body that is not embedded, and it is not given; or it has
+            other joints or another number of shape coefficients.
+    """
+    kind = fits.kind
+    if body is None:
+        if fits.body != EMBEDDED:
+            raise ValueError(
+                f"these fits are of the body {fits.body}, which flowprior does not contain: pass "
+                f"body=BodyModel({fits.body!r}) with the path of your file"
+            )
+        return BodyModel(hands=kind.model_type == "smplh", num_betas=fits.betas.shape[1])
+    if body.num_joints != kind.num_joints:
+        raise ValueError(
+            f"the fits have the {kind.num_joints} joints of {kind.name}, {body.name} has "
+            f"{body.num_joints}: pass the body of the fits, {fits.body}"
+        )
+    if fits.betas.shape[1] != body.num_betas:
+        raise ValueError(
+            f"the fits have {fits.betas.shape[1]} shape coefficients, {body.name} has "
+            f"{body.num_betas}: BodyModel(..., num_betas={fits.betas.shape[1]})"
+        )
+    return body
+
+
 @torch.no_grad()
 def pose_bodies(fits: Fits, body: BodyModel) -> PosedBodies:
     """Pose the body of each person.
 
     Args:
         fits: The fits.
-        body: Their body.
+        body: Their body, see `body_of`.
     """
     like = next(body.buffers())
     theta, betas, transl = (

@@ -1,7 +1,7 @@
 """From 2D keypoints to `Fits`: the fit, the posterior around it, and its uncertainty."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.posterior import PosePosterior, PosePrior
 from flowprior.prior.spaces import RotationSpace
 from flowprior.prior.uncertainty import JointUncertainty, uncertainty_of
+from flowprior.results.bodies import EMBEDDED
 from flowprior.results.fits import CONFIDENCE_DISTANCE_MM, Fits, keypoint_set_name
-from flowprior.skeleton import BODY_25, COCO_17, SMPL_24, Skeleton, shared_joints
+from flowprior.skeleton import BODY_25, COCO_17, Skeleton, shared_joints
 
 __all__ = ["Estimator", "Sighting"]
 
@@ -85,10 +86,15 @@ class Estimator:
     the fit, :meth:`flowprior.fitting.Fits.joint_uncertainty`. A 3D joint of confidence c is part of
     the evidence of the fit if c is at least 0.5, and of a share c of the samples.
 
+    Keypoints of fingers pose the hands of a body that has fingers. The hands of people without such
+    keypoints are at rest.
+
     Args:
         prior: Name or folder of a pretrained prior over SMPL's joints, or the prior.
-        body: The body; the embedded body if None.
+        body: The body: SMPL, SMPL-H or SMPL-X; the embedded body if None.
         body_name: "embedded", or the name of the body's file.
+        hands: Whether the embedded body has fingers, and whether keypoints of fingers are used. If
+            None, it has them for keypoints of fingers.
         num_samples: Number of samples that are kept for each person.
         within_mm: Distance of the confidence.
         seed: Seed of the samples.
@@ -97,7 +103,8 @@ class Estimator:
 
     Raises:
         FileNotFoundError: No pretrained prior has that name.
-        ValueError: The prior is not over the rotations of SMPL's joints.
+        ValueError: The prior is not over the rotations of SMPL's joints, or the body has no
+            fingers for ``hands``.
     """
 
     def __init__(
@@ -105,7 +112,8 @@ class Estimator:
         prior: PosePrior | str = DEFAULT_PRIOR,
         body: BodyModel | None = None,
         *,
-        body_name: str = "embedded",
+        body_name: str = EMBEDDED,
+        hands: bool | None = None,
         num_samples: int = 16,
         within_mm: float = CONFIDENCE_DISTANCE_MM,
         seed: int = 0,
@@ -123,9 +131,14 @@ class Estimator:
                 f"root, got one over poses of shape {tuple(space.event_shape)}"
             )
         self.prior, self.space = prior, space
-        self.body = (body or BodyModel()).to(device)
-        self.body_name = body_name
-        self._embedded_with_hands: BodyModel | None = None
+        if hands and body is not None and not has_fingers(body):
+            raise ValueError(
+                f"{body.name} has no fingers: hands need the embedded body, or a file of SMPL-H or "
+                "SMPL-X"
+            )
+        self.hands, self.body_name = hands, body_name
+        self._given = None if body is None else body.to(device)
+        self._embedded: dict[bool, BodyModel] = {}
         self.num_samples, self.within_mm = num_samples, within_mm
         self.seed, self.max_iterations = seed, max_iterations
         self.device = torch.device(device)
@@ -177,28 +190,29 @@ class Estimator:
             keypoints, skeleton = placed, BODY_25
         return seen_keypoints(keypoints), skeleton
 
-    def _whole(self, people: Sighting) -> BodyModel | None:
-        """The body with fingers, for people whose fingers a detector finds; None without one."""
-        if not finger_joints(people.skeleton):
-            return None
-        if has_fingers(self.body):
-            return self.body
-        if self.body_name != "embedded":
-            return None
-        if self._embedded_with_hands is None:
-            self._embedded_with_hands = BodyModel(hands=True).to(self.device)
-        return self._embedded_with_hands
+    def body_for(self, skeleton: Skeleton) -> BodyModel:
+        """The body that is fitted to keypoints of a joint set."""
+        if self._given is not None:
+            return self._given
+        fingers = bool(finger_joints(skeleton)) if self.hands is None else self.hands
+        if fingers not in self._embedded:
+            self._embedded[fingers] = BodyModel(hands=fingers).to(self.device)
+        return self._embedded[fingers]
+
+    def _uses_fingers(self, skeleton: Skeleton) -> bool:
+        """Whether keypoints of fingers are fitted."""
+        wanted = self.hands is not False and bool(finger_joints(skeleton))
+        return wanted and has_fingers(self.body_for(skeleton))
 
     def _fit(self, people: Sighting) -> Fits:
         keypoints, skeleton = self._keypoints(people)
-        whole = self._whole(people)
-        everything, every_skeleton = keypoints, skeleton
-        if whole is not None:
-            flat = np.asarray(people.keypoints_2d, np.float32)
-            everything, every_skeleton = torch.from_numpy(flat).to(self.device), people.skeleton
+        body = self.body_for(people.skeleton)
+        if self._uses_fingers(people.skeleton):
+            everything = torch.from_numpy(np.asarray(people.keypoints_2d, np.float32))
+            keypoints, skeleton = seen_keypoints(everything.to(self.device)), people.skeleton
         count = len(keypoints)
         if not count:
-            return self._empty(skeleton, whole is not None)
+            return self._empty(body, skeleton)
         with torch.no_grad():
             posterior = self.posterior(people)
         size = torch.from_numpy(np.asarray(people.image_size, np.float32)).to(self.device)
@@ -206,10 +220,10 @@ class Estimator:
 
         def fit(posterior: PosePosterior, most: int) -> fitting.Fits:
             return fit_keypoints(
-                everything,
+                keypoints,
                 posterior,
-                body=whole or self.body,
-                skeleton=every_skeleton,
+                body=body,
+                skeleton=skeleton,
                 image_size=size,
                 focal_px=focal,
                 max_iterations=min(most, self.max_iterations),
@@ -220,9 +234,9 @@ class Estimator:
         with torch.no_grad():
             # Without a keypoint, the camera may be anywhere.
             transl = torch.where(lost[:, None].to(self.device), 0, fits.transl)
-            theta = _smpl_theta(fits)
-            joints = self.body(theta, fits.betas, transl).joints
-            own = theta if self.space.joints == 24 else theta[:, 1:]
+            joints = body(fits.theta, fits.betas, transl).joints
+            smpl = _smpl_theta(fits)
+            own = smpl if self.space.joints == 24 else smpl[:, 1:]
             log_prob = posterior.expand(torch.Size([count])).log_prob(own)
         spread, samples = self._around(people, fits, fit)
         confidence = spread.confidence(self.within_mm)
@@ -233,13 +247,12 @@ class Estimator:
             array[lost.numpy()] = np.nan
             return array
 
-        rotvec = rotations.matrix_to_rotvec(theta)
-        hands: dict[str, NDArray[Any]] = {}
-        if whole is not None:
-            for name in ("left_hand_pose", "right_hand_pose"):
-                part = fits.theta[:, whole.parts[name]]
-                hands[name] = known(rotations.matrix_to_rotvec(part))
-            hands["hands"] = np.array(fits.hands, np.str_).reshape(-1, 2)
+        rotvec = rotations.matrix_to_rotvec(fits.theta)
+        pose: dict[str, Any] = {
+            name: known(rotvec[:, joints]) for name, joints in body.parts.items()
+        }
+        if has_fingers(body):
+            pose["hands"] = np.array(fits.hands, np.str_).reshape(-1, 2)
         return Fits(
             image=np.array(people.image, np.str_),
             image_path=np.array(people.image_path, np.str_),
@@ -247,8 +260,6 @@ class Estimator:
             person=people.person,
             focal_px=fits.focal_px.cpu().numpy(),
             centre_px=fits.principal_point_px.cpu().numpy(),
-            global_orient=known(rotvec[:, :1]),
-            body_pose=known(rotvec[:, 1:]),
             betas=known(fits.betas),
             transl=known(fits.transl),
             joints=known(joints),
@@ -267,7 +278,7 @@ class Estimator:
             body=self.body_name,
             keypoint_set=keypoint_set_name(skeleton),
             confidence_distance_mm=self.within_mm,
-            **hands,
+            **pose,
         )
 
     def _around(
@@ -276,7 +287,7 @@ class Estimator:
         fits: fitting.Fits,
         fit: Callable[[PosePosterior, int], fitting.Fits],
     ) -> tuple[JointUncertainty, Tensor]:
-        """Uncertainty of fits, and samples (N, S, 24, 3) as rotation vectors.
+        """Uncertainty of fits, and samples (N, S, J, 3) as rotation vectors.
 
         Args:
             people: The people.
@@ -288,9 +299,8 @@ class Estimator:
         generator = torch.Generator(self.device).manual_seed(seed)
         conf = None if people.joints_3d is None else people.joints_3d[..., 3]
         if conf is None or not ((conf > LEAST_CONF) & (conf < 1 - LEAST_CONF)).any():
-            spread = _of_smpl(fits.joint_uncertainty(num_samples=DRAWS, generator=generator), fits)
-            drawn_theta = fits.posterior_samples(self.num_samples, generator=generator).theta
-            samples = _smpl_samples(drawn_theta, fits)
+            spread = fits.joint_uncertainty(num_samples=DRAWS, generator=generator)
+            samples = fits.posterior_samples(self.num_samples, generator=generator).theta
             return spread, rotations.matrix_to_rotvec(samples)
         share = torch.from_numpy(conf).to(self.device)
         drawn = []
@@ -300,33 +310,46 @@ class Estimator:
                 posterior = self.posterior(people, known)
             some = fit(posterior, TRIAL_ITERATIONS)
             number = DRAWS // EVIDENCE_SETS
-            theta = some.posterior_samples(number, generator=generator).theta
-            drawn.append(_smpl_samples(theta, some))
+            drawn.append(some.posterior_samples(number, generator=generator).theta)
         samples = torch.cat(drawn, dim=1)
-        spread = uncertainty_of(samples, _smpl_theta(fits), self.body, SMPL_24, fits.betas)
+        body = self.body_for(people.skeleton)
+        spread = uncertainty_of(samples, fits.theta, body, body.skeleton, fits.betas)
         kept = torch.linspace(0, samples.shape[1] - 1, self.num_samples).round().long()
         return spread, rotations.matrix_to_rotvec(samples[:, kept.to(samples.device)])
 
-    def _empty(self, skeleton: Skeleton, with_hands: bool) -> Fits:
+    def _empty(self, body: BodyModel, skeleton: Skeleton) -> Fits:
         """Fits of nobody."""
-        joints = np.zeros((0, 24))
-        hands: dict[str, NDArray[Any]] = {}
-        if with_hands:
-            fingers = np.zeros((0, 15, 3))
-            hands = {"left_hand_pose": fingers, "right_hand_pose": fingers}
-            hands["hands"] = np.zeros((0, 2), np.str_)
+        joints = np.zeros((0, body.num_joints))
+        points = np.zeros((0, body.num_joints, 3))
+        pose: dict[str, Any] = {name: points[:, part] for name, part in body.parts.items()}
+        if has_fingers(body):
+            pose["hands"] = np.zeros((0, 2), np.str_)
         return Fits(
-            *(np.zeros(0, np.str_), np.zeros(0, np.str_), np.zeros((0, 2)), np.zeros(0, np.int64)),
-            *(np.zeros(0), np.zeros((0, 2)), np.zeros((0, 1, 3)), np.zeros((0, 23, 3))),
-            *(np.zeros((0, 10)), np.zeros((0, 3)), np.zeros((0, 24, 3))),
-            np.zeros((0, skeleton.num_joints, 3)),
-            *(joints,) * 6,
-            *(np.zeros((0, 24, 3)), np.zeros((0, self.num_samples, 24, 3))),
-            *(np.zeros(0), np.zeros(0), np.zeros(0, np.str_)),
+            image=np.zeros(0, np.str_),
+            image_path=np.zeros(0, np.str_),
+            image_size=np.zeros((0, 2)),
+            person=np.zeros(0, np.int64),
+            focal_px=np.zeros(0),
+            centre_px=np.zeros((0, 2)),
+            betas=np.zeros((0, 10)),
+            transl=np.zeros((0, 3)),
+            joints=points,
+            keypoints_2d=np.zeros((0, skeleton.num_joints, 3)),
+            joint_std_mm=joints,
+            joint_radius_50_mm=joints,
+            joint_radius_90_mm=joints,
+            joint_confidence=joints,
+            rotation_std_deg=joints,
+            rotation_radius_90_deg=joints,
+            joint_direction=points,
+            samples=np.zeros((0, self.num_samples, body.num_joints, 3)),
+            reprojection_px=np.zeros(0),
+            log_prob=np.zeros(0),
+            status=np.zeros(0, np.str_),
             body=self.body_name,
             keypoint_set=keypoint_set_name(skeleton),
             confidence_distance_mm=self.within_mm,
-            **hands,
+            **pose,
         )
 
 
@@ -337,27 +360,3 @@ def _smpl_theta(fits: fitting.Fits) -> Tensor:
         return fits.theta
     x = torch.where(fits.variables.isfinite(), fits.variables, 0)[:, : pose.body.size]
     return rotations.rot6d_to_matrix(pose.body.theta(x))
-
-
-def _smpl_samples(theta: Tensor, fits: fitting.Fits) -> Tensor:
-    """Samples (N, S, 24, 3, 3) of SMPL's joints, from those of a body with or without fingers."""
-    if not isinstance(fits.objective.pose, WholeBodyPose):
-        return theta
-    hands = _smpl_theta(fits)[:, None, 22:].expand(-1, theta.shape[1], -1, -1, -1)
-    return torch.cat([theta[:, :, :22], hands], dim=2)
-
-
-def _of_smpl(found: JointUncertainty, fits: fitting.Fits) -> JointUncertainty:
-    """The uncertainty of SMPL's 24 joints; the middle knuckles stand in for its hands."""
-    body = fits.objective.body
-    if not has_fingers(body):
-        return found
-    knuckles = [body.joint_names.index(f"{side}_middle1") for side in ("left", "right")]
-    places = torch.tensor([*range(22), *knuckles])
-    chosen: dict[str, Any] = {}
-    for field in fields(JointUncertainty):
-        value = getattr(found, field.name)
-        if isinstance(value, Tensor):
-            axis = 2 if field.name.startswith("distances") else 1
-            chosen[field.name] = value.index_select(axis, places.to(value.device))
-    return JointUncertainty(**chosen, calibrated=found.calibrated)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowprior.body.kinds import KINDS, BodyKind
 from flowprior.files.numpy_file import read_npz
 from flowprior.files.whole_file import whole_file
-from flowprior.skeleton import SKELETONS, SMPL_24, Skeleton
+from flowprior.skeleton import SKELETONS, Skeleton
 
 __all__ = ["CONFIDENCE_DISTANCE_MM", "Fits", "keypoint_set_name"]
 
@@ -20,7 +21,8 @@ CONFIDENCE_DISTANCE_MM = 100.0
 
 Array = NDArray[Any]
 
-# Shape per person, in letters: K keypoints, B shape coefficients, S samples.
+# Shape per person, in letters: J joints, P of them below the root and not of hands or face, K
+# keypoints, B shape coefficients, S samples.
 _SHAPES: dict[str, tuple[int | str, ...]] = {
     "image": (),
     "image_path": (),
@@ -29,28 +31,38 @@ _SHAPES: dict[str, tuple[int | str, ...]] = {
     "focal_px": (),
     "centre_px": (2,),
     "global_orient": (1, 3),
-    "body_pose": (23, 3),
+    "body_pose": ("P", 3),
     "betas": ("B",),
     "transl": (3,),
-    "joints": (24, 3),
+    "joints": ("J", 3),
     "keypoints_2d": ("K", 3),
-    "joint_std_mm": (24,),
-    "joint_radius_50_mm": (24,),
-    "joint_radius_90_mm": (24,),
-    "joint_confidence": (24,),
-    "rotation_std_deg": (24,),
-    "rotation_radius_90_deg": (24,),
-    "joint_direction": (24, 3),
-    "samples": ("S", 24, 3),
+    "joint_std_mm": ("J",),
+    "joint_radius_50_mm": ("J",),
+    "joint_radius_90_mm": ("J",),
+    "joint_confidence": ("J",),
+    "rotation_std_deg": ("J",),
+    "rotation_radius_90_deg": ("J",),
+    "joint_direction": ("J", 3),
+    "samples": ("S", "J", 3),
     "reprojection_px": (),
     "log_prob": (),
     "status": (),
 }
-# Of fits with fingers only.
+# Of bodies with fingers only, and of those with a face.
 _HANDS: dict[str, tuple[int | str, ...]] = {
     "left_hand_pose": (15, 3),
     "right_hand_pose": (15, 3),
     "hands": (2,),
+}
+_FACE: dict[str, tuple[int | str, ...]] = {
+    "jaw_pose": (1, 3),
+    "leye_pose": (1, 3),
+    "reye_pose": (1, 3),
+}
+_MORE: dict[str, dict[str, tuple[int | str, ...]]] = {
+    "smpl": {},
+    "smplh": _HANDS,
+    "smplx": _HANDS | _FACE,
 }
 _TEXT = ("hands", "image", "image_path", "status")
 _SINGLE = ("body", "keypoint_set", "confidence_distance_mm")
@@ -65,6 +77,10 @@ class Fits:
     its frame: x right, y down, z forward. NaN stands for what is unknown, such as the uncertainty
     of a person who could not be fitted.
 
+    The body has J joints in the order of ``smplx``: 24 of SMPL, 52 of SMPL-H (also the embedded
+    body with hands) or 55 of SMPL-X. Poses are stored in the parts that ``smplx`` takes, see
+    `rotation_vectors`.
+
     Args:
         image: (N,) text, name of the image or frame relative to the input.
         image_path: (N,) text, path of the picture; "" without one.
@@ -73,20 +89,21 @@ class Fits:
         focal_px: (N,) focal length, pixels.
         centre_px: (N, 2) principal point, pixels.
         global_orient: (N, 1, 3) rotation vector of the root in the camera's frame, radians.
-        body_pose: (N, 23, 3) rotation vectors of the other joints relative to their parents.
+        body_pose: (N, 23, 3) rotation vectors of the other joints relative to their parents; with
+            fingers (N, 21, 3), up to the wrists.
         betas: (N, B) shape coefficients of the body.
         transl: (N, 3) translation, metres.
-        joints: (N, 24, 3) SMPL's joints, metres.
+        joints: (N, J, 3) joints of the body, metres.
         keypoints_2d: (N, K, 3) detected keypoints, x and y in pixels and confidence.
-        joint_std_mm: (N, 24) standard deviation of each joint's position relative to the pelvis.
-        joint_radius_50_mm: (N, 24) the joint lies within this distance with a probability of 50 %.
-        joint_radius_90_mm: (N, 24) the same for 90 %.
-        joint_confidence: (N, 24) probability that the joint lies within
+        joint_std_mm: (N, J) standard deviation of each joint's position relative to the pelvis.
+        joint_radius_50_mm: (N, J) the joint lies within this distance with a probability of 50 %.
+        joint_radius_90_mm: (N, J) the same for 90 %.
+        joint_confidence: (N, J) probability that the joint lies within
             ``confidence_distance_mm`` of its estimate.
-        rotation_std_deg: (N, 24) root mean square angle of each rotation, relative to its parent.
-        rotation_radius_90_deg: (N, 24) angle that is not exceeded with a probability of 90 %.
-        joint_direction: (N, 24, 3) unit vector along which the joint is least certain.
-        samples: (N, S, 24, 3) rotation vectors of posterior samples, the root first.
+        rotation_std_deg: (N, J) root mean square angle of each rotation, relative to its parent.
+        rotation_radius_90_deg: (N, J) angle that is not exceeded with a probability of 90 %.
+        joint_direction: (N, J, 3) unit vector along which the joint is least certain.
+        samples: (N, S, J, 3) rotation vectors of posterior samples, in the order of `rotations`.
         reprojection_px: (N,) mean distance between fitted and detected keypoints, weighted by
             confidence, pixels.
         log_prob: (N,) log-density of the pose under the posterior, nats.
@@ -95,10 +112,14 @@ class Fits:
         keypoint_set: Name of the joint set of ``keypoints_2d``, such as "coco_17".
         confidence_distance_mm: Distance of ``joint_confidence``.
         left_hand_pose: (N, 15, 3) rotation vectors of the fingers in MANO's order, zero for a flat
-            hand; None unless keypoints with fingers were fitted. With ``body_pose[:, :21]``, the
-            pose of SMPL-H. Of the 24 joints, the hands are then those at the middle knuckles.
+            hand; None unless the body has fingers.
         right_hand_pose: (N, 15, 3) the same for the right hand.
-        hands: (N, 2) text, "fitted" or "at rest" for the left and the right hand, or None.
+        hands: (N, 2) text, "fitted" or "at rest" for the left and the right hand: a hand is at rest
+            where its keypoints were not seen, and its uncertainty is that of the prior. None unless
+            the body has fingers.
+        jaw_pose: (N, 1, 3) rotation vector of the jaw, at rest; None unless the body is SMPL-X.
+        leye_pose: (N, 1, 3) the same for the left eye.
+        reye_pose: (N, 1, 3) the same for the right eye.
 
     Raises:
         ValueError: An array has another shape, or the joint set is unknown.
@@ -133,14 +154,24 @@ class Fits:
     left_hand_pose: Array | None = None
     right_hand_pose: Array | None = None
     hands: Array | None = None
+    jaw_pose: Array | None = None
+    leye_pose: Array | None = None
+    reye_pose: Array | None = None
 
     def __post_init__(self) -> None:
         people = len(np.atleast_1d(self.image))
-        sizes: dict[str, int] = {}
-        given = [name for name in _HANDS if getattr(self, name) is not None]
-        if given and len(given) < len(_HANDS):
-            raise ValueError(f"expected {', '.join(_HANDS)} or none of them, got {given}")
-        for name, shape in (_SHAPES | {name: _HANDS[name] for name in given}).items():
+        kind = self.kind
+        more = _MORE[kind.model_type]
+        given = [name for name in _HANDS | _FACE if getattr(self, name) is not None]
+        if given != list(more):
+            wanted_parts = ", ".join(more) or "no parts of hands and face"
+            raise ValueError(
+                f"{kind.num_joints} joints are those of {kind.name}: expected {wanted_parts}, got "
+                f"{', '.join(given) or 'none'}"
+            )
+        below = kind.parts["body_pose"]
+        sizes = {"J": kind.num_joints, "P": below.stop - below.start}
+        for name, shape in (_SHAPES | more).items():
             value = np.asarray(getattr(self, name))
             if name in _TEXT:
                 value = value.astype(np.str_)
@@ -175,9 +206,35 @@ class Fits:
         return known[self.keypoint_set]
 
     @property
+    def kind(self) -> BodyKind:
+        """The body model whose joints the fits have: SMPL, SMPL-H or SMPL-X."""
+        count = np.shape(self.joints)[1] if np.ndim(self.joints) == 3 else 0
+        kinds = [KINDS[name] for name in _MORE]
+        for kind in kinds:
+            if kind.num_joints == count:
+                return kind
+        known = " or ".join(f"{kind.num_joints} ({kind.name})" for kind in kinds)
+        raise ValueError(
+            f"expected joints of shape (N, J, 3) with J = {known}, got {np.shape(self.joints)}"
+        )
+
+    @property
     def rotations(self) -> Array:
-        """(N, 24, 3) rotation vectors, the root first."""
-        return np.concatenate([self.global_orient, self.body_pose], axis=1)
+        """(N, J, 3) rotation vectors of all joints, in the order of the body model."""
+        return np.concatenate([getattr(self, name) for name in self.kind.parts], axis=1)
+
+    def rotation_vectors(self) -> dict[str, Array]:
+        """The parameters as ``smplx`` takes them.
+
+        Returns:
+            ``global_orient`` (N, 3), ``body_pose`` (N, 69) or (N, 63), and with fingers
+            ``left_hand_pose`` and ``right_hand_pose`` (N, 45), for SMPL-X also ``jaw_pose``,
+            ``leye_pose`` and ``reye_pose`` (N, 3), rotation vectors in radians; ``betas`` (N, B)
+            and ``transl`` (N, 3) metres. A model with fingers needs ``flat_hand_mean=True`` and
+            ``use_pca=False``, because zero is the flat hand.
+        """
+        found = {name: getattr(self, name).reshape(len(self), -1) for name in self.kind.parts}
+        return found | {"betas": self.betas, "transl": self.transl}
 
     @property
     def images(self) -> list[str]:
@@ -192,7 +249,7 @@ class Fits:
     @property
     def _arrays(self) -> tuple[str, ...]:
         """Names of the arrays with a row per person."""
-        return (*_SHAPES, *(() if self.hands is None else _HANDS))
+        return (*_SHAPES, *_MORE[self.kind.model_type])
 
     @staticmethod
     def joined(parts: Sequence["Fits"]) -> "Fits":
@@ -210,7 +267,8 @@ class Fits:
                 raise ValueError(f"the parts differ in {name}: {', '.join(map(str, found))}")
         names = parts[0]._arrays
         if any(part._arrays != names for part in parts):
-            raise ValueError("the parts differ in hands: some have fingers, others not")
+            bodies = sorted({part.kind.name for part in parts})
+            raise ValueError(f"the parts differ in the body: {', '.join(bodies)}")
         single: dict[str, Any] = {name: getattr(parts[0], name) for name in _SINGLE}
         rows: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts]) for name in names
@@ -220,6 +278,9 @@ class Fits:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an ``.npz`` file atomically; it contains no pickles.
 
+        Beside the arrays of this class it has ``joint_names`` (J,) and ``model_type``, the name of
+        the body model in ``smplx``.
+
         Raises:
             OSError: The file cannot be written.
         """
@@ -228,7 +289,8 @@ class Fits:
             for field in fields(self)
             if getattr(self, field.name) is not None
         }
-        arrays["joint_names"] = np.array(SMPL_24.joint_names)
+        arrays["joint_names"] = np.array(self.kind.skeleton.joint_names)
+        arrays["model_type"] = np.array(self.kind.model_type)
         with whole_file(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
@@ -263,7 +325,9 @@ class Fits:
                 "confidence_distance_mm": float(np.asarray(found["confidence_distance_mm"])),
             }
             rows: dict[str, Any] = {
-                name: np.asarray(found[name]) for name in (*_SHAPES, *_HANDS) if name in found
+                name: np.asarray(found[name])
+                for name in (*_SHAPES, *_HANDS, *_FACE)
+                if name in found
             }
             return cls(**rows, **single)
         except (TypeError, ValueError) as error:

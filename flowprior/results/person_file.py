@@ -1,4 +1,4 @@
-"""One JSON file per person: SMPL parameters and uncertainty, with units in the names."""
+"""One JSON file per person: parameters of the body and uncertainty, units in the names."""
 
 import json
 import math
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from flowprior.files.whole_file import whole_file
 from flowprior.results.fits import Fits
-from flowprior.skeleton import SMPL_24
 
 __all__ = ["person_content", "write_person"]
 
@@ -33,16 +32,13 @@ def person_content(fits: Fits, row: int) -> dict[str, Any]:
             "rotation_std_deg": _listed(fits.rotation_std_deg[row, joint], 2),
             "rotation_radius_90_deg": _listed(fits.rotation_radius_90_deg[row, joint], 2),
         }
-        for joint, name in enumerate(SMPL_24.joint_names)
+        for joint, name in enumerate(fits.kind.skeleton.joint_names)
     }
+    pose = {name: _listed(getattr(fits, name)[row].reshape(-1), 5) for name in fits.kind.parts}
     hands: dict[str, Any] = {}
-    if fits.left_hand_pose is not None and fits.right_hand_pose is not None:
-        hands["left_hand_pose"] = _listed(fits.left_hand_pose[row].reshape(-1), 5)
-        hands["right_hand_pose"] = _listed(fits.right_hand_pose[row].reshape(-1), 5)
     if fits.hands is not None:
         hands["hands"] = dict(zip(("left", "right"), fits.hands[row].tolist(), strict=True))
-    # SMPL's two hands are no joints of SMPL-H.
-    body_pose = fits.body_pose[row, :21] if hands else fits.body_pose[row]
+        hands["flat_hand_mean"] = True
     keypoints = {
         name: _listed(fits.keypoints_2d[row, joint], 3)
         for joint, name in enumerate(fits.skeleton.joint_names)
@@ -61,8 +57,8 @@ def person_content(fits: Fits, row: int) -> dict[str, Any]:
         },
         "smpl": {
             "body": fits.body,
-            "global_orient": _listed(fits.global_orient[row].reshape(-1), 5),
-            "body_pose": _listed(body_pose.reshape(-1), 5),
+            "model_type": fits.kind.model_type,
+            **pose,
             **hands,
             "betas": _listed(fits.betas[row], 4),
             "transl": _listed(fits.transl[row], 4),

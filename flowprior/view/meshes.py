@@ -14,14 +14,12 @@ from flowprior.body import BodyModel
 from flowprior.results import Fits
 from flowprior.rotations import rotvec_to_matrix
 
-__all__ = ["STEP_M", "Poses", "body_of", "pack", "poses_of", "unpack"]
+__all__ = ["STEP_M", "Poses", "pack", "poses_of", "unpack"]
 
 Array: TypeAlias = NDArray[Any]
 
 STEP_M = 0.0005
 """Resolution of packed positions, metres."""
-
-EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True)
@@ -30,37 +28,11 @@ class Poses:
 
     Args:
         vertices: (P, V, 3) metres, camera frame.
-        joints: (P, 24, 3) metres, camera frame.
+        joints: (P, J, 3) metres, camera frame.
     """
 
     vertices: Array
     joints: Array
-
-
-def body_of(fits: Fits, body: BodyModel | None = None) -> BodyModel:
-    """The body that fits refer to.
-
-    Args:
-        fits: The fits.
-        body: The body, if the user has given it.
-
-    Raises:
-        ValueError: The fits belong to a body that is not embedded, and it is not given; or they
-            have another number of shape coefficients.
-    """
-    if body is None:
-        if fits.body != EMBEDDED:
-            raise ValueError(
-                f"these fits are of the body {fits.body}, which flowprior does not contain: pass "
-                f"body=BodyModel({fits.body!r}) with the path of your file"
-            )
-        body = BodyModel()
-    if fits.betas.shape[1] != body.num_betas:
-        raise ValueError(
-            f"the fits have {fits.betas.shape[1]} shape coefficients, {body.name} has "
-            f"{body.num_betas}: BodyModel(..., num_betas={fits.betas.shape[1]})"
-        )
-    return body
 
 
 @torch.no_grad()
@@ -70,7 +42,7 @@ def poses_of(fits: Fits, row: int, body: BodyModel, num_samples: int | None = No
     Args:
         fits: The fits.
         row: The person.
-        body: The body, see `body_of`.
+        body: The body, see `flowprior.results.bodies.body_of`.
         num_samples: Largest number of samples; all if None.
 
     Returns:

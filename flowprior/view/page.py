@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 from flowprior.body import BodyModel
 from flowprior.files.whole_file import whole_file
 from flowprior.results import Fits
+from flowprior.results.bodies import body_of
 from flowprior.results.colours import UNKNOWN
-from flowprior.skeleton import SMPL_24
+from flowprior.skeleton import BODY_25, shared_joints
 from flowprior.view.colours import HEX_STOPS, Scale, confidence_scale, hex_colour
-from flowprior.view.meshes import STEP_M, body_of, pack, poses_of
+from flowprior.view.held_hands import BODY_JOINTS
+from flowprior.view.meshes import STEP_M, pack, poses_of
 from flowprior.view.photos import photo_jpeg, smaller_jpeg
 
 __all__ = ["write_page"]
@@ -43,6 +45,7 @@ SPREAD = Scale(0.0, 200.0, "Spread of the samples at each point of the surface, 
 SEEN = 0.1
 """Keypoints with a lower confidence were not used and are not drawn."""
 IMAGES_PER_SECOND = 5
+SIDES = ("left", "right")
 
 
 @dataclass(frozen=True)
@@ -184,17 +187,25 @@ def _data(
             {"name": name, "width": width, "height": height, "photo": photo, "people": rows}
         )
     faces = body.faces.cpu().numpy().astype("<u4")
-    skeleton = fits.skeleton
+    skeleton, joints = fits.skeleton, fits.kind.skeleton
+    fine = [*range(BODY_JOINTS, joints.num_joints)] if fits.hands is not None else []
+    knuckles = {side: joints.joint_names.index(f"{side}_middle1") for side in SIDES if fine}
+    body_keypoints = shared_joints(skeleton, BODY_25)[0]
     return {
         "images": images,
         "people": people,
         "faces": base64.b64encode(zlib.compress(faces.tobytes(), 9)).decode("ascii"),
         "step_m": STEP_M,
-        "joint_names": SMPL_24.joint_names,
-        "parents": SMPL_24.parents,
+        "joint_names": joints.joint_names,
+        "parents": joints.parents,
+        "fine_joints": fine,
+        "hands": knuckles or None,
         "keypoint_names": skeleton.joint_names,
         "keypoint_bones": [
             [parent, joint] for joint, parent in enumerate(skeleton.parents) if parent >= 0
+        ],
+        "fine_keypoints": [
+            place for place in range(skeleton.num_joints) if place not in body_keypoints
         ],
         "seen": SEEN,
         "distance_mm": float(fits.confidence_distance_mm),
@@ -221,6 +232,7 @@ def _person(fits: Fits, row: int, body: BodyModel, detail: Detail) -> dict[str, 
         "radius_90_deg": _numbers(fits.rotation_radius_90_deg[row], 1),
         "reprojection_px": _numbers(fits.reprojection_px[[row]], 2)[0],
         "log_prob": _numbers(fits.log_prob[[row]], 2)[0],
+        "hands": None if fits.hands is None else fits.hands[row].tolist(),
         "mesh": None,
         "poses": 0,
     }

@@ -22,6 +22,7 @@ from flowprior.results import Fits
 from flowprior.rotations import rotvec_to_matrix
 from flowprior.skeleton import COCO_17, SMPL_24, Skeleton, shared_joints
 from flowprior.view.conditioning import Conditioning
+from flowprior.view.held_hands import BODY_JOINTS, HeldHands, smpl_places
 
 __all__ = ["Answer", "PersonPosterior", "released_keypoints"]
 
@@ -92,7 +93,7 @@ class PersonPosterior:
     Args:
         prior: A prior over SMPL's 24 joints that takes 2D keypoints and 3D joints as evidence, such
             as ``flowprior/people``.
-        body: The body.
+        body: The body of the fits. The hands of a body with fingers stay as fitted.
         fits: The fits.
         row: The person.
         num_samples: Number of samples of an answer.
@@ -111,7 +112,6 @@ class PersonPosterior:
                 f"evidence, such as flowprior/people; this one takes {', '.join(kinds) or 'none'}"
             )
         self.prior, self.space = frozen(prior), rotation_space(prior, (24,))
-        self.body = body
         self.num_samples = num_samples
         self.distance_mm = float(fits.confidence_distance_mm)
         like = next(body.buffers())
@@ -120,13 +120,18 @@ class PersonPosterior:
             value = torch.from_numpy(np.ascontiguousarray(array, np.float32))
             return value.to(like.device, prior.flow.dtype)
 
-        self.theta = rotvec_to_matrix(tensor(fits.rotations[row]))
+        whole = rotvec_to_matrix(tensor(fits.rotations[row]))
+        places = smpl_places(body)
+        self.body: BodyModel | HeldHands = body
+        if len(whole) != len(places):
+            self.body = HeldHands(body, whole[BODY_JOINTS:])
+        self.theta = _of_smpl(whole)
         self.betas = tensor(fits.betas[row])
         self.transl = tensor(fits.transl[row])
-        if not all(bool(each.isfinite().all()) for each in (self.theta, self.betas, self.transl)):
+        if not all(bool(each.isfinite().all()) for each in (whole, self.betas, self.transl)):
             raise ValueError("this person was not fitted")
-        self.samples = rotvec_to_matrix(tensor(fits.samples[row]))
-        self.known = fits.joint_confidence[row], fits.joint_std_mm[row]
+        self.samples = _of_smpl(rotvec_to_matrix(tensor(fits.samples[row])))
+        self.known = fits.joint_confidence[row, places], fits.joint_std_mm[row, places]
         self.keypoints = tensor(_coco(fits.keypoints_2d[row], fits.skeleton))
         self._following: tuple[tuple[int, tuple[int, ...], bool], Conditioning] | None = None
         with torch.no_grad():
@@ -309,6 +314,14 @@ class _Measurements:
     def misfit(self, theta: Tensor, _more: Tensor, _rows: Tensor) -> Tensor:
         """Sum (n,) of the squared errors of poses (n, 24, 6) over their variances."""
         return ((self.measure(theta) - self.target) / self.sigma).square().sum(dim=-1)
+
+
+def _of_smpl(matrix: Tensor) -> Tensor:
+    """Rotations (..., 24, 3, 3) of SMPL's joints; its hands are at rest beside fingers."""
+    if matrix.shape[-3] == SMPL_24.num_joints:
+        return matrix
+    rest = torch.eye(3).to(matrix).expand(*matrix.shape[:-3], 2, 3, 3)
+    return torch.cat([matrix[..., :BODY_JOINTS, :, :], rest], dim=-3)
 
 
 def _coco(keypoints: Array, skeleton: Skeleton) -> Array:

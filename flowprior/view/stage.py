@@ -155,7 +155,7 @@ class Stage:
         assert self.person is not None
         if self._directions is None:
             self._directions = latent_directions(
-                self.answer.posterior, self.body, self.person.betas, NUM_DIRECTIONS
+                self.answer.posterior, self.person.body, self.person.betas, NUM_DIRECTIONS
             )
         return self._directions
 
@@ -178,7 +178,7 @@ class Stage:
         if self.person is None:
             return None
         with torch.no_grad():
-            out = self.body(self._theta, self.person.betas, self.person.transl)
+            out = self.person.body(self._theta, self.person.betas, self.person.transl)
         return out.vertices.cpu().numpy(), out.joints.cpu().numpy()
 
     def sample_joints(self) -> Array:

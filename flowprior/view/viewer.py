@@ -22,9 +22,9 @@ from flowprior.fitting import DEFAULT_PRIOR
 from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.posterior import PosePrior
 from flowprior.results import Fits
+from flowprior.results.bodies import body_of
 from flowprior.skeleton import SMPL_24
 from flowprior.view.colours import legend_html
-from flowprior.view.meshes import body_of
 from flowprior.view.photos import photo_array
 from flowprior.view.stage import NUM_DIRECTIONS, Stage
 

@@ -6,7 +6,7 @@ from flowprior.keypoint_files.detections import (
     read_detections,
 )
 from flowprior.keypoint_files.openpose import read_openpose
-from flowprior.skeleton import BODY_25B, COCO_17, COCO_18
+from flowprior.skeleton import BODY_25B, BODY_67, COCO_17, COCO_18, COCO_WHOLEBODY_133, MHR_70
 from tests.keypoint_files.written import (
     LEFT_WRIST,
     RIGHT_WRIST,
@@ -84,7 +84,7 @@ class TestCoco:
             ({"keypoints": None}, "no keypoints"),
             (
                 {"keypoints": [1, 1, 2] * 16},
-                "48 numbers, which is no known joint set (51, 54, 75, 78, 399, 408)",
+                "48 numbers, which is no known joint set (51, 54, 75, 78, 201, 210, 399, 408)",
             ),
             ({"keypoints": [0] * 51}, "no keypoint of confidence above 0.1"),
             ({"keypoints": [1, 1, 2] + [0] * 48}, "box without extent"),
@@ -246,7 +246,7 @@ class TestJointSetsByName:
         results = write(tmp_path / "x.json", [{"image_id": 1, "keypoints": flat(17) + more}])
         folder = write(tmp_path / "folder/1.json", openpose(flat(17) + more)).parent
         for path in (results, folder):
-            found, report = read_detections(path)
+            found, report = read_detections(path, hands=False)
             assert report.clean
             assert found.skeleton is COCO_17
             np.testing.assert_allclose(found.keypoints_2d[0], person(17), rtol=1e-6)
@@ -263,3 +263,78 @@ class TestJointSetsByName:
             read_detections(path, skeleton="BODY-26")
         _, report = read_openpose(path, skeleton=COCO_18)
         assert list(report.left_out) == ["25 keypoints, not 18 of COCO-18"]
+
+
+WHOLE = np.concatenate(
+    [person(17), np.column_stack([np.arange(116), np.arange(116) + 200, np.full(116, 0.5)])]
+)
+"""133 keypoints of somebody."""
+
+
+class TestWholeBodies:
+    def same(self, path, skeleton=COCO_WHOLEBODY_133, expected=WHOLE, **options):
+        found, report = read_detections(path, **options)
+        assert report.clean
+        assert found.skeleton is skeleton
+        np.testing.assert_allclose(found.keypoints_2d[0], expected, rtol=1e-6)
+
+    def test_results_of_133_keypoints(self, tmp_path):
+        flat_list = WHOLE.ravel().tolist()
+        results = [{"image_id": 1, "category_id": 1, "keypoints": flat_list, "score": 0.9}]
+        self.same(write(tmp_path / "x.json", results))
+
+    @pytest.mark.parametrize("named", [False, True])
+    def test_predictions_of_mmpose(self, tmp_path, named):
+        instance = {
+            "keypoints": WHOLE[:, :2].tolist(),
+            "keypoint_scores": WHOLE[:, 2].tolist(),
+            "bbox": [[0, 0, 9, 9]],
+        }
+        content = {"instance_info": [{"frame_id": 0, "instances": [instance]}]}
+        if named:  # mmpose's names of the face differ from ours
+            names = list(COCO_WHOLEBODY_133.joint_names)
+            names[23:91] = [f"face-{number}" for number in range(68)]
+            content["meta_info"] = {"keypoint_id2name": dict(enumerate(names))}
+        self.same(write(tmp_path / "x.json", content))
+
+    def test_the_arrays_of_coco_wholebody(self, tmp_path):
+        cuts = {"foot_kpts": (17, 23), "face_kpts": (23, 91)}
+        cuts |= {"lefthand_kpts": (91, 112), "righthand_kpts": (112, 133)}
+        entry = {"image_id": 1, "category_id": 1, "keypoints": WHOLE[:17].ravel().tolist()}
+        entry |= {name: WHOLE[slice(*cut)].ravel().tolist() for name, cut in cuts.items()}
+        path = write(tmp_path / "x.json", [entry])
+        self.same(path)
+        self.same(path, COCO_17, WHOLE[:17], hands=False)
+        # An invalid part is not labelled, whatever its numbers are.
+        hidden = WHOLE.copy()
+        hidden[91:112] = 0
+        self.same(write(tmp_path / "y.json", [entry | {"lefthand_valid": False}]), expected=hidden)
+        _, report = read_detections(write(tmp_path / "z.json", [entry | {"foot_kpts": [1.0]}]))
+        assert "foot without 6 keypoints and their confidences" in reasons(report)
+
+    def test_the_hands_and_feet_of_halpe(self, tmp_path):
+        halpe = np.column_stack([np.arange(136), np.arange(136) + 300, np.full(136, 0.5)])
+        path = write(tmp_path / "x.json", [{"image_id": 1, "keypoints": halpe.ravel().tolist()}])
+        found, _ = read_detections(path)
+        assert found.skeleton is BODY_67
+        numbers = dict(zip(BODY_67.joint_names, found.keypoints_2d[0, :, 0], strict=True))
+        # README of Fang-Haoshu/Halpe-FullBody
+        expected = {"nose": 0, "left_ankle": 15, "left_big_toe": 20, "right_big_toe": 21}
+        expected |= {"left_small_toe": 22, "right_heel": 25, "left_hand_root": 94}
+        expected |= {"left_pinky_finger4": 114, "right_hand_root": 115, "right_thumb4": 119}
+        assert {name: numbers[name] for name in expected} == expected
+
+    @pytest.mark.parametrize("skeleton", [BODY_67, MHR_70], ids=lambda each: each.name)
+    @pytest.mark.parametrize("named", [False, True])
+    def test_67_and_70_keypoints(self, tmp_path, skeleton, named):
+        count = skeleton.num_joints
+        points = np.column_stack([np.arange(count), np.arange(count) + 300, np.full(count, 0.5)])
+        if named and skeleton is MHR_70:
+            content = coco_of(plain(*skeleton.joint_names))
+            content["annotations"][0]["keypoints"] = (points * [1, 1, 4]).ravel().tolist()
+            points[:, 2] = 1
+        else:
+            content = [{"image_id": 1, "keypoints": points.ravel().tolist()}]
+        found, _ = read_detections(write(tmp_path / "x.json", content))
+        assert found.skeleton is skeleton
+        np.testing.assert_allclose(found.keypoints_2d[0], points, rtol=1e-6)

@@ -8,7 +8,15 @@ from flowprior.keypoint_files.detections import (
     matches,
     read_detections,
 )
-from flowprior.skeleton import BODY_25, BODY_25B, COCO_17, COCO_18, SMPL_24
+from flowprior.skeleton import (
+    BODY_25,
+    BODY_25B,
+    BODY_67,
+    COCO_17,
+    COCO_18,
+    COCO_WHOLEBODY_133,
+    SMPL_24,
+)
 from tests.conftest import REAL_DATA
 from tests.keypoint_files.written import (
     LEFT_WRIST,
@@ -232,8 +240,10 @@ class TestRealFiles:
     def test_whole_bodies_are_the_same_people(self, name):
         found, _ = read_detections(real(f"coco/{name}.json"))
         coco, _ = read_detections(real("coco/test_coco.json"))
-        assert found.skeleton is COCO_17
-        np.testing.assert_array_equal(found.keypoints_2d[0], coco.keypoints_2d[0])
+        assert found.skeleton is COCO_WHOLEBODY_133
+        np.testing.assert_array_equal(found.keypoints_2d[0, :17], coco.keypoints_2d[0])
+        plain, _ = read_detections(real(f"coco/{name}.json"), hands=False)
+        np.testing.assert_array_equal(plain.keypoints_2d[0], coco.keypoints_2d[0])
 
     def test_boxes_without_keypoints(self):
         path = real("coco/test_coco_det_AP_H_56.json")
@@ -271,7 +281,8 @@ class TestRealFiles:
 
     def test_an_older_file_of_openpose(self):
         found, report = read_detections(real("openpose/im1010_openpose.json"))
-        assert (len(found), found.skeleton, report.warnings) == (1, BODY_25, {})
+        assert (len(found), found.skeleton, report.warnings) == (1, BODY_67, {})
+        assert (found.keypoints_2d[0, 25:, 2] > 0.1).sum() > 10  # of its hands
         keypoints = found.keypoints_2d[0]
         nose, shoulder = BODY_25.index("nose"), BODY_25.index("left_shoulder")
         np.testing.assert_allclose(keypoints[nose], [66.4171, 47.0342, 0.614349], rtol=1e-5)

@@ -7,7 +7,7 @@ from flowprior.keypoint_files.detections import (
     read_detections,
 )
 from flowprior.keypoint_files.openpose import read_openpose
-from flowprior.skeleton import BODY_25, BODY_25B, BODY_67, COCO_18
+from flowprior.skeleton import BODY_25, BODY_25B, BODY_67, COCO_18, shared_joints
 from tests.conftest import REAL_DATA
 from tests.keypoint_files.written import flat, openpose, person, reasons, write
 
@@ -110,8 +110,9 @@ class TestOpenPose:
         content["people"] += [{"person_id": [-1]}, 3, {"pose_keypoints_2d": {"x": 1}}]
         found, report = read_openpose(write(tmp_path / "x_keypoints.json", content))
         name = "x_keypoints.json, person"
+        known = "51, 54, 75, 78, 201, 210, 399, 408"
         assert reasons(report) == {
-            "74 numbers, which is no known joint set (51, 54, 75, 78, 399, 408)": [f"{name} 4"],
+            f"74 numbers, which is no known joint set ({known})": [f"{name} 4"],
             "no keypoints": [f"{name} 5", f"{name} 12"],
             "keypoints that are not numbers": [f"{name} {n}" for n in (6, 7, 8)],
             "COCO-18 among BODY-25": [f"{name} 10"],
@@ -286,24 +287,77 @@ class TestFolders:
 
 
 class TestHands:
-    def test_hands_follow_the_body_if_the_joint_set_has_them(self, tmp_path):
-        hand = [float(number % 3 + 10) / 20 if number % 3 == 2 else 100.0 for number in range(63)]
-        entry = {"pose_keypoints_2d": flat(seed=1), "hand_right_keypoints_2d": hand}
-        path = write(tmp_path / "x_keypoints.json", {"people": [entry]})
-        found, report = read_openpose(path, skeleton="BODY-67")
-        assert report.clean
-        assert found.skeleton is BODY_67
-        assert found.keypoints_2d.shape == (1, 67, 3)
-        np.testing.assert_allclose(found.keypoints_2d[0, 46:], np.reshape(hand, (21, 3)), rtol=1e-6)
-        assert not found.keypoints_2d[0, 25:46].any()
-        plain, _ = read_openpose(path)
+    HAND = np.column_stack([np.linspace(100, 160, 21), np.full(21, 80.0), np.full(21, 0.5)])
+
+    def file(self, tmp_path, *people):
+        return write(tmp_path / "x_keypoints.json", {"people": list(people)})
+
+    def test_hands_follow_the_body(self, tmp_path):
+        entry = {
+            "pose_keypoints_2d": flat(seed=1),
+            "hand_left_keypoints_2d": [],
+            "hand_right_keypoints_2d": self.HAND.ravel().tolist(),
+        }
+        path = self.file(tmp_path, entry)
+        for skeleton in (None, "BODY-67"):
+            found, report = read_openpose(path, skeleton=skeleton)
+            assert report.clean
+            assert found.skeleton is BODY_67
+            np.testing.assert_allclose(found.keypoints_2d[0, 46:], self.HAND, rtol=1e-6)
+            assert not found.keypoints_2d[0, 25:46].any()
+        plain, _ = read_openpose(path, hands=False)
         assert plain.skeleton is BODY_25
         np.testing.assert_array_equal(plain.keypoints_2d[0], found.keypoints_2d[0, :25])
+        # The wrist of the body stays, though the root of the hand means the same joint.
+        np.testing.assert_array_equal(plain.prohmr_44, found.prohmr_44)
+
+    @pytest.mark.parametrize("joints", [17, 18, 25])
+    def test_bodies_are_mapped_by_name(self, tmp_path, joints):
+        hand = self.HAND.ravel().tolist()
+        entry = {"pose_keypoints_2d": flat(joints), "hand_left_keypoints_2d": hand}
+        found, _ = read_openpose(self.file(tmp_path, entry))
+        assert found.skeleton is BODY_67
+        np.testing.assert_allclose(found.keypoints_2d[0, 25:46], self.HAND, rtol=1e-6)
+        plain, _ = read_openpose(tmp_path, hands=False)
+        source, target = shared_joints(plain.skeleton, BODY_25)
+        np.testing.assert_array_equal(
+            found.keypoints_2d[0, list(target)], plain.keypoints_2d[0, list(source)]
+        )
+
+    def test_the_order_of_body_25b_is_noticed(self, tmp_path):
+        places = dict(zip(BODY_25.joint_names, person(25), strict=True))
+        top = places["nose"] - [0, 20, 0]
+        rows = [places.get(name, top) for name in BODY_25B.joint_names]
+        entry = {
+            "pose_keypoints_2d": np.ravel(rows).tolist(),
+            "hand_left_keypoints_2d": self.HAND.ravel().tolist(),
+        }
+        path = self.file(tmp_path, entry)
+        _, report = read_openpose(path)
+        assert [each.endswith('skeleton="BODY-25B" reads') for each in report.warnings] == [True]
+        found, report = read_openpose(path, skeleton="BODY-25B")
+        assert report.clean
+        assert found.skeleton is BODY_67
+        knee = BODY_67.index("left_knee")
+        np.testing.assert_allclose(found.keypoints_2d[0, knee], places["left_knee"], rtol=1e-6)
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_people_without_hands_stay_among_people_with_hands(self, tmp_path, order):
+        hand = self.HAND.ravel().tolist()
+        people = [
+            {"pose_keypoints_2d": flat(seed=1), "hand_left_keypoints_2d": hand},
+            {"pose_keypoints_2d": flat(seed=2), "hand_left_keypoints_2d": []},
+        ][::order]
+        found, report = read_openpose(self.file(tmp_path, *people))
+        assert report.clean
+        assert found.skeleton is BODY_67
+        assert found.keypoints_2d[:, 25:46].any(axis=(1, 2)).tolist() == [True, False][::order]
+        seeds = [person(25, seed) for seed in (1, 2)][::order]
+        np.testing.assert_allclose(found.keypoints_2d[:, :25], seeds, rtol=1e-6)
 
     def test_a_damaged_hand_is_reported(self, tmp_path):
         entry = {"pose_keypoints_2d": flat(seed=1), "hand_left_keypoints_2d": [1.0, 2.0]}
         good = {"pose_keypoints_2d": flat(seed=2), "hand_left_keypoints_2d": []}
-        path = write(tmp_path / "x_keypoints.json", {"people": [entry, good]})
-        found, report = read_openpose(path, skeleton="BODY-67")
+        found, report = read_openpose(self.file(tmp_path, entry, good))
         assert len(found) == 1
         assert "hand without 21 keypoints and their confidences" in reasons(report)

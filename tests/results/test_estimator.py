@@ -171,16 +171,16 @@ def test_fingers_give_the_pose_of_smplh(tmp_path):
     people.keypoints_2d[0, 26:46, 2] = 0.9
     fits = estimator()(people)
     assert fits.hands.tolist() == [["fitted", "at rest"], ["at rest", "at rest"]]
-    assert fits.body_pose.shape == (2, 23, 3)
-    assert fits.joint_std_mm.shape == (2, 24)
-    assert fits.samples.shape == (2, 16, 24, 3)
+    assert fits.body_pose.shape == (2, 21, 3)
+    assert fits.samples.shape == (2, 16, 52, 3)
+    assert fits.skeleton is BODY_67
+    assert np.isfinite(fits.joint_std_mm).all()
     np.testing.assert_allclose(fits.right_hand_pose[0], fits.right_hand_pose[1], atol=1e-5)
     assert not np.allclose(fits.left_hand_pose[0], fits.left_hand_pose[1], atol=1e-2)
     whole = BodyModel(hands=True)
-    parts = (fits.global_orient, fits.body_pose[:, :21], fits.left_hand_pose, fits.right_hand_pose)
-    theta = torch.from_numpy(np.concatenate(parts, axis=1))
+    theta = torch.from_numpy(fits.rotations)
     joints = whole(theta, torch.from_numpy(fits.betas), torch.from_numpy(fits.transl)).joints
-    np.testing.assert_allclose(joints[:, :22], fits.joints[:, :22], atol=1e-3)
+    np.testing.assert_allclose(joints, fits.joints, atol=1e-5)
     fits.save(tmp_path / "fits.npz")
     again = Fits.load(tmp_path)
     np.testing.assert_array_equal(again.left_hand_pose, fits.left_hand_pose)

@@ -10,7 +10,7 @@ from hypothesis import given
 from flowprior.results import Fits
 from flowprior.results.person_file import person_content
 from flowprior.skeleton import BODY_25, COCO_17
-from tests.results.helpers import small_fits
+from tests.results.helpers import KINDS, small_fits
 
 
 def same(first: Fits, second: Fits) -> bool:
@@ -95,37 +95,56 @@ def test_other_files_are_refused_with_their_name(tmp_path):
 
 def test_a_damaged_array_is_reported_with_the_file(tmp_path):
     fits = small_fits()
-    arrays = {f.name: getattr(fits, f.name) for f in dataclasses.fields(Fits)}
+    every = {f.name: getattr(fits, f.name) for f in dataclasses.fields(Fits)}
+    arrays = {name: value for name, value in every.items() if value is not None}
     np.savez(tmp_path / "fits.npz", **(arrays | {"betas": np.zeros((7, 10))}))
     with pytest.raises(ValueError, match=r"fits\.npz: expected betas of shape"):
         Fits.load(tmp_path)
 
 
-def with_hands(fits: Fits) -> Fits:
-    fingers = np.full((len(fits), 15, 3), 0.2)
-    words = np.array([["fitted", "at rest"]] * len(fits), np.str_).reshape(-1, 2)
-    return dataclasses.replace(fits, left_hand_pose=fingers, right_hand_pose=-fingers, hands=words)
-
-
-def test_hands_are_saved_selected_and_joined(tmp_path):
-    fits = with_hands(small_fits(3))
+@pytest.mark.parametrize("joints", [52, 55])
+def test_hands_and_face_are_saved_selected_and_joined(tmp_path, joints):
+    fits = small_fits(3, joints=joints)
     fits.save(tmp_path / "fits.npz")
     assert same(Fits.load(tmp_path), fits)
     assert same(Fits.joined([fits[:1], fits[1:]]), fits)
-    with pytest.raises(ValueError, match="the parts differ in hands"):
+    with pytest.raises(ValueError, match="the parts differ in the body: SMPL, SMPL-"):
         Fits.joined([fits, small_fits(3)])
 
 
-def test_one_hand_alone_is_refused():
-    with pytest.raises(ValueError, match="or none of them"):
+@pytest.mark.parametrize(("joints", "kind"), [(24, "smpl"), (52, "smplh"), (55, "smplx")])
+def test_the_file_names_the_body_model_and_its_joints(tmp_path, joints, kind):
+    small_fits(1, joints=joints).save(tmp_path / "fits.npz")
+    with np.load(tmp_path / "fits.npz") as file:
+        assert str(file["model_type"]) == kind
+        assert tuple(file["joint_names"]) == KINDS[joints].skeleton.joint_names
+
+
+def test_parts_of_another_body_are_refused():
+    with pytest.raises(ValueError, match=r"24 joints are those of SMPL: expected no parts.*left"):
         dataclasses.replace(small_fits(2), left_hand_pose=np.zeros((2, 15, 3)))
+    with pytest.raises(ValueError, match=r"52 joints are those of SMPL-H: expected left_hand_pose"):
+        dataclasses.replace(small_fits(2, joints=52), hands=None)
+    with pytest.raises(ValueError, match=r"J = 24 \(SMPL\) or 52 \(SMPL-H\) or 55"):
+        dataclasses.replace(small_fits(2), joints=np.zeros((2, 30, 3)))
 
 
-def test_the_file_of_a_person_has_the_parameters_of_smplh():
-    content = person_content(with_hands(small_fits(2)), 1)["smpl"]
-    assert len(content["body_pose"]) == 63
-    assert len(content["left_hand_pose"]) == len(content["right_hand_pose"]) == 45
-    assert content["hands"] == {"left": "fitted", "right": "at rest"}
+@pytest.mark.parametrize("joints", [24, 52, 55])
+def test_rotations_are_the_parts_in_the_order_of_the_body(joints):
+    fits = small_fits(2, joints=joints)
+    assert fits.rotations.shape == (2, joints, 3)
+    vectors = fits.rotation_vectors()
+    for name, part in KINDS[joints].parts.items():
+        np.testing.assert_array_equal(fits.rotations[:, part].reshape(2, -1), vectors[name])
+
+
+def test_the_file_of_a_person_has_the_parameters_of_the_body():
+    content = person_content(small_fits(2, joints=55), 1)
+    smpl = content["smpl"]
+    assert smpl["model_type"] == "smplx"
+    assert [len(smpl[name]) for name in ("body_pose", "left_hand_pose", "jaw_pose")] == [63, 45, 3]
+    assert smpl["hands"] == {"left": "fitted", "right": "at rest"}
+    assert "right_thumb3" in content["joints"]
     plain = person_content(small_fits(2), 1)["smpl"]
     assert len(plain["body_pose"]) == 69
     assert not {"hands", "left_hand_pose"} & set(plain)

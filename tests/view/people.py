@@ -7,6 +7,7 @@ import torch
 
 from flowprior.body import BodyModel
 from flowprior.results import Fits
+from flowprior.results.bodies import pose_bodies
 from flowprior.rotations import rotvec_to_matrix
 from flowprior.skeleton import COCO_17
 from tests.results.helpers import small_fits
@@ -44,3 +45,34 @@ def picture(path, size=(640, 480)):
     pixels[:, size[0] // 2 :, 1] = 255
     Image.fromarray(pixels).save(path)
     return path
+
+
+def with_hands(fits: Fits, flexion=0.6) -> Fits:
+    """The same people on the body with hands, with bent fingers on the left.
+
+    What is uncertain about the fingers is that of the wrists.
+    """
+    people, samples = len(fits), fits.samples.shape[1]
+    parents = [20] * 15 + [21] * 15
+    wider = {
+        name: np.concatenate([getattr(fits, name)[:, :22], getattr(fits, name)[:, parents]], axis=1)
+        for name in (
+            *("joint_std_mm", "joint_radius_50_mm", "joint_radius_90_mm", "joint_confidence"),
+            *("rotation_std_deg", "rotation_radius_90_deg", "joint_direction"),
+        )
+    }
+    fingers = np.zeros((people, 15, 3), np.float32)
+    left = fingers + np.float32([0, 0, -flexion])
+    drawn = np.zeros((people, samples, 30, 3), np.float32)
+    changed = dataclasses.replace(
+        fits,
+        body_pose=fits.body_pose[:, :21],
+        left_hand_pose=left,
+        right_hand_pose=fingers,
+        hands=np.array([["fitted", "at rest"]] * people, np.str_).reshape(-1, 2),
+        joints=np.concatenate([fits.joints[:, :22], fits.joints[:, parents]], axis=1),
+        samples=np.concatenate([fits.samples[:, :, :22], drawn], axis=2),
+        **wider,
+    )
+    joints = pose_bodies(changed, BodyModel(hands=True)).joints
+    return dataclasses.replace(changed, joints=joints)

@@ -1,7 +1,6 @@
 """Poses of fits, and packed positions."""
 
 import base64
-import dataclasses
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from flowprior.body import BodyModel
-from flowprior.view.meshes import STEP_M, body_of, pack, poses_of, unpack
+from flowprior.view.meshes import STEP_M, pack, poses_of, unpack
 from tests.view.people import people
 
 BODY = BodyModel()
@@ -59,15 +58,3 @@ def test_people_without_a_fit_have_no_poses_and_damaged_samples_are_left_out():
     assert len(poses_of(fits, 1, BODY).vertices) == 4
     fits.transl[1] = np.inf
     assert poses_of(fits, 1, BODY) is None
-
-
-def test_the_body_of_a_file_has_to_be_given():
-    fits = people(1)
-    assert body_of(fits).name == "embedded body"
-    assert body_of(fits, BODY) is BODY
-    theirs = dataclasses.replace(fits, body="SMPL_NEUTRAL.pkl")
-    assert body_of(theirs, BODY) is BODY
-    with pytest.raises(ValueError, match=r"body SMPL_NEUTRAL\.pkl.*pass body="):
-        body_of(theirs)
-    with pytest.raises(ValueError, match=r"10 shape coefficients.* has 4"):
-        body_of(fits, BodyModel(num_betas=4))

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from flowprior.body import BodyModel
+from flowprior.results.bodies import pose_bodies
 from flowprior.view.meshes import poses_of, unpack
 from flowprior.view.page import write_page
-from tests.view.people import people, picture
+from tests.view.people import people, picture, with_hands
 
 pytest.importorskip("PIL.Image")
 
@@ -46,6 +47,22 @@ def test_the_page_has_the_people_of_every_image(tmp_path):
         np.testing.assert_allclose(person["radius_90_mm"], fits.joint_radius_90_mm[row], atol=0.06)
         points = fits.focal_px[row] * fits.joints[row, :, :2] / fits.joints[row, :, 2:]
         np.testing.assert_allclose(person["points"], points + fits.centre_px[row], atol=0.06)
+
+
+def test_the_page_has_the_hands_of_the_fits(tmp_path):
+    fits = with_hands(people(2))
+    write_page(fits, tmp_path / "index.html")
+    data = json.loads(DATA.search((tmp_path / "index.html").read_text(encoding="utf-8"))[1])
+    body = BodyModel(hands=True)
+    person = data["people"][0]
+    found = unpack(person["mesh"], body.num_vertices, np.array(person["origin"]))
+    assert np.abs(found[0] - pose_bodies(fits, body).vertices[0]).max() < 0.0003
+    names = data["joint_names"]
+    assert tuple(names) == body.joint_names
+    assert {names[joint] for joint in data["hands"].values()} == {"left_middle1", "right_middle1"}
+    assert {names[joint] for joint in data["fine_joints"]} == set(body.joint_names[22:])
+    assert person["hands"] == ["fitted", "at rest"]
+    assert len(person["confidence"]) == len(person["points"]) == 52
 
 
 def test_the_page_loads_nothing(tmp_path):

@@ -9,7 +9,7 @@ from flowprior.body import BodyModel
 from flowprior.view.meshes import poses_of
 from flowprior.view.page import write_page
 from tests.view.conftest import share_of
-from tests.view.people import people, picture
+from tests.view.people import people, picture, with_hands
 
 pytestmark = pytest.mark.slow
 
@@ -156,6 +156,32 @@ def test_without_a_fit_or_anybody_the_page_has_no_error(visit, tmp_path):
         assert seen.errors == []
         if name == "index.html":
             assert "no keypoints" in seen.page.inner_text("#facts")
+
+
+def test_hands_are_posed_and_can_be_looked_at(visit, tmp_path):
+    shots = []
+    for flexion in (0.0, 1.2):
+        write_page(with_hands(people(1), flexion), tmp_path / "index.html")
+        seen = opened(visit, tmp_path / "index.html")
+        page, whole = seen.page, seen.shot("#canvas")
+        assert page.locator("#table tbody tr").count() == 22
+        page.check("#fingers")
+        assert page.locator("#table tbody tr").count() == 52
+        assert "left hand fitted, right hand at rest" in page.inner_text("#facts")
+        page.uncheck("#joints")
+        page.click("#view-left")
+        shots.append(seen.shot("#canvas"))
+        assert changed(whole, shots[-1]) > 0.02
+        assert share_of(shots[-1], PINK) > 0.02
+        assert not seen.errors
+    assert changed(*shots) > 0.01
+
+
+def test_without_fingers_there_is_nothing_about_them(visit, page_file):
+    page = opened(visit, page_file[0]).page
+    assert page.locator("#table tbody tr").count() == 24
+    for name in ("fingers", "view-left", "view-right"):
+        assert not page.is_visible(f"#{name}")
 
 
 def test_without_webgl_the_rest_works(visit, page_file):

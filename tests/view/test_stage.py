@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowprior.body import BodyModel
+from flowprior.results.bodies import pose_bodies
 from flowprior.skeleton import SMPL_24
 from flowprior.view.stage import Stage, photo_plane
+from tests.view.people import with_hands
 
 WRIST = SMPL_24.index("left_wrist")
 
@@ -118,3 +121,27 @@ def test_images_of_unknown_size_have_no_photo_and_nobody_is_an_error(prior, body
     assert Stage(unknown, body, prior).photo() is None
     with pytest.raises(ValueError, match="nobody"):
         Stage(fits[:0], body, prior)
+
+
+def test_hands_are_posed_and_follow_the_wrist(prior, fits):
+    body = BodyModel(hands=True)
+    bent = with_hands(fits)
+    stage = Stage(bent, body, prior)
+    vertices, shown = stage.body_on_screen()
+    expected = pose_bodies(bent[:1], body)
+    np.testing.assert_allclose(vertices, expected.vertices[0], atol=1e-4)
+    assert shown.shape == (24, 3)
+    assert stage.joint_colours().shape == (24, 3)
+    flat = Stage(with_hands(fits, flexion=0.0), body, prior).body_on_screen()[0]
+    assert np.linalg.norm(flat - vertices, axis=-1).max() > 0.03
+    stage.show_sample(1)
+    stage.move(WRIST, shown[WRIST] + [0.05, -0.2, 0.0])
+    stage.settle()
+    moved = stage.body_on_screen()[0]
+    # The fingers keep their distances from each other.
+    finger = np.argsort(-np.linalg.norm(flat - vertices, axis=-1))[:10]
+    before, after = (
+        np.linalg.norm(each[finger][:, None] - each[finger], axis=-1) for each in (vertices, moved)
+    )
+    np.testing.assert_allclose(after, before, atol=2e-3)
+    assert np.linalg.norm(moved[finger] - vertices[finger], axis=-1).min() > 0.03

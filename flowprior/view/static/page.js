@@ -41,6 +41,8 @@ function colourOf(value, scale) {
 
 const css = (colour) => `rgb(${colour.map((value) => Math.round(255 * value)).join(",")})`;
 const number = (value, digits = 0) => (value === null ? "–" : value.toFixed(digits));
+const FINE = 0.35;
+const HAND_M = 0.16; // half of what the view of a hand shows
 const capital = (name) => (name[0].toUpperCase() + name.slice(1)).replaceAll("_", " ");
 
 async function inflate(text) {
@@ -159,11 +161,11 @@ async function showBody() {
 
 function showSticks(person, pose) {
   const bones = (joints, radius, colour) => data.parents.flatMap((parent, joint) =>
-    (parent < 0 ? [] : [[joints[parent], joints[joint], radius, colour]]));
+    (parent < 0 ? [] : [[joints[parent], joints[joint], radius * sizeOf(joint), colour]]));
   if (element("joints").checked) {
     const joints = jointsOf(person, pose);
     scene.set(1, "joints", ...sticks(
-      joints.map((place, joint) => [place, joint === state.joint ? 0.035 : 0.02,
+      joints.map((place, joint) => [place, (joint === state.joint ? 0.035 : 0.02) * sizeOf(joint),
         colourOf(person.confidence[joint], data.confidence)]),
       bones(joints, 0.006, rgb(data.colours.bone))));
   }
@@ -174,6 +176,19 @@ function showSticks(person, pose) {
         rgb(data.colours.samples[(sample - 1) % data.colours.samples.length])));
     scene.set(1, "samples", ...sticks([], all));
   }
+}
+
+// Fingers and face are drawn smaller.
+function sizeOf(joint) {
+  return data.fine_joints.includes(joint) ? FINE : 1;
+}
+
+function lookAtHand(side) {
+  const person = data.people[state.person];
+  if (!scene || !person || !person.mesh) return;
+  scene.target = jointsOf(person, Math.min(state.pose, person.poses - 1))[data.hands[side]];
+  scene.distance = HAND_M / HALF_VIEW;
+  scene.draw();
 }
 
 function lookAtPerson() {
@@ -231,9 +246,10 @@ function showPhoto() {
             "stroke-width": size / 4 }));
       }
       person.keypoints.forEach(([x, y, conf], place) => {
+        const side = 1.2 * size * (data.fine_keypoints.includes(place) ? FINE : 1);
         if (conf > data.seen)
-          group.append(draw("rect", { x: x - 0.6 * size, y: y - 0.6 * size, width: 1.2 * size,
-            height: 1.2 * size, class: "keypoint", "stroke-width": size / 4,
+          group.append(draw("rect", { x: x - side / 2, y: y - side / 2, width: side,
+            height: side, class: "keypoint", "stroke-width": side / 5,
             opacity: 0.35 + 0.65 * Math.min(1, conf) },
           `${capital(data.keypoint_names[place])}: detected, confidence ${conf.toFixed(2)}`));
       });
@@ -243,8 +259,9 @@ function showPhoto() {
         const confidence = person.confidence[joint];
         const share = confidence === null ? "unknown" : `${Math.round(100 * confidence)} %`;
         const marked = chosen && joint === state.joint;
-        group.append(draw("circle", { cx: x, cy: y, r: (marked ? 1.8 : 1) * size, class: "joint",
-          fill: css(colourOf(confidence, data.confidence)), "stroke-width": size / 4 },
+        const radius = (marked ? 1.8 : 1) * size * sizeOf(joint);
+        group.append(draw("circle", { cx: x, cy: y, r: radius, class: "joint",
+          fill: css(colourOf(confidence, data.confidence)), "stroke-width": radius / 4 },
         `${capital(data.joint_names[joint])}: ${share} within ${data.distance_mm} mm`));
       });
     }
@@ -259,7 +276,8 @@ let order = { column: "", falling: true };
 
 function showTable() {
   const person = data.people[state.person];
-  const rows = data.joint_names.map((_, joint) => joint);
+  const rows = data.joint_names.map((_, joint) => joint)
+    .filter((joint) => element("fingers").checked || !data.fine_joints.includes(joint));
   if (person && order.column) {
     const key = (joint) => person[order.column][joint] ?? -1;
     rows.sort((a, b) => (order.falling ? key(b) - key(a) : key(a) - key(b)));
@@ -330,7 +348,8 @@ function factsOf(person) {
     `, reprojection error ${number(person.reprojection_px, 1)} px`;
   const density = person.log_prob === null ? "" :
     `, log-density ${number(person.log_prob, 1)} nats`;
-  return `Fit: ${(person.status || "done").replaceAll("_", " ")}${error}${density}`;
+  const hands = person.hands ? `, left hand ${person.hands[0]}, right hand ${person.hands[1]}` : "";
+  return `Fit: ${(person.status || "done").replaceAll("_", " ")}${error}${density}${hands}`;
 }
 
 function theme() {
@@ -354,6 +373,12 @@ function listen() {
       lookAtPerson();
       scene.look(yaw, pitch);
     });
+  for (const side of ["left", "right"]) {
+    element(`view-${side}`).hidden = !data.hands;
+    element(`view-${side}`).addEventListener("click", () => lookAtHand(side));
+  }
+  element("fingers").parentElement.hidden = !data.hands;
+  element("fingers").addEventListener("change", showTable);
   for (const head of element("table").querySelectorAll("[data-column]"))
     head.querySelector("button").addEventListener("click", () => {
       const column = head.dataset.column;
