@@ -1,7 +1,6 @@
 """Fits of people to sequences of frames: `fit_sequence`."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -9,40 +8,35 @@ from torch import Tensor
 
 from flowprior._checks import require_count, require_tensor
 from flowprior.body import BodyModel
-from flowprior.fitting.cameras import Cameras
 from flowprior.fitting.latent_search import frozen
-from flowprior.fitting.sequence.evidence import Joints3d, Keypoints2d, Measurement, Rotations, State
+from flowprior.fitting.sequence.evidence import State
 from flowprior.fitting.sequence.motion_term import MotionTerm
 from flowprior.fitting.sequence.output import Output, Sampling
 from flowprior.fitting.sequence.pose_term import PoseTerm, free_joints
 from flowprior.fitting.sequence.rates import DEFAULT_RATES, MotionRates
 from flowprior.fitting.sequence.result import SequenceFit
 from flowprior.fitting.sequence.rig import PointRig, rig_of
-from flowprior.fitting.sequence.solve import Problem, Solved, moving_joints
-from flowprior.fitting.sequence.start import (
-    noise_of,
-    poses_of_joints,
-    smooth,
-    smooth_rotations,
-    turned_onto,
-    with_root,
-    without_gaps,
+from flowprior.fitting.sequence.setup import (
+    REFERENCE_FPS,
+    Setup,
+    setup_of_joints,
+    setup_of_keypoints,
+    setup_of_theta,
 )
-from flowprior.fitting.sequence.swaps import unswapped
+from flowprior.fitting.sequence.solve import KnownShape, Problem, Solved, moving_joints
 from flowprior.fitting.sequence.walk import Walk
-from flowprior.fitting.sequence.windows import Windows, overlapping_windows, trailing_windows
+from flowprior.fitting.sequence.windows import overlapping_windows, trailing_windows
 from flowprior.prior.motion import MotionPrior
-from flowprior.prior.posterior import PosePosterior, PosePrior
-from flowprior.prior.spaces import Rot6dSpace
-from flowprior.rotations import matrix_to_rot6d
-from flowprior.skeleton import BODY_25, COCO_17, SMPL_24, Skeleton, mapping
+from flowprior.prior.posterior import PosePrior
+from flowprior.skeleton import BODY_25, COCO_17, SMPL_24, Skeleton
 
 __all__ = ["SequenceOptions", "fit_sequence"]
 
-# Windows that are solved at once, and from which the shape of a person is estimated.
-WINDOWS_AT_ONCE = 16
-WINDOWS_FOR_SHAPE = 4
-REFERENCE_FPS = 30.0
+# Frames that are solved at once, which bounds the memory, and that the shape of a person in a
+# longer sequence is estimated from.
+FRAMES_AT_ONCE = 512
+FRAMES_FOR_SHAPE = 1200
+PRIOR_SECONDS = 0.1  # between frames that carry the pose prior
 TRAILING_SECONDS = 0.7  # that a causal result looks back
 HANDS = (22, 23)
 
@@ -186,19 +180,19 @@ def fit_sequence(
     bare = rig
     if kind == "theta":
         rig = _rig(rig, body, SMPL_24, like)
-        setup = _of_theta(value, found, sigma, transl)
+        setup = setup_of_theta(value, found, sigma, transl)
     elif kind == "joints_3d":
         skeleton = _joint_set(skeleton, rig, value, SMPL_24)
         rig = _rig(rig, body, skeleton, like)
-        setup = _of_joints(prior, value, found, sigma, skeleton, rig, fps, start)
+        setup = setup_of_joints(prior, value, found, sigma, skeleton, rig, fps, start)
     else:
         skeleton = _joint_set(skeleton, rig, value, COCO_17 if value.shape[2] == 17 else BODY_25)
         rig = _rig(rig, body, skeleton, like)
         if focal_px is None or principal_point_px is None or not focal_px > 0:
             raise ValueError("keypoints need focal_px, above 0, and principal_point_px")
         camera = (focal_px, principal_point_px)
-        setup = _of_keypoints(
-            prior, value, found, sigma, skeleton, rig, fps, camera, start, options
+        setup = setup_of_keypoints(
+            prior, value, found, sigma, skeleton, rig, fps, camera, start, options.repair_sides
         )
     setup.rig = rig
     joints = rig if rig.skeleton is SMPL_24 else None
@@ -212,171 +206,9 @@ def fit_sequence(
     return fit.person(0)
 
 
-@dataclass
-class _Setup:
-    """The evidence of P people, with first poses, and how to select windows of it.
-
-    Args:
-        rotation: (P, T, 24, 3, 3).
-        transl: (P, T, 3).
-        seen: (P, T) frames with evidence.
-        swapped: (P, T).
-        measure: The measurement of windows, and whether the shape is a variable.
-        posterior: The posterior of each frame (P, T); None for the marginal.
-        fit_shape: Whether the evidence says anything of the shape.
-    """
-
-    rotation: Tensor
-    transl: Tensor
-    seen: Tensor
-    swapped: Tensor
-    measure: Callable[[Windows, bool], Measurement]
-    posterior: PosePosterior | None = None
-    fit_shape: bool = True
-    rig: PointRig | None = None
-
-
-def _of_theta(
-    value: Tensor, found: Tensor, sigma: float | Tensor | None, transl: Tensor | None
-) -> _Setup:
-    space = Rot6dSpace(SMPL_24.num_joints)
-    flat = value.flatten(start_dim=2)
-    seen = found & flat.isfinite().all(dim=-1)
-    matrix = space.to_matrix(
-        torch.where(seen.reshape(*seen.shape, *(1,) * (value.ndim - 2)), value, 0)
-    )
-    matrix = torch.where(seen[..., None, None, None], matrix, torch.eye(3).to(matrix))
-    std = torch.as_tensor(0.1 if sigma is None else sigma).to(matrix)
-    _require_sigma(std)
-    std = std.expand(*seen.shape, SMPL_24.num_joints)
-    std = torch.where(seen[..., None], std, torch.inf)
-    filled = without_gaps(matrix, seen)
-    zero = matrix.new_zeros(*seen.shape, 3)
-    place, place_std = zero, zero[..., 0] + 1e-3
-    if transl is not None:
-        place = transl.to(matrix).reshape(zero.shape)
-        place_std = torch.where(seen, 0.02, torch.inf).to(matrix)
-        place = torch.where(seen[..., None], place, 0)
-
-    def measure(windows: Windows, fit_shape: bool) -> Measurement:
-        inside = windows.inside
-        own = torch.where(inside[..., None], windows.gather(std), torch.inf)
-        where = torch.where(inside, windows.gather(place_std), torch.inf)
-        return Rotations(windows.gather(matrix), own, windows.gather(place), where)
-
-    return _Setup(filled, place, seen, torch.zeros_like(seen), measure, fit_shape=False)
-
-
-def _of_joints(
-    prior: PosePrior,
-    value: Tensor,
-    found: Tensor,
-    sigma: float | Tensor | None,
-    skeleton: Skeleton | None,
-    rig: PointRig,
-    fps: float,
-    start: Tensor | None,
-) -> _Setup:
-    points = torch.where(found[..., None, None], value, torch.nan)
-    known = points.isfinite().all(dim=-1)
-    seen = known.any(dim=-1)
-    if sigma is None:
-        std = noise_of(points).nan_to_num(nan=0.01).clamp(min=1e-3)[:, None, None]
-    else:
-        std = torch.as_tensor(sigma).to(points)
-        _require_sigma(std)
-    std = std.expand(*points.shape[:3])
-    width = fps / REFERENCE_FPS * float((std.median() / 0.01).clamp(1, 8))
-    calm = smooth(points, known, width)
-    if start is not None:
-        pose = start.to(points).expand(*points.shape[:2], 24, 3, 3)
-    elif skeleton is None:
-        raise ValueError("a rig without a joint set needs start=..., first poses")
-    else:
-        pose = poses_of_joints(prior, calm, skeleton)
-    pose = without_gaps(pose, calm.isfinite().all(dim=-1).sum(dim=-1) > 3)
-    pose, transl = turned_onto(rig, pose, calm)
-
-    def measure(windows: Windows, fit_shape: bool) -> Measurement:
-        own = torch.where(windows.inside[..., None, None], windows.gather(points), torch.nan)
-        return Joints3d(rig, own, windows.gather(std), False, fit_shape)
-
-    return _Setup(pose, transl, seen, torch.zeros_like(seen), measure)
-
-
-def _of_keypoints(
-    prior: PosePrior,
-    value: Tensor,
-    found: Tensor,
-    sigma: float | Tensor | None,
-    skeleton: Skeleton | None,
-    rig: PointRig,
-    fps: float,
-    camera: tuple[float, tuple[float, float]],
-    start: Tensor | None,
-    options: SequenceOptions,
-) -> _Setup:
-    if skeleton is None:
-        raise ValueError("keypoints of a rig need skeleton=..., their joint set")
-    keypoints = torch.where(found[..., None, None], value, 0)
-    keypoints = torch.where(keypoints.isfinite().all(dim=-1, keepdim=True), keypoints, 0)
-    swapped = torch.zeros_like(found)
-    if options.repair_sides:
-        keypoints, swapped = unswapped(keypoints, skeleton)
-    conf = keypoints[..., 2]
-    seen = (conf > 0.1).sum(dim=-1) > 3
-    conf = conf * seen[..., None]
-    focal, middle = camera
-    points = keypoints[..., :2] - torch.tensor(middle).to(keypoints)
-    if sigma is None:
-        track = torch.where((conf > 0)[..., None], points, torch.nan)
-        std = noise_of(track).nan_to_num(nan=3.0).clamp(min=0.5)[:, None, None]
-    else:
-        std = torch.as_tensor(sigma).to(points)
-        _require_sigma(std)
-    std = std.expand(*points.shape[:3]) if std.ndim == 3 else std.expand(*points.shape[:2], 1)
-    if std.shape[-1] == 1:
-        std = std.expand(*points.shape[:3])
-    coco = keypoints[:, :, list(mapping(skeleton, COCO_17))].flatten(0, 1)
-    parts = coco.split(4096)
-    posterior = prior.given(keypoints_2d=coco.to(prior.flow.dtype))
-    if start is None:
-        modes = [prior.given(keypoints_2d=some.to(prior.flow.dtype)).mode() for some in parts]
-        matrix = with_root(prior.space.to_matrix(torch.cat(modes)))  # type: ignore[attr-defined]
-        pose = matrix.to(points).unflatten(0, points.shape[:2])
-        pose = smooth_rotations(without_gaps(pose, seen), seen, 0.07 * fps)
-    else:
-        pose = start.to(points).expand(*points.shape[:2], 24, 3, 3)
-    pose = without_gaps(pose, seen)
-    posed = rig.pose(pose, pose.new_zeros(rig.num_shapes)).points.flatten(0, 1)
-    flat = posed.new_zeros(len(posed))
-    cameras = Cameras(
-        flat + focal,
-        posed.new_zeros(len(posed), 2),
-        posed.new_zeros(len(posed), 2),
-        flat + 1,
-        flat + 1,
-    )
-    place = cameras.translation_for(posed, points.flatten(0, 1), conf.flatten(0, 1))
-    place = place.unflatten(0, points.shape[:2])
-    near = smooth(place, seen, 0.1 * fps)
-    far = smooth(place, seen, 1.5 * fps)
-    every = torch.where(seen[..., None], place, 0).sum(dim=1) / seen.sum(dim=1)[:, None].clamp(
-        min=1
-    )
-    transl = torch.where(near.isnan(), torch.where(far.isnan(), every[:, None], far), near)
-
-    def measure(windows: Windows, fit_shape: bool) -> Measurement:
-        own = windows.gather(conf) * windows.inside[..., None]
-        length = own.new_full((), focal).expand(own.shape)
-        return Keypoints2d(rig, windows.gather(points), own, length, windows.gather(std), fit_shape)
-
-    return _Setup(pose, transl, seen, swapped, measure, posterior)
-
-
 def _solve(
     prior: PosePrior,
-    setup: _Setup,
+    setup: Setup,
     fps: float,
     moves: bool,
     lag: int | None,
@@ -394,6 +226,7 @@ def _solve(
     share = 1.0 if motion is None else options.motion_smoothing
     walk = Walk(options.rates, fps, joints, moves, share * options.smoothing)
     weight = options.prior_weight * REFERENCE_FPS / fps
+    stride = max(1, round(PRIOR_SECONDS * fps))
     length = max(3, round(options.window * fps))
     if lag is None:
         windows = overlapping_windows(people, frames, length, round(options.overlap * fps))
@@ -401,19 +234,19 @@ def _solve(
         windows = trailing_windows(
             people, frames, min(length, round(TRAILING_SECONDS * fps) + lag), lag
         )
-    like = setup.transl
-    shape = like.new_zeros(people, rig.num_shapes)
-    out = Output(rig, like, people, frames, joints, options.spread, sampling)
+    shape = setup.transl.new_zeros(people, rig.num_shapes)
+    out = Output(rig, setup.transl, people, frames, joints, options.spread, sampling)
 
-    def solve(rows: Tensor, fit_shape: bool) -> Solved:
+    def solve(rows: Tensor, fit_shape: bool, known: KnownShape | None = None) -> Solved:
         some = windows[rows]
         pose = None
-        if weight:
-            own = marginal
-            if setup.posterior is not None:
-                own = setup.posterior[(some.person[:, None] * frames + some.frame).flatten()]
+        if weight and setup.posterior is None:
+            pose = PoseTerm(marginal, weight, stride)
+        elif weight and setup.posterior is not None:
+            own = setup.posterior((some.person[:, None] * frames + some.frame).flatten())
             pose = PoseTerm(own, weight)
-        problem = Problem(setup.measure(some, fit_shape), walk, pose, joints, fit_shape, motion)
+        measurement = setup.measure(some, fit_shape)
+        problem = Problem(measurement, walk, pose, joints, fit_shape, motion, known)
         here, person = torch.unique(some.person, return_inverse=True)
         begin = State(some.gather(setup.rotation), some.gather(setup.transl), shape[here], person)
         solved = problem.minimise(begin, options.iterations)
@@ -422,30 +255,22 @@ def _solve(
 
     has_shape = setup.fit_shape and rig.num_shapes > 0
     each = len(windows) // people
-    at_once = max(1, WINDOWS_AT_ONCE // each)
+    at_once = max(1, FRAMES_AT_ONCE // windows.frame.shape[1])
     order = torch.arange(len(windows))
-    if each <= WINDOWS_AT_ONCE:  # all windows of some people share their shape in one system
-        for rows in order.split(at_once * each):
+    if each <= at_once:  # all windows of some people share their shape in one system
+        for rows in order.split(at_once // each * each):
             out.keep(windows[rows], solve(rows, has_shape))
     else:
         for rows in order.split(each):
             if has_shape:
-                solve(rows[torch.linspace(0, each - 1, WINDOWS_FOR_SHAPE).round().long()], True)
-            for few in rows.split(WINDOWS_AT_ONCE):
+                count = min(each, -(-FRAMES_FOR_SHAPE // windows.frame.shape[1]))
+                known = None
+                for few in rows[torch.linspace(0, each - 1, count).round().long()].split(at_once):
+                    solved = solve(few, True, known)
+                    known = KnownShape(solved.state.shape, solved.step.shape_information)
+            for few in rows.split(at_once):
                 out.keep(windows[few], solve(few, False))
-    return SequenceFit(
-        matrix_to_rot6d(out.rotation),
-        out.rotation,
-        out.transl,
-        shape,
-        out.points,
-        out.covariance,
-        out.rotation_std,
-        setup.seen,
-        setup.swapped,
-        out.joint_covariance,
-        out.samples,
-    )
+    return out.fit(shape, setup.seen, setup.swapped)
 
 
 def _motion(motion: MotionPrior | None, fps: float, options: SequenceOptions) -> MotionTerm | None:
@@ -495,8 +320,3 @@ def _flags(valid: Tensor | None, people: int, frames: int, like: Tensor) -> Tens
             f"valid must be {(people, frames)} or ({frames},), got {tuple(valid.shape)}"
         )
     return every & valid.bool().to(like.device)
-
-
-def _require_sigma(sigma: Tensor) -> None:
-    if not bool((sigma > 0).all()):
-        raise ValueError("sigma must be above 0")

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from flowprior.fitting.sequence.evidence import State
 from flowprior.fitting.sequence.normal import Step
+from flowprior.fitting.sequence.result import SequenceFit
 from flowprior.fitting.sequence.rig import PointRig, Posed
 from flowprior.fitting.sequence.solve import Solved
 from flowprior.fitting.sequence.windows import Windows
-from flowprior.rotations import rotvec_to_matrix
+from flowprior.rotations import matrix_to_rot6d, rotvec_to_matrix
 
 __all__ = ["Output", "Sampling"]
 
@@ -102,6 +103,22 @@ class Output:
         if self.samples is not None:
             windows.scatter(self._sampled(windows, state, step), self.samples)
 
+    def fit(self, shape: Tensor, seen: Tensor, swapped: Tensor) -> SequenceFit:
+        """The whole fit, with shapes (P, S) and flags (P, T)."""
+        return SequenceFit(
+            matrix_to_rot6d(self.rotation),
+            self.rotation,
+            self.transl,
+            shape,
+            self.points,
+            self.covariance,
+            self.rotation_std,
+            seen,
+            swapped,
+            self.joint_covariance,
+            self.samples,
+        )
+
     def _covariance(
         self,
         posed: Posed,
@@ -122,9 +139,9 @@ class Output:
         if not moves:
             by_point = by_point - by_point[..., :1, :, :]
             by_shape = by_shape - by_shape[..., :1, :, :]
-        covariance = by_point @ own[:, :, None] @ by_point.mT
+        covariance = (by_point.flatten(-3, -2) @ own).unflatten(-2, (-1, 3)) @ by_point.mT
         if shape.shape[-1]:
-            mixed = by_point @ between[:, :, None] @ by_shape.mT
+            mixed = (by_point.flatten(-3, -2) @ between).unflatten(-2, (-1, 3)) @ by_shape.mT
             covariance = covariance + mixed + mixed.mT
             covariance = covariance + by_shape @ shape[:, None, None] @ by_shape.mT
         return self.spread**2 * covariance

@@ -48,19 +48,27 @@ class PoseTerm:
     Args:
         posterior: One posterior for all frames, or one per frame (N,), of the frames in order.
         weight: Weight of a frame.
+        stride: Only one frame of this many carries the term, with as many times the weight; for one
+            posterior for all frames.
     """
 
     posterior: PosePosterior
     weight: float
+    stride: int = 1
     _around: Tensor | None = None
     _information: Tensor | None = None
     _pull: Tensor | None = None
+
+    def frames(self, count: int) -> Tensor:
+        """Indices of the frames of a window of ``count`` that carry the term."""
+        return torch.arange(min(self.stride // 2, count // 2), count, self.stride)
 
     @torch.no_grad()
     def linearise(self, rotation: Tensor) -> None:
         """Expand the term around rotations (B, T, 24, 3, 3)."""
         joints = list(free_joints(self.posterior))
         space = self.posterior.prior.space
+        rotation = rotation[:, self.frames(rotation.shape[1])]
         lead = rotation.shape[:2]
         flat = rotation.reshape(-1, *rotation.shape[2:])
         own = flat if space.joints == SMPL_24.num_joints else flat[:, 1:]
@@ -95,9 +103,13 @@ class PoseTerm:
         assert self._information is not None
         assert self._pull is not None
         own = list(free_joints(self.posterior))
-        away = matrix_to_rotvec(self._around.mT @ rotation[:, :, own]).flatten(start_dim=-2)
+        frames = self.frames(rotation.shape[1])
+        turned = self._around.mT @ rotation[:, frames[:, None], own]
+        away = matrix_to_rotvec(turned).flatten(start_dim=-2)
         pull = self._pull + (self._information @ away[..., None])[..., 0]
         at = [joints.index(joint) for joint in own]
         place = (3 * torch.tensor(at)[:, None] + torch.arange(3)).flatten()
-        system.gradient[..., place] += self.weight * pull
-        system.diagonal[..., place[:, None], place] += self.weight * self._information
+        weight = self.weight * rotation.shape[1] / len(frames)
+        system.gradient[:, frames[:, None], place] += weight * pull
+        at_frames = frames[:, None, None]
+        system.diagonal[:, at_frames, place[:, None], place] += weight * self._information

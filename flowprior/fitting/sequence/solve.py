@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from flowprior.fitting.sequence.evidence import Measurement, State
 from flowprior.fitting.sequence.motion_term import MotionTerm
@@ -12,7 +13,7 @@ from flowprior.fitting.sequence.pose_term import PoseTerm
 from flowprior.fitting.sequence.walk import Walk
 from flowprior.rotations import rotvec_to_matrix
 
-__all__ = ["Problem", "Solved"]
+__all__ = ["KnownShape", "Problem", "Solved"]
 
 # Weak pulls that keep directions that nothing determines where they are, per rad^2 and m^2.
 DAMPING = 1.0
@@ -35,6 +36,19 @@ class Solved:
 
 
 @dataclass(frozen=True)
+class KnownShape:
+    """Normal distributions of shapes, from other windows.
+
+    Args:
+        mean: (Q, S).
+        information: (Q, S, S) inverse covariance.
+    """
+
+    mean: Tensor
+    information: Tensor
+
+
+@dataclass(frozen=True)
 class Problem:
     """Windows of frames, with what is known of them.
 
@@ -45,6 +59,7 @@ class Problem:
         joints: The joints whose rotations are variables.
         fit_shape: Whether the shape is a variable.
         motion: The motion prior beside the random walk; None without.
+        known_shape: What is known of the shapes besides; standard normal if None.
     """
 
     measurement: Measurement
@@ -53,6 +68,7 @@ class Problem:
     joints: tuple[int, ...]
     fit_shape: bool
     motion: MotionTerm | None = None
+    known_shape: KnownShape | None = None
 
     @torch.no_grad()
     def minimise(self, state: State, iterations: int, late: int = 2) -> Solved:
@@ -86,9 +102,13 @@ class Problem:
             pose.add_to(system, state.rotation, self.joints)
         if motion is not None:
             motion.add_to(system, state.rotation, self.joints)
-        if shapes:  # a standard normal prior
+        if shapes and self.known_shape is None:
             system.shape_hessian += torch.eye(shapes).to(state.shape)
             system.shape_gradient += state.shape
+        elif shapes and self.known_shape is not None:
+            information, away = self.known_shape.information, state.shape - self.known_shape.mean
+            system.shape_hessian += information
+            system.shape_gradient += (information @ away[..., None])[..., 0]
         damping = torch.full((size,), DAMPING).to(state.transl)
         damping[-3:] = TRANSL_DAMPING
         return system.solve(damping)

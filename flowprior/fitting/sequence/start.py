@@ -8,7 +8,18 @@ from flowprior.prior.posterior import PosePrior
 from flowprior.rotations import matrix_to_rotvec, mean_rotation, rotvec_to_matrix
 from flowprior.skeleton import SMPL_24, Skeleton, shared_joints
 
-__all__ = ["noise_of", "poses_of_joints", "smooth", "smooth_rotations", "with_root", "without_gaps"]
+__all__ = [
+    "FRAMES_AT_ONCE",
+    "noise_of",
+    "poses_of_joints",
+    "smooth",
+    "smooth_rotations",
+    "with_root",
+    "without_gaps",
+]
+
+# Bounds the memory of posteriors of single frames.
+FRAMES_AT_ONCE = 512
 
 
 def kernel(width: float, like: Tensor) -> Tensor:
@@ -105,7 +116,7 @@ def poses_of_joints(prior: PosePrior, points: Tensor, skeleton: Skeleton) -> Ten
     evidence[:, :, list(ours)] = points[:, :, list(theirs)]
     modes = [
         prior.given(joints_3d=some.to(prior.flow.dtype)).mode()
-        for some in evidence.flatten(0, 1).split(4096)
+        for some in evidence.flatten(0, 1).split(FRAMES_AT_ONCE)
     ]
     pose = prior.space.to_matrix(torch.cat(modes)).to(points)  # type: ignore[attr-defined]
     return with_root(pose).unflatten(0, points.shape[:2])

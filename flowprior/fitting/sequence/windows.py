@@ -1,5 +1,6 @@
 """Windows of frames: long sequences in overlapping parts, live ones in causal parts."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -42,23 +43,20 @@ class Windows:
 
 
 def overlapping_windows(people: int, frames: int, length: int, overlap: int) -> Windows:
-    """Windows that overlap by ``2 * overlap``, of which the outer ``overlap`` are not kept.
+    """Windows of equal length that overlap by about ``2 * overlap``, of which half are kept.
 
     Args:
         people: Number P of people.
         frames: Number T of frames.
-        length: Number of frames of a window; all frames if the sequence is shorter.
+        length: Largest number of frames of a window.
         overlap: Frames at each inner end whose results come from the next window.
     """
-    length = min(length, frames)
-    stride = max(1, length - 2 * overlap)
-    starts = list(range(0, max(1, frames - length + 1), stride))
-    if starts[-1] + length < frames:
-        starts.append(frames - length)
-    ends = [0]
-    for start in starts[1:]:
-        ends.append(max(ends[-1], start + overlap))
-    ends.append(frames)
+    shared = 2 * overlap
+    count = max(1, -(-(frames - shared) // max(1, length - shared)))
+    length = min(frames, -(-(frames + (count - 1) * shared) // count))
+    starts = [round(number * (frames - length) / max(1, count - 1)) for number in range(count)]
+    ends = [(a + length + b + 1) // 2 for a, b in itertools.pairwise(starts)]
+    ends = [0, *ends, frames]
     frame = torch.tensor(starts)[:, None] + torch.arange(length)
     keep = torch.stack(
         [(row >= a) & (row < b) for row, a, b in zip(frame, ends, ends[1:], strict=False)]

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from flowprior.fitting.sequence import MotionRates, SequenceOptions, fit_sequence
+from flowprior.fitting.sequence import fit as fit_module
+from flowprior.fitting.sequence import setup as setups
+from flowprior.fitting.sequence.solve import Problem
 from flowprior.rotations import geodesic_distance, matrix_to_rot6d, rotvec_to_matrix
-from flowprior.skeleton import COCO_17
+from flowprior.skeleton import COCO_17, SMPL_24
 
 FPS = 30.0
 CAMERA = {"focal_px": 1000.0, "principal_point_px": (500.0, 500.0)}
@@ -208,3 +211,47 @@ def test_a_level_out_of_range_raises(prior, joints):
     fit = fit_sequence(prior, fps=FPS, joints_3d=joints[:5], sigma=0.01)
     with pytest.raises(ValueError, match="level must be"):
         fit.radius_mm(1.0)
+
+
+def test_memory_does_not_grow_with_the_length(prior, body, motion, monkeypatch):
+    """Longer sequences take more parts, not larger ones."""
+    monkeypatch.setattr(fit_module, "FRAMES_AT_ONCE", 40)
+    monkeypatch.setattr(setups, "FRAMES_AT_ONCE", 40)
+    solved, conditioned = [], []
+
+    def minimise(problem, state, iterations):
+        solved.append(state.transl.shape[0] * state.transl.shape[1])
+        return plain_minimise(problem, state, iterations)
+
+    def given(prior, **kwargs):
+        if kwargs:
+            conditioned.append(len(kwargs["keypoints_2d"]))
+        return plain_given(prior, **kwargs)
+
+    plain_minimise, plain_given = Problem.minimise, type(prior).given
+    monkeypatch.setattr(Problem, "minimise", minimise)
+    monkeypatch.setattr(type(prior), "given", given)
+    options = SequenceOptions(window=0.7, overlap=0.1, iterations=1)
+    for repeats in (1, 4):
+        seen = keypoints_of(body, motion).repeat(repeats, 1, 1)
+        fit_sequence(prior, fps=FPS, keypoints_2d=seen, body=body, options=options, **CAMERA)
+    assert sum(solved) > 200
+    assert max(solved) <= 40
+    assert max(conditioned) <= 40
+
+
+def test_the_shape_of_long_sequences_is_that_of_the_whole(prior, body, motion, monkeypatch):
+    betas = torch.linspace(-1.5, 1.5, 10)
+    seen = body(motion, betas).joints + torch.tensor([0.1, 0.2, 4.0])
+    seen = seen + noise(seen, 0.01)
+    options = SequenceOptions(window=0.5, overlap=0.1)
+    whole = fit_sequence(prior, fps=FPS, joints_3d=seen, sigma=0.01, options=options)
+    monkeypatch.setattr(fit_module, "FRAMES_AT_ONCE", 20)
+    parts = fit_sequence(prior, fps=FPS, joints_3d=seen, sigma=0.01, options=options)
+    bones = []
+    for each in (betas, whole.shape, parts.shape):
+        place = body(motion[:1], each).joints[0]
+        bones.append(1000 * (place - place[list(SMPL_24.parents)]).norm(dim=-1)[1:22])
+    assert (bones[1] - bones[2]).abs().max() < 4
+    away = [(each - bones[0]).abs().mean() for each in bones[1:]]
+    assert away[1] < 1.3 * away[0] + 1

@@ -25,3 +25,9 @@ def test_causal_windows_end_with_their_lag(lag):
     for t, row in enumerate(windows.frame):
         assert row[windows.keep[t]].tolist() == [t]
         assert int(row[windows.inside[t]].max()) == min(t + lag, 5)
+
+
+def test_windows_of_a_long_sequence_are_of_equal_length():
+    windows = overlapping_windows(1, 300, 150, 15)
+    assert windows.frame.shape == (3, 120)
+    assert windows.keep.sum(dim=1).tolist() == [105, 90, 105]
