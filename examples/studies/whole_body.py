@@ -3,8 +3,10 @@
     python -m examples.studies.whole_body --data cmu_mocap.npz --mhr folder
 
 Virtual cameras see people of the validation subjects with the embedded body and procedural
-fingers; their COCO-WholeBody keypoints have noise. The bodies are fitted without the hands, with
-all keypoints, and with the ring and the little finger hidden. The outputs of SAM 3D Body, files
+fingers; their COCO-WholeBody keypoints have noise. Bodies of 24 and of 52 joints are fitted to the
+keypoints of the body, and those of 52 joints to all keypoints, and with the ring and the little
+finger or the right hand hidden. Settings are chosen on some subjects and reported on others
+(``--subjects``). The outputs of SAM 3D Body, files
 ``*.npz`` of its arrays, are fitted from their 2D keypoints alone and with their 3D joints as
 further evidence.
 """
@@ -24,7 +26,7 @@ from examples.fitting.synthetic import FOCAL_PX, IMAGE_PX, photograph_bodies
 from examples.whole_files import prepare_folder, write_json
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
-from flowprior.fitting import Fits, fit_keypoints
+from flowprior.fitting import Fits, KeypointWeights, fit_keypoints
 from flowprior.metrics import pa_mpjpe
 from flowprior.skeleton import (
     BODY_25,
@@ -36,8 +38,16 @@ from flowprior.skeleton import (
     SMPLH_52,
     shared_joints,
 )
+from flowprior.skeleton.whole_body_sets import FINGERS
 
-__all__ = ["hand_figures", "main", "mhr_figures", "procedural_hands"]
+__all__ = [
+    "body_figures",
+    "finger_spread",
+    "hand_figures",
+    "main",
+    "mhr_figures",
+    "procedural_hands",
+]
 
 BODY = slice(1, 22)
 HANDS = (slice(22, 37), slice(37, 52))
@@ -57,9 +67,10 @@ HIDDEN = ("ring", "pinky")
 def procedural_hands(count: int, body: BodyModel, generator: torch.Generator) -> Tensor:
     """Rotations (count, 30, 3, 3) of both hands: grips of random strength, each finger its own.
 
-    The distribution differs from the prior of fits: how far a hand and each finger are closed is
-    uniform between flat and a fist, the last joint turns two thirds as far as the middle one, and
-    the axes are the wrist's, those of a hand in the rest pose, instead of each bone's own.
+    The distribution is not the one on which the prior of fits was trained: how far a hand and each
+    finger are closed is uniform between flat and a fist, and the axes are the wrist's, those of a
+    hand in the rest pose, instead of each bone's own. In both, the last joint turns two thirds as
+    far as the middle one.
 
     Args:
         count: Number of people.
@@ -97,8 +108,19 @@ def procedural_hands(count: int, body: BodyModel, generator: torch.Generator) ->
 
 
 @torch.no_grad()
+def body_figures(fits: Fits, joints: Tensor) -> dict[str, float]:
+    """Mean errors of the body against true joints (P, 52, 3), from the pelvis, in millimetres."""
+    found = fits.objective.body(fits.theta, fits.betas).joints[:, :22]
+    apart = (found - found[:, :1]) - (joints - joints[:, :1])[:, :22]
+    return {
+        "body_mm": 1000 * float(apart[:, BODY].norm(dim=-1).mean()),
+        "wrists_mm": 1000 * float(apart[:, list(WRISTS)].norm(dim=-1).mean()),
+    }
+
+
+@torch.no_grad()
 def hand_figures(fits: Fits, joints: Tensor, body: BodyModel) -> dict[str, float]:
-    """Errors of fits against true joints (P, 52, 3), in millimetres.
+    """Errors of the fingers against true joints (P, 52, 3), in millimetres.
 
     Args:
         fits: Fits of a body with fingers.
@@ -106,8 +128,8 @@ def hand_figures(fits: Fits, joints: Tensor, body: BodyModel) -> dict[str, float
         body: The body.
 
     Returns:
-        The mean error of the finger joints after a rigid alignment of each hand with its wrist, of
-        the same after a shift of the wrist alone, and of the joints of the body from the pelvis.
+        The mean error of the finger joints after a rigid alignment of each hand with its wrist, and
+        of the same after a shift of the wrist alone.
     """
     found = body(fits.theta, fits.betas).joints
     aligned, shifted = [], []
@@ -119,12 +141,9 @@ def hand_figures(fits: Fits, joints: Tensor, body: BodyModel) -> dict[str, float
         palm = [0, *(place + 1 for place in (0, 3, 6, 9))]
         turn = _rotation(ours[:, palm], theirs[:, palm])
         aligned.append((ours @ turn.mT - theirs).norm(dim=-1)[:, 1:])
-    from_pelvis = (found - found[:, :1]) - (joints - joints[:, :1])
     return {
         "fingers_wrist_frame_mm": 1000 * float(torch.cat(aligned).mean()),
         "fingers_wrist_shift_mm": 1000 * float(torch.cat(shifted).mean()),
-        "body_mm": 1000 * float(from_pelvis[:, BODY].norm(dim=-1).mean()),
-        "wrists_mm": 1000 * float(from_pelvis[:, list(WRISTS)].norm(dim=-1).mean()),
     }
 
 
@@ -220,33 +239,51 @@ def whole_people(
     return joints, keypoints
 
 
-def hide_fingers(keypoints: Tensor, fingers: Sequence[str]) -> Tensor:
-    """Remove some fingers of both hands from COCO-WholeBody keypoints (P, 133, 3)."""
+def hide_fingers(keypoints: Tensor, fingers: Sequence[str], side: str = "") -> Tensor:
+    """Remove some fingers of a side, of both if "", from COCO-WholeBody keypoints (P, 133, 3)."""
     gone = [
         joint
         for joint, meaning in enumerate(COCO_WHOLEBODY_133.meanings)
-        if any(finger in meaning for finger in fingers)
+        if meaning.startswith(side) and any(finger in meaning for finger in fingers)
     ]
     hidden = keypoints.clone()
     hidden[:, gone] = 0
     return hidden
 
 
-def _spread(fits: Fits, generator: torch.Generator) -> dict[str, float]:
-    """Mean standard deviation of the hidden and of the seen finger joints in the wrist's frame."""
+def finger_spread(fits: Fits, joints: Tensor, generator: torch.Generator) -> dict[str, float]:
+    """How sure fits are of the finger joints.
+
+    Args:
+        fits: Fits of a body with fingers.
+        joints: The true joints (P, 52, 3), metres.
+        generator: Source of the samples.
+
+    Returns:
+        The mean standard deviation of the joints of the ring and little finger and of the others in
+        the frame of the wrist, and of those of the right hand, in millimetres; and the share of the
+        finger joints that lie, from the pelvis, in their regions of 90 %.
+    """
     samples = fits.posterior_samples(64, generator=generator)
     body = fits.objective.body
     with torch.no_grad():
         hands = samples.theta.clone()
         # With the mean body, only the fingers move.
         hands[:, :, :22] = fits.theta[:, None, :22]
-        joints = 1000 * body(hands, fits.betas).joints[:, :, 22:]
-    std = joints.std(dim=1).square().sum(dim=-1).sqrt().mean(dim=0)
+        places = 1000 * body(hands, fits.betas).joints[:, :, 22:]
+    std = places.std(dim=1).square().sum(dim=-1).sqrt().mean(dim=0)
     names = SMPLH_52.joint_names[22:]
     chosen = torch.tensor([any(finger in name for finger in HIDDEN) for name in names])
+    regions = fits.joint_uncertainty(generator=generator).radius_90_mm
+    with torch.no_grad():
+        found = body(fits.theta, fits.betas).joints
+    apart = (found - found[:, :1]) - (joints - joints[:, :1])
+    inside = 1000 * apart.norm(dim=-1) <= regions
     return {
         "std_ring_little_mm": float(std[chosen].mean()),
         "std_other_fingers_mm": float(std[~chosen].mean()),
+        "std_right_hand_mm": float(std[15:].mean()),
+        "fingers_in_90_regions": float(inside[:, 22:].float().mean()),
     }
 
 
@@ -259,6 +296,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, metavar="PATH", help="poses (default: embedded)")
     parser.add_argument("--mhr", type=Path, metavar="FOLDER", help="outputs of SAM 3D Body")
     parser.add_argument("--split", choices=("val", "test"), default="val")
+    parser.add_argument("--subjects", nargs="+", metavar="NAME", help="subjects of the split")
+    parser.add_argument("--hand-noise", type=float, metavar="X", help="instead of the default")
     parser.add_argument("--people", type=positive, default=100, metavar="N")
     parser.add_argument("--noise", type=float, default=NOISE_PX, metavar="PX")
     parser.add_argument("--out", type=Path, default=Path("outputs/fitting/whole_body"))
@@ -268,6 +307,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         poses = load_poses(args.data, args.seed)
         rotvecs = torch.from_numpy(poses.rotvecs(args.split))
+        subjects = args.subjects or list(poses.subjects[args.split])
+        rotvecs = rotvecs[torch.from_numpy(np.isin(poses.subject_of[args.split], subjects))]
         outputs = [] if args.mhr is None else sorted(args.mhr.glob("*.npz"))
         if not len(rotvecs) or (args.mhr is not None and not outputs):
             raise ValueError(f"no people in {poses.source if outputs else args.mhr}")
@@ -278,20 +319,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     generator, body = torch.Generator().manual_seed(args.seed + 3), BodyModel(hands=True)
     joints, keypoints = whole_people(rotvecs[rows], body, generator, args.noise)
     results: dict[str, dict[str, float]] = {}
-    for name, seen in (
-        ("body alone", as_coco(keypoints)),
-        ("whole body", keypoints),
-        ("ring and little finger hidden", hide_fingers(keypoints, HIDDEN)),
+    noise = {} if args.hand_noise is None else {"hand_noise": args.hand_noise}
+    for name, seen, own in (
+        ("24 joints", as_coco(keypoints), BodyModel()),
+        ("52 joints, body alone", as_coco(keypoints), body),
+        ("whole body", keypoints, body),
+        ("ring and little finger hidden", hide_fingers(keypoints, HIDDEN), body),
+        ("right hand hidden", hide_fingers(keypoints, FINGERS, "right"), body),
     ):
-        fits = fit_keypoints(seen, body=body, image_size=(IMAGE_PX, IMAGE_PX), focal_px=FOCAL_PX)
-        results[name] = hand_figures(fits, joints, body) | _spread(fits, generator)
+        fits = fit_keypoints(
+            seen,
+            body=own,
+            image_size=(IMAGE_PX, IMAGE_PX),
+            focal_px=FOCAL_PX,
+            weights=KeypointWeights.of_noise(**noise),
+        )
+        results[name] = body_figures(fits, joints)
+        if own is body:
+            results[name] |= hand_figures(fits, joints, body)
+            results[name] |= finger_spread(fits, joints, generator)
         shown = ", ".join(f"{key} {value:.2f}" for key, value in results[name].items())
         print(f"{name}: {shown}", flush=True)
     for path in outputs:
         results[path.stem] = mhr_figures(path)
         shown = ", ".join(f"{key} {value:.1f}" for key, value in results[path.stem].items())
         print(f"{path.stem}: {shown}", flush=True)
-    content = {"source": poses.source, "subjects": list(poses.subjects[args.split])}
+    content = {"source": poses.source, "subjects": subjects}
     write_json(args.out / f"{args.split}.json", {**content, "results": results})
     return 0
 

@@ -2,8 +2,8 @@
 
 from flowprior.fitting.cameras import CROP_PX, FOCAL_PX, FRAMES, Cameras, cameras_for
 from flowprior.fitting.denoising import denoise
-from flowprior.fitting.finger_angles import FingerAngles, finger_angles
 from flowprior.fitting.focal_lengths import check_camera_matrix, check_focal
+from flowprior.fitting.hand_pose import DEFAULT_HANDS, HandPose, HandsPrior
 from flowprior.fitting.interpolation import interpolate, interpolate_latents
 from flowprior.fitting.inverse_kinematics import InverseKinematics, inverse_kinematics
 from flowprior.fitting.mixture import PoseMixture
@@ -50,6 +50,7 @@ from flowprior.fitting.whole_body_pose import WholeBodyPose
 
 __all__ = [
     "CROP_PX",
+    "DEFAULT_HANDS",
     "DEFAULT_PRIOR",
     "FOCAL_PX",
     "FRAMES",
@@ -63,10 +64,11 @@ __all__ = [
     "AnglePose",
     "Cameras",
     "DensityPose",
-    "FingerAngles",
     "FitPosterior",
     "FitSamples",
     "Fits",
+    "HandPose",
+    "HandsPrior",
     "InverseKinematics",
     "KeypointObjective",
     "KeypointWeights",
@@ -92,7 +94,6 @@ __all__ = [
     "check_focal",
     "denoise",
     "facing",
-    "finger_angles",
     "first_translation",
     "fit_keypoints",
     "fit_sequence",

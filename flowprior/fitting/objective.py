@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from flowprior._precision import without_autocast
-from flowprior.body import BodyModel
+from flowprior.body import Body
 from flowprior.fitting.cameras import CROP_PX, REFERENCE_PX, Cameras
 from flowprior.fitting.pose_variables import PoseVariables
 from flowprior.fitting.solver import with_spare
-from flowprior.fitting.whole_body_points import finger_joints
-from flowprior.fitting.whole_body_pose import WholeBodyPose
+from flowprior.fitting.whole_body_points import finger_joints, sees_hands
+from flowprior.fitting.whole_body_pose import WholeBodyPose, theta_on
 from flowprior.keypoints import seen_keypoints
 from flowprior.skeleton import (
     BODY_25,
@@ -167,7 +167,7 @@ class Parts:
     """Body and camera for given variables of a fit.
 
     Args:
-        theta: (P, 24, 6) in layout "columns"; of bodies with fingers, (P, 52, 6) or (P, 55, 6).
+        theta: (P, J, 6) in layout "columns", of the J joints of the body.
         betas: (P, 10) shape.
         transl: (P, 3) metres, camera frame.
         focal: (P,) focal length, units.
@@ -253,7 +253,7 @@ class KeypointObjective:
 
     def __init__(
         self,
-        body: BodyModel,
+        body: Body,
         keypoints: Tensor,
         skeleton: Skeleton,
         cameras: Cameras,
@@ -336,6 +336,11 @@ class KeypointObjective:
     def seen(self) -> Tensor:
         """(P, K, 3) keypoints in units, and their weights, zero where they do not count."""
         return torch.cat([self._data.keypoints, self._data.weight[..., None]], dim=-1)
+
+    @property
+    def hands_seen(self) -> Tensor:
+        """(P, 2) bool, whether keypoints of the left and the right fingers count."""
+        return sees_hands(self.seen, self.skeleton)
 
     @property
     def transl(self) -> Tensor:
@@ -503,7 +508,7 @@ class KeypointObjective:
 
     def _parts(self, x: Tensor, few: _Data) -> Parts:
         size = self.pose.size
-        theta = few.pose.theta(x[:, :size])
+        theta = theta_on(few.pose.theta(x[:, :size]), self.body.skeleton)
         betas = x[:, size : size + NUM_BETAS]
         moved = x[:, size + NUM_BETAS :]
         across = torch.cat([moved[:, :2], x.new_zeros(len(x), 1)], dim=-1)

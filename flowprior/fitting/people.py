@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from flowprior import rotations
-from flowprior.body import BodyModel
+from flowprior.body import Body, BodyModel
 from flowprior.fitting.cameras import Cameras, cameras_for
+from flowprior.fitting.hand_pose import DEFAULT_HANDS, HandsPrior, hand_poses
 from flowprior.fitting.objective import KeypointObjective, KeypointWeights
 from flowprior.fitting.pose_variables import (
     DEFAULT_PRIOR,
@@ -23,8 +24,13 @@ from flowprior.fitting.restarts import minimize_again
 from flowprior.fitting.results import Fits
 from flowprior.fitting.solver import Solution, minimize, with_spare
 from flowprior.fitting.status import Status
-from flowprior.fitting.whole_body_points import as_body_67, finger_joints, sees_hands
-from flowprior.fitting.whole_body_pose import WholeBodyPose, has_fingers
+from flowprior.fitting.whole_body_points import (
+    as_body_67,
+    finger_joints,
+    sees_hands,
+    without_hidden_hands,
+)
+from flowprior.fitting.whole_body_pose import WholeBodyPose, has_fingers, theta_on
 from flowprior.keypoints import check_keypoints, seen_keypoints
 from flowprior.skeleton import (
     BODY_25,
@@ -96,7 +102,7 @@ def fit_keypoints(
     keypoints_2d: Tensor,
     prior: Prior = DEFAULT_PRIOR,
     *,
-    body: BodyModel | None = None,
+    body: Body | None = None,
     skeleton: Skeleton | None = None,
     image_size: Tensor | tuple[float, float] | None = None,
     focal_px: Tensor | float | None = None,
@@ -106,6 +112,7 @@ def fit_keypoints(
     transl: Tensor | None = None,
     joints_3d: Tensor | None = None,
     weights: KeypointWeights | None = None,
+    hands_prior: HandsPrior = DEFAULT_HANDS,
     stages: Sequence[Stage] = ONE_STAGE,
     hand_stages: Sequence[Stage] = HAND_STAGES,
     free_focal: bool = False,
@@ -122,9 +129,9 @@ def fit_keypoints(
     keypoints of one person (NaN, infinity) count as unseen and affect that person only.
 
     Keypoints with fingers are fitted in two parts: first the body to its own 25 keypoints, as
-    without hands, then the whole to all. The fingers have variables of their own with a simple
-    prior, see :mod:`flowprior.fitting.finger_angles`; a hand without visible fingers stays at rest.
-    Points of the face are left out.
+    without hands, then the whole to all. The fingers are variables of a prior over hands. A hand
+    with fewer than three visible keypoints of its fingers stays at rest, the most likely pose of
+    that prior, and its uncertainty is the prior's. Points of the face are left out.
 
     Where the prior does not model the root orientation, four headings are tried for a few
     iterations, and the one with the lowest objective is optimised further.
@@ -147,6 +154,8 @@ def fit_keypoints(
             * :class:`PoseVariables` of the P people, such as ``LatentPose(posterior)``.
         body: The body, in layout "columns"; the embedded body if None. Keypoints with fingers need
             fingers: ``BodyModel(hands=True)``, the default for them, or a file of SMPL-H or SMPL-X.
+            Other rigs have the rest pose of SMPL and ten shape coefficients; their joints take
+            the rotations of SMPL's, or SMPL-H's, of the same meaning, and the others are at rest.
         skeleton: Joint set of the keypoints. If None, the number of keypoints selects it: 17 for
             COCO, 25 for OpenPose's BODY-25, 44 for ProHMR; with fingers, 133 for COCO-WholeBody, 67
             for BODY-25 with both hands, 70 for MHR.
@@ -166,6 +175,12 @@ def fit_keypoints(
             unknown. They add to the objective the squared distance from the body's, both about
             their means.
         weights: Weights of the terms. If None, those that suit the prior, see `suited_weights`.
+        hands_prior: The prior of the fingers, where the body has some: over the 15 joint rotations
+            of a hand in MANO's order. Either one over right hands, whose mirror image serves the
+            left ones, or a pair of one over left and one over right hands, such as
+            ``ConditionalPosePrior.from_pretrained("my-hands")`` or the name of a pretrained one. A
+            prior with evidence is used without any; one with a context is given as a posterior,
+            ``prior(context)``, with one context per person or a single one.
         stages: The schedule, `ONE_STAGE` or `SMPLIFY_STAGES`.
         hand_stages: The schedule that follows for keypoints with fingers.
         free_focal: Whether the focal lengths are optimised too.
@@ -182,12 +197,12 @@ def fit_keypoints(
         "no_keypoints"; one whose objective is not finite has "non_finite".
 
     Raises:
-        TypeError: ``keypoints_2d`` is no tensor, or ``prior`` has another type.
+        TypeError: ``keypoints_2d`` is no tensor, or ``prior`` or ``hands_prior`` has another type.
         FileNotFoundError: No pretrained prior has that name.
         ValueError: Shapes do not fit, the number of keypoints belongs to no known joint set, the
-            body lacks the keypoints, the context of the prior is not a keypoint context, an option
-            is out of range, or the keypoints are not in pixels or their confidences are not
-            probabilities.
+            body lacks the keypoints, the context of the prior is not a keypoint context, the prior
+            of the fingers is over other joints, an option is out of range, or the keypoints are not
+            in pixels or their confidences are not probabilities.
 
     References:
         Bogo et al., *Keep it SMPL*, 2016. Kolotouros et al., *Probabilistic Modeling for Human
@@ -227,6 +242,7 @@ def fit_keypoints(
     everything, everything_3d = keypoints, joints_3d
     if hands:  # the body comes first, from its own keypoints
         everything, keypoints = as_body_67(keypoints, skeleton)
+        everything = without_hidden_hands(everything, BODY_67)
         if joints_3d is not None:
             everything_3d, joints_3d = as_body_67(joints_3d, skeleton, missing=torch.nan)
         skeleton = BODY_25
@@ -235,7 +251,7 @@ def fit_keypoints(
     like = pose.start(people)
     keypoints, everything = keypoints.to(like), everything.to(like)
     if has_fingers(body) and not isinstance(pose, WholeBodyPose):
-        pose = WholeBodyPose.of(pose, body, like)
+        pose = WholeBodyPose(pose, *hand_poses(hands_prior, people, like))
     if cameras is None:
         cameras = cameras_for(keypoints, image_size, focal_px, frame=frame)
     elif not (image_size is None and focal_px is None and frame is None):
@@ -409,7 +425,7 @@ def pose_kicks(objective: KeypointObjective, restarts: int, seed: int = 0) -> Te
 
 
 def first_translation(
-    body: BodyModel,
+    body: Body,
     keypoints: Tensor,
     skeleton: Skeleton,
     cameras: Cameras,
@@ -432,7 +448,7 @@ def first_translation(
         (P, 3) metres, camera frame; see :meth:`Cameras.translation_for`.
     """
     with torch.no_grad():
-        theta = pose.theta(start)
+        theta = theta_on(pose.theta(start), body.skeleton)
         points = body.keypoints(theta, skeleton, betas)
         points_2d, conf = seen_keypoints(keypoints).split((2, 1), dim=-1)
         conf = conf.squeeze(-1)

@@ -21,6 +21,7 @@ from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.posterior import PosePosterior, PosePrior
 from flowprior.prior.spaces import RotationSpace
 from flowprior.skeleton import BODY_25, COCO_17, PROHMR_44, Skeleton, shared_joints
+from flowprior.skeleton.whole_body_sets import HAND_JOINTS
 
 __all__ = [
     "DEFAULT_PRIOR",
@@ -31,6 +32,8 @@ __all__ = [
     "PoseVariables",
     "Prior",
     "facing",
+    "latent_or_density",
+    "pretrained",
     "variables_of",
 ]
 
@@ -99,8 +102,8 @@ class _FlowPose:
     """Base of the forms over a flow.
 
     Args:
-        posterior: Posterior over SMPL's 24 joints or the 23 below the root, with P contexts or a
-            single one for all.
+        posterior: Posterior over SMPL's 24 joints, the 23 below the root or the 15 of a hand, with
+            P contexts or a single one for all.
 
     Raises:
         ValueError: The posterior is over other joints, or not over rotations.
@@ -110,7 +113,7 @@ class _FlowPose:
 
     def __post_init__(self) -> None:
         space = self.posterior.prior.space
-        if not isinstance(space, RotationSpace) or space.joints not in (24, 23):
+        if not isinstance(space, RotationSpace) or space.joints not in (24, 23, HAND_JOINTS):
             raise ValueError(
                 "expected a prior over the rotations of SMPL's 24 joints, or of the 23 below the "
                 f"root, got one over poses of shape {tuple(space.event_shape)}"
@@ -159,8 +162,8 @@ class LatentPose(_FlowPose):
     not depend on theta, it is -2 log p(theta | c) relative to its minimum.
 
     Args:
-        posterior: Posterior over SMPL's 24 joints or the 23 below the root, with P contexts or a
-            single one for all.
+        posterior: Posterior over SMPL's 24 joints, the 23 below the root or the 15 of a hand, with
+            P contexts or a single one for all.
 
     Raises:
         ValueError: The posterior is over other joints, or not over rotations.
@@ -190,7 +193,7 @@ class LatentPose(_FlowPose):
         return LatentPose(self._some(rows))
 
     def theta(self, x: Tensor) -> Tensor:
-        """Convert x (P, size) to theta (P, 24, 6)."""
+        """Convert x (P, size) to theta (P, 24, 6), or (P, 15, 6) of a hand."""
         root, z = self._split(x)
         return self._theta(root, self.posterior.decode(z, check=False))
 
@@ -237,7 +240,7 @@ class DensityPose(_FlowPose):
         return DensityPose(self._some(rows))
 
     def theta(self, x: Tensor) -> Tensor:
-        """Convert x (P, size) to theta (P, 24, 6)."""
+        """Convert x (P, size) to theta (P, 24, 6), or (P, 15, 6) of a hand."""
         root, vector = self._split(x)
         return self._theta(root, self.space.to_pose(vector, self.posterior.centre))
 
@@ -337,7 +340,7 @@ def variables_of(prior: Prior, keypoints: Tensor, skeleton: Skeleton) -> PoseVar
             `keypoint_context` of a known joint set.
     """
     if isinstance(prior, str):
-        prior = _pretrained(prior, keypoints.device)
+        prior = pretrained(prior, keypoints.device)
     if prior is None:
         return AnglePose(keypoints.new_zeros(3 * BODY_JOINTS), "none")
     if isinstance(prior, PoseMixture):
@@ -351,7 +354,9 @@ def variables_of(prior: Prior, keypoints: Tensor, skeleton: Skeleton) -> PoseVar
                 f"expected a posterior with one context for each of {len(keypoints)} people, or "
                 f"without batch, got batch shape {tuple(prior.batch_shape)}"
             )
-        return LatentPose(prior) if prior.prior.flow.has_closed_entropy else DensityPose(prior)
+        if prior.prior.space.joints == HAND_JOINTS:
+            raise ValueError("expected a prior over a body, got one over a hand: pass hands_prior")
+        return latent_or_density(prior)
     if isinstance(prior, PoseVariables):
         return prior
     raise TypeError(
@@ -360,13 +365,19 @@ def variables_of(prior: Prior, keypoints: Tensor, skeleton: Skeleton) -> PoseVar
     )
 
 
-def _pretrained(name: str, device: torch.device) -> PosePrior:
+def latent_or_density(posterior: PosePosterior) -> LatentPose | DensityPose:
+    """`LatentPose` if the log-determinant is independent of theta, otherwise `DensityPose`."""
+    closed = posterior.prior.flow.has_closed_entropy
+    return LatentPose(posterior) if closed else DensityPose(posterior)
+
+
+def pretrained(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> PosePrior:
     """The prior of that name, frozen; those that ship with the library are read once."""
-    return _shipped(name, device) if name in BUNDLED else _read(name, device)
+    return _shipped(name, device, dtype) if name in BUNDLED else _read(name, device, dtype)
 
 
-def _read(name: str, device: torch.device) -> PosePrior:
-    return ConditionalPosePrior.from_pretrained(name, device=device).freeze()
+def _read(name: str, device: torch.device, dtype: torch.dtype) -> PosePrior:
+    return ConditionalPosePrior.from_pretrained(name, device=device).to(dtype).freeze()
 
 
 _shipped = cache(_read)

@@ -11,6 +11,8 @@ Gauss-Newton matrix of the image term and the precision of the latents as invers
 Latents drawn from it pass through the flow, so poses are not normal: limbs keep their lengths, and
 hidden parts vary as the prior has learned.
 
+Hands that nobody saw are drawn from their prior.
+
 A prior given the same keypoints has read them before, and nobody's limbs are quite those of the
 body. `SPREAD` corrects for both: it was chosen on people whom no prior has seen.
 
@@ -19,6 +21,7 @@ References:
     al., *Bundle Adjustment*, 2000, for robust weights in the Gauss-Newton matrix.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,8 +30,8 @@ from torch import Tensor
 from flowprior import rotations
 from flowprior._checks import require_count
 from flowprior.fitting.objective import KeypointObjective
-from flowprior.fitting.pose_variables import AnglePose, LatentPose
-from flowprior.fitting.whole_body_pose import WholeBodyPose
+from flowprior.fitting.pose_variables import AnglePose, LatentPose, PoseVariables
+from flowprior.fitting.whole_body_pose import WholeBodyPose, hand_joints
 from flowprior.prior.uncertainty import JointUncertainty, joined, uncertainty_of
 from flowprior.skeleton import Skeleton
 
@@ -131,9 +134,10 @@ class FitPosterior:
         ]
         shape = (people, num_samples)
         theta = torch.cat([part.theta for part in parts])
+        theta = self._with_prior_hands(theta.unflatten(0, shape), generator)
         focal = torch.cat([part.focal for part in parts]) / self.objective.cameras.scale[rows]
         return FitSamples(
-            theta=rotations.rot6d_to_matrix(theta).unflatten(0, shape),
+            theta=rotations.rot6d_to_matrix(theta),
             betas=torch.cat([part.betas for part in parts]).unflatten(0, shape),
             transl=torch.cat([part.transl for part in parts]).unflatten(0, shape),
             focal_px=focal.unflatten(0, shape),
@@ -162,12 +166,25 @@ class FitPosterior:
         samples = self.sample(num_samples, generator=generator)
         fitted = self.objective.parts(self.mean, torch.arange(len(self), device=self.mean.device))
         mode = rotations.rot6d_to_matrix(fitted.theta)
-        skeleton = skeleton or self.objective.body.skeleton
         parts = []
         for rows in torch.arange(len(self)).split(max(1, AT_ONCE // num_samples)):
             body = _OwnShapes(self.objective, fitted.betas[rows], samples.betas[rows])
             parts.append(uncertainty_of(samples.theta[rows], mode[rows], body, skeleton))
         return joined(parts, torch.Size([len(self)]))
+
+    def _with_prior_hands(self, theta: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Samples (P, n, J, 6) in which hands that nobody saw are drawn from their prior."""
+        pose = self.objective.pose
+        if not isinstance(pose, WholeBodyPose):
+            return theta
+        theta = theta.clone()
+        unseen = ~self.objective.hands_seen
+        places = hand_joints(self.objective.body)
+        for side, (hand, joints) in enumerate(zip((pose.left, pose.right), places, strict=True)):
+            rows = unseen[:, side].nonzero()[:, 0]
+            drawn = hand.sample(rows, theta.shape[1], generator=generator)
+            theta[rows[:, None], :, torch.tensor(joints)] = drawn.transpose(1, 2)
+        return theta
 
     def _factor(self) -> Tensor:
         """A factor (P, D, D) of the covariance of x."""
@@ -202,54 +219,79 @@ class FitPosterior:
         if jacobian:
             stacked = torch.stack(jacobian, dim=1).double()
             total += stacked.mT @ (strength[:, seen, None] * stacked) / weights.pose
-        own = objective.pose
-        if isinstance(own, WholeBodyPose):
-            diagonal = torch.zeros_like(diagonal)
-            diagonal[objective.slices["hands"]] = weights.hands / weights.pose
-            total += torch.diag(diagonal)
-            own = own.body
-        if isinstance(own, LatentPose):
-            return _with_latents(total, self.mean[rows], objective, rows)
+        pose = objective.pose.select(rows)
+        terms = [_Term(slice(0, pose.size), pose, 1.0)]
+        if isinstance(pose, WholeBodyPose):
+            share = weights.hands / weights.pose
+            terms = [_Term(slice(0, pose.body.size), pose.body, 1.0)]
+            terms += [_Term(place, hand.fingers, share) for place, hand in pose.hands.values()]
+        x = self.mean[rows]
+        for term in terms:
+            if not isinstance(term.pose, LatentPose):
+                total[:, term.place, term.place] += term.curvature(x)
+        return _with_latents(total, x, [t for t in terms if isinstance(t.pose, LatentPose)])
+
+
+@dataclass(frozen=True)
+class _Term:
+    """The penalty of the variables of one prior.
+
+    Args:
+        place: Their place in x.
+        pose: The variables.
+        weight: Weight of the penalty relative to that of the body.
+    """
+
+    place: slice
+    pose: PoseVariables
+    weight: float
+
+    def slope(self, x: Tensor, *, create_graph: bool = False) -> Tensor:
+        """Gradient (n, d) of the penalty at its variables x (n, d)."""
         with torch.enable_grad():
-            x = self.mean[rows].clone().requires_grad_()
-            (slope,) = torch.autograd.grad(objective.penalty(x, rows).sum(), x, create_graph=True)
-            columns = range(own.size)
-            curvature = [_gradient(slope[:, column], x) for column in columns]
-        total[:, : own.size] += torch.stack(curvature, dim=1) / 2
-        return total
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            value = self.weight * self.pose.penalty(x).sum()
+            return torch.autograd.grad(value, x, create_graph=create_graph)[0]
+
+    def curvature(self, x: Tensor) -> Tensor:
+        """Half the second derivative (n, d, d) at all variables x (n, D)."""
+        with torch.enable_grad():
+            own = x[:, self.place].detach().clone().requires_grad_()
+            slope = self.slope(own, create_graph=True)
+            rows = [_gradient(slope[:, column], own) for column in range(own.shape[1])]
+        return torch.stack(rows, dim=1) / 2
 
 
-def _with_latents(
-    precision: Tensor, x: Tensor, objective: KeypointObjective, rows: Tensor
-) -> Tensor:
-    """Add that of the latents of a flow to the precision (n, D, D) of the other terms.
+def _with_latents(precision: Tensor, x: Tensor, terms: Sequence[_Term]) -> Tensor:
+    """Add that of the latents of flows to the precision (n, D, D) of the other terms.
 
     The curvature at the minimum would exaggerate: Student's t in many dimensions has a narrow peak
     that holds little of its mass. It is a normal density of random scale; its precision given the
     expected length of the latents is the fixed point of variational inference, and 1 for a
     normal base.
     """
-    with torch.enable_grad():
-        probe = torch.ones_like(x).requires_grad_()
-        free = (torch.autograd.grad(objective.penalty(probe, rows).sum(), probe)[0] != 0).double()
-    free[:, objective.slices["root"]] = 0
-    found = (free * x).square().sum(dim=-1)
+    # Joints at rest have latents without an effect.
+    free = torch.zeros_like(x, dtype=torch.float64)
+    for term in terms:
+        own = x[:, term.place]
+        free[:, term.place] = (term.slope(torch.ones_like(own)) != 0).double()
     # Directions without any precision are those without an effect; any number inverts them.
     idle = (
         torch.diag_embed(1 - free)
         * FLAT
         * precision.diagonal(dim1=1, dim2=2).amax(-1)[:, None, None].clamp(min=1.0)
     )
-    scale = torch.ones_like(found)
+    scale = free.clone()
     for _ in range(ROUNDS):
-        covariance = torch.linalg.inv(precision + idle + torch.diag_embed(scale[:, None] * free))
-        length = found + (free * covariance.diagonal(dim1=1, dim2=2)).sum(dim=-1)
-        with torch.enable_grad():
-            along = (length / free.sum(dim=-1)).sqrt()[:, None] * free
-            probe = along.to(x).requires_grad_()
-            (slope,) = torch.autograd.grad(objective.penalty(probe, rows).sum(), probe)
-        scale = (slope * along).sum(dim=-1) / (2 * length)
-    return precision + torch.diag_embed(scale[:, None] * free)
+        covariance = torch.linalg.inv(precision + idle + torch.diag_embed(scale))
+        square = free * (x.square() + covariance.diagonal(dim1=1, dim2=2))
+        for term in terms:
+            own = free[:, term.place]
+            length = square[:, term.place].sum(dim=-1, keepdim=True)
+            along = (length / own.sum(dim=-1, keepdim=True).clamp(min=1)).sqrt() * own
+            slope = term.slope(along.to(x))
+            scale[:, term.place] = (slope * along).sum(dim=-1, keepdim=True) / (2 * length) * own
+    return precision + torch.diag_embed(scale)
 
 
 @dataclass(frozen=True)
@@ -265,6 +307,11 @@ class _OwnShapes:
     objective: KeypointObjective
     fitted: Tensor
     sampled: Tensor
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The joints of the body."""
+        return self.objective.body.skeleton
 
     def keypoints(
         self, theta: Tensor, skeleton: Skeleton | None = None, betas: Tensor | None = None

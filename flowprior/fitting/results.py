@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowprior import rotations
+from flowprior.body import BodyModel
 from flowprior.fitting.objective import KeypointObjective
 from flowprior.fitting.posterior import SPREAD, FitPosterior, FitSamples
 from flowprior.fitting.solver import Solution
-from flowprior.fitting.whole_body_points import sees_hands
+from flowprior.fitting.whole_body_pose import parts_of
 from flowprior.prior.uncertainty import JointUncertainty
-from flowprior.skeleton import BODY_67, Skeleton
+from flowprior.skeleton import Skeleton
 
 __all__ = ["Fits", "ViewFits"]
 
@@ -97,7 +98,7 @@ class Fits:
     @property
     def body_pose(self) -> Tensor:
         """(P, 23, 3, 3) rotations of the body, relative to the parents; 21 beside fingers."""
-        return self.theta[:, self.objective.body.parts["body_pose"]]
+        return self.theta[:, parts_of(self.objective.body)["body_pose"]]
 
     @property
     def left_hand_pose(self) -> Tensor:
@@ -116,10 +117,7 @@ class Fits:
     @property
     def hands_seen(self) -> Tensor:
         """(P, 2) bool, whether keypoints of the left and the right fingers were fitted."""
-        objective = self.objective
-        if objective.skeleton is not BODY_67:
-            return torch.zeros(len(self), 2, dtype=torch.bool, device=self.theta.device)
-        return sees_hands(objective.seen, BODY_67)
+        return self.objective.hands_seen
 
     @property
     def hands(self) -> list[tuple[str, str]]:
@@ -145,7 +143,7 @@ class Fits:
             ``left_hand_pose`` and ``right_hand_pose`` have 15 each; SMPL-X's ``jaw_pose`` and its
             eyes are identities.
         """
-        parts = self.objective.body.parts
+        parts = parts_of(self.objective.body)
         return {
             **{name: self.theta[:, joints] for name, joints in parts.items()},
             "betas": self.betas,
@@ -166,15 +164,21 @@ class Fits:
         Raises:
             ValueError: The body has no mean of the hands.
         """
-        flat = flat_hand_mean or "left_hand_pose" not in self.objective.body.parts
-        split = self.objective.body.split(self.theta, flat_hand_mean=flat)
+        body = self.objective.body
+        parts = parts_of(body)
+        flat = flat_hand_mean or "left_hand_pose" not in parts
+        if isinstance(body, BodyModel):
+            split = body.split(self.theta, flat_hand_mean=flat)
+        else:
+            vectors = rotations.matrix_to_rotvec(self.theta)
+            split = {name: vectors[:, joints].flatten(1) for name, joints in parts.items()}
         return split | {"betas": self.betas, "transl": self.transl}
 
     def _part(self, name: str) -> Tensor:
-        body = self.objective.body
-        if name not in body.parts:
-            raise ValueError(f"{body.name} has no {name}; its parts are {', '.join(body.parts)}")
-        return self.theta[:, body.parts[name]]
+        body, parts = self.objective.body, parts_of(self.objective.body)
+        if name not in parts:
+            raise ValueError(f"{body.name} has no {name}; its parts are {', '.join(parts)}")
+        return self.theta[:, parts[name]]
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as NumPy arrays, for ``numpy.savez``.

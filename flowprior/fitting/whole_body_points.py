@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flowprior.skeleton import BODY_25, BODY_67, Skeleton, shared_joints
 
-__all__ = ["as_body_67", "finger_joints", "sees_hands"]
+__all__ = ["as_body_67", "finger_joints", "sees_hands", "without_hidden_hands"]
 
 FINGERS = ("thumb", "index", "middle", "ring", "pinky")
 LEAST_SEEN = 3
@@ -71,3 +71,13 @@ def sees_hands(keypoints: Tensor, skeleton: Skeleton) -> Tensor:
     seen = keypoints[..., 2] > 0
     sides = [seen[:, list(finger_joints(skeleton, side))].sum(dim=1) for side in ("left", "right")]
     return torch.stack(sides, dim=1) >= LEAST_SEEN
+
+
+def without_hidden_hands(keypoints: Tensor, skeleton: Skeleton) -> Tensor:
+    """Keypoints (P, K, 3) in which single keypoints of fingers of a hidden hand do not count."""
+    seen = sees_hands(keypoints, skeleton)
+    kept = keypoints.clone()
+    for side, name in enumerate(("left", "right")):
+        fingers = list(finger_joints(skeleton, name))
+        kept[:, fingers, 2] *= seen[:, side, None]
+    return kept

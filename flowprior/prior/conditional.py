@@ -594,7 +594,12 @@ class ConditionalPosePrior(PosePrior, SharedModel):
         moved = (places - places[..., :1, :]) - (expected - expected[..., :1, :])
         angles = torch.rad2deg(rotations.geodesic_distance(truth, answer))
         found = posterior.joint_uncertainty(
-            body, num_samples=num_samples, betas=own, calibrated=False, generator=generator
+            body,
+            num_samples=num_samples,
+            skeleton=SMPL_24,
+            betas=own,
+            calibrated=False,
+            generator=generator,
         )
         radii = []
         for radius, least in ((found.radius_mm, LEAST_MM), (found.radius_degrees, LEAST_DEGREES)):

@@ -1,13 +1,13 @@
 """Uncertainty of joints without samples: flow and forward kinematics, linearised at the mode."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from flowprior import rotations
-from flowprior.prior.uncertainty import PosedBody, positions, with_root
-from flowprior.skeleton import SMPL_24
+from flowprior.prior.uncertainty import PosedBody, on_body, places_on, positions
 
 __all__ = ["angles_of", "change_of_rotations", "directions", "lengths_of", "move_joints"]
 
@@ -42,28 +42,44 @@ def change_of_rotations(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def move_joints(change: Tensor, mode: Tensor, body: PosedBody, betas: Tensor | None) -> Tensor:
-    """How SMPL's joints move along each direction: (B, 24, 3, D) in mm.
+    """How the joints of a body move along each direction: (B, K, 3, D) in mm.
 
     Args:
         change: (B, J, 3, D), how the rotation of each joint turns, about axes of its own frame.
         mode: (B, J, 3, 3) rotations.
-        body: The body.
+        body: The body, of K joints.
         betas: (B, 10) or None.
     """
-    places = positions(body, mode[:, None], SMPL_24, betas)[:, 0]
-    local = with_root(mode)
-    first = local.shape[1] - change.shape[1]  # 1 without a root
-    whole = [local[:, 0]]
-    moved = [torch.zeros_like(change[:, 0])]
-    turned = [whole[0] @ change[:, 0] if first == 0 else torch.zeros_like(change[:, 0])]
-    for joint in range(1, local.shape[1]):
-        parent = SMPL_24.parents[joint]
+    skeleton = body.skeleton
+    places = positions(body, mode[:, None], skeleton, betas)[:, 0]
+    local = on_body(mode, skeleton)
+    turns = change.new_zeros(*local.shape[:2], *change.shape[2:])
+    source, target = places_on(mode.shape[1], skeleton)
+    turns[:, list(target)] = change[:, list(source)]
+    whole: dict[int, Tensor] = {}
+    moved: dict[int, Tensor] = {}
+    turned: dict[int, Tensor] = {}
+    for joint in _from_the_root(skeleton.parents):
+        parent = skeleton.parents[joint]
+        if parent < 0:
+            whole[joint], moved[joint] = local[:, joint], torch.zeros_like(turns[:, joint])
+            turned[joint] = whole[joint] @ turns[:, joint]
+            continue
         bone = places[:, joint] - places[:, parent]
         # A turn w of the parent's frame moves its child by w x bone.
-        moved.append(moved[parent] + torch.cross(turned[parent], bone[..., None], dim=1))
-        whole.append(whole[parent] @ local[:, joint])
-        turned.append(turned[parent] + whole[joint] @ change[:, joint - first])
-    return torch.stack(moved, dim=1)
+        moved[joint] = moved[parent] + torch.cross(turned[parent], bone[..., None], dim=1)
+        whole[joint] = whole[parent] @ local[:, joint]
+        turned[joint] = turned[parent] + whole[joint] @ turns[:, joint]
+    return torch.stack([moved[joint] for joint in range(len(moved))], dim=1)
+
+
+def _from_the_root(parents: Sequence[int]) -> list[int]:
+    """The joints in an order in which parents come first."""
+    depth = [0] * len(parents)
+    for joint, parent in enumerate(parents):
+        while parent >= 0:
+            depth[joint], parent = depth[joint] + 1, parents[parent]
+    return sorted(range(len(parents)), key=depth.__getitem__)
 
 
 def lengths_of(covariance: Tensor, degrees_of_freedom: Tensor | None) -> Tensor:

@@ -31,9 +31,10 @@ from flowprior.prior.uncertainty import (
     PosedBody,
     assembled,
     joined,
-    require_smpl,
+    nearest_joints,
+    require_rotations,
 )
-from flowprior.skeleton import SMPL_24, Skeleton
+from flowprior.skeleton import Skeleton
 
 __all__ = [
     "PosePosterior",
@@ -602,7 +603,7 @@ class PosePosterior:
         body: PosedBody,
         *,
         num_samples: int = 200,
-        skeleton: Skeleton = SMPL_24,
+        skeleton: Skeleton | None = None,
         betas: Tensor | None = None,
         method: str = "samples",
         calibrated: bool = True,
@@ -615,11 +616,14 @@ class PosePosterior:
         further numbers for each sample of one context.
 
         Args:
-            body: The body, such as :class:`flowprior.body.BodyModel`.
+            body: The body, such as :class:`flowprior.body.BodyModel`: any with joints of the prior,
+                see :func:`flowprior.prior.uncertainty.on_body`. Its other joints, such as fingers,
+                are at rest.
             num_samples: Number n of samples per context, at least 2. For a normal distribution,
                 the 90 % radii of 200 samples have a standard error of 4 to 6 %.
-            skeleton: The joint set of the positions, with K joints. Joints of other sets than
-                SMPL's take the conformal factors of the nearest joint of SMPL in the rest pose.
+            skeleton: The joint set of the positions, with K joints; the joints of the body if
+                None. Joints of other sets than SMPL's take the conformal factors of the nearest
+                joint of SMPL in the rest pose.
             betas: Shape of the body, (10,) or (*batch, 10); the average shape if None.
             method: ``"samples"``, or ``"linear"``: flow and forward kinematics are linearised
                 around the mode, and a normal or Student's t base then has known quantiles. It is
@@ -632,19 +636,21 @@ class PosePosterior:
             Radii, standard deviations, directions and, by methods, confidences.
 
         Raises:
-            ValueError: If the prior is not over SMPL's rotations, there are fewer than two
-                samples, the method is unknown, or ``"linear"`` cannot be used: it needs an
-                anchored prior with ``space="so3"`` and SMPL's joint set.
+            ValueError: If the prior is not over rotations or the body lacks its joints, there are
+                fewer than two samples, the method is unknown, or ``"linear"`` cannot be used: it
+                needs an anchored prior with ``space="so3"`` and the joint set of the body.
         """
         require_count("num_samples", num_samples, 2)
         if method not in METHODS:
             raise ValueError(f"method must be one of {METHODS}, got {method!r}")
-        space, batch = require_smpl(self.prior.space), self.batch_shape
+        space, batch = require_rotations(self.prior.space), self.batch_shape
+        skeleton = body.skeleton if skeleton is None else skeleton
         linear = method == "linear"
         exact = isinstance(space, So3Space) and self.prior.flow.keeps_origin
-        if linear and not (exact and skeleton == SMPL_24):
+        if linear and not (exact and skeleton == body.skeleton):
             raise ValueError(
-                'method="linear" needs an anchored prior with space="so3" and skeleton=SMPL_24'
+                'method="linear" needs an anchored prior with space="so3" and the joints of the '
+                f"body, skeleton={body.skeleton.name}"
             )
         factors = self.prior.joint_factors if calibrated else None
         whole = self if batch else self.expand(torch.Size([1]))
@@ -686,9 +692,9 @@ class PosePosterior:
         scale = moved @ moved.mT
         lengths = lengths_of(change @ change.mT, nu)
         variance = 1.0 if nu is None else float(nu / (nu - 2))
-        every = list(range(SMPL_24.num_joints))
+        nearest = None if factors is None else nearest_joints(body, body.skeleton)
         return assembled(
-            lengths_of(scale, nu), variance * scale, angles_of(lengths), factors, every
+            lengths_of(scale, nu), variance * scale, angles_of(lengths), factors, nearest
         )
 
     def pick(

@@ -1,7 +1,8 @@
 """Uncertainty of every joint of a posterior, in millimetres and degrees."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from flowprior import rotations
 from flowprior.prior.joint_factors import JointFactors
 from flowprior.prior.spaces import PoseSpace, RotationSpace
-from flowprior.skeleton import SMPL_24, Skeleton
+from flowprior.skeleton import SMPL_24, SMPLH_52, SMPLX_55, Skeleton, shared_joints
 
 __all__ = [
     "KEPT",
@@ -20,23 +21,42 @@ __all__ = [
     "assembled",
     "joined",
     "nearest_joints",
+    "on_body",
+    "places_on",
     "positions",
+    "require_rotations",
     "require_smpl",
     "uncertainty_of",
-    "with_root",
 ]
 
 KEPT = 1024
 """Most distances that a result holds for each joint."""
 
 
+# Joints of the poses that priors are over, by their number.
+_JOINTS: Mapping[int, tuple[Skeleton, range]] = {
+    21: (SMPL_24, range(1, 22)),
+    22: (SMPL_24, range(22)),
+    23: (SMPL_24, range(1, 24)),
+    24: (SMPL_24, range(24)),
+    51: (SMPLH_52, range(1, 52)),
+    52: (SMPLH_52, range(52)),
+    54: (SMPLX_55, range(1, 55)),
+    55: (SMPLX_55, range(55)),
+}
+
+
 class PosedBody(Protocol):
-    """The part of :class:`flowprior.body.BodyModel` that is needed here."""
+    """The part of :class:`flowprior.body.Body` that is needed here."""
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The J joints that rotate."""
 
     def keypoints(
         self, theta: Tensor, skeleton: Skeleton | None = None, betas: Tensor | None = None
     ) -> Tensor:
-        """Keypoints (..., K, 3) in metres of poses (..., 24, 3, 3)."""
+        """Keypoints (..., K, 3) in metres of poses (..., J, 3, 3)."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +141,75 @@ class JointUncertainty:
 
 
 def require_smpl(space: PoseSpace) -> RotationSpace:
-    """The space of poses that a body can take; ValueError for any other."""
+    """The space of SMPL's poses; ValueError for any other."""
     if isinstance(space, RotationSpace) and space.joints in (23, 24):
         return space
     raise ValueError(
-        "joint_uncertainty needs a prior over the rotations of SMPL's 24 joints, or of the 23 "
-        f"below the root, got one over poses of shape {tuple(space.event_shape)}"
+        "expected a prior over the rotations of SMPL's 24 joints, or of the 23 below the root, got "
+        f"one over poses of shape {tuple(space.event_shape)}"
+    )
+
+
+def require_rotations(space: PoseSpace) -> RotationSpace:
+    """The space of poses that a body can take; ValueError for any other."""
+    if isinstance(space, RotationSpace):
+        return space
+    raise ValueError(
+        "joint_uncertainty needs a prior over the rotations of joints, got one over poses of shape "
+        f"{tuple(space.event_shape)}"
+    )
+
+
+def on_body(matrix: Tensor, skeleton: Skeleton) -> Tensor:
+    """Poses of a prior as those of a body, whose other joints are at rest.
+
+    Joints correspond by their meaning in :mod:`flowprior.skeleton`. The rest pose should be that of
+    the SMPL family, a T-pose: rotations are relative to it.
+
+    Args:
+        matrix: (..., J, 3, 3), rotations of all joints of the body, of all below its root, or of
+            the joints of SMPL, SMPL-H or SMPL-X with or without the root; also of SMPL's first 22
+            with or without the root.
+        skeleton: The B joints of the body.
+
+    Returns:
+        (..., B, 3, 3).
+
+    Raises:
+        ValueError: If J is another number, or the body has none of the joints.
+    """
+    source, target = places_on(matrix.shape[-3], skeleton)
+    count = skeleton.num_joints
+    if source == target == tuple(range(count)):
+        return matrix
+    rest = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
+    whole = rest.expand(*matrix.shape[:-3], count, 3, 3).clone()
+    whole[..., list(target), :, :] = matrix[..., list(source), :, :]
+    return whole
+
+
+@cache
+def places_on(joints: int, skeleton: Skeleton) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Indices of joints in a pose of ``joints``, and the indices of the same joints of a body.
+
+    Raises:
+        ValueError: As :func:`on_body`.
+    """
+    count = skeleton.num_joints
+    if joints == count:
+        return tuple(range(count)), tuple(range(count))
+    if joints in _JOINTS:
+        own, kept = _JOINTS[joints]
+        ours, theirs = shared_joints(own, skeleton)
+        pairs = [(kept.index(i), j) for i, j in zip(ours, theirs, strict=True) if i in kept]
+        if pairs:
+            return tuple(i for i, _ in pairs), tuple(j for _, j in pairs)
+    if joints == count - 1:
+        return tuple(range(joints)), tuple(range(1, count))
+    known = ", ".join(map(str, _JOINTS))
+    raise ValueError(
+        f"{skeleton.name} has {count} joints, a pose of {joints} is not one of it: expected "
+        f"{count}, {count - 1} without the root, or joints of the SMPL family that it has ({known})"
     )
 
 
@@ -134,7 +217,7 @@ class Measurement:
     """Distances of samples to a mode, gathered block by block.
 
     Args:
-        mode: (B, J, 3, 3) rotations of SMPL's 24 joints or the 23 below the root.
+        mode: (B, J, 3, 3) rotations, see :func:`on_body`.
         body: The body.
         skeleton: The joint set of the positions.
         betas: Shape of the body, (B, 10); the average shape if None.
@@ -182,19 +265,19 @@ def uncertainty_of(
     samples: Tensor,
     mode: Tensor,
     body: PosedBody,
-    skeleton: Skeleton = SMPL_24,
+    skeleton: Skeleton | None = None,
     betas: Tensor | None = None,
 ) -> JointUncertainty:
-    """Uncertainty from samples at hand.
+    """Uncertainty from samples at hand, such as those of a :class:`BlockPosterior`.
 
     Args:
-        samples: (B, n, J, 3, 3) rotations of SMPL's 24 joints or the 23 below the root.
+        samples: (B, n, J, 3, 3) rotations; of other joints than the body's, see :func:`on_body`.
         mode: (B, J, 3, 3).
         body: The body.
-        skeleton: The joint set of the positions.
+        skeleton: The joint set of the positions; the joints of the body if None.
         betas: Shape of the body, (B, 10); the average shape if None.
     """
-    measurement = Measurement(mode, body, skeleton, betas)
+    measurement = Measurement(mode, body, skeleton or body.skeleton, betas)
     measurement.add(samples)
     return measurement.result()
 
@@ -241,13 +324,17 @@ def assembled(
 
 
 def nearest_joints(body: PosedBody, skeleton: Skeleton) -> list[int]:
-    """The joint of SMPL that is nearest to each joint of another set, in the rest pose."""
+    """The joint of SMPL that is nearest to each joint of another set, in the rest pose.
+
+    Only joints that the body has count: fingers of SMPL-H are near its wrists.
+    """
     if skeleton == SMPL_24:
         return list(range(SMPL_24.num_joints))
-    rest = torch.eye(3).expand(24, 3, 3)
-    ours, theirs = (body.keypoints(rest, each) for each in (SMPL_24, skeleton))
-    nearest: list[int] = torch.cdist(theirs, ours).argmin(dim=-1).tolist()
-    return nearest
+    own, smpl = shared_joints(body.skeleton, SMPL_24)
+    rest = torch.eye(3).expand(body.skeleton.num_joints, 3, 3)
+    ours = body.keypoints(rest, body.skeleton)[list(own)]
+    theirs = body.keypoints(rest, skeleton)
+    return [smpl[place] for place in torch.cdist(theirs, ours).argmin(dim=-1).tolist()]
 
 
 def joined(parts: Sequence[JointUncertainty], batch: torch.Size) -> JointUncertainty:
@@ -261,15 +348,7 @@ def joined(parts: Sequence[JointUncertainty], batch: torch.Size) -> JointUncerta
 def positions(body: PosedBody, matrix: Tensor, skeleton: Skeleton, betas: Tensor | None) -> Tensor:
     """Joints (B, n, K, 3) in mm of poses (B, n, J, 3, 3); without a root in the root's frame."""
     # The pelvis does not move with the pose, so no position needs to be made relative to it.
-    return 1000 * body.keypoints(with_root(matrix), skeleton, betas)
-
-
-def with_root(matrix: Tensor) -> Tensor:
-    """Poses of 24 joints or more, and of the 23 below the root with the identity as the root."""
-    if matrix.shape[-3] != SMPL_24.num_joints - 1:
-        return matrix
-    upright = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
-    return torch.cat((upright.expand(*matrix.shape[:-3], 1, 3, 3), matrix), dim=-3)
+    return 1000 * body.keypoints(on_body(matrix, body.skeleton), skeleton, betas)
 
 
 def _spread(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:

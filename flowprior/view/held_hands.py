@@ -30,6 +30,8 @@ class HeldHands:
         held: (J - 22, 3, 3) rotations of its joints after the wrists.
     """
 
+    skeleton = SMPL_24
+
     def __init__(self, body: BodyModel, held: Tensor) -> None:
         self.body, self.held = body, held
         self.places = smpl_places(body)

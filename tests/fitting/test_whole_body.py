@@ -1,16 +1,14 @@
 """Whole-body fits: keypoints with fingers, hands at rest, uncertainty, and the parameters."""
 
-import types
-
 import numpy as np
 import pytest
 import torch
 
-from flowprior import rotations
-from flowprior.body import BodyModel
+from flowprior import ConditionalPosePrior, rotations
+from flowprior.body import Body, BodyModel
 from flowprior.body.kinds import KINDS
 from flowprior.fitting import KeypointWeights, fit_keypoints
-from flowprior.fitting.finger_angles import NUM_ANGLES, finger_angles
+from flowprior.fitting.hand_pose import DEFAULT_HANDS, hand_poses
 from flowprior.fitting.whole_body_points import as_body_67, finger_joints
 from flowprior.skeleton import (
     BODY_25,
@@ -20,6 +18,7 @@ from flowprior.skeleton import (
     COCO_WHOLEBODY_133,
     MHR_70,
     SMPL_45,
+    Skeleton,
     shared_joints,
 )
 from tests.body.made_up import arrays_of
@@ -40,9 +39,13 @@ def whole():
 def scene(body, whole):
     """Theta (3, 52, 3, 3) and exact keypoints of BODY-67 (3, 67, 3)."""
     people = random_people(body, 3, seed=4)
-    x = torch.randn(3, 2, NUM_ANGLES, generator=torch.Generator().manual_seed(5))
-    hands = [hand.rotations(x[:, n]) for n, hand in enumerate(finger_angles(whole))]
-    theta = torch.cat([people.theta[:, :22], *hands], dim=1)
+    generator = torch.Generator().manual_seed(5)
+    drawn = [
+        hand.sample(torch.arange(3), 1, generator=generator)[:, 0]
+        for hand in hand_poses(DEFAULT_HANDS, 3, people.theta)
+    ]
+    hands = rotations.rot6d_to_matrix(torch.cat(drawn, dim=1))
+    theta = torch.cat([people.theta[:, :22], hands], dim=1)
     points = whole.keypoints(theta, BODY_67, people.betas, people.transl)
     keypoints = torch.cat([project(points), torch.ones(3, 67, 1)], dim=-1)
     return theta, keypoints
@@ -114,12 +117,15 @@ def test_the_body_is_that_of_24_joints_without_hands(body, whole, scene):
     assert ours.hands == [("at rest", "at rest")] * 3
     torch.testing.assert_close(ours.start_value, theirs.start_value, rtol=1e-3, atol=0)
     # The same bodies are as good on both.
-    hands = torch.zeros(3, 2 * NUM_ANGLES)
     size = theirs.objective.pose.size
+    hands = torch.zeros(3, ours.objective.pose.size - size)
     x = torch.cat([theirs.variables[:, :size], hands, theirs.variables[:, size:]], dim=1)
     value = ours.objective(x, torch.arange(3))
     torch.testing.assert_close(value, theirs.solution.value, rtol=1e-2, atol=0)
-    left, right = (hand.rotations(torch.zeros(3, NUM_ANGLES)) for hand in finger_angles(whole))
+    left, right = (
+        rotations.rot6d_to_matrix(hand.theta(hand.start(3)))
+        for hand in hand_poses(DEFAULT_HANDS, 3, hands)
+    )
     assert not ours.variables[:, ours.objective.slices["hands"]].any()
     torch.testing.assert_close(ours.left_hand_pose, left, atol=1e-5, rtol=0)
     torch.testing.assert_close(ours.right_hand_pose, right, atol=1e-5, rtol=0)
@@ -133,12 +139,14 @@ def test_a_hidden_hand_has_the_uncertainty_of_the_prior(whole, scene, fits):
     part = fit_keypoints(keypoints, body=whole, **OPTIONS)
     assert part.hands == [("fitted", "at rest")] * 3
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2000, NUM_ANGLES, generator=generator)
-    prior = finger_angles(whole)[1]
+    prior = hand_poses(DEFAULT_HANDS, 3, keypoints)[1]
     spread = part.posterior(spread=1.0).joint_uncertainty(generator=generator, num_samples=400)
-    turned = rotations.geodesic_distance(prior.rotations(x), prior.rotations(torch.zeros(1, 22)))
+    drawn = prior.sample(torch.arange(1), 2000, generator=generator)[0]
+    samples, mode = map(rotations.rot6d_to_matrix, (drawn, prior.theta(prior.start(1))))
+    turned = rotations.geodesic_distance(samples, mode)
     expected = torch.rad2deg(turned.square().mean(dim=0).sqrt())
     torch.testing.assert_close(spread.std_degrees[0, 37:], expected, rtol=0.15, atol=0.5)
+    assert (spread.std_mm[0, 37:] > 1).all()
     seen = fits.posterior(spread=1.0).joint_uncertainty(generator=generator, num_samples=400)
     little = [22 + 6 + joint for joint in range(3)]
     index = [22 + joint for joint in range(3)]
@@ -195,38 +203,153 @@ def test_nobody_is_fitted(whole):
     assert fits.to_arrays()["hands"].shape == (0, 2)
 
 
-def test_parameters_round_trip_through_smplx(tmp_path):
+@pytest.mark.parametrize("model_type", ["smplh", "smplx"])
+def test_parameters_round_trip_through_smplx(tmp_path, model_type):
     smplx = pytest.importorskip("smplx", reason="compares with smplx: flowprior[body]")
-    arrays = arrays_of("smplh", 80)
-    count = len(KINDS["smplh"].surface)
-    arrays["vertex_ids"] = np.random.default_rng(3).choice(80, count, replace=False)
-    np.savez(tmp_path / "SMPLH.npz", **arrays)
-    body = BodyModel(tmp_path / "SMPLH.npz")
-    points = body.keypoints(torch.zeros(1, 52, 3), BODY_67)
+    kind = KINDS[model_type]
+    arrays = arrays_of(model_type, 120)
+    count = len(kind.surface)
+    arrays["vertex_ids"] = np.random.default_rng(3).choice(120, count, replace=False)
+    np.savez(tmp_path / "MODEL.npz", **arrays)
+    body = BodyModel(tmp_path / "MODEL.npz")
+    joints = kind.num_joints
+    points = body.keypoints(torch.zeros(1, joints, 3), BODY_67)
     keypoints = torch.cat([500 + 300 * points[..., :2], torch.ones(1, 67, 1)], dim=-1)
     fits = fit_keypoints(keypoints, None, body=body, image_size=SIZE, max_iterations=3)
+    assert fits.theta.shape == (1, joints, 3, 3)
+    assert fits.hands == [("fitted", "fitted")]
     ours = body(fits.theta, fits.betas, fits.transl)
+    create = {"smplh": smplx.SMPLH, "smplx": smplx.SMPLX}[model_type]
+    face = ("jaw_pose", "leye_pose", "reye_pose") if model_type == "smplx" else ()
     for flat in (True, False):
         params = fits.rotation_vectors(flat_hand_mean=flat)
         assert {name: tuple(value.shape) for name, value in params.items()} == {
             "global_orient": (1, 3),
             "body_pose": (1, 63),
+            **dict.fromkeys(face, (1, 3)),
             "left_hand_pose": (1, 45),
             "right_hand_pose": (1, 45),
             "betas": (1, 10),
             "transl": (1, 3),
         }
-        model = smplx.SMPLH(
-            model_path="",
-            data_struct=types.SimpleNamespace(**arrays),
+        model = create(
+            model_path=str(tmp_path / "MODEL.npz"),
+            ext="npz",
             num_betas=10,
             use_pca=False,
             flat_hand_mean=flat,
         )
         model.vertex_joint_selector.extra_joints_idxs = torch.from_numpy(arrays["vertex_ids"])
         theirs = model(**params)
-        torch.testing.assert_close(theirs.joints[:, :52], ours.joints, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(theirs.joints[:, :joints], ours.joints, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(theirs.vertices, ours.vertices, atol=1e-4, rtol=1e-4)
+
+
+def test_fingers_of_smplx_have_an_uncertainty(tmp_path):
+    arrays = arrays_of("smplx", 120)
+    arrays["vertex_ids"] = np.random.default_rng(3).choice(120, 21, replace=False)
+    np.savez(tmp_path / "MODEL.npz", **arrays)
+    body = BodyModel(tmp_path / "MODEL.npz")
+    points = body.keypoints(torch.zeros(1, 55, 3), BODY_67)
+    keypoints = torch.cat([500 + 300 * points[..., :2], torch.ones(1, 67, 1)], dim=-1)
+    keypoints[:, RIGHT] = 0
+    fits = fit_keypoints(keypoints, body=body, image_size=SIZE, max_iterations=3)
+    found = fits.joint_uncertainty(num_samples=8, generator=torch.Generator().manual_seed(0))
+    assert found.std_mm.shape == found.std_degrees.shape == (1, 55)
+    names = body.joint_names
+    fingers = [n for n, name in enumerate(names) if "index" in name or "thumb" in name]
+    face = [names.index(name) for name in ("jaw", "left_eye_smplhf", "right_eye_smplhf")]
+    assert (found.std_degrees[:, fingers] > 0.1).all()
+    assert (found.std_degrees[:, face] < 1e-3).all()
+
+
+class OtherRig:
+    """The embedded body with hands as a rig with more joints, in another order."""
+
+    def __init__(self, body):
+        self.body = body
+        own = body.skeleton
+        self.order = [*range(22), *range(37, 52), *range(22, 37)]
+        place = {joint: n for n, joint in enumerate(self.order)}
+        parents = [place.get(own.parents[joint], -1) for joint in self.order]
+        flip = [place[own.flip[joint]] for joint in self.order]
+        names = [own.joint_names[joint] for joint in self.order]
+        self.skeleton = Skeleton(
+            "other rig",
+            (*names, "tail"),
+            (*parents, 0),
+            (*flip, 52),
+            (*(own.meanings[joint] for joint in self.order), "other rig tail"),
+        )
+        self.name, self.num_joints, self.faces = "other rig", 53, body.faces
+        self.num_vertices, self.keypoint_sets = body.num_vertices, body.keypoint_sets
+        self.default_skeleton = body.default_skeleton
+
+    def _theta(self, theta):
+        inverse = torch.tensor(self.order).argsort()
+        axis = -3 if theta.shape[-2:] == (3, 3) else -2
+        return theta.index_select(axis, inverse)
+
+    def __call__(self, theta, betas=None, transl=None):
+        return self.body(self._theta(theta), betas, transl)
+
+    def keypoints(self, theta, skeleton=None, betas=None, transl=None):
+        if skeleton is not self.skeleton:
+            return self.body.keypoints(self._theta(theta), skeleton, betas, transl)
+        points = self.body.keypoints(self._theta(theta), self.body.skeleton, betas, transl)
+        points = points[..., self.order, :]
+        return torch.cat([points, points[..., :1, :]], dim=-2)
+
+    def regress(self, output, skeleton=None):
+        return self.body.regress(output, skeleton)
+
+
+def test_fits_and_uncertainty_on_any_body(whole, scene):
+    rig = OtherRig(whole)
+    assert isinstance(rig, Body)
+    keypoints = scene[1][:1].clone()
+    keypoints[:, RIGHT] = 0
+    options = {"image_size": SIZE, "focal_px": 1145.0, "max_iterations": 3}
+    ours, theirs = (fit_keypoints(keypoints, body=body, **options) for body in (rig, whole))
+    assert ours.hands == theirs.hands == [("fitted", "at rest")]
+    torch.testing.assert_close(ours.theta[:, :52], theirs.theta[:, rig.order], atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours.keypoints_2d, theirs.keypoints_2d, atol=0.1, rtol=0)
+    spreads = [
+        fits.joint_uncertainty(num_samples=20, generator=torch.Generator().manual_seed(0))
+        for fits in (ours, theirs)
+    ]
+    assert spreads[0].std_mm.shape == (1, 53)
+    for name in ("std_mm", "std_degrees"):
+        found, expected = (getattr(each, name) for each in spreads)
+        torch.testing.assert_close(found[:, :52], expected[:, rig.order], rtol=0.02, atol=0.05)
+    assert set(ours.rotation_vectors()) == {"global_orient", "body_pose", "betas", "transl"}
+
+
+@pytest.mark.slow
+def test_a_hand_prior_of_the_user(whole, scene):
+    """Poses that are drawn from another prior are found with it."""
+    torch.manual_seed(0)
+    prior = ConditionalPosePrior(joints=15, hidden_features=16, num_steps=2).eval()
+    prior.nll(rotations.rotvec_to_matrix(0.02 * torch.randn(64, 15, 3)))  # initialises ActNorm
+    keypoints = scene[1]
+    fits = fit_keypoints(keypoints, body=whole, hands_prior=prior, **OPTIONS)
+    pair = fit_keypoints(keypoints, body=whole, hands_prior=(prior, prior), **OPTIONS)
+    for found in (fits, pair):
+        assert found.hands == [("fitted", "fitted")] * 3
+        # The prior knows flat hands alone.
+        angle = rotations.matrix_to_rotvec(found.right_hand_pose).norm(dim=-1)
+        assert angle.mean() < 0.1
+
+
+def test_few_keypoints_of_a_hidden_hand_do_not_move_it(whole, scene):
+    keypoints = scene[1][:1].clone()
+    keypoints[:, RIGHT] = 0
+    keypoints[:, RIGHT[8], 2] = 1  # at the corner of the image
+    fits = fit_keypoints(keypoints, body=whole, max_iterations=5, image_size=SIZE, focal_px=1145.0)
+    assert fits.hands == [("fitted", "at rest")]
+    right = hand_poses(DEFAULT_HANDS, 1, keypoints)[1]
+    rest = rotations.rot6d_to_matrix(right.theta(right.start(1)))
+    torch.testing.assert_close(fits.right_hand_pose, rest, atol=1e-5, rtol=0)
 
 
 def test_coco_keypoints_leave_hands_at_rest(whole, people):

@@ -8,7 +8,8 @@ import torch
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
 from flowprior.keypoints import example_keypoints
-from flowprior.skeleton import COCO_17, SMPL_24
+from flowprior.prior.uncertainty import nearest_joints, on_body
+from flowprior.skeleton import COCO_17, MANO_16, SMPL_24, SMPLH_52, SMPLX_55
 from tests.prior.test_evidence import make, masks, poses
 
 
@@ -166,8 +167,66 @@ def test_blocks_of_samples_make_no_difference(body, monkeypatch):
     torch.testing.assert_close(parts.radius_mm(0.9), parts.radius_90_mm, rtol=0.01, atol=0.1)
 
 
+@torch.no_grad()
+def test_a_body_with_fingers_moves_as_one_without(body):
+    """The hands of SMPL are rigid parts of a hand with fingers at rest."""
+    posterior = make(joints=24, rest_joints=(22, 23))(torch.zeros(2, 4 * 24 + 51 + 7 * 24))
+    whole = BodyModel(hands=True)
+    for method in ("samples", "linear"):
+        options = {"method": method, "num_samples": 40}
+        ours, theirs = (
+            posterior.joint_uncertainty(each, **options, generator=seeded())
+            for each in (whole, body)
+        )
+        assert ours.std_mm.shape == (2, 52)
+        assert ours.std_degrees.shape == (2, 24)
+        torch.testing.assert_close(ours.std_degrees, theirs.std_degrees)
+        torch.testing.assert_close(ours.std_mm[:, :20], theirs.std_mm[:, :20], rtol=0.05, atol=0.5)
+        wrist, tip = (whole.joint_names.index(f"left_{name}") for name in ("wrist", "middle3"))
+        assert (ours.std_mm[:, tip] > ours.std_mm[:, wrist]).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("joints", "names"), [(52, 52), (51, 52), (22, 52), (21, 52)])
+def test_priors_over_other_numbers_of_joints(joints, names):
+    whole = BodyModel(hands=True)
+    prior = ConditionalPosePrior(3, joints=joints, hidden_features=8, num_steps=1).eval()
+    found = prior(torch.zeros(1, 3)).joint_uncertainty(whole, num_samples=10, generator=seeded())
+    assert found.std_mm.shape == (1, names)
+    assert found.std_degrees.shape == (1, joints)
+    moved = whole.joint_names.index("left_index2")
+    assert found.std_mm[0, moved] > 1
+
+
+def test_poses_are_placed_by_the_meaning_of_joints():
+    matrix = rotations.rotvec_to_matrix(0.3 * torch.randn(5, 24, 3, generator=seeded()))
+    on_x = on_body(matrix, SMPLX_55)
+    torch.testing.assert_close(on_x[:, :22], matrix[:, :22])
+    torch.testing.assert_close(on_x[:, 22:], torch.eye(3).expand(5, 33, 3, 3))
+    whole = rotations.rotvec_to_matrix(0.3 * torch.randn(5, 52, 3, generator=seeded()))
+    on_x = on_body(whole, SMPLX_55)
+    for name in ("left_wrist", "left_index1", "right_thumb3"):
+        here, there = SMPLH_52.index(name), SMPLX_55.index(name)
+        torch.testing.assert_close(on_x[:, there], whole[:, here])
+    assert on_body(matrix, SMPL_24) is matrix
+    below = on_body(matrix[:, 1:], SMPL_24)
+    torch.testing.assert_close(below[:, 1:], matrix[:, 1:])
+    torch.testing.assert_close(below[:, 0], torch.eye(3).expand(5, 3, 3))
+    hand = on_body(matrix[:, :15], MANO_16)
+    torch.testing.assert_close(hand[:, 1:], matrix[:, :15])
+    with pytest.raises(ValueError, match="MANO-16 has 16 joints, a pose of 24 is not one of it"):
+        on_body(matrix, MANO_16)
+
+
+def test_fingers_take_the_factors_of_the_wrist():
+    nearest = nearest_joints(BodyModel(hands=True), SMPLH_52)
+    assert nearest[:22] == list(range(22))
+    assert set(nearest[22:37]) == {SMPL_24.index("left_wrist")}
+    assert set(nearest[37:]) == {SMPL_24.index("right_wrist")}
+
+
 def test_what_does_not_fit_is_an_error(body):
-    with pytest.raises(ValueError, match="SMPL's 24 joints"):
+    with pytest.raises(ValueError, match="over the rotations of joints"):
         ConditionalPosePrior(3, joints=17, space="points")(torch.zeros(3)).joint_uncertainty(body)
     posterior = make().given()
     with pytest.raises(ValueError, match="num_samples"):
@@ -182,7 +241,7 @@ def test_what_does_not_fit_is_an_error(body):
         found.rotation_confidence(math.nan)
     with pytest.raises(ValueError, match="method must be"):
         posterior.joint_uncertainty(body, method="exact")
-    with pytest.raises(ValueError, match="SMPL_24"):
+    with pytest.raises(ValueError, match="skeleton=SMPL-24"):
         posterior.joint_uncertainty(body, method="linear", skeleton=COCO_17)
     free = ConditionalPosePrior(3, space="rot6d", anchored=False)(torch.zeros(3))
     with pytest.raises(ValueError, match="anchored"):
