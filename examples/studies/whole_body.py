@@ -3,8 +3,8 @@
     python -m examples.studies.whole_body --data cmu_mocap.npz --mhr folder
 
 Virtual cameras see people of the validation subjects with the embedded body and procedural
-fingers; their COCO-WholeBody keypoints have noise. Bodies of 24 and of 52 joints are fitted to the
-keypoints of the body, and those of 52 joints to all keypoints, and with the ring and the little
+fingers; their COCO-WholeBody keypoints have noise. A body of 24 joints is fitted to the
+keypoints of the body, and one of 52 joints to all keypoints, also with the ring and the little
 finger or the right hand hidden. Settings are chosen on some subjects and reported on others
 (``--subjects``). The outputs of SAM 3D Body, files
 ``*.npz`` of its arrays, are fitted from their 2D keypoints alone and with their 3D joints as
@@ -322,7 +322,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     noise = {} if args.hand_noise is None else {"hand_noise": args.hand_noise}
     for name, seen, own in (
         ("24 joints", as_coco(keypoints), BodyModel()),
-        ("52 joints, body alone", as_coco(keypoints), body),
         ("whole body", keypoints, body),
         ("ring and little finger hidden", hide_fingers(keypoints, HIDDEN), body),
         ("right hand hidden", hide_fingers(keypoints, FINGERS, "right"), body),

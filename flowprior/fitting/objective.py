@@ -48,7 +48,6 @@ NOISE = 0.004
 BETAS_STD = 1.5
 OUTLIER = 0.13
 TRUNK_NOISE = 3.0
-HAND_NOISE = 2.0
 # Regressors' joints are not quite where a body of another family has them.
 JOINT_NOISE = 0.02
 
@@ -114,7 +113,7 @@ class KeypointWeights:
         outlier: float = OUTLIER,
         trunk_noise: float = TRUNK_NOISE,
         use_hips: bool = True,
-        hand_noise: float = HAND_NOISE,
+        hand_noise: float = 1.0,
         joint_noise: float = JOINT_NOISE,
     ) -> "KeypointWeights":
         """Weights from standard deviations, for priors whose penalty is -2 log p.

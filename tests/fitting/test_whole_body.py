@@ -105,7 +105,7 @@ def test_hands_fit_their_keypoints(whole, scene, fits):
     unknown = whole.keypoints(rest.theta, BODY_67, rest.betas, rest.transl)
     found = torch.stack([fits.keypoints_2d, project(unknown)])
     near, far = (found - keypoints[..., :2]).norm(dim=-1)[:, :, LEFT + RIGHT].mean(dim=(1, 2))
-    assert near < min(4.0, 0.3 * far)
+    assert near < min(4.0, 0.4 * far)
 
 
 @pytest.mark.slow
@@ -329,7 +329,7 @@ def test_fits_and_uncertainty_on_any_body(whole, scene):
 def test_a_hand_prior_of_the_user(whole, scene):
     """Poses that are drawn from another prior are found with it."""
     torch.manual_seed(0)
-    prior = ConditionalPosePrior(joints=15, hidden_features=16, num_steps=2).eval()
+    prior = ConditionalPosePrior(0, joints=15, hidden_features=16, num_steps=2).eval()
     prior.nll(rotations.rotvec_to_matrix(0.02 * torch.randn(64, 15, 3)))  # initialises ActNorm
     keypoints = scene[1]
     fits = fit_keypoints(keypoints, body=whole, hands_prior=prior, **OPTIONS)
