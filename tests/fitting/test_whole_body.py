@@ -326,19 +326,21 @@ def test_fits_and_uncertainty_on_any_body(whole, scene):
 
 
 @pytest.mark.slow
-def test_a_hand_prior_of_the_user(whole, scene):
-    """Poses that are drawn from another prior are found with it."""
+def test_a_hand_prior_of_the_user(whole, scene, fits):
+    """A prior that knows flat hands alone finds flatter hands."""
     torch.manual_seed(0)
-    prior = ConditionalPosePrior(0, joints=15, hidden_features=16, num_steps=2).eval()
+    prior = ConditionalPosePrior(0, joints=15, hidden_features=16, num_steps=2)
     prior.nll(rotations.rotvec_to_matrix(0.02 * torch.randn(64, 15, 3)))  # initialises ActNorm
+    prior.eval()
     keypoints = scene[1]
-    fits = fit_keypoints(keypoints, body=whole, hands_prior=prior, **OPTIONS)
+    one = fit_keypoints(keypoints, body=whole, hands_prior=prior, **OPTIONS)
     pair = fit_keypoints(keypoints, body=whole, hands_prior=(prior, prior), **OPTIONS)
-    for found in (fits, pair):
-        assert found.hands == [("fitted", "fitted")] * 3
-        # The prior knows flat hands alone.
-        angle = rotations.matrix_to_rotvec(found.right_hand_pose).norm(dim=-1)
-        assert angle.mean() < 0.1
+    angles = [
+        rotations.matrix_to_rotvec(found.right_hand_pose).norm(dim=-1).mean()
+        for found in (fits, one, pair)
+    ]
+    assert one.hands == [("fitted", "fitted")] * 3
+    assert max(angles[1:]) < 0.5 * angles[0], angles
 
 
 def test_few_keypoints_of_a_hidden_hand_do_not_move_it(whole, scene):
