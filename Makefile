@@ -19,7 +19,7 @@ NEWEST_PYTHON ?= $(PYTHON)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo tasks train-demo test test-all test-portable mutants lint format docs linkcheck bench coverage \
-	package test-oldest test-newest clean
+	package guides test-oldest test-newest clean
 
 help:  ## list these commands
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1|\2/p' Makefile | \
@@ -85,7 +85,10 @@ coverage: .venv/installed  ## the lines and branches of the library that its tes
 
 package: .venv/installed  ## build wheel and sdist; test the wheel in an empty environment
 	$(BIN)/nox -s dist
-	FLOWPRIOR_DIST=dist $(BIN)/nox -s package
+	FLOWPRIOR_DIST=dist $(BIN)/nox -s package guides
+
+guides: .venv/installed  ## run the code of README, home page, quick start and guides; PAGES=...
+	$(BIN)/python tools/run_docs.py --jobs 2 $(PAGES)
 
 test-oldest: .venv/installed  ## test the wheel with the oldest supported torch and numpy
 	$(BIN)/nox -s oldest --force-python $(OLDEST_PYTHON)

@@ -2,6 +2,7 @@
 
     nox -s dist       # build into dist/ and check the archives
     nox -s package    # with the versions of constraints.txt
+    nox -s guides     # the code of README, home page, quick start and guides
     nox -s oldest     # with the oldest supported versions, on Python 3.10
     nox -s newest     # with the newest versions of everything
 
@@ -34,10 +35,18 @@ IN_SDIST = ("LICENSE", "README.md", "pyproject.toml", "constraints.txt", "Makefi
 TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scipy")
 # Folders of tests of what the wheel lacks.
 NOT_IN_WHEEL = ("benchmarks", "examples", "docs", "tools")
+# What the guides need besides the library; the `examples` extra has more.
+GUIDE_EXTRAS = "body,demo,export,fit,view"
+GUIDE_PACKAGES = ("body-models", "kornia", "opencv-python-headless", "pyrender", "scikit-learn")
 FIRST_LOG_PROB_S = 60
 FIRST_FIT_S = 30
 FIRST_COMMAND_S = 60
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Where PyPI's page finds pictures and files of the repository; the tag follows.
+ON_GITHUB = (
+    "https://raw.githubusercontent.com/flowprior/flowprior/v",
+    "https://github.com/flowprior/flowprior/blob/v",
+)
+LINK = re.compile(r"\]\(([^)\s]+)")
 
 FIRST_LOG_PROB = """
 import torch
@@ -109,6 +118,22 @@ def package(session: nox.Session) -> None:
     _test_wheel(session, "constraints.txt", options, packages=(*TEST_PACKAGES, "pytest-randomly"))
 
 
+@nox.session
+def guides(session: nox.Session) -> None:
+    """Run the code of README, home page, quick start and guides with the wheel."""
+    constraints = str(ROOT / "constraints.txt")
+    _isolate(session)
+    with tempfile.TemporaryDirectory(prefix="flowprior-") as folder, session.chdir(folder):
+        wheel = _wheel(session, Path(folder))
+        with _timed(session, "packages of the guides"):
+            session.install(
+                *("--disable-pip-version-check", "--constraint", constraints, "torch"),
+                *(f"{wheel}[{GUIDE_EXTRAS}]", *GUIDE_PACKAGES),
+            )
+        with _timed(session, "code of README and guides"):
+            _run_docs(session, wheel, constraints, *(session.posargs or ("--jobs", "2")))
+
+
 @nox.session(python="3.10")
 def oldest(session: nox.Session) -> None:
     """Test the wheel with the oldest supported versions."""
@@ -137,10 +162,7 @@ def _test_wheel(
         extras: Extras for which pip must find a consistent set of packages.
         packages: What the tests need.
     """
-    # Nothing of the caller's environment helps the wheel.
-    session.env.update({name: None for name in os.environ if name.startswith("PYTHON")})
-    # On a busy machine, several threads take many times as long as one for matrices of this size.
-    session.env["OMP_NUM_THREADS"] = "1"
+    _isolate(session)
     pinned = ["--constraint", str(ROOT / constraints)] if constraints else []
 
     def install(*packages: str) -> None:
@@ -151,11 +173,7 @@ def _test_wheel(
 
     with tempfile.TemporaryDirectory(prefix="flowprior-") as folder:
         outside = Path(folder)
-        with _timed(session, "build"):
-            if built := os.environ.get("FLOWPRIOR_DIST"):
-                wheel, _ = archives(ROOT / built)
-            else:
-                wheel, _ = build(session, outside / "dist")
+        wheel = _wheel(session, outside)
         with session.chdir(outside):
             install("torch")
             with _timed(session, "wheel and first log-density", FIRST_LOG_PROB_S):
@@ -168,8 +186,7 @@ def _test_wheel(
                 python("-c", FIRST_KEYPOINTS)
                 session.run("flowprior", "fit", "keypoints.json", "--out", "results")
             python("-c", FIRST_RESULTS)
-            for lines in readme_blocks(ROOT / "README.md"):
-                python("-W", "error", "-c", lines)
+            _run_docs(session, wheel, pinned[-1] if pinned else None, str(ROOT / "README.md"))
             for extra in extras:
                 install("--dry-run", "--quiet", f"{wheel}[{extra}]")
             install(*packages)
@@ -186,6 +203,28 @@ def _test_wheel(
                 python(
                     "-m", "pytest", "-q", "-p", "no:cacheprovider", *(session.posargs or options)
                 )
+
+
+def _isolate(session: nox.Session) -> None:
+    """Keep the caller's settings out of the session, whose programs use one thread."""
+    session.env.update({name: None for name in os.environ if name.startswith("PYTHON")})
+    # On a busy machine, several threads take many times as long as one for matrices of this size.
+    session.env["OMP_NUM_THREADS"] = "1"
+
+
+def _wheel(session: nox.Session, folder: Path) -> Path:
+    """Find the wheel in ``FLOWPRIOR_DIST``, or build it in a folder."""
+    with _timed(session, "build"):
+        if built := os.environ.get("FLOWPRIOR_DIST"):
+            return archives(ROOT / built)[0]
+        return build(session, folder / "dist")[0]
+
+
+def _run_docs(session: nox.Session, wheel: Path, constraints: str | None, *arguments: str) -> None:
+    """Run the code of pages in the environment of the session."""
+    script = str(ROOT / "tools" / "run_docs.py")
+    pinned = {"PIP_CONSTRAINT": constraints} if constraints else {}
+    session.run("python", script, "--wheel", str(wheel), *arguments, env=pinned)
 
 
 @contextmanager
@@ -246,9 +285,7 @@ def check_archives(wheel: Path, sdist: Path) -> None:
 
     (name,) = (name for name in files if name.endswith(".dist-info/METADATA"))
     metadata = Metadata.from_email(files[name], validate=True)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    if (metadata.description or "").strip() != readme.strip():
-        raise SystemExit("the description is not README.md")
+    _check_description(metadata.description or "", str(metadata.version))
     if set(metadata.license_files or ()) != set(LICENCES):
         raise SystemExit(f"licence files are {metadata.license_files}")
     for licence in LICENCES:
@@ -263,15 +300,18 @@ def check_archives(wheel: Path, sdist: Path) -> None:
         raise SystemExit(f"the sdist lacks {missing}")
 
 
+def _check_description(description: str, version: str) -> None:
+    """Check that PyPI's page is README.md, and that its links work there."""
+    if relative := [link for link in LINK.findall(description) if not link.startswith("https://")]:
+        raise SystemExit(f"relative links in the description: {relative}")
+    for address in ON_GITHUB:
+        description = description.replace(f"{address}{version}/", "")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    if description.strip() != readme.strip():
+        raise SystemExit("the description is not README.md")
+
+
 def content(wheel: Path) -> dict[str, bytes]:
     """Read the files of a wheel, by name."""
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
-
-
-def readme_blocks(readme: Path) -> list[str]:
-    """Extract the Python blocks of a page; SystemExit if there are none."""
-    blocks = BLOCK.findall(readme.read_text(encoding="utf-8"))
-    if not blocks:
-        raise SystemExit(f"{readme} has no Python")
-    return blocks

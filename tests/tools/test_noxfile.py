@@ -1,6 +1,7 @@
 """The sessions that test the package notice incomplete archives."""
 
 import io
+import re
 import tarfile
 import zipfile
 
@@ -8,16 +9,28 @@ import pytest
 
 pytest.importorskip("nox", reason="nox runs the sessions: flowprior[dev]")
 
-from noxfile import EXTRAS, IN_SDIST, LICENCES, ROOT, check_archives, content, readme_blocks
+from noxfile import EXTRAS, IN_SDIST, LICENCES, ROOT, check_archives, content
 
 INFO = "flowprior-1.0.dist-info"
+
+
+def described():
+    """README.md with absolute links, as the build describes version 1.0 on PyPI."""
+    files, repository = "raw.githubusercontent.com", "flowprior/flowprior"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    picture, page = (
+        f"https://{files}/{repository}/v1.0",
+        f"https://github.com/{repository}/blob/v1.0",
+    )
+    absolute = readme.replace("](docs/_static/", f"]({picture}/docs/_static/")
+    return re.sub(r"\]\((?=[A-Za-z][\w/.-]*\))", f"]({page}/", absolute)
 
 
 def metadata(description=None, **changed):
     fields = {"Metadata-Version": ["2.4"], "Name": ["flowprior"], "Version": ["1.0"]}
     fields |= {"License-File": LICENCES, "Provides-Extra": EXTRAS} | changed
     lines = [f"{key}: {value}\n" for key, values in fields.items() for value in values]
-    return "".join(lines) + "\n" + (description or (ROOT / "README.md").read_text())
+    return "".join(lines) + "\n" + (description or described())
 
 
 @pytest.fixture
@@ -78,6 +91,16 @@ def test_metadata(check):
         check(fields={"License-File": LICENCES[:1]})
     with pytest.raises(SystemExit, match="description is not"):
         check(fields={"description": "Something else"})
+    with pytest.raises(SystemExit, match=r"relative links .*LICENSE"):
+        check(
+            fields={
+                "description": described().replace(
+                    "https://github.com/flowprior/flowprior/blob/v1.0/LICENSE", "LICENSE"
+                )
+            }
+        )
+    with pytest.raises(SystemExit, match="description is not"):
+        check(fields={"description": described().replace("blob/v1.0/LICENSE", "blob/v2.0/LICENSE")})
     with pytest.raises(SystemExit, match=r"extras are \['body'\]"):
         check(fields={"Provides-Extra": ["body"]})
     with pytest.raises(Exception, match="invalid or unparsed metadata"):
@@ -88,12 +111,3 @@ def test_metadata(check):
 def test_an_incomplete_sdist(check, name):
     with pytest.raises(SystemExit, match=rf"sdist lacks \['{name}'\]"):
         check(without=name)
-
-
-def test_blocks_of_a_page(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("# A\n\n```python\nx = 1\n```\n\n```bash\nls\n```\n\n```python\ny\nz\n```\n")
-    assert readme_blocks(page) == ["x = 1\n", "y\nz\n"]
-    page.write_text("# A\n")
-    with pytest.raises(SystemExit, match="no Python"):
-        readme_blocks(page)
