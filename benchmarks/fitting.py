@@ -248,7 +248,7 @@ def main() -> int:
     figures = parity(args) if args.parity else throughput(args, torch.device(args.device))
     print(json.dumps(figures, indent=2))
     if args.out:
-        args.out.write_text(json.dumps(figures, indent=2) + "\n")
+        args.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

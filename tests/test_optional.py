@@ -51,7 +51,7 @@ def test_a_body_needs_no_other_package(without, package):
 
 
 def test_a_package_that_fails_to_import_says_why(tmp_path, monkeypatch):
-    (tmp_path / "brittle.py").write_text("import nowhere_to_be_found")
+    (tmp_path / "brittle.py").write_text("import nowhere_to_be_found", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImportError, match=r"flowprior\[dev\].*nowhere_to_be_found"):
         import_optional("brittle", purpose="It", package="brittle", extra="dev")

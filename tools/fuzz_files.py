@@ -457,7 +457,10 @@ def _watch() -> None:
 
 def _work(numbers: Sequence[int], sources: Sequence[Source], folder: Path, answers: int) -> None:
     """Read mutants in a child process and write one line for each."""
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    used = (
+        int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+        * resource.getpagesize()
+    )
     resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, used + BYTES))
     watching = False
     for number in numbers:

@@ -210,7 +210,9 @@ def _run(
 
     sys.addaudithook(watch)
     code = importlib.import_module(module).main(argv)
-    log.with_suffix(".run").write_text(json.dumps([time.perf_counter() - begin, writes]))
+    log.with_suffix(".run").write_text(
+        json.dumps([time.perf_counter() - begin, writes]), encoding="utf-8"
+    )
     sys.exit(code)
 
 
@@ -221,7 +223,7 @@ def complete(name: str, inputs: Path, out: Path, log: Path) -> None:
         process.join(PATIENCE_S)
         code = process.exitcode
     if code != program.code:
-        raise RuntimeError(f"{name} ended with {code}:\n{log.read_text()[-4000:]}")
+        raise RuntimeError(f"{name} ended with {code}:\n{log.read_text(encoding='utf-8')[-4000:]}")
 
 
 def _argv(program: Program, inputs: Path, out: Path) -> list[str]:
@@ -274,7 +276,7 @@ def kill(name: str, kills: int, seed: int, folder: Path) -> Outcome:
     whole, log = folder / name / "whole", folder / name / "whole.log"
     log.parent.mkdir()
     complete(name, inputs, whole, log)
-    seconds, writes = json.loads(log.with_suffix(".run").read_text())
+    seconds, writes = json.loads(log.with_suffix(".run").read_text(encoding="utf-8"))
     outcome = Outcome(seconds=seconds, writes=writes)
     trial = 0
     while outcome.kills < kills and trial < 3 * kills:
@@ -357,7 +359,7 @@ def _content(path: Path) -> Any:
     """Read a file as nested dictionaries and lists of numbers, tensors and arrays."""
     readers: dict[str, Callable[[Path], Any]] = {
         ".ckpt": lambda path: torch.load(path, weights_only=True),
-        ".json": lambda path: json.loads(path.read_text()),
+        ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
         ".npz": lambda path: dict(np.load(path)),
         ".parquet": lambda path: pq.read_table(path).to_pydict(),
         ".safetensors": lambda path: vars(model_file.load(path)),

@@ -83,7 +83,7 @@ def _remembered_steps(
 ) -> dict[str, int]:
     """Steps of each row, measured once for each folder of results."""
     file = args.out / f"steps-{target}-{args.budget}.json"
-    known: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    known: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     wanted = [
         name for name in args.variants if target in VARIANTS[name].targets and name not in known
     ]
@@ -91,7 +91,7 @@ def _remembered_steps(
         torch.manual_seed(0)
         known |= steps_of(wanted, target, people, augmentation, args.budget)
         with whole_file(file) as partial:
-            partial.write_text(json.dumps(known, indent=2) + "\n")
+            partial.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
     return known
 
 
@@ -129,7 +129,7 @@ def main() -> None:
                 start = time.perf_counter()
                 figures = run(VARIANTS[name], target, data, steps[name], seed, args)
                 with whole_file(file) as partial:
-                    partial.write_text(json.dumps(figures, indent=2) + "\n")
+                    partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
                 print(
                     f"{target} {name} seed {seed}: mode {figures.get('mode_mm', math.nan):.1f} "
                     f"mm, best of 25 {figures['best_of_25_mm']:.1f}, "
@@ -140,7 +140,9 @@ def main() -> None:
     for target in args.targets:
         results: dict[str, list[dict[str, float]]] = {}
         for file in sorted(args.out.glob(f"{args.split}-{target}-*-*.json")):
-            results.setdefault(file.stem.split("-")[2], []).append(json.loads(file.read_text()))
+            results.setdefault(file.stem.split("-")[2], []).append(
+                json.loads(file.read_text(encoding="utf-8"))
+            )
         if results:
             print(f"\n## {target}, {args.split}\n\n{table(results)}")
             draw(results, target, args.out)

@@ -241,7 +241,7 @@ def main() -> None:
         tables["speed"] = run_speed(prior, rig, clips)
         show("speed", tables["speed"])
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(tables, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

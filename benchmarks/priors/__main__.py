@@ -99,7 +99,7 @@ def planned(methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int
 
 def _write(file: Path, figures: dict[str, float]) -> None:
     with whole_file(file) as partial:
-        partial.write_text(json.dumps(figures, indent=2) + "\n")
+        partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -77,7 +77,9 @@ def read_results(folder: Path, split: str) -> dict[str, list[dict[str, float]]]:
     """Read the results in a folder, by row."""
     results: dict[str, list[dict[str, float]]] = {}
     for file in sorted(folder.glob(f"{split}-*-*.json")):
-        results.setdefault(file.stem.split("-")[1], []).append(json.loads(file.read_text()))
+        results.setdefault(file.stem.split("-")[1], []).append(
+            json.loads(file.read_text(encoding="utf-8"))
+        )
     return results
 
 

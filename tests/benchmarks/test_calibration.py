@@ -66,7 +66,7 @@ def test_one_run(tmp_path, rotvecs):
     path = write_people(tmp_path / "people.npz", rotvecs)
     options = ["--data", str(path), "--out", str(tmp_path / "out"), "--per-person", "5"]
     assert main([*options, "--dropout-steps", "1"]) == 0
-    found = json.loads((tmp_path / "out" / "figures.json").read_text())
+    found = json.loads((tmp_path / "out" / "figures.json").read_text(encoding="utf-8"))
     assert len(found["coverage, as shipped, all keypoints, 90%"]["positions"]["joints"]) == 21
     assert found["one answer, all keypoints"]["best of 100 (oracle)"][0] > 0
     assert (tmp_path / "out" / "risk.png").stat().st_size > 10_000

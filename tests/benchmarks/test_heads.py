@@ -32,7 +32,7 @@ def test_a_head_costs_at_most_a_tenth_of_vit_h():
 def test_the_program(tmp_path, capsys):
     path = tmp_path / "heads.json"
     assert heads.main(["--rounds", "1", "--batches", "1", "--json", str(path)]) == 0
-    found = json.loads(path.read_text())["cases"]
+    found = json.loads(path.read_text(encoding="utf-8"))["cases"]
     assert [each["name"] for each in found][:2] == ["ViT-H", "ResNet-50"]
     assert found[0]["ms"] is None
     assert all(each["ms"] > 0 for each in found[1:])

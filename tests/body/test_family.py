@@ -543,7 +543,7 @@ def test_files_in_other_formats_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"list\.pkl contains an object of type list"):
         BodyModel(listed)
     text = tmp_path / "notes.txt"
-    text.write_text("SMPL")
+    text.write_text("SMPL", encoding="utf-8")
     with pytest.raises(ValueError, match=r"notes\.txt is of an unknown format"):
         BodyModel(text)
 

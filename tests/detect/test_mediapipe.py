@@ -41,11 +41,13 @@ solutions = types.SimpleNamespace(pose=types.SimpleNamespace(Pose=Pose))
 def interpreter(tmp_path):
     """A Python interpreter that finds the stand-in for MediaPipe."""
     (tmp_path / "packages").mkdir()
-    (tmp_path / "packages" / "mediapipe.py").write_text(PACKAGE)
+    (tmp_path / "packages" / "mediapipe.py").write_text(PACKAGE, encoding="utf-8")
     path = tmp_path / "python"
     insert = f"import sys; sys.path[:0] = [{str(tmp_path / 'packages')!r}]"
     run = "import runpy; runpy.run_path(sys.argv[1], run_name='__main__')"
-    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -c "{insert}; {run}" "$2"\n')
+    path.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -I -c "{insert}; {run}" "$2"\n', encoding="utf-8"
+    )
     path.chmod(0o755)
     return path
 

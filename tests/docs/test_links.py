@@ -58,12 +58,15 @@ def test_links_resolve(path):
 
 
 def test_broken_links_are_found(tmp_path):
-    (tmp_path / "other.md").write_text("# A `heading`, with 'quotes'\n\n```bash\n# none\n```\n")
+    (tmp_path / "other.md").write_text(
+        "# A `heading`, with 'quotes'\n\n```bash\n# none\n```\n", encoding="utf-8"
+    )
     page = tmp_path / "page.md"
     page.write_text(
         "[a](other.md#a-heading-with-quotes) [b](other.md#none) ![c](gone.png) [d](#here)\n"
         f"`[code](nowhere)` [e](https://example.org/x) [f]({GITHUB}lost.md)\n\n"
-        "```text\n[code](nowhere)\n```\n\n[g]\n\n[g]: gone.md\n"
+        "```text\n[code](nowhere)\n```\n\n[g]\n\n[g]: gone.md\n",
+        encoding="utf-8",
     )
     missing = ["other.md#none", "gone.png", "#here", f"{GITHUB}lost.md", "gone.md"]
     assert list(broken(page, tmp_path)) == missing

@@ -93,13 +93,13 @@ def test_a_file_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
 
     def half():
         with whole_file(path) as partial:
-            partial.write_text("new, but not")
-            assert path.read_text() == "old"
+            partial.write_text("new, but not", encoding="utf-8")
+            assert path.read_text(encoding="utf-8") == "old"
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power"):
         half()
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 

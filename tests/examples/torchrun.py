@@ -34,6 +34,6 @@ def together(module, argv, folder):
         ]
         for process in processes:
             process.join(PATIENCE_S)
-        printed = "".join(log.read_text() for log in logs)
+        printed = "".join(log.read_text(encoding="utf-8") for log in logs)
         assert [process.exitcode for process in processes] == [0, 0], printed
     return printed

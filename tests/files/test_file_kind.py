@@ -39,10 +39,15 @@ RESULTS = {0: {"pose": np.zeros((50, 72)), "trans": np.zeros((50, 3))}}
 MAKERS = {
     "empty": (lambda path: path.write_bytes(b""), "is empty"),
     "lfs": (
-        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        lambda path: path.write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", encoding="utf-8"
+        ),
         "is a Git LFS pointer",
     ),
-    "doctype": (lambda path: path.write_text("\n<!doctype HTML><html>"), "is a web page"),
+    "doctype": (
+        lambda path: path.write_text("\n<!doctype HTML><html>", encoding="utf-8"),
+        "is a web page",
+    ),
     "html": (lambda path: path.write_bytes(b"\xef\xbb\xbf<HTML lang='en'>"), "is a web page"),
     "torch": (lambda path: torch.save({"a": 1}, path), "is a PyTorch checkpoint"),
     "npz": (arrays, "is an .npz archive"),

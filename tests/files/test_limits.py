@@ -93,7 +93,9 @@ def test_regular_files():
 @pytest.mark.parametrize("depth", [101, 500, 10**5])
 def test_nested_json(opening, depth, tmp_path):
     path = tmp_path / "a.json"
-    path.write_text(opening * depth + "1" + {"[": "]", "{": "}"}[opening[0]] * depth)
+    path.write_text(
+        opening * depth + "1" + {"[": "]", "{": "}"}[opening[0]] * depth, encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=r"a\.json is (nested|not JSON)"):
         read_json(path)
 

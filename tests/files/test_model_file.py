@@ -108,7 +108,7 @@ def test_a_truncated_file_is_refused(saved, keep):
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "other"
-    path.write_text("not a model")
+    path.write_text("not a model", encoding="utf-8")
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         ConditionalPosePrior.load(path)
     safetensors.torch.save_file({"weight": torch.zeros(3)}, path)

@@ -56,8 +56,10 @@ def same(first, second):
 
 def edit_config(folder, **changes):
     path = folder / "config.json"
-    config = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+    config = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(
+        json.dumps({k: v for k, v in config.items() if v is not None}), encoding="utf-8"
+    )
 
 
 def edit_weights(folder, change, header=True):
@@ -92,7 +94,7 @@ def test_what_is_read_is_what_was_written(tmp_path, options):
 
 
 def test_the_configuration_can_be_read_by_people(prior, folder):
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["library_name"] == "flowprior"
     assert config["format_version"] == model_file.FORMAT_VERSION
     assert (config["preset"], config["space"], config["layout"]) == ("default", "so3", "rows")
@@ -271,14 +273,14 @@ def test_pickled_weights_are_not_read(folder):
     ],
 )
 def test_the_configuration_of_another_library(folder, config, message):
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
         ConditionalPosePrior.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "7", '{"format_version": "x"}'])
 def test_a_damaged_configuration(folder, text):
-    (folder / "config.json").write_text(text)
+    (folder / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
         ConditionalPosePrior.from_pretrained(folder)
 
@@ -418,9 +420,9 @@ def test_a_card_says_where_the_mode_comes_from(tmp_path):
 
 
 def test_a_card_is_kept_unless_something_is_said(prior, folder):
-    (folder / "README.md").write_text("my own")
+    (folder / "README.md").write_text("my own", encoding="utf-8")
     prior.save_pretrained(folder)
-    assert (folder / "README.md").read_text() == "my own"
+    assert (folder / "README.md").read_text(encoding="utf-8") == "my own"
     prior.save_pretrained(folder, model_card_kwargs={"license": "mit"})
     assert front_matter(folder)[0]["license"] == "mit"
 
@@ -488,7 +490,7 @@ def test_saved_and_pushed_at_once(prior, remote, tmp_path):
     )
     assert url.endswith("user/x/commit/1")
     assert remote[0][2]["commit_message"] == "hello"
-    text = (tmp_path / "remote" / "user" / "x" / "README.md").read_text()
+    text = (tmp_path / "remote" / "user" / "x" / "README.md").read_text(encoding="utf-8")
     assert 'from_pretrained("user/x")' in text
 
 

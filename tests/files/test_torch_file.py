@@ -92,7 +92,7 @@ def one_gigabyte():
     statm = pathlib.Path("/proc/self/statm")
     if not statm.exists():
         pytest.skip("needs /proc to know the size of this process")
-    used = int(statm.read_text().split()[0]) * resource.getpagesize()
+    used = int(statm.read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, hard))
     yield

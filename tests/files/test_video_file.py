@@ -44,6 +44,6 @@ def test_other_files_are_refused(tmp_path):
 )
 def test_the_version_of_ffmpeg_selects_an_option(tmp_path, version, old):
     program = tmp_path / "ffmpeg"
-    program.write_text(f"#!/bin/sh\necho 'ffmpeg version {version} Copyright'\n")
+    program.write_text(f"#!/bin/sh\necho 'ffmpeg version {version} Copyright'\n", encoding="utf-8")
     program.chmod(0o755)
     assert video_file._is_old(str(program)) is old

@@ -27,17 +27,17 @@ def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path):
 
     def half():
         with whole_file(path) as partial:
-            partial.write_text("new, but not")
-            assert path.read_text() == "old"
+            partial.write_text("new, but not", encoding="utf-8")
+            assert path.read_text(encoding="utf-8") == "old"
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power"):
         half()
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     with whole_file(str(path)) as partial:
-        partial.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
+        partial.write_text("new", encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == "old"
+    assert path.read_text(encoding="utf-8") == "new"
     assert names(tmp_path) == ["file"]
 
 
@@ -62,14 +62,14 @@ def test_a_failure_at_any_step_leaves_the_old_file(tmp_path, monkeypatch, broken
 def test_a_symbolic_link_is_followed(tmp_path, absolute):
     (tmp_path / "elsewhere").mkdir()
     target = tmp_path / "elsewhere" / "run42"
-    target.write_text("old")
+    target.write_text("old", encoding="utf-8")
     link, second = tmp_path / "latest", tmp_path / "best"
     link.symlink_to(target if absolute else "elsewhere/run42")
     second.symlink_to("latest")
     write_whole(second, b"new")
     assert link.is_symlink()
     assert second.is_symlink()
-    assert target.read_text() == "new"
+    assert target.read_text(encoding="utf-8") == "new"
     assert names(tmp_path / "elsewhere") == ["run42"]
 
 
@@ -93,7 +93,7 @@ def test_links_in_a_circle_are_an_error(tmp_path):
 @pytest.mark.parametrize("linked", [False, pytest.param(True, marks=needs_links)])
 def test_a_protected_file_is_not_replaced(tmp_path, linked):
     path = file = tmp_path / "file"
-    file.write_text("old")
+    file.write_text("old", encoding="utf-8")
     file.chmod(0o444)
     if linked:
         path = tmp_path / "link"
@@ -101,7 +101,7 @@ def test_a_protected_file_is_not_replaced(tmp_path, linked):
     with pytest.raises(PermissionError, match="write-protected") as error:
         write_whole(path, b"new")
     assert error.value.filename == str(path)
-    assert file.read_text() == "old"
+    assert file.read_text(encoding="utf-8") == "old"
     assert mode(file) == 0o444
     assert ".partial" not in "".join(names(tmp_path))
 
@@ -110,11 +110,11 @@ def test_a_protected_file_is_not_replaced(tmp_path, linked):
 @pytest.mark.parametrize("permissions", [0o600, 0o640, 0o664, 0o755])
 def test_an_existing_file_keeps_its_permissions(tmp_path, permissions):
     path = tmp_path / "file"
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
     path.chmod(permissions)
     with whole_file(path) as partial:
         assert mode(partial) == 0o600
-        partial.write_text("new")
+        partial.write_text("new", encoding="utf-8")
     assert mode(path) == permissions
 
 
@@ -156,7 +156,7 @@ def test_what_a_killed_program_leaves_is_removed_at_the_next_write(tmp_path, mon
         if step != "write":
             monkeypatch.setattr(os, step, lambda *_: killed())
         with whole_file(path) as partial:
-            partial.write_text("new, but not")
+            partial.write_text("new, but not", encoding="utf-8")
             if step == "write":
                 killed()
 
@@ -191,10 +191,10 @@ def test_only_what_nobody_writes_is_removed(tmp_path):
 def test_two_programs_write_the_same_file(tmp_path):
     path = tmp_path / "file"
     with whole_file(path) as first:
-        first.write_text("first")
+        first.write_text("first", encoding="utf-8")
         write_whole(path, b"second")
-        assert path.read_text() == "second"
-    assert path.read_text() == "first"
+        assert path.read_text(encoding="utf-8") == "second"
+    assert path.read_text(encoding="utf-8") == "first"
     assert names(tmp_path) == ["file"]
 
 

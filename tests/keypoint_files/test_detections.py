@@ -256,7 +256,7 @@ class TestRealFiles:
         assert report.clean
         assert found.skeleton is COCO_17
         assert found.image_names[0] == "frame_00001"
-        content = json.loads((folder / "frame_00001.json").read_text())["people"][0]
+        content = json.loads((folder / "frame_00001.json").read_text(encoding="utf-8"))["people"][0]
         flat = content["pose_keypoints_2d"]
         ankle = COCO_17.index("left_ankle")  # the first 17 of Halpe's 26 are COCO's
         np.testing.assert_allclose(found.keypoints_2d[0, ankle], flat[45:48], rtol=1e-5)

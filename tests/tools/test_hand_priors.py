@@ -190,7 +190,10 @@ def test_training_lowers_both_losses(tmp_path, body, chain, rotvecs):
     evaluate = hands.HandValidation(rotvecs[400:], chain, 3)
     run = Run("hands", prior, rotvecs[:400], body, tmp_path, evaluate, say=lambda _: None)
     train(run, Settings(steps=160, batch=32, average=0.9, evaluate_every=80, rate=1e-2))
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert lines[1]["val_nll"] < lines[0]["val_nll"] - 2
     flat = chain(torch.eye(3).expand(400, 15, 3, 3))
     away = (flat - chain(rotations.rotvec_to_matrix(rotvecs[400:]))).norm(dim=-1).mean()
@@ -212,6 +215,6 @@ def test_the_program_trains_on_own_poses(tmp_path, monkeypatch, rotvecs):
     made = ConditionalPosePrior.from_pretrained(str(out))
     assert made.given().sample(3).shape == (3, 15, 6)
     assert made.provenance["data"] == "mine.npz"
-    text = (out / "README.md").read_text()
+    text = (out / "README.md").read_text(encoding="utf-8")
     assert "`mine.npz`" in text
     assert "procedural, not captured" not in text

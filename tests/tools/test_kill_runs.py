@@ -26,7 +26,9 @@ def test_killed_it_ends_with_the_files_of_an_unbroken_run(tmp_path, name):
 def write(folder, *, weight=1.0, seconds=1.0, more=()):
     folder.mkdir()
     torch.save({"w": torch.tensor([weight, torch.nan]), "n": [1, 2]}, folder / "last.ckpt")
-    (folder / "results.json").write_text(json.dumps({"seconds": seconds, "x": float("nan")}))
+    (folder / "results.json").write_text(
+        json.dumps({"seconds": seconds, "x": float("nan")}), encoding="utf-8"
+    )
     np.savez(folder / "a.npz", x=np.array([weight]))
     for name in more:
         (folder / name).touch()

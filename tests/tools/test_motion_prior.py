@@ -78,12 +78,14 @@ def test_command_trains_resumes_and_writes_a_prior(
     assert main([*arguments, "--steps", "2"]) == 0
     assert main([*arguments, "--steps", "4"]) == 0
     assert "resumed at step 2" in capsys.readouterr().out
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    log = [
+        json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [line["step"] for line in log] == [2, 4]
     prior = MotionPrior.from_pretrained(out)
     found = motion.motion_figures(prior, load_clips(data, 2))
     assert found["30 fps: NLL, nats"] < 0
-    assert "30 fps: constant velocity, degrees" in (out / "README.md").read_text()
+    assert "30 fps: constant velocity, degrees" in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_other_files_are_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no 
 
 def mutants_in(source, tmp_path, monkeypatch):
     monkeypatch.setattr(changes, "ROOT", tmp_path)
-    (tmp_path / "module.py").write_text(source)
+    (tmp_path / "module.py").write_text(source, encoding="utf-8")
     return list(mutants_of("module.py"))
 
 
@@ -197,7 +197,10 @@ def test_every_module_can_be_replaced_by_itself():
 
 def test_explanations(tmp_path, monkeypatch):
     page = tmp_path / "MUTANTS.md"
-    page.write_text("# Title\n\n- one\n- two\n  The reason.\n- three\n\nText\n- four\n  Reason.\n")
+    page.write_text(
+        "# Title\n\n- one\n- two\n  The reason.\n- three\n\nText\n- four\n  Reason.\n",
+        encoding="utf-8",
+    )
     monkeypatch.setattr(command, "EXPLAINED", page)
     assert command.explained() == {"one", "two", "four"}
 
@@ -249,17 +252,19 @@ def test_a_whole_run(tmp_path):
     folder.mkdir(parents=True)
     (tmp_path / "flowprior" / "__init__.py").touch()
     (folder / "__init__.py").touch()
-    (folder / "numbers.py").write_text(SOURCE)
+    (folder / "numbers.py").write_text(SOURCE, encoding="utf-8")
     tests = tmp_path / "tests"
     tests.mkdir()
-    (tests / "test_numbers.py").write_text(TESTS)
+    (tests / "test_numbers.py").write_text(TESTS, encoding="utf-8")
     reason = "- {}\n  Nothing uses it.\n"
     numbers = "flowprior/part/numbers.py"
     keys = [
         f"{numbers} unused: `return x + 1` -> `return x - 1`",
         f"{numbers} unused: `return x + 1` -> `return x + 2`",
     ]
-    (tests / "MUTANTS.md").write_text(reason.format(keys[0]) + reason.format(f"{numbers} gone"))
+    (tests / "MUTANTS.md").write_text(
+        reason.format(keys[0]) + reason.format(f"{numbers} gone"), encoding="utf-8"
+    )
     path = os.pathsep.join((str(tmp_path), str(ROOT)))
     options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": path}}
 
@@ -274,14 +279,15 @@ def test_a_whole_run(tmp_path):
     assert f"explained, but no longer a mutant: {numbers} gone" in first.stdout
     assert "timeout" in first.stderr
 
-    (tests / "MUTANTS.md").write_text("".join(map(reason.format, keys)))
+    (tests / "MUTANTS.md").write_text("".join(map(reason.format, keys)), encoding="utf-8")
     resumed = run([sys.executable, "-c", PROGRAM, "--resume"], **options)
     assert resumed.returncode == 0, resumed.stderr
     assert "0 mutants in" in resumed.stdout
 
     (tests / "test_numbers.py").write_text(
         TESTS + "\n\ndef test_unused():\n    from flowprior.part.numbers import unused\n\n"
-        "    assert unused(1) == 2\n"
+        "    assert unused(1) == 2\n",
+        encoding="utf-8",
     )
     again = run([sys.executable, "-c", PROGRAM, "--survivors"], **options)
     assert again.returncode == 0, again.stderr

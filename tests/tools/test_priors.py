@@ -267,7 +267,10 @@ def test_training_lowers_the_errors(body, rotvecs, tmp_path):
     after = errors()
     assert after[0] < 0.8 * before[0]
     assert after[2] < before[2] - 10
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [line["step"] for line in lines] == [75, 150]
 
 
@@ -325,11 +328,11 @@ def test_the_program_writes_a_prior_and_its_card(kind, tmp_path, monkeypatch):
     made = ConditionalPosePrior.from_pretrained(str(tmp_path))
     assert made.has_exact_mode
     assert made.given().sample(3).shape == (3, 24 if kind == "people" else 23, 6)
-    text = (tmp_path / "README.md").read_text()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "mocap.cs.cmu.edu" in text
     assert "NSF EIA-0196217" in text
     assert "**Not for**" in text
-    figures_of = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    figures_of = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["figures"]
     assert all(f"| {name} |" in text for name in figures_of)
 
 

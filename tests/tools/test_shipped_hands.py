@@ -52,7 +52,7 @@ def test_files_are_small_and_the_card_is_honest():
     files = {path.name: path for path in BUNDLED[NAME].iterdir()}
     assert set(files) == {"README.md", "config.json", "model.safetensors"}
     assert sum(path.stat().st_size for path in files.values()) < 1.5e6
-    card = files["README.md"].read_text()
+    card = files["README.md"].read_text(encoding="utf-8")
     for text in ("procedural, not captured", "**Not for**", "e-hand.com", "--bfloat16"):
         assert text in card
 

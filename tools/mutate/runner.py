@@ -103,7 +103,10 @@ class Runner:
             files[name.partition("::")[0]].append(name)
         common = _digest(path for path in _sources() if not path.name.startswith("test_"))
         kept: dict[str, Any] = {}
-        if REACH.exists() and (found := json.loads(REACH.read_text()))["common"] == common:
+        if (
+            REACH.exists()
+            and (found := json.loads(REACH.read_text(encoding="utf-8")))["common"] == common
+        ):
             kept = found["files"]
         for file, names in files.items():
             state = _digest([ROOT / file]) + hashlib.sha256("\n".join(names).encode()).hexdigest()
@@ -113,7 +116,7 @@ class Runner:
                     failed = file if traced is None else traced["failed"]
                     raise pytest.UsageError(f"this test fails without any change: {failed}")
                 kept[file] = {"state": state, **traced}
-                REACH.write_text(json.dumps({"common": common, "files": kept}))
+                REACH.write_text(json.dumps({"common": common, "files": kept}), encoding="utf-8")
             for name, lines, seconds in kept[file]["reached"]:
                 self.seconds[name] = seconds
                 for path, line in lines:

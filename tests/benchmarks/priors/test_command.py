@@ -58,13 +58,13 @@ def test_an_interrupted_command_continues(data, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert printed.count("trained 0 s") == 2
     assert "## completion" in printed
-    before = json.loads((out / "test-mixture-0.json").read_text())
+    before = json.loads((out / "test-mixture-0.json").read_text(encoding="utf-8"))
 
     # A lost result is judged again without training.
     (out / "test-mixture-0.json").unlink()
     monkeypatch.setattr("benchmarks.priors.methods.Mixture.fit", None)
     command.main(arguments(data, out, *more))
-    after = json.loads((out / "test-mixture-0.json").read_text())
+    after = json.loads((out / "test-mixture-0.json").read_text(encoding="utf-8"))
     timed = {name for name in before if name.endswith(("_ms", "_s"))}
     assert {k: v for k, v in before.items() if k not in timed} == pytest.approx(
         {k: v for k, v in after.items() if k not in timed}
@@ -93,7 +93,7 @@ def test_tables():
 
 
 def test_the_page_is_filled(tmp_path):
-    (tmp_path / "test-vae-0.json").write_text('{"apd_mm": 123.0}')
+    (tmp_path / "test-vae-0.json").write_text('{"apd_mm": 123.0}', encoding="utf-8")
     page = tmp_path / "page.md"
     page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
     fill_page(page, read_results(tmp_path, "test"))
@@ -101,6 +101,6 @@ def test_the_page_is_filled(tmp_path):
     assert "| VAE | 1 | 123 |" in text
     fill_page(page, read_results(tmp_path, "test"))
     assert page.read_text(encoding="utf-8") == text
-    page.write_text("no place")
+    page.write_text("no place", encoding="utf-8")
     with pytest.raises(ValueError, match="no place for the table 'generation'"):
         fill_page(page, {})

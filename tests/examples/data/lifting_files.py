@@ -40,7 +40,9 @@ def write_metadata(folder, numbers=None):
     numbers = calibration() if numbers is None else numbers
     text = " ".join(repr(float(number)) for number in numbers)
     path = folder / METADATA_FILE
-    path.write_text(f"<?xml version='1.0'?><metadata><frames/><w0>[{text}]</w0></metadata>")
+    path.write_text(
+        f"<?xml version='1.0'?><metadata><frames/><w0>[{text}]</w0></metadata>", encoding="utf-8"
+    )
     return path
 
 

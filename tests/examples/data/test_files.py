@@ -8,7 +8,7 @@ def test_keys_of_an_archive(tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, a=np.zeros(3), b=np.array({"pickled": 1}, object))
     assert npz_keys(path) == {"a", "b"}
-    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "text.npz").write_text("hello", encoding="utf-8")
     (tmp_path / "folder.npz").mkdir()
     (tmp_path / "cut.npz").write_bytes(path.read_bytes()[:-10])
     np.save(tmp_path / "x.npy", np.zeros(3))

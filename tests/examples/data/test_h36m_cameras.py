@@ -113,6 +113,6 @@ def test_other_numbers(tmp_path, numbers):
 )
 def test_other_files(tmp_path, text, message):
     path = tmp_path / "metadata.xml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_h36m_cameras(path)

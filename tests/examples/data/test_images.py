@@ -86,7 +86,7 @@ class TestDecode:
     def test_no_image(self, tmp_path):
         with pytest.raises(FileNotFoundError):
             decode(tmp_path / "a.jpg")
-        (tmp_path / "a.jpg").write_text("<html>404</html>")
+        (tmp_path / "a.jpg").write_text("<html>404</html>", encoding="utf-8")
         with pytest.raises(ValueError, match="no image"):
             decode(tmp_path / "a.jpg")
 

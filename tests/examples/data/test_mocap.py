@@ -154,7 +154,7 @@ def test_which_files_match(tmp_path):
         assert inspect(path).clean
     annotations = write(tmp_path / "other/images.npz", prohmr_mocap_arrays(imgname=np.array(["a"])))
     text = tmp_path / "other/text.npz"
-    text.write_text("hello")
+    text.write_text("hello", encoding="utf-8")
     for path in (annotations, text, tmp_path / "other", tmp_path / "nowhere"):
         assert not matches(path)
     with pytest.raises(FileNotFoundError, match="no such file or folder"):

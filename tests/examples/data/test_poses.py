@@ -88,7 +88,7 @@ class TestSplitFile:
 
     def test_files_that_are_no_archives(self, tmp_path):
         text = tmp_path / "text.npz"
-        text.write_text("hello")
+        text.write_text("hello", encoding="utf-8")
         whole = write(tmp_path / "whole.npz", joints_arrays()).read_bytes()
         cut = tmp_path / "cut.npz"
         cut.write_bytes(whole[: len(whole) // 2])

@@ -115,7 +115,7 @@ class TestExitCodes:
         (data / "a_prohmr.npz").write_bytes(whole[: len(whole) // 2] + whole[-2000:])
         np.savez(data / "d_other.npz", x=np.zeros(2))
         (data / "e.npz").write_bytes(whole[: len(whole) // 2])
-        (data / "README.txt").write_text("about")
+        (data / "README.txt").write_text("about", encoding="utf-8")
         assert main(["check", str(data)]) == 2
         printed = capsys.readouterr().out
         assert f"{data / 'a_prohmr.npz'}\n  cannot be read: not an .npz file, or" in printed
@@ -204,7 +204,7 @@ def test_files_of_matlab_are_identified(tmp_path):
 @pytest.mark.parametrize("text", ["[" * 10**5, '{"people":' * 300 + "1" + "}" * 300])
 def test_json_that_is_nested_too_deep(tmp_path, text):
     path = tmp_path / "a_keypoints.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"a_keypoints\.json: is (not JSON|nested)"):
         read_detections(path)
     assert survey([path]).exit_code == 2

@@ -37,8 +37,10 @@ def shards(people, tmp_path_factory):
     (folder / "json").mkdir()
     for number, row in enumerate(seen[18:23]):
         content = {"people": [{"pose_keypoints_2d": row.ravel().tolist()}]}
-        (folder / "json" / f"{number}_keypoints.json").write_text(json.dumps(content))
-    (folder / "json" / "9_keypoints.json").write_text("{broken")
+        (folder / "json" / f"{number}_keypoints.json").write_text(
+            json.dumps(content), encoding="utf-8"
+        )
+    (folder / "json" / "9_keypoints.json").write_text("{broken", encoding="utf-8")
     return folder
 
 
@@ -106,7 +108,7 @@ def test_files_in_other_units_are_left_out_of_a_shard(people, tmp_path):
     scaled[:, :2] /= 1000
     for name, values in (("a", pixels), ("b", scaled)):
         content = {"people": [{"pose_keypoints_2d": values.ravel().tolist()}]}
-        (tmp_path / f"{name}_keypoints.json").write_text(json.dumps(content))
+        (tmp_path / f"{name}_keypoints.json").write_text(json.dumps(content), encoding="utf-8")
     (chunk,) = chunks_of(tmp_path, 10)
     found = read_chunk(chunk)
     assert found.image_names.tolist() == ["a"]
@@ -268,7 +270,7 @@ def test_the_job_goes_on_without_damaged_shards_and_tries_them_again(
     np.savez(folder / "odd.npz", keypoints_2d=np.zeros((4, 7, 3)))
     argv = [str(folder), str(out), "--prior", str(prior_dir), "--steps", "2", "--workers", "0"]
     assert annotate.main(argv) == 1
-    report = json.loads((out / "report.json").read_text())
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert (report["people"], report["fitted"]) == (7, 3)
     assert report["left_out"] == {"shard that cannot be read": 4}
     assert {Path(name).name for name in report["unreadable"]} == {"gone.npz", "odd.npz"}
@@ -278,7 +280,7 @@ def test_the_job_goes_on_without_damaged_shards_and_tries_them_again(
     done = {path: path.stat().st_mtime_ns for path in out.glob("good*")}
     np.savez(folder / "gone.npz", keypoints_2d=points[3:5])
     assert annotate.main(argv) == 1
-    report = json.loads((out / "report.json").read_text())
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["fitted"] == 5
     assert {Path(name).name for name in report["unreadable"]} == {"odd.npz"}
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in done.items())
@@ -372,7 +374,7 @@ def test_ray_fits_the_same_people(shards, prior_dir, tmp_path):
         out = tmp_path / workers
         argv = [str(shards), str(out), "--prior", str(prior_dir), "--chunk", "5", "--steps", "3"]
         assert annotate.main([*argv, "--workers", workers, "--device", "cpu"]) == 0
-        found.append((fitted(out), json.loads((out / "report.json").read_text())))
+        found.append((fitted(out), json.loads((out / "report.json").read_text(encoding="utf-8"))))
     assert found[0] == found[1]
     assert found[0][1]["fitted"] == 18
 

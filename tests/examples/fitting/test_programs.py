@@ -43,7 +43,7 @@ def openpose_file(people, tmp_path):
         + [{"pose_keypoints_2d": [0.0] * 75}]
     }
     path = tmp_path / "shot_keypoints.json"
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     return path
 
 
@@ -61,7 +61,7 @@ def test_fit_leaves_parameters_bodies_pictures_and_a_report(
         np.testing.assert_allclose(posed.joints, fits["joints"], atol=1e-4)
         assert fits["image_names"].tolist() == ["shot", "shot"]
         assert fits["person"].tolist() == [0, 1]
-    report = json.loads((out / "report.json").read_text())
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["frame"] == "crop"
     assert report["weights"]["pose"] == 16
     assert len(report["people"]) == 2
@@ -88,7 +88,7 @@ def test_fit_takes_images_and_a_context_of_the_user(
     for name, more in (("own", ["--context", str(tmp_path / "context.npz")]), ("theirs", [])):
         out = tmp_path / name
         assert fit.main([*arguments, "--out", str(out), *more]) == 0
-        report = json.loads((out / "report.json").read_text())
+        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
         assert report["frame"] == "full"
         values.append([person["objective"] for person in report["people"]])
     assert values[0] == values[1]
@@ -109,7 +109,8 @@ def coco_file(path, people, names):
                 }
                 for row, name in enumerate(names)
             ]
-        )
+        ),
+        encoding="utf-8",
     )
     return path
 
@@ -134,7 +135,7 @@ def test_an_image_that_cannot_be_decoded_costs_its_own_people_only(
             (images / "b.png").write_bytes(b"no image")
         out = tmp_path / f"out{broken}"
         assert fit_quickly(data, prior_dir, out, "--images", images, "--pictures", "0") == 0
-        report = json.loads((out / "report.json").read_text())
+        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
         assert (report["frame"], report["images_not_decoded"]) == ("full", int(broken))
         with np.load(out / "fits.npz") as fits:
             found.append(dict(fits))
@@ -203,7 +204,10 @@ def test_fit_has_people_of_its_own(prior_dir, tmp_path):
     out = tmp_path / "out"
     arguments = ["--prior", str(prior_dir), "--out", str(out), "--steps", "2", "--pictures", "1"]
     assert fit.main([*arguments, "--kind", "mixture", "--free-focal"]) == 0
-    assert len(json.loads((out / "report.json").read_text())["people"]) == fit.EMBEDDED_PEOPLE
+    assert (
+        len(json.loads((out / "report.json").read_text(encoding="utf-8"))["people"])
+        == fit.EMBEDDED_PEOPLE
+    )
 
 
 def test_no_program_needs_a_trained_prior(people, library, tmp_path, monkeypatch):
@@ -215,9 +219,9 @@ def test_no_program_needs_a_trained_prior(people, library, tmp_path, monkeypatch
     np.savez(tmp_path / "shard.npz", keypoints_2d=people.keypoints[:4].numpy())
     arguments = [str(tmp_path / "shard.npz"), str(tmp_path / "out"), "--workers", "0", *few]
     assert annotate.main(arguments) == 0
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["fitted"] == 4
-    assert json.loads((tmp_path / "out" / "settings.json").read_text())["prior"]
+    assert json.loads((tmp_path / "out" / "settings.json").read_text(encoding="utf-8"))["prior"]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +247,7 @@ def test_several_views_leave_one_pose(people, prior_dir, tmp_path):
     for row in range(3):
         content = {"people": [{"pose_keypoints_2d": people.keypoints[row].ravel().tolist()}]}
         files.append(tmp_path / f"view{row}_keypoints.json")
-        files[-1].write_text(json.dumps(content))
+        files[-1].write_text(json.dumps(content), encoding="utf-8")
     out = tmp_path / "out"
     arguments = ["--data", *map(str, files), "--prior", str(prior_dir), "--out", str(out)]
     assert fit_views.main([*arguments, "--steps", "5"]) == 0
@@ -266,7 +270,7 @@ def test_views_of_two_cameras_with_the_same_file_names(
         content = {"people": [{"pose_keypoints_2d": people.keypoints[row].ravel().tolist()}]}
         (tmp_path / camera).mkdir()
         files.append(tmp_path / camera / "0_keypoints.json")
-        files[-1].write_text(json.dumps(content))
+        files[-1].write_text(json.dumps(content), encoding="utf-8")
     context = priors.context(people.keypoints[:2]).numpy()
     found = []
     for order in ([0, 1], [1, 0]):
@@ -287,7 +291,7 @@ def test_several_views_are_judged_on_poses(small_poses, prior_dir, tmp_path):
     arguments = ["--data", str(small_poses), "--evaluate", "3", "--views", "2", "--steps", "5"]
     out = ["--prior", str(prior_dir), "--out", str(tmp_path / "out")]
     assert fit_views.main([*arguments, *out, "keypoints=1"]) == 0
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["people"] == 3
     assert {"alone", "averaged", "together"} <= report.keys()
 
@@ -307,7 +311,7 @@ def test_compare_leaves_a_table_and_pictures(small_poses, prior_dir, tmp_path, m
     arguments = ["--data", str(small_poses), "--prior", str(prior_dir), "--steps", "3"]
     sizes = ["--people", "5", "--choose", "3", "--out", str(tmp_path / "out")]
     assert fitting_priors.main([*arguments, *sizes]) == 0
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert results["people"] == 5
     for kind in (*fitting_priors.TITLES, "mode, not fitted"):
         assert set(results["results"][kind]) == set(fitting_priors.CONDITIONS)

@@ -30,12 +30,12 @@ def test_from_features_to_a_model(features, people, tmp_path, capsys, answer):
     out = tmp_path / "out"
     assert run(features, out, "--answer", answer) == 0
     assert "300, 100, 100 people to train, validate, test" in capsys.readouterr().out
-    found = json.loads((out / "report.json").read_text())
+    found = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert found["people"] == {"train": 300, "val": 100, "test": 100}
     assert found["overall"]["people"] == 100
     assert found["overall"]["nll_nats"] < found["as_trained"]["nll_nats"] + 1
     assert found["rest_joints"] == [22, 23]
-    assert "| all | 100 |" in (out / "report.md").read_text()
+    assert "| all | 100 |" in (out / "report.md").read_text(encoding="utf-8")
     assert (out / "calibration.png").exists()
     prior = ConditionalPosePrior.from_pretrained(out / "head").freeze()
     some = people.take(torch.arange(400, 404))

@@ -16,7 +16,7 @@ class TestFiles:
     @pytest.mark.parametrize("path", [DEFAULT, PAPER], ids=lambda path: path.stem)
     def test_a_file_has_every_setting_and_says_what_it_is(self, path):
         config = read_settings(Config, path)
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         assert text.startswith("# ")
         assert all(f"\n{field.name}: " in text for field in dataclasses.fields(Config))
         # The paper's own, in both.
@@ -46,7 +46,7 @@ class TestFiles:
 
     def test_round_trip(self, tmp_path):
         config = read_settings(Config, PAPER, ["seed=7", "dropout=0.1"])
-        (tmp_path / "c.yaml").write_text(as_yaml(config))
+        (tmp_path / "c.yaml").write_text(as_yaml(config), encoding="utf-8")
         assert read_settings(Config, tmp_path / "c.yaml") == config
 
 
@@ -102,7 +102,7 @@ class TestOverrides:
     )
     def test_bad_files(self, tmp_path, content, words):
         path = tmp_path / "c.yaml"
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
         with pytest.raises(ValueError, match=words):
             read_settings(Config, path)
         with pytest.raises(FileNotFoundError):

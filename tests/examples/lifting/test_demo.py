@@ -71,7 +71,7 @@ class TestProgram:
             "occluded.png",
             "results.json",
         ]
-        results = json.loads((out / "results.json").read_text())
+        results = json.loads((out / "results.json").read_text(encoding="utf-8"))
         assert set(results["metrics"]) == {"all", "clear", "occluded"}
         for group in results["metrics"].values():
             assert set(group) == FIGURES
@@ -98,7 +98,9 @@ class TestProgram:
         for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
             out = tmp_path / name
             small_demo("--steps", "2", "--out", str(out), "--seed", seed)
-            metrics.append(json.loads((out / "results.json").read_text())["metrics"])
+            metrics.append(
+                json.loads((out / "results.json").read_text(encoding="utf-8"))["metrics"]
+            )
         assert metrics[0] == metrics[1]
         assert metrics[0] != metrics[2]
 
@@ -106,7 +108,7 @@ class TestProgram:
     def test_bad_data_is_one_line_and_code_2(self, small_demo, tmp_path, capsys, content):
         data = tmp_path / "data.npz"
         if content == "text":
-            data.write_text("hello")
+            data.write_text("hello", encoding="utf-8")
         elif content == "other keys":
             np.savez(data, poses=np.zeros(3))
         elif content == "empty folder":
@@ -154,7 +156,7 @@ class TestProgram:
     def test_real_motion_capture(self, small_demo, mocap_file, out):
         argv = ["--data", str(mocap_file), "--steps", "2", "--split", "val", "--out", str(out)]
         assert small_demo(*argv) == 0
-        results = json.loads((out / "results.json").read_text())
+        results = json.loads((out / "results.json").read_text(encoding="utf-8"))
         assert results["data"]["subjects"]["val"] == ["cmu127", "cmu17", "cmu60"]
         assert results["data"]["train_poses"] == 45675
         assert results["data"]["held_out_poses"] == 10695

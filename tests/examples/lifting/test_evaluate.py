@@ -31,7 +31,7 @@ class TestEvaluate:
     def test_figures_tables_and_pictures(self, trained, tmp_path, capsys):
         models = [str(trained / name) for name in ("flow", "regressor")]
         assert evaluate.main(["--model", *models, "--out", str(tmp_path), *FEW]) == 0
-        results = json.loads((tmp_path / "results.json").read_text())
+        results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
         assert results["data"]["views"] == 5
         metrics = results["metrics"]
         assert list(metrics) == [
@@ -58,7 +58,9 @@ class TestEvaluate:
             "figure_4.png",
             "reliability.png",
         }
-        assert (tmp_path / "table.md").read_text().strip() in capsys.readouterr().out
+        assert (tmp_path / "table.md").read_text(
+            encoding="utf-8"
+        ).strip() in capsys.readouterr().out
 
     def test_results_lie_beside_the_model_by_default(self, trained):
         assert evaluate.main(["--model", str(trained / "flow"), *FEW]) == 0
@@ -77,8 +79,8 @@ class TestEvaluate:
         model, argv = tmp_path / "model", []
         model.mkdir()
         if what != "nothing":
-            config = (trained / "flow" / "config.yaml").read_text()
-            (model / "config.yaml").write_text(config)
+            config = (trained / "flow" / "config.yaml").read_text(encoding="utf-8")
+            (model / "config.yaml").write_text(config, encoding="utf-8")
         if what == "damaged":
             (model / "lifter.safetensors").write_bytes(b"hello")
         if what == "samples":

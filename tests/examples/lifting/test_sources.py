@@ -95,11 +95,11 @@ class TestHuman36m:
         assert train.main([*common, *argv, "keypoints=data_2d_h36m_gt.npz"]) == 0
         few = ["--views", "4", "--samples", "30", "--quantised-views", "1"]
         assert evaluate.main([*common, "--model", str(out), *few]) == 0
-        results = json.loads((out / "evaluation" / "results.json").read_text())
+        results = json.loads((out / "evaluation" / "results.json").read_text(encoding="utf-8"))
         assert set(results["protocol_1"]["out"]) == {
             "mpjpe_mm",
             "pa_mpjpe_mm",
             "best_of_30_mpjpe_mm",
             "best_of_30_pa_mpjpe_mm",
         }
-        assert "protocol 1" in (out / "evaluation" / "table.md").read_text()
+        assert "protocol 1" in (out / "evaluation" / "table.md").read_text(encoding="utf-8")

@@ -55,7 +55,7 @@ class TestTrain:
         ]
         config = read_settings(Config, out / "config.yaml")
         assert (config.steps, config.seed, config.width) == (6, 4, 8)
-        results = json.loads((out / "results.json").read_text())
+        results = json.loads((out / "results.json").read_text(encoding="utf-8"))
         assert results["steps"] == 6
         assert set(results["metrics"]) == {"val_mpjpe_mm", "val_nll_nats"}
         assert not LiftingModel.load(out).training
@@ -68,7 +68,7 @@ class TestTrain:
         best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
         # A checkpoint without a density is never the best.
         assert best["global_step"] >= 6
-        results = json.loads((tmp_path / "results.json").read_text())
+        results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
         assert set(results["calibration"]) == {"temperature", "degrees_of_freedom"}
 
     def test_the_flow_leaves_the_regressor_as_it_is(self, tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ class TestTrain:
         whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
         assert all(torch.equal(value, whole[name]) for name, value in broken.items())
         figures = [
-            json.loads((tmp_path / name / "results.json").read_text())["metrics"]
+            json.loads((tmp_path / name / "results.json").read_text(encoding="utf-8"))["metrics"]
             for name in ("whole", "broken")
         ]
         assert figures[0] == figures[1]
@@ -146,7 +146,7 @@ class TestTrain:
         argv = ["--out", str(tmp_path), "--steps", "4", *TINY, "log_every=2", "--device", "cpu"]
         assert train.main(argv) == 0
         (file,) = tmp_path.rglob("metrics.csv")
-        with file.open() as stream:
+        with file.open(encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         assert [row["step"] for row in rows if row["loss"]] == ["1", "3"]
         assert any(row["val_mpjpe_mm"] for row in rows)
@@ -222,7 +222,7 @@ def test_two_processes(tmp_path, share):
     argv = ["--out", str(out), "--device", "cpu", "--steps", "4", *TINY, "logger=none"]
     argv += ["checkpoint_every=2", f"regressor_share={share}"]
     printed = together("examples.lifting.train", argv, tmp_path)
-    assert json.loads((out / "results.json").read_text())["steps"] == 4
+    assert json.loads((out / "results.json").read_text(encoding="utf-8"))["steps"] == 4
     assert "processes 2" in printed
     last = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 4

@@ -30,7 +30,7 @@ def folder(tmp_path_factory, painted):
     for row in range(3):
         people = [{"pose_keypoints_2d": points[row].flatten().tolist()}] * (1 + (row == 0))
         content = json.dumps({"people": people})
-        (out / "keypoints" / f"{row:06d}_keypoints.json").write_text(content)
+        (out / "keypoints" / f"{row:06d}_keypoints.json").write_text(content, encoding="utf-8")
     (out / "images/test/000001.jpg").write_bytes(b"no image")
     return out
 
@@ -66,7 +66,7 @@ def test_fit_takes_them_and_leaves_out_who_has_none(folder, found, capsys):
     argv += ["--context", found / "contexts.npz", "--out", found / "fits", "--steps", "4"]
     assert fit.main([*map(str, argv), "--device", "cpu", "--pictures", "0"]) == 0
     assert "1 people are left out: no context" in capsys.readouterr().out
-    people = json.loads((found / "fits/report.json").read_text())["people"]
+    people = json.loads((found / "fits/report.json").read_text(encoding="utf-8"))["people"]
     assert [(p["image"], p["person"]) for p in people] == [
         *(("000000.jpg", 0), ("000000.jpg", 1), ("000002.jpg", 0))
     ]

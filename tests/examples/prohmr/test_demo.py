@@ -43,7 +43,7 @@ def test_whole_images_and_a_broken_one(photos, checkpoint, capsys):
     code, out = run(photos, checkpoint)
     assert code == 1
     assert "c.jpg" in capsys.readouterr().err
-    people = json.loads((out / "people.json").read_text())
+    people = json.loads((out / "people.json").read_text(encoding="utf-8"))
     assert [person["box"] for person in people] == [[20.0, 30.0, 60.0]] * 2
     assert len(people[0]["body_pose"]) == 69
     assert set(people[0]["spread_mm"]) == {
@@ -55,10 +55,13 @@ def test_whole_images_and_a_broken_one(photos, checkpoint, capsys):
 
 def test_boxes_of_a_file(photos, checkpoint, capsys):
     file = photos.parent / "boxes.csv"
-    file.write_text("image,x,y,width,height\na.jpg,10,20,20,30\na.jpg,0,0,0,9\nnone.jpg,0,0,9,9\n")
+    file.write_text(
+        "image,x,y,width,height\na.jpg,10,20,20,30\na.jpg,0,0,0,9\nnone.jpg,0,0,9,9\n",
+        encoding="utf-8",
+    )
     code, out = run(photos, checkpoint, "--boxes", file)
     assert code == 1
-    (person,) = json.loads((out / "people.json").read_text())
+    (person,) = json.loads((out / "people.json").read_text(encoding="utf-8"))
     assert person["box"] == [20.0, 35.0, pytest.approx(36.0)]
     error = capsys.readouterr().err
     assert "box of no size (line 3)" in error
@@ -89,7 +92,7 @@ def test_people_of_images_that_share_a_stem(photos):
         cv2.imwrite(str(photos / name), np.full((60, 40, 3), 128, np.uint8))
     names = ["a.jpg", "left/a.jpg", "left\\a.jpg", "a.b.jpg", "a.png", "a.jpg"]
     file = photos.parent / "boxes.csv"
-    file.write_text("".join(f"{name},10,20,20,30\n" for name in names))
+    file.write_text("".join(f"{name},10,20,20,30\n" for name in names), encoding="utf-8")
     people, person, _ = demo.find_people(photos, None, file)
     found = list(zip(people.imgname.tolist(), person.tolist(), strict=True))
     assert found == [
@@ -118,7 +121,7 @@ def test_features_that_are_not_finite_cost_one_person(photos, checkpoint, capsys
     code, out = run(photos, checkpoint)
     assert code == 1
     assert "a.jpg_0: context holds NaN" in capsys.readouterr().err
-    (person,) = json.loads((out / "people.json").read_text())
+    (person,) = json.loads((out / "people.json").read_text(encoding="utf-8"))
     assert person["image"].endswith("b.jpg")
 
 
@@ -130,12 +133,12 @@ def test_fit_to_openpose_keypoints(photos, checkpoint, capsys):
     content = {"people": [{"pose_keypoints_2d": p.flatten().tolist()} for p in (points, hips)]}
     folder = photos.parent / "keypoints"
     folder.mkdir()
-    (folder / "b_keypoints.json").write_text(json.dumps(content))
+    (folder / "b_keypoints.json").write_text(json.dumps(content), encoding="utf-8")
     argv = ["--keypoints", folder, "--fit", "--steps", "5", "pose=4", "--frame", "full"]
     code, out = run(photos, checkpoint, *argv)
     assert code == 1
     assert "b.jpg_1: fewer than 3 keypoints to fit to" in capsys.readouterr().err
-    fitted, kept = json.loads((out / "people.json").read_text())
+    fitted, kept = json.loads((out / "people.json").read_text(encoding="utf-8"))
     assert len(fitted["fit"]["body_pose"]) == 69
     assert len(fitted["fit"]["global_orient"]) == 3
     assert fitted["fit"]["focal_px"] == pytest.approx(5000)
@@ -153,10 +156,10 @@ def test_openpose_keypoints(photos, checkpoint):
     content = {"people": [{"pose_keypoints_2d": points.flatten().tolist()}]}
     folder = photos.parent / "keypoints"
     folder.mkdir()
-    (folder / "b_keypoints.json").write_text(json.dumps(content))
+    (folder / "b_keypoints.json").write_text(json.dumps(content), encoding="utf-8")
     code, out = run(photos, checkpoint, "--keypoints", folder)
     assert code == 0
-    (person,) = json.loads((out / "people.json").read_text())
+    (person,) = json.loads((out / "people.json").read_text(encoding="utf-8"))
     assert person["image"].endswith("b.jpg")
     assert person["box"] == [20.0, 30.0, pytest.approx(48.0)]
 

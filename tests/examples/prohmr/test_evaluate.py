@@ -33,7 +33,7 @@ def run(folder, out, *argv):
 
 def test_figures_and_table(folder, tmp_path, capsys):
     assert run(folder, tmp_path, "--samples", "20", "--quantised", "5", "30") == 0
-    results = json.loads((tmp_path / "evaluation.json").read_text())["test"]
+    results = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["test"]
     figures = results["all"]
     assert results["images"] == 4
     assert results["judged"]["mode_mpjpe_mm"] == 4
@@ -42,7 +42,7 @@ def test_figures_and_table(folder, tmp_path, capsys):
     assert figures["best_of_1_pa_mpjpe_mm"] == figures["mode_pa_mpjpe_mm"]
     assert results["mean_pose"]["mpjpe_mm"] > 0
     printed = capsys.readouterr().out
-    assert (tmp_path / "evaluation.md").read_text().strip() in printed
+    assert (tmp_path / "evaluation.md").read_text(encoding="utf-8").strip() in printed
     assert f"| test | mode | {figures['mode_mpjpe_mm']:.1f} |" in printed
     assert "best of 5, k-means" in printed
     assert "best of 30" not in printed
@@ -58,7 +58,12 @@ def test_published_figures_stand_beside(folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "ProHMR 59.8 (secondary)" in printed
     assert "ProHMR 93.1 (secondary)" in printed
-    assert json.loads((tmp_path / "out/evaluation.json").read_text())["3DPW-TEST"]["images"] == 4
+    assert (
+        json.loads((tmp_path / "out/evaluation.json").read_text(encoding="utf-8"))["3DPW-TEST"][
+            "images"
+        ]
+        == 4
+    )
 
 
 @pytest.mark.slow
@@ -81,7 +86,7 @@ def test_fits_stand_beside_the_regression(folder, tmp_path, capsys):
     assert pictures == {
         *("fits_3DPW-TEST.png", "fits_H36M-VAL-MULTIVIEW.png", "views_H36M-VAL-MULTIVIEW.png")
     }
-    results = json.loads((tmp_path / "out/evaluation.json").read_text())
+    results = json.loads((tmp_path / "out/evaluation.json").read_text(encoding="utf-8"))
     assert results["fit"]["keypoints"]["pose"] == 20
     assert results["fit"]["views"]["keypoints"] == 1
     assert results["3DPW-TEST"]["use_hips"] is False
@@ -93,7 +98,7 @@ def test_fits_stand_beside_the_regression(folder, tmp_path, capsys):
 
 def test_limbs_cut_off_are_a_data_set_of_their_own(folder, tmp_path, capsys):
     assert run(folder, tmp_path, "--samples", "2", "--datasets", "test", "--cut") == 0
-    results = json.loads((tmp_path / "evaluation.json").read_text())
+    results = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     assert results["test, cut"]["images"] == 4
     assert "| test, cut | mode |" in capsys.readouterr().out
 
@@ -137,7 +142,7 @@ def test_a_broken_image_is_in_no_mean(folder, tmp_path):
     argv = ["--checkpoint", str(folder / "model.safetensors"), "--data", str(tmp_path)]
     argv += ["--out", str(tmp_path), "--samples", "2", "--device", "cpu"]
     assert program.main(argv) == 0
-    results = json.loads((tmp_path / "evaluation.json").read_text())["test"]
+    results = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["test"]
     assert results["judged"]["mode_mpjpe_mm"] == results["judged"]["entropy_nats"] == 3
     assert results["mean_pose"] is None
 

@@ -129,7 +129,7 @@ def make(size):
     ("backbone", "width"), [("resnet-small", 256), ("vit-small", 192), ("own_backbone:make", 7)]
 )
 def test_any_backbone_by_one_setting(backbone, width, monkeypatch, tmp_path):
-    (tmp_path / "own_backbone.py").write_text(OWN)
+    (tmp_path / "own_backbone.py").write_text(OWN, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     model = ProHMR(backbone, size=64, head_features=16, prior=SMALL).eval()
     assert model.prior.config["context_features"] == width

@@ -84,7 +84,7 @@ def test_what_it_writes(data, tmp_path, capsys):
         "pictures/step_000002.png",
         "pictures/step_000004.png",
     }
-    results = json.loads((tmp_path / "out/results.json").read_text())
+    results = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))
     assert results["steps"] == 4
     assert results["metrics"]["val_mode_mpjpe_mm"] > 0
     assert not any(results["faults"].values())
@@ -269,7 +269,7 @@ def test_stopped_it_ends_with_the_files_of_an_unbroken_run(
     (tmp_path / "broken" / "pictures" / ".step.png.01234567.partial").touch()
     assert run(own_data, tmp_path / "broken", *extra) == 0
     assert differences(tmp_path / "whole", tmp_path / "broken") == []
-    results = json.loads((tmp_path / "broken" / "results.json").read_text())
+    results = json.loads((tmp_path / "broken" / "results.json").read_text(encoding="utf-8"))
     assert results["metrics"]["val_mode_mpjpe_mm"] > 0
     assert results["faults"]["unreadable images"] > 0
 
@@ -286,7 +286,7 @@ def test_killed_its_workers_end(data, tmp_path):
     last = tmp_path / "out" / "checkpoints" / "last.ckpt"
     with start("examples.prohmr.train", argv, tmp_path / "log") as process:
         while not last.exists():
-            assert process.is_alive(), (tmp_path / "log").read_text()
+            assert process.is_alive(), (tmp_path / "log").read_text(encoding="utf-8")
             time.sleep(0.01)
         assert len(descendants(tmp_path / "log")) >= 3
         process.kill()
@@ -331,7 +331,7 @@ def test_half_precision_finds_its_scale_and_goes_on_with_it(data, tmp_path, monk
     falls = sum(after < before for before, after in pairwise(whole))
     assert falls > 1
     assert any(after > before for before, after in pairwise(whole))  # and grows again
-    faults = json.loads((tmp_path / "whole/results.json").read_text())["faults"]
+    faults = json.loads((tmp_path / "whole/results.json").read_text(encoding="utf-8"))["faults"]
     assert falls <= faults["steps to find the scale of the loss"] <= falls + 1
     assert faults["steps skipped"] == 0
     assert "skipped" not in capsys.readouterr().err
@@ -396,7 +396,7 @@ def test_one_annotated_row_and_missing_images_are_reported(own_data, tmp_path, c
     one[1] = 1
     rewrite(own_data / "train.npz", imgname=names, has_body_pose=one)
     assert run(own_data, tmp_path / "out", "--steps", "4", "preset=prohmr") == 0
-    faults = json.loads((tmp_path / "out/results.json").read_text())["faults"]
+    faults = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))["faults"]
     assert 0 < faults["unreadable images"] < 4 * 8
     assert faults["steps without NLL"] >= 3
     assert faults["steps skipped"] == 0
@@ -437,7 +437,7 @@ def test_a_step_of_nan_is_reported_and_leaves_the_weights(data, tmp_path, capsys
     monkeypatch.setattr(module_file, "total", spoiled)
     assert run(data, tmp_path / "out", "--steps", "5", "validation={}") == 0
     assert len(calls) == 5
-    faults = json.loads((tmp_path / "out/results.json").read_text())["faults"]
+    faults = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))["faults"]
     assert faults["steps skipped"] == 2
     assert "step 1: skipped, NaN or infinity" in capsys.readouterr().err
     assert all(value.isfinite().all() for value in weights(tmp_path / "out").values())

@@ -37,7 +37,7 @@ def small(monkeypatch, poses):
 class TestCompare:
     def test_every_method_is_trained_judged_and_drawn(self, small, tmp_path, capsys):
         assert small(tmp_path) == 0
-        results = json.loads((tmp_path / "results.json").read_text())
+        results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
         assert set(results) == {"clear", "ambiguous"}
         for judged in results.values():
             assert set(judged) >= {
@@ -60,7 +60,7 @@ class TestCompare:
             "reliability_ambiguous.png",
             "why_a_flow.png",
         }
-        table = (tmp_path / "table.md").read_text()
+        table = (tmp_path / "table.md").read_text(encoding="utf-8")
         assert all(f"| {name} |" in table for name in lifting_methods.METHODS)
         assert table.strip() in capsys.readouterr().out
 
@@ -68,10 +68,10 @@ class TestCompare:
         argv = ("--methods", "regressor", "--settings", "clear")
         assert small(tmp_path, *argv) == 0
         file = tmp_path / "clear-regressor-0.json"
-        before = file.read_text()
+        before = file.read_text(encoding="utf-8")
         monkeypatch.setattr(lifting_methods, "fit", None)
         assert small(tmp_path, *argv) == 0
-        assert file.read_text() == before
+        assert file.read_text(encoding="utf-8") == before
 
     def test_interrupted_between_runs_it_goes_on(self, small, tmp_path, monkeypatch, capsys):
         fit, calls = lifting_methods.fit, []
@@ -123,7 +123,7 @@ class TestCompare:
 
     def test_a_density_around_the_flow_s_mode_has_the_flow_s_mode(self, small, tmp_path):
         assert small(tmp_path, "--methods", "flow", "--settings", "clear") == 0
-        judged = json.loads((tmp_path / "clear-flow-0.json").read_text())
+        judged = json.loads((tmp_path / "clear-flow-0.json").read_text(encoding="utf-8"))
         for name in lifting_methods.AROUND["flow"]:
             assert judged[name]["mpjpe_mm"] == judged["flow"]["mpjpe_mm"]
         assert judged["flow"]["degrees_of_freedom"] > 2

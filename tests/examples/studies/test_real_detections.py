@@ -18,7 +18,7 @@ def coco(folder):
     people = [{"image_id": 7, "keypoints": points.reshape(-1).tolist()}]
     images = [{"id": 7, "width": 340, "height": 480}]
     file = folder / "files/coco/test_coco.json"
-    file.write_text(json.dumps({"annotations": people, "images": images}))
+    file.write_text(json.dumps({"annotations": people, "images": images}), encoding="utf-8")
     return points
 
 
@@ -38,7 +38,7 @@ def test_pictures_and_table(tmp_path):
     coco(tmp_path)
     out = tmp_path / "out"
     assert real_detections.main(["--data", str(tmp_path), "--out", str(out)]) == 0
-    results = json.loads((out / "results.json").read_text())
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert results["people"][0]["error_percent"] < 1
     hidden = results["hidden_arm"]
     assert hidden["right_wrist_std_mm_hidden"] > 1.3 * hidden["right_wrist_std_mm_seen"]
@@ -50,7 +50,7 @@ def test_pictures_and_table(tmp_path):
 def test_coverage(tmp_path, capsys):
     arguments = ["--people", "4", "--spread", "0.5", "3", "--out", str(tmp_path)]
     assert fit_uncertainty.main(arguments) == 0
-    results = json.loads((tmp_path / "test.json").read_text())["results"]
+    results = json.loads((tmp_path / "test.json").read_text(encoding="utf-8"))["results"]
     assert len(results) == 6
     for narrow, wide in zip(results[::2], results[1::2], strict=True):
         assert narrow["positions_in_90"] <= wide["positions_in_90"] <= 1

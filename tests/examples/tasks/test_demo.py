@@ -36,7 +36,7 @@ def test_it_answers_every_task(library, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rendering, "_has_gl", lambda: False)  # a cached answer of another test
     out = tmp_path / "made" / "here"
     assert demo.main(["--out", str(out)]) == 0
-    results = json.loads((out / "results.json").read_text())
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert tuple(results) == demo.TASKS
     assert {path.name for path in out.iterdir()} == {
         "results.json",
@@ -49,6 +49,6 @@ def test_it_answers_every_task(library, tmp_path, monkeypatch, capsys):
 
 
 def test_it_says_what_is_wrong(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert demo.main(["--out", str(tmp_path / "file")]) == 2
     assert "error: " in capsys.readouterr().err

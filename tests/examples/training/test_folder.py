@@ -32,7 +32,7 @@ def train(out, config, *steps):
 def test_a_new_folder_gets_the_settings(tmp_path):
     claim_folder(tmp_path / "a" / "b", Config())
     assert (tmp_path / "a" / "b" / "checkpoints").is_dir()
-    assert "rate: 0.1" in (tmp_path / "a" / "b" / CONFIG_FILE).read_text()
+    assert "rate: 0.1" in (tmp_path / "a" / "b" / CONFIG_FILE).read_text(encoding="utf-8")
     assert checkpoint_of(tmp_path / "a" / "b") is None
 
 
@@ -45,11 +45,11 @@ def test_other_settings_are_refused_once_there_is_a_checkpoint(tmp_path, config)
     if config == "lost":
         (tmp_path / CONFIG_FILE).unlink()
     elif config == "damaged":
-        (tmp_path / CONFIG_FILE).write_text("rate: [")
+        (tmp_path / CONFIG_FILE).write_text("rate: [", encoding="utf-8")
     with pytest.raises(ValueError, match=r"other settings \(rate 0\.2 -> 0\.3\)"):
         claim_folder(tmp_path, Config(rate=0.3))
     assert claim_folder(tmp_path, Config(rate=0.2, pause=9), free=["pause"]) is None
-    assert "pause: 9" in (tmp_path / CONFIG_FILE).read_text()
+    assert "pause: 9" in (tmp_path / CONFIG_FILE).read_text(encoding="utf-8")
     assert checkpoint_of(tmp_path) == tmp_path / "checkpoints" / "last.ckpt"
 
 

@@ -24,14 +24,14 @@ TEXT = "name: x\nrate: 1e-4\nsteps: 3\nquick: true\nshares: {a: 1, b: 0.5}\n"
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "some.yaml"
-    path.write_text(TEXT)
+    path.write_text(TEXT, encoding="utf-8")
     return path
 
 
 def test_a_file_is_read_and_written(file):
     some = read_settings(Some, file)
     assert some == Some("x", 1e-4, 3, True, {"a": 1.0, "b": 0.5})
-    file.write_text(as_yaml(some))
+    file.write_text(as_yaml(some), encoding="utf-8")
     assert read_settings(Some, file) == some
 
 
@@ -66,7 +66,7 @@ def test_what_cannot_be_is_named(file, overrides, words):
     ("text", "words"), [("name: x", "missing rate"), ("- 1", "got list"), ("a: [", "not a YAML")]
 )
 def test_a_file_that_is_none_is_named(file, text, words):
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=words):
         read_settings(Some, file)
 
@@ -100,22 +100,26 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
     ids=range(14),
 )
 def test_a_file_that_exhausts_or_is_no_yaml(file, text):
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"some\.yaml"):
         read_settings(Some, file)
 
 
 def test_honest_aliases(file):
-    file.write_text(TEXT.replace("shares: {a: 1, b: 0.5}", "shares: &s {a: 1}") + "rest: *s\n")
+    file.write_text(
+        TEXT.replace("shares: {a: 1, b: 0.5}", "shares: &s {a: 1}") + "rest: *s\n", encoding="utf-8"
+    )
     with pytest.raises(ValueError, match="unknown setting rest"):
         read_settings(Some, file)
-    file.write_text(TEXT.replace("rate: 1e-4", "rate: &r 0.5").replace("b: 0.5", "b: *r"))
+    file.write_text(
+        TEXT.replace("rate: 1e-4", "rate: &r 0.5").replace("b: 0.5", "b: *r"), encoding="utf-8"
+    )
     assert read_settings(Some, file).shares == {"a": 1.0, "b": 0.5}
 
 
 @pytest.mark.parametrize("value", ["-1", "1e400", ".nan", "[1]", "9" * 4000])
 def test_the_file_of_a_wrong_value_is_named(file, value):
-    file.write_text(TEXT.replace("steps: 3", f"steps: [{value}]"))
+    file.write_text(TEXT.replace("steps: 3", f"steps: [{value}]"), encoding="utf-8")
     with pytest.raises(
         ValueError, match=r"steps must be a whole number, .*settings of .*some\.yaml"
     ):
