@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,26 +9,22 @@ import numpy as np
 import torch
 
 from flowprior.body import BodyModel
-from flowprior.command import options
+from flowprior.command import options, sequence
+from flowprior.command.images import write_images
 from flowprior.command.progress import Progress
 from flowprior.command.run_folder import RunFolder
-from flowprior.command.sources import Camera, Chunk, Source, open_source
+from flowprior.command.sources import Camera, Source, open_source
 from flowprior.detect import DETECTORS, open_detector
 from flowprior.files.model_folder import BUNDLED
-from flowprior.files.picture_file import write_picture
-from flowprior.keypoint_files.image_names import file_label, image_label
 from flowprior.results import CONFIDENCE_DISTANCE_MM, Fits
-from flowprior.results.bodies import EMBEDDED, body_of, pose_bodies
+from flowprior.results.bodies import EMBEDDED, body_of
 from flowprior.results.estimator import Estimator
-from flowprior.results.glb_file import write_glb
-from flowprior.results.overlay import overlay_picture
-from flowprior.results.person_file import write_person
 from flowprior.view.page import write_page
 
 if TYPE_CHECKING:
     from flowprior.command.options import Verbs
 
-__all__ = ["add_parser", "write_images"]
+__all__ = ["add_parser"]
 
 OUTPUTS = ("json", "overlays", "meshes", "page")
 
@@ -101,6 +96,7 @@ def add_parser(verbs: "Verbs") -> None:
         help=f"do not write one of {', '.join(OUTPUTS)}; may be repeated",
     )
     parser.add_argument("--fresh", action="store_true", help="replace the results of another run")
+    sequence.add_options(parser)
     options.add_device(parser)
     options.add_quiet(parser)
 
@@ -108,6 +104,7 @@ def add_parser(verbs: "Verbs") -> None:
 def run(args: argparse.Namespace) -> int:
     """Fit everybody; returns the exit code."""
     device = options.device_from(args.device)
+    sequence.require_sequence(args)
     if not args.within > 0:
         raise ValueError(f"--within must be above 0, got {args.within:g}")
     if device.type == "cpu":
@@ -127,11 +124,13 @@ def run(args: argparse.Namespace) -> int:
         images=args.images,
         skeleton=args.skeleton,
         every=args.every,
-        hands=args.hands is not False,
+        hands=args.hands is not False and not args.sequence,
     )
     if not args.quiet:
         print("\n".join(source.notes()), file=sys.stderr)
     try:
+        if args.sequence:
+            return sequence.fit(args, source, device, _settings(args, source))
         return _fit(args, source, device)
     finally:
         source.close()
@@ -161,7 +160,7 @@ def _fit(args: argparse.Namespace, source: Source, device: torch.device) -> int:
         try:
             for chunk in source.chunks(args.batch, folder.done):
                 fits = estimator(chunk.people)
-                write_images(args.out, fits, body_of(fits, body), chunk, args.skip)
+                write_images(args.out, fits, body_of(fits, body), chunk.photo, args.skip)
                 folder.save_part(chunk.number, fits, chunk.images, chunk.faults)
                 progress.add(chunk.images, len(fits))
         except KeyboardInterrupt:
@@ -192,42 +191,6 @@ def _fit(args: argparse.Namespace, source: Source, device: torch.device) -> int:
     return 0
 
 
-def write_images(
-    out: Path, fits: Fits, body: BodyModel, chunk: Chunk, skip: Collection[str] = ()
-) -> None:
-    """Write the files of some images: JSON per person, pictures and meshes per image.
-
-    Args:
-        out: The folder.
-        fits: The people of the images.
-        body: Their body.
-        chunk: The images.
-        skip: Outputs that are not wanted.
-    """
-    if not len(fits):
-        return
-    bodies = pose_bodies(fits, body)
-    for name in ("people", "overlays", "meshes"):
-        if {"people": "json"}.get(name, name) not in skip:
-            (out / name).mkdir(exist_ok=True)
-    if "json" not in skip:
-        for row in range(len(fits)):
-            label = file_label(str(fits.image[row]), int(fits.person[row]))
-            write_person(out / "people" / f"{label}.json", fits, row)
-    for image in fits.images:
-        rows = np.flatnonzero(fits.image == image)
-        some = bodies.rows(rows)
-        if "overlays" not in skip:
-            picture = overlay_picture(fits[rows], some, chunk.photo(image))
-            write_picture(out / "overlays" / f"{image_label(image)}.png", picture)
-        if "meshes" not in skip:
-            posed = np.flatnonzero(some.posed)
-            # glTF has y up and looks along -z.
-            upright = [some.vertices[row] * np.array([1, -1, -1], np.float32) for row in posed]
-            names = [f"person {fits.person[rows[row]]}" for row in posed]
-            write_glb(out / "meshes" / f"{image_label(image)}.glb", upright, some.faces, names)
-
-
 def _write_page(args: argparse.Namespace, fits: Fits, body: BodyModel | None) -> None:
     """Write ``index.html`` if somebody was found."""
     if "page" not in args.skip and len(fits):
@@ -253,6 +216,7 @@ def _settings(args: argparse.Namespace, source: Source) -> dict[str, Any]:
         "within": args.within,
         "batch": args.batch,
         "skip": sorted(set(args.skip) - {"page"}),
+        **sequence.settings(args, source),
     }
 
 

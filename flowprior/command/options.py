@@ -27,6 +27,7 @@ __all__ = [
     "device_from",
     "natural",
     "positive",
+    "positive_number",
     "size",
     "verb",
 ]
@@ -109,7 +110,7 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
     """``--focal`` and ``--image-size``."""
     parser.add_argument(
         "--focal",
-        type=_positive_number,
+        type=positive_number,
         metavar="PX",
         help="focal length in pixels (default: EXIF's, else the diagonal of the image)",
     )
@@ -200,7 +201,8 @@ def size(text: str) -> tuple[float, float]:
     return float(found[1]), float(found[2])
 
 
-def _positive_number(text: str) -> float:
+def positive_number(text: str) -> float:
+    """Parse a number above 0."""
     try:
         value = float(text)
     except ValueError:

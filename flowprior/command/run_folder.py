@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flowprior.files.limits import read_json
 from flowprior.files.whole_file import remove_partials, write_whole
@@ -15,6 +15,15 @@ __all__ = ["RunFolder"]
 RUN_FILE = "run.json"
 FITS_FILE = "fits.npz"
 PARTS = "parts"
+
+
+class Part(Protocol):
+    """The people of a chunk."""
+
+    def __len__(self) -> int: ...
+
+    def save(self, path: Path) -> None:
+        """Write a file atomically."""
 
 
 class RunFolder:
@@ -65,7 +74,7 @@ class RunFolder:
             )
         self.complete = bool(before.get("complete")) and (path / FITS_FILE).exists()
         self.faults = list(before.get("faults", [])) if self.complete else []
-        for file in sorted((path / PARTS).glob("*.json")):
+        for file in sorted((path / PARTS).glob("[0-9]*.json")):
             if file.with_suffix(".npz").exists():
                 facts = read_json(file)
                 self.done.add(int(file.stem))
@@ -73,24 +82,28 @@ class RunFolder:
                 self.people += int(facts["people"])
                 self.faults += list(facts["faults"])
 
-    def save_part(self, number: int, fits: Fits, images: int, faults: tuple[str, ...]) -> None:
+    def save_part(self, number: int, part: Part, images: int, faults: tuple[str, ...]) -> None:
         """Store a finished chunk."""
         folder = self.path / PARTS
         folder.mkdir(exist_ok=True)
-        fits.save(folder / f"{number:06d}.npz")
-        facts = {"images": images, "people": len(fits), "faults": list(faults)}
+        part.save(folder / f"{number:06d}.npz")
+        facts = {"images": images, "people": len(part), "faults": list(faults)}
         # Last: with it, the chunk is done.
         write_whole(folder / f"{number:06d}.json", json.dumps(facts).encode())
         self.done.add(number)
         self.images += images
-        self.people += len(fits)
+        self.people += len(part)
         self.faults += faults
+
+    def parts(self) -> list[Path]:
+        """Files of the finished chunks, in order."""
+        return [self.path / PARTS / f"{number:06d}.npz" for number in sorted(self.done)]
 
     def join(self) -> Fits | None:
         """Write ``fits.npz`` with all finished chunks; None without any."""
         if self.complete:
             return Fits.load(self.path)
-        files = [self.path / PARTS / f"{number:06d}.npz" for number in sorted(self.done)]
+        files = self.parts()
         if not files:
             return None
         fits = Fits.joined([Fits.load(file) for file in files])
@@ -132,7 +145,7 @@ class RunFolder:
         """Delete what a run writes, and nothing else."""
         if not (self.path / RUN_FILE).exists():
             return
-        for name in (PARTS, "people", "overlays", "meshes", "frames"):
+        for name in (PARTS, "people", "overlays", "meshes", "frames", "motion"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in (FITS_FILE, "index.html", RUN_FILE):
             (self.path / name).unlink(missing_ok=True)

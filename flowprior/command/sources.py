@@ -188,6 +188,7 @@ class Keypoints:
                 np.array([image_size for _, image_size, _ in facts], np.float32).reshape(-1, 2),
                 np.array([focal for _, _, focal in facts], np.float32),
                 some.joints_3d,
+                some.track,
             )
             yield Chunk(number, len(names), people, _photos(people), tuple(faults))
 
@@ -312,6 +313,10 @@ class Video:
         self.images = -(-video_length(path) // every)
         self.fingerprint = f"{path.name} {path.stat().st_size} {every}"
 
+    def name(self, frame: int) -> str:
+        """Name of the image of a frame, counted among those that are used."""
+        return f"{self.path.stem}_{frame * self.every:06d}"
+
     def notes(self) -> list[str]:
         """The number of frames."""
         return [f"{self.path.name}: {self.images} frames"]
@@ -324,7 +329,7 @@ class Video:
             number = frame // size
             if number in done:
                 continue
-            name = f"{self.path.stem}_{frame * self.every:06d}"
+            name = self.name(frame)
             file = self.frames / f"{image_label(name)}.jpg"
             focal = self.camera.focal((picture.shape[1], picture.shape[0]))
             if crowd.add(self.detector(), picture, name, str(file.resolve()), focal):

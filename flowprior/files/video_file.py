@@ -20,7 +20,7 @@ from flowprior._optional import import_optional
 from flowprior.files.limits import Refusal, require_pixels, require_regular
 from flowprior.files.picture_file import Pixels
 
-__all__ = ["VIDEO_SUFFIXES", "read_frames", "video_length"]
+__all__ = ["VIDEO_SUFFIXES", "read_frames", "video_length", "video_rate"]
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 """Suffixes of video files, in lower case."""
@@ -45,6 +45,27 @@ def video_length(path: str | os.PathLike[str]) -> int:
     if done.returncode or not counts:
         raise _not_a_video(path, done.stderr)
     return int(counts[-1])
+
+
+def video_rate(path: str | os.PathLike[str]) -> float:
+    """Frames per second of a video: their mean, where the times between them differ.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ImportError: There is no ffmpeg.
+        ValueError: The file is no video, or does not say.
+    """
+    require_regular(path)
+    command = [*_ffmpeg(path), "-map", "0:v:0", "-c", "copy", "-frames:v", "1", "-f", "null", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise _not_a_video(path, done.stderr)
+    # "Video: h264, yuv420p, 1280x720, 29.97 fps, 30 tbr": the first is the mean of the file.
+    found = re.search(r"Stream #0.*Video:.*?([\d.]+)(k?) (?:fps|tbr)", done.stderr)
+    rate = float(found[1]) * (1000 if found[2] else 1) if found else 0.0
+    if not rate > 0:
+        raise ValueError(f"{Path(path)} does not say how many frames it has per second")
+    return rate
 
 
 def read_frames(path: str | os.PathLike[str], every: int = 1) -> Iterator[Pixels]:

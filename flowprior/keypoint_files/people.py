@@ -46,6 +46,8 @@ class Detections:
             it does not say; None if it says nowhere.
         joints_3d: (N, 24, 4) SMPL's joints relative to any origin, metres (x right, y down, z
             away from the camera), and confidence, 0 where unknown; None if the source has none.
+        track: (N,) int64 number of each person over several images, -1 where the source has none;
+            None if it has none at all.
     """
 
     image_names: NDArray[np.str_]
@@ -57,6 +59,7 @@ class Detections:
     image_dir: Path | None
     image_size: NDArray[np.float32] | None = None
     joints_3d: NDArray[np.float32] | None = None
+    track: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints_2d)
@@ -73,6 +76,7 @@ class Detections:
             self.image_dir,
             None if self.image_size is None else self.image_size[rows],
             None if self.joints_3d is None else self.joints_3d[rows],
+            None if self.track is None else self.track[rows],
         )
 
     @staticmethod
@@ -80,6 +84,7 @@ class Detections:
         """The people of several sources, which have one joint set and one folder of images."""
         sizes = [np.full((len(part), 2), np.nan, np.float32) for part in parts]
         space = [np.zeros((len(part), SMPL_24.num_joints, 4), np.float32) for part in parts]
+        tracks = [np.full(len(part), -1) if part.track is None else part.track for part in parts]
         for row, part in enumerate(parts):
             sizes[row] = sizes[row] if part.image_size is None else part.image_size
             space[row] = space[row] if part.joints_3d is None else part.joints_3d
@@ -93,6 +98,7 @@ class Detections:
             parts[0].image_dir,
             None if all(part.image_size is None for part in parts) else np.concatenate(sizes),
             None if all(part.joints_3d is None for part in parts) else np.concatenate(space),
+            None if all(part.track is None for part in parts) else np.concatenate(tracks),
         )
 
     @property

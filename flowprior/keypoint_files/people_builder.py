@@ -20,6 +20,7 @@ from flowprior.keypoint_files.person_json import (
     joint_set,
     person_points,
 )
+from flowprior.keypoint_files.tracks import track_number
 from flowprior.keypoint_files.whole_bodies import to_body_67, whole_body
 from flowprior.keypoints import ENLARGE, FARTHEST_PX
 from flowprior.skeleton import BODY_25, BODY_25B, BODY_67, SMPL_24, Skeleton
@@ -45,6 +46,7 @@ class PeopleBuilder:
         skeleton: The joint set of the first person; `BODY_67` if anybody has hands beside it.
         sizes: Width and height of images by name, where the source has them.
         joints_3d: Joints (24, 4) in metres, of people by their place in the lists.
+        tracks: Numbers of the people over several images, -1 where the source has none.
     """
 
     report: Report
@@ -58,6 +60,7 @@ class PeopleBuilder:
     places: list[str] = field(default_factory=list)
     sizes: dict[str, tuple[float, float]] = field(default_factory=dict)
     joints_3d: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    tracks: list[int] = field(default_factory=list)
 
     def leave_out(self, reason: str, place: str) -> None:
         """Count an unusable person."""
@@ -111,6 +114,7 @@ class PeopleBuilder:
         self.keypoints.append(points)
         self.bboxes.append(entry.get("bbox") if isinstance(entry, dict) else None)
         self.places.append(place)
+        self.tracks.append(track_number(entry))
 
     def detections(
         self, default: Skeleton, image_dir: Path | None, min_conf: float, boxes: str = "keypoints"
@@ -140,6 +144,7 @@ class PeopleBuilder:
             image_dir,
             self._image_sizes(),
             self._joints_3d(),
+            np.array(self.tracks, np.int64) if max(self.tracks, default=-1) >= 0 else None,
         )
         return everybody[usable], self.report
 

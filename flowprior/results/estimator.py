@@ -48,6 +48,7 @@ class Sighting:
         image_size: (N, 2) pixels.
         focal_px: (N,) pixels.
         joints_3d: (N, 24, 4) SMPL's joints, metres, camera axes, and confidence; None if unknown.
+        track: (N,) tracks according to the source, -1 where it has none; None if it has none.
     """
 
     image: list[str]
@@ -58,6 +59,7 @@ class Sighting:
     image_size: NDArray[np.float32]
     focal_px: NDArray[np.float32]
     joints_3d: NDArray[np.float32] | None = None
+    track: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints_2d)
@@ -75,6 +77,7 @@ class Sighting:
             self.image_size[at],
             self.focal_px[at],
             space,
+            None if self.track is None else self.track[at],
         )
 
 

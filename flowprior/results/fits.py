@@ -14,7 +14,7 @@ from flowprior.files.numpy_file import read_npz
 from flowprior.files.whole_file import whole_file
 from flowprior.skeleton import SKELETONS, Skeleton
 
-__all__ = ["CONFIDENCE_DISTANCE_MM", "Fits", "keypoint_set_name"]
+__all__ = ["CONFIDENCE_DISTANCE_MM", "Fits", "keypoint_set_name", "named_keypoint_set"]
 
 CONFIDENCE_DISTANCE_MM = 100.0
 """Distance of the confidence of a joint unless the user gives another."""
@@ -120,6 +120,8 @@ class Fits:
         jaw_pose: (N, 1, 3) rotation vector of the jaw, at rest; None unless the body is SMPL-X.
         leye_pose: (N, 1, 3) the same for the left eye.
         reye_pose: (N, 1, 3) the same for the right eye.
+        fps: Frames per second of a sequence, whose images are frames and whose people are tracks;
+            None for images that have nothing to do with each other.
 
     Raises:
         ValueError: An array has another shape, or the joint set is unknown.
@@ -157,6 +159,7 @@ class Fits:
     jaw_pose: Array | None = None
     leye_pose: Array | None = None
     reye_pose: Array | None = None
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         people = len(np.atleast_1d(self.image))
@@ -198,12 +201,7 @@ class Fits:
     @property
     def skeleton(self) -> Skeleton:
         """Joint set of ``keypoints_2d``."""
-        known = {keypoint_set_name(each): each for each in SKELETONS.values()}
-        if self.keypoint_set not in known:
-            raise ValueError(
-                f"no keypoint set {self.keypoint_set!r}; known sets: {', '.join(known)}"
-            )
-        return known[self.keypoint_set]
+        return named_keypoint_set(self.keypoint_set)
 
     @property
     def kind(self) -> BodyKind:
@@ -243,7 +241,7 @@ class Fits:
 
     def __getitem__(self, rows: Array | slice | Sequence[int]) -> "Fits":
         """The people ``rows``: a slice, a mask (N,) or indices."""
-        single: dict[str, Any] = {name: getattr(self, name) for name in _SINGLE}
+        single: dict[str, Any] = {name: getattr(self, name) for name in (*_SINGLE, "fps")}
         return Fits(**{name: getattr(self, name)[rows] for name in self._arrays}, **single)
 
     @property
@@ -261,7 +259,7 @@ class Fits:
         """
         if not parts:
             raise ValueError("expected at least one part, got none")
-        for name in _SINGLE:
+        for name in (*_SINGLE, "fps"):
             found = {getattr(part, name) for part in parts}
             if len(found) > 1:
                 raise ValueError(f"the parts differ in {name}: {', '.join(map(str, found))}")
@@ -269,7 +267,7 @@ class Fits:
         if any(part._arrays != names for part in parts):
             bodies = sorted({part.kind.name for part in parts})
             raise ValueError(f"the parts differ in the body: {', '.join(bodies)}")
-        single: dict[str, Any] = {name: getattr(parts[0], name) for name in _SINGLE}
+        single: dict[str, Any] = {name: getattr(parts[0], name) for name in (*_SINGLE, "fps")}
         rows: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts]) for name in names
         }
@@ -323,6 +321,7 @@ class Fits:
                 "body": str(found["body"]),
                 "keypoint_set": str(found["keypoint_set"]),
                 "confidence_distance_mm": float(np.asarray(found["confidence_distance_mm"])),
+                "fps": None if found.get("fps") is None else float(np.asarray(found["fps"])),
             }
             rows: dict[str, Any] = {
                 name: np.asarray(found[name])
@@ -337,6 +336,18 @@ class Fits:
 def keypoint_set_name(skeleton: Skeleton) -> str:
     """Name of a joint set as `Fits` writes it: "coco_17" for "COCO-17"."""
     return skeleton.name.lower().replace("-", "_").replace(" ", "_")
+
+
+def named_keypoint_set(name: str) -> Skeleton:
+    """The joint set with a name of `keypoint_set_name`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    known = {keypoint_set_name(each): each for each in SKELETONS.values()}
+    if name not in known:
+        raise ValueError(f"no keypoint set {name!r}; known sets: {', '.join(known)}")
+    return known[name]
 
 
 def _size(part: int | str, axis: int, value: Array, sizes: dict[str, int]) -> int:

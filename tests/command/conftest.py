@@ -5,20 +5,25 @@ import json
 
 import pytest
 
-from flowprior.command import fit
+from flowprior.command import fit, sequence
 from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.results.estimator import Estimator
+from flowprior.results.sequences import SequenceEstimator
 
 # Reading the shipped prior takes most of the time of a small fit.
-_read = functools.cache(ConditionalPosePrior.from_pretrained)
+read_prior = functools.cache(ConditionalPosePrior.from_pretrained)
 
 
 @pytest.fixture(autouse=True)
 def _quick_estimator(monkeypatch):
     def quick(prior, body, **options):
-        return Estimator(_read(prior), body, max_iterations=4, **options)
+        return Estimator(read_prior(prior), body, max_iterations=4, **options)
+
+    def smooth(prior, body, **options):
+        return SequenceEstimator(read_prior(prior), body, **options)
 
     monkeypatch.setattr(fit, "Estimator", quick)
+    monkeypatch.setattr(sequence, "SequenceEstimator", smooth)
 
 
 @pytest.fixture

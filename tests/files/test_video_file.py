@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flowprior.files import video_file
-from flowprior.files.video_file import read_frames, video_length
+from flowprior.files.video_file import read_frames, video_length, video_rate
 from tests.files.videos import write_video
 
 
@@ -22,6 +22,31 @@ def test_frames_are_read_in_order(tmp_path):
     np.testing.assert_array_equal(list(read_frames(path, every=3)), frames(7)[::3])
 
 
+def test_the_rate_is_that_of_the_file(tmp_path):
+    assert video_rate(write_video(tmp_path / "a.mkv", frames(7))) == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    ("line", "rate"),
+    [
+        ("Video: h264 (High), yuv420p, 1280x720, 2500 kb/s, 29.97 fps, 30 tbr, 90k tbn", 29.97),
+        ("Video: vp9, yuv420p, 640x480, SAR 1:1 DAR 4:3, 1k tbr, 1k tbn", 1000),
+        ("Video: mjpeg, gray, 640x480", None),
+    ],
+)
+def test_what_ffmpeg_says_of_the_rate(tmp_path, monkeypatch, line, rate):
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\necho '  Stream #0:0(und): {line}' >&2\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(video_file, "_program", lambda: str(program))
+    (tmp_path / "a.mp4").write_bytes(b"")
+    if rate is not None:
+        assert video_rate(tmp_path / "a.mp4") == pytest.approx(rate)
+        return
+    with pytest.raises(ValueError, match="does not say how many frames it has per second"):
+        video_rate(tmp_path / "a.mp4")
+
+
 def test_reading_may_end_early(tmp_path):
     reader = read_frames(write_video(tmp_path / "a.mkv", frames(30)))
     np.testing.assert_array_equal(next(reader), frames(1)[0])
@@ -31,7 +56,7 @@ def test_reading_may_end_early(tmp_path):
 def test_other_files_are_refused(tmp_path):
     pytest.importorskip("imageio_ffmpeg", reason="needs imageio-ffmpeg")
     (tmp_path / "a.mp4").write_bytes(b"no video")
-    for read in (video_length, lambda path: next(read_frames(path))):
+    for read in (video_length, video_rate, lambda path: next(read_frames(path))):
         with pytest.raises(ValueError, match=r"a\.mp4 is not a video"):
             read(tmp_path / "a.mp4")
     with pytest.raises(FileNotFoundError):

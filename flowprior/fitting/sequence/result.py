@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
+
+from flowprior.fitting.sequence.ball import ball_radius
 
 __all__ = ["SequenceFit"]
 
@@ -54,25 +55,13 @@ class SequenceFit:
     def radius_mm(self, level: float = 0.9) -> Tensor:
         """Radii (P, T, K) of balls around the points with a given probability, millimetres.
 
-        The squared distance of a normal vector is approximately a scaled chi-square with the same
-        mean and variance, whose quantile follows from Wilson and Hilferty's formula.
-
         Args:
             level: The probability, between 0 and 1.
 
         Raises:
             ValueError: If the level is out of range.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, got {level}")
-        covariance = self.point_covariance
-        mean = covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-        variance = 2 * covariance.square().sum(dim=(-2, -1))
-        degrees = 2 * mean.square() / variance.clamp(min=1e-30)
-        normal = torch.special.ndtri(torch.tensor(level, dtype=torch.float64)).to(mean)
-        part = 2 / (9 * degrees.clamp(min=1e-6))
-        square = mean * (1 - part + normal * part.sqrt()).clamp(min=0).pow(3)
-        return 1000 * square.sqrt()
+        return 1000 * ball_radius(self.point_covariance, level)
 
     def smpl_params(self) -> dict[str, Tensor]:
         """Parameters of SMPL with the argument names of smplx, for ``pose2rot=False``.

@@ -90,11 +90,14 @@ def without_gaps(rotation: Tensor, known: Tensor) -> Tensor:
 def noise_of(points: Tensor) -> Tensor:
     """Standard deviation (P,) per coordinate of measurement noise, from third differences.
 
-    Motion contributes little to third differences, white noise 20 times its variance.
+    Motion contributes little to third differences, white noise 20 times its variance. NaN if
+    nothing is known, as of fewer than four frames.
 
     Args:
         points: (P, T, K, C), NaN where unknown.
     """
+    if points.shape[1] < 4:
+        return points.new_full((len(points),), torch.nan)
     third = points.diff(n=3, dim=1).flatten(start_dim=1).abs()
     return third.nanmedian(dim=1).values / (0.6745 * 20**0.5)
 

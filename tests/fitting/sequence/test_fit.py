@@ -167,6 +167,15 @@ def test_one_frame_is_a_sequence(prior, joints):
     assert error_mm(fit.points, joints[:1]) < 30
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+def test_keypoints_of_few_frames(prior, body, motion, frames):
+    """Too few for an estimate of their noise."""
+    seen = keypoints_of(body, motion[:frames])
+    fit = fit_sequence(prior, fps=FPS, keypoints_2d=seen, **CAMERA)
+    assert fit.points.isfinite().all()
+    assert fit.points.shape == (frames, 17, 3)
+
+
 def test_rates_are_those_of_the_clips():
     generator = torch.Generator().manual_seed(0)
     step = 0.02 * torch.randn(400, 24, 3, generator=generator)
