@@ -292,6 +292,11 @@ class BodyModel(nn.Module):
         return self._surface.weights
 
     @property
+    def has_pose_offsets(self) -> bool:
+        """Whether the surface depends on the pose beyond the motion of the joints."""
+        return self._surface.has_pose_offsets
+
+    @property
     def keypoint_sets(self) -> tuple[str, ...]:
         """Names of the joint sets that `keypoints` can return."""
         return self._keypoints.names

@@ -30,6 +30,7 @@ from flowprior.view.colours import HEX_STOPS, Scale, confidence_scale, hex_colou
 from flowprior.view.held_hands import BODY_JOINTS
 from flowprior.view.meshes import STEP_M, pack, poses_of
 from flowprior.view.photos import photo_jpeg, smaller_jpeg
+from flowprior.view.skinned import can_pose, packed_rotations, skin_data
 
 __all__ = ["write_page"]
 
@@ -45,6 +46,7 @@ SPREAD = Scale(0.0, 200.0, "Spread of the samples at each point of the surface, 
 SEEN = 0.1
 """Keypoints with a lower confidence were not used and are not drawn."""
 IMAGES_PER_SECOND = 5
+"""Of images that are no sequence."""
 SIDES = ("left", "right")
 
 
@@ -80,6 +82,9 @@ def write_page(
     max_megabytes: float = 20.0,
 ) -> int:
     """Write one HTML page that shows fits: photos, bodies in 3D, samples, uncertainty.
+
+    The images of a sequence play at its frame rate. For bodies without pose-dependent offsets the
+    page then contains poses instead of vertices: about 5 kB per person and frame with 16 samples.
 
     The page needs neither a server nor a network. Its 3D view needs WebGL 2, which all browsers
     have had since 2022; without it the rest of the page works.
@@ -156,7 +161,12 @@ def _page(
     }
     texts |= {
         name: (static / file).read_text(encoding="utf-8")
-        for name, file in (("css", "page.css"), ("scene", "scene.js"), ("page", "page.js"))
+        for name, file in (
+            ("css", "page.css"),
+            ("scene", "scene.js"),
+            ("skin", "skin.js"),
+            ("page", "page.js"),
+        )
     }
     head, *parts = (static / "page.html").read_text(encoding="utf-8").split("{{")
     filled = [head]
@@ -214,7 +224,8 @@ def _data(
         "stops": HEX_STOPS,
         "unknown": hex_colour(UNKNOWN),
         "colours": COLOURS,
-        "images_per_second": IMAGES_PER_SECOND,
+        "images_per_second": fits.fps or IMAGES_PER_SECOND,
+        "skin": skin_data(fits, body) if can_pose(fits, body) else None,
     }
 
 
@@ -243,12 +254,18 @@ def _person(fits: Fits, row: int, body: BodyModel, detail: Detail) -> dict[str, 
     depth = poses.joints[0, :, 2:]
     pixels = fits.focal_px[row] * poses.joints[0, :, :2] / depth + fits.centre_px[row]
     in_front = bool((depth > 0).all() and np.isfinite(pixels).all())
-    return person | {
-        "mesh": pack(poses.vertices, origin),
+    placed = person | {
         "origin": origin.tolist(),
         "poses": len(poses.vertices),
-        "joints": np.rint(1000 * poses.joints).astype(int).reshape(len(poses.joints), -1).tolist(),
         "points": _numbers(pixels, 1) if in_front else None,
+    }
+    if can_pose(fits, body):
+        vectors = np.concatenate([fits.rotations[row][None], fits.samples[row][: detail.samples]])
+        finite = np.isfinite(vectors).all(axis=(1, 2))
+        return placed | {"mesh": packed_rotations(vectors[finite]), "joints": None}
+    return placed | {
+        "mesh": pack(poses.vertices, origin),
+        "joints": np.rint(1000 * poses.joints).astype(int).reshape(len(poses.joints), -1).tolist(),
     }
 
 

@@ -26,6 +26,7 @@ from flowprior.results.bodies import body_of
 from flowprior.skeleton import SMPL_24
 from flowprior.view.colours import legend_html
 from flowprior.view.photos import photo_array
+from flowprior.view.player import Player
 from flowprior.view.stage import NUM_DIRECTIONS, Stage
 
 __all__ = ["Viewer", "serve"]
@@ -114,6 +115,7 @@ class Viewer:
         self.stage = Stage(fits, body_of(fits, body), prior)
         self._work: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._moves: dict[int, Any] = {}
+        self._track = self.stage.fits.person[self.stage.row]
         self._lock = threading.Lock()
         self._server = viser.ViserServer(host=host, port=port, verbose=False)
         shown_host = "localhost" if host in ("0.0.0.0", "") else host
@@ -125,6 +127,7 @@ class Viewer:
 
     def stop(self) -> None:
         """Stop the server."""
+        self._player.stop()
         self._work.put(None)
         self._thread.join()
         self._server.stop()
@@ -178,6 +181,7 @@ class Viewer:
         fits, stage = self.stage.fits, self.stage
         self._image = gui.add_dropdown("Image", fits.images, initial_value=stage.image)
         self._image.visible = len(fits.images) > 1
+        self._player = Player(gui, fits, lambda image: self.submit(lambda: self._play(image)))
         self._person = gui.add_dropdown("Person", ["1"])
         self._photo = gui.add_checkbox("Photo", True)
         self._joints = gui.add_checkbox("Joints", True)
@@ -202,6 +206,7 @@ class Viewer:
 
     def _listen(self) -> None:
         self._on(self._image, self.choose_image)
+        self._player.listen()
         self._on(self._person, lambda number: self.choose_person(int(number)))
         self._on(self._photo, lambda _: self._show_photo())
         for handle in (self._joints, self._opacity, self._all):
@@ -237,15 +242,33 @@ class Viewer:
     def choose_image(self, image: str) -> None:
         """Show an image, with the same person as before if there is one of that number."""
         rows = self.stage.people(image)
-        before = self.stage.fits.person[self.stage.row]
-        same = [row for row in rows if self.stage.fits.person[row] == before]
+        same = [row for row in rows if self.stage.fits.person[row] == self._track]
         self.stage.select((same or rows)[0])
         self._show_person()
+        self._player.show(image)
+
+    def play(self) -> None:
+        """Play the images in order, at the frame rate of a sequence."""
+        self._player.start()
+
+    def pause(self) -> None:
+        """Stop playing; the image that is shown stays."""
+        self._player.stop()
+
+    def _play(self, image: str) -> None:
+        """Show the next image of a sequence without moving the cameras."""
+        rows = self.stage.people(image)
+        same = [row for row in rows if self.stage.fits.person[row] == self._track]
+        self.stage.select((same or rows)[0])
+        self._image.value = image
+        self._show_person(move_cameras=False)
+        self._player.show(image)
 
     def choose_person(self, number: int) -> None:
         """Show a person of the image, counted from 1."""
         rows = self.stage.people(self.stage.image)
         self.stage.select(rows[number - 1])
+        self._track = self.stage.fits.person[self.stage.row]
         self._show_person()
 
     def _change(self, change: Callable[..., None], *values: object) -> None:
@@ -308,7 +331,7 @@ class Viewer:
 
     # What the page shows.
 
-    def _show_person(self) -> None:
+    def _show_person(self, *, move_cameras: bool = True) -> None:
         scene, stage = self._server.scene, self.stage
         rows = stage.people(stage.image)
         self._person.options = [str(index + 1) for index in range(len(rows))]
@@ -337,7 +360,7 @@ class Viewer:
         self._show_photo()
         self._show_body()
         self._show_controls()
-        for client in self.clients():
+        for client in self.clients() if move_cameras else ():
             self._look(client, "Camera")
 
     def _ball(self, joint: int, place: Any) -> Any:  # noqa: ANN401, viser's

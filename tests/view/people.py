@@ -76,3 +76,26 @@ def with_hands(fits: Fits, flexion=0.6) -> Fits:
     )
     joints = pose_bodies(changed, BodyModel(hands=True)).joints
     return dataclasses.replace(changed, joints=joints)
+
+
+def sequence(frames=6, samples=3, fps=20.0, photo="") -> Fits:
+    """A person in all frames who raises an arm and moves right, and another in the second half."""
+    fits = people(2 * frames, samples, photo)
+    track = np.arange(2 * frames) % 2
+    frame = np.arange(2 * frames) // 2
+    turns = fits.body_pose[track].copy()
+    turns[:, 15, 2] += 0.3 * frame
+    transl = fits.transl[track] + np.stack([0.05 * frame, 0 * frame, 0 * frame], axis=-1)
+    moved = dataclasses.replace(
+        fits,
+        image=np.array([f"walk_{number:04d}" for number in frame], np.str_),
+        person=track,
+        global_orient=fits.global_orient[track],
+        body_pose=turns,
+        betas=fits.betas[track],
+        transl=transl,
+        samples=np.concatenate([fits.global_orient[track], turns], axis=1)[:, None]
+        + np.random.default_rng(0).normal(0, 0.05, (2 * frames, samples, 24, 3)),
+        fps=fps,
+    )
+    return moved[(track == 0) | (frame >= frames // 2)]

@@ -11,7 +11,7 @@ from flowprior.skeleton import SMPL_24
 from flowprior.view.viewer import Viewer, serve
 from tests.view.browser import FRAMES
 from tests.view.conftest import share_of
-from tests.view.people import picture
+from tests.view.people import picture, sequence
 
 pytest.importorskip("viser", reason="flowprior[view] has viser")
 pytestmark = [
@@ -129,3 +129,23 @@ def test_a_fault_is_logged_and_the_viewer_goes_on(viewer, caplog):
 def test_nobody_is_an_error_before_anything_is_served(fits, body, prior):
     with pytest.raises(ValueError, match="nobody"):
         Viewer(fits[:0], body=body, prior=prior, port=free_port())
+
+
+def test_a_sequence_plays_at_its_rate_and_keeps_the_track(body, prior):
+    fits = sequence(frames=8, fps=25.0)
+    with serve(fits, body=body, prior=prior, port=free_port(), block=False) as viewer:
+        second = fits.images[5]
+        viewer.submit(lambda: viewer.choose_image(second))
+        viewer.submit(lambda: viewer.choose_person(2))
+        viewer.submit(lambda: viewer.choose_image(fits.images[0]))
+        assert until(lambda: viewer.is_idle() and viewer.stage.image == fits.images[0])
+        seen = set()
+        viewer.play()
+        assert until(lambda: seen.add(viewer.stage.image) or len(seen) > 3)
+        viewer.pause()
+        assert until(viewer.is_idle)
+        here = viewer.stage.image
+        viewer.submit(lambda: viewer.choose_image(second))
+        assert until(lambda: viewer.is_idle() and viewer.stage.image == second)
+        assert fits.person[viewer.stage.row] == 1
+        assert here in fits.images

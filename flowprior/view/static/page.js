@@ -2,7 +2,7 @@
 // What the page shows, and its controls. The data are those of page.py.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const state = { image: 0, person: -1, pose: 0, joint: -1 };
+const state = { image: 0, person: -1, pose: 0, joint: -1, track: null };
 const element = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -64,6 +64,7 @@ function words(bytes) {
 
 let faces = null;
 const unpacked = new Map();
+const MOST_UNPACKED = 40;
 
 // Positions of a person's poses, the fit first, and the spread of the samples at each vertex.
 async function posesOf(row) {
@@ -71,6 +72,10 @@ async function posesOf(row) {
   const person = data.people[row];
   if (!person.mesh) return null;
   if (!faces) faces = Uint32Array.from(words32(await inflate(data.faces)));
+  if (data.skin) {
+    const every = Array.from({ length: person.poses }, (_, pose) => skinned(person, pose));
+    return keep(row, { vertices: every, spread: spreadOf(every) });
+  }
   const packed = words(await inflate(person.mesh));
   const size = packed.length / person.poses;
   const vertices = [];
@@ -83,7 +88,12 @@ async function posesOf(row) {
     }
     vertices.push(positions);
   }
-  const spread = new Float32Array(size / 3);
+  return keep(row, { vertices, spread: spreadOf(vertices) });
+}
+
+// Root mean square distance of the samples to the fit at each vertex, millimetres.
+function spreadOf(vertices) {
+  const spread = new Float32Array(vertices[0].length / 3);
   for (let vertex = 0; vertex < spread.length; vertex++) {
     let total = 0;
     for (const sample of vertices.slice(1))
@@ -91,9 +101,14 @@ async function posesOf(row) {
         total += (sample[3 * vertex + axis] - vertices[0][3 * vertex + axis]) ** 2;
     spread[vertex] = 1000 * Math.sqrt(total / Math.max(1, vertices.length - 1));
   }
-  const result = { vertices, spread };
-  unpacked.set(row, result);
-  return result;
+  return spread;
+}
+
+// Few people are kept unpacked: a sequence has many.
+function keep(row, poses) {
+  unpacked.set(row, poses);
+  if (unpacked.size > MOST_UNPACKED) unpacked.delete(unpacked.keys().next().value);
+  return poses;
 }
 
 function words32(bytes) {
@@ -107,6 +122,7 @@ function plain(count, colour) {
 }
 
 function jointsOf(person, pose) {
+  if (data.skin) return jointMotions(person, pose).map(({ place }) => place);
   const flat = person.joints[pose];
   return data.joint_names.map((_, joint) => flat.slice(3 * joint, 3 * joint + 3)
     .map((value) => value / 1000));
@@ -314,11 +330,12 @@ function choose(change) {
   Object.assign(state, change);
   const image = data.images[state.image];
   if (!image) return;
-  if (!image.people.includes(state.person)) {
-    // The same person of another image, such as the next frame, by the track number.
-    const track = data.people[before.person]?.person;
-    state.person = image.people.find((row) => data.people[row].person === track)
+  if (image.people.includes(change.person)) state.track = data.people[change.person].person;
+  else if (change.image !== undefined || !image.people.includes(state.person)) {
+    // The person that was chosen last, by the track number, or else any.
+    state.person = image.people.find((row) => data.people[row].person === state.track)
       ?? image.people[0] ?? -1;
+    state.track ??= data.people[state.person]?.person ?? null;
   }
   const person = data.people[state.person];
   const last = person ? Math.max(0, person.poses - 1) : 0;
@@ -339,7 +356,10 @@ function choose(change) {
   element("facts").textContent = person ? factsOf(person) : "Nobody in this image";
   showPhoto();
   showTable();
-  if (before.image !== state.image || before.person !== state.person) lookAtPerson();
+  const same = data.people[before.person]?.person === person?.person;
+  // In a sequence the camera stays while the person moves.
+  if ((before.image !== state.image || before.person !== state.person) && !(data.skin && same))
+    lookAtPerson();
   showBody();
 }
 
@@ -404,7 +424,7 @@ function listenToTime() {
   data.images.forEach((image, place) =>
     element("image").append(make("option", { value: place }, image.name)));
   const stop = () => {
-    clearInterval(playing);
+    cancelAnimationFrame(playing);
     playing = 0;
     element("play").textContent = "Play";
   };
@@ -414,8 +434,15 @@ function listenToTime() {
   element("play").addEventListener("click", () => {
     if (playing) return stop();
     element("play").textContent = "Pause";
-    playing = setInterval(() => choose({ image: (state.image + 1) % count }),
-      1000 / data.images_per_second);
+    // By the clock: a slow computer leaves out images.
+    const [first, start] = [state.image, performance.now()];
+    const step = (now) => {
+      const passed = Math.floor((now - start) * data.images_per_second / 1000);
+      const image = (first + Math.max(0, passed)) % count;
+      if (image !== state.image) choose({ image });
+      playing = requestAnimationFrame(step);
+    };
+    playing = requestAnimationFrame(step);
     return undefined;
   });
 }
