@@ -16,6 +16,7 @@ from flowprior.command.run_folder import RunFolder
 from flowprior.command.sources import Camera, Source, open_source
 from flowprior.detect import DETECTORS, open_detector
 from flowprior.files.model_folder import BUNDLED
+from flowprior.fitting.whole_body_pose import has_fingers
 from flowprior.results import CONFIDENCE_DISTANCE_MM, Fits
 from flowprior.results.bodies import EMBEDDED, body_of
 from flowprior.results.estimator import Estimator
@@ -138,6 +139,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _fit(args: argparse.Namespace, source: Source, device: torch.device) -> int:
     body = options.body_from(args.body, hands=args.hands)
+    if body is not None and not has_fingers(body) and source.has_fingers and not args.quiet:
+        print(f"{body.name} has no fingers: their keypoints are ignored", file=sys.stderr)
     folder = RunFolder(args.out, _settings(args, source), fresh=args.fresh)
     progress = Progress(source.images, quiet=args.quiet)
     progress.resume(folder.images, folder.people)
@@ -233,8 +236,13 @@ def _summary(fits: Fits, out: Path) -> str:
     height = np.nanmax(y, axis=1) - np.nanmin(y, axis=1)
     share = np.median(fits.reprojection_px[fitted] / np.maximum(height, 1))
     lost = f", {int((~fitted).sum())} without a fit" if not fitted.all() else ""
+    hands = ""
+    if fits.hands is not None:
+        count = int((fits.hands == "fitted").sum())
+        hands = f"; {count} of {fits.hands.size} hands fitted, the others at rest"
     lines = [
-        f"{people}{lost}; keypoints are met to {100 * share:.1f} % of the person's height (median)",
+        f"{people}{lost}; keypoints are met to {100 * share:.1f} % of the person's height (median)"
+        + hands,
         f"results: {out / 'fits.npz'}",
     ]
     if (out / "index.html").exists():

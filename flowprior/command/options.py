@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -10,6 +11,7 @@ import torch
 
 from flowprior.body import BodyModel
 from flowprior.fitting import DEFAULT_PRIOR
+from flowprior.fitting.whole_body_pose import has_fingers
 
 if TYPE_CHECKING:
     Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -169,13 +171,15 @@ def body_from(path: Path | None, *, hands: bool | None = None) -> BodyModel | No
     """
     if path is None:
         return None
-    body = BodyModel(path)
-    fingers = "left_hand_pose" in body.parts
+    with warnings.catch_warnings():
+        # A hand of MANO is refused below; its shapes do not matter.
+        warnings.filterwarnings("ignore", "(?s).*MANO's left hand", UserWarning)
+        body = BodyModel(path)
     if "body_pose" not in body.parts:
         raise ValueError(
             f"{path} is MANO, one hand without a body: --body takes SMPL, SMPL-H or SMPL-X"
         )
-    if hands and not fingers:
+    if hands and not has_fingers(body):
         raise ValueError(
             f"{path} is SMPL, a body without fingers: --hands needs a file of SMPL-H or SMPL-X, or "
             "the embedded body"

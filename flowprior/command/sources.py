@@ -21,6 +21,7 @@ from flowprior.files.picture_file import (
 )
 from flowprior.files.report import Report
 from flowprior.files.video_file import VIDEO_SUFFIXES, read_frames, video_length
+from flowprior.fitting.whole_body_points import finger_joints
 from flowprior.keypoint_files import Detections, read_detections
 from flowprior.keypoint_files.image_names import image_label
 from flowprior.keypoints import LEAST_CONF
@@ -81,12 +82,14 @@ class Source(Protocol):
         images: Number of images; 0 if unknown.
         kind: What it is, for the report.
         fingerprint: Changes with the images of the input.
+        has_fingers: Whether its keypoints are known to include fingers.
         faults: Sentences about files that could not be read at all.
     """
 
     images: int
     kind: str
     fingerprint: str
+    has_fingers: bool
     faults: tuple[str, ...]
 
     def notes(self) -> list[str]:
@@ -128,6 +131,7 @@ class Keypoints:
         self.names = list(dict.fromkeys(self.found.image_names.tolist()))
         self.images = len(self.names)
         self.kind = self.report.kind
+        self.has_fingers = bool(finger_joints(self.found.skeleton))
         unread = self.report.left_out.get(UNREADABLE)
         self.faults = () if unread is None else tuple(unread.examples)
         digest = hashlib.sha256(np.ascontiguousarray(self.found.keypoints_2d).tobytes())
@@ -247,6 +251,7 @@ class Pictures:
     """
 
     kind = "pictures"
+    has_fingers = False
     faults: tuple[str, ...] = ()
 
     def __init__(
@@ -303,6 +308,7 @@ class Video:
     """
 
     kind = "video"
+    has_fingers = False
     faults: tuple[str, ...] = ()
 
     def __init__(

@@ -6,33 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprior._optional import import_optional
-from flowprior.keypoints import LEAST_CONF
 from flowprior.results.bodies import PosedBodies
 from flowprior.results.colours import STOPS, confidence_colours
 from flowprior.results.fits import Fits
-from flowprior.results.painting import (
-    Pinhole,
-    draw_dots,
-    draw_lines,
-    draw_text,
-    paint_mesh,
-    paste,
-)
-from flowprior.skeleton import BODY_25, Skeleton, shared_joints
+from flowprior.results.hand_views import hand_columns
+from flowprior.results.painting import Pinhole, draw_lines, draw_text, paint_mesh, paste
+from flowprior.results.people_drawing import BODY, draw_joints, draw_keypoints
 
 __all__ = ["overlay_picture"]
 
 PAPER = (245, 245, 248)
-BODY = (176, 188, 204)
-DETECTED = (255, 138, 61)
-INK = (20, 20, 26)
 OPACITY = 0.72
 LEGEND_PX = 46
 WIDEST = 1.4
-# The hands of SMPL are one joint beyond the wrists, without a keypoint of their own.
-BODY_JOINTS = 22
-FINE = 0.4
-"""Size of the dots of fingers and face, relative to those of the body."""
 
 
 def overlay_picture(
@@ -41,7 +27,8 @@ def overlay_picture(
     """Draw the people of one image.
 
     From left to right: the detected keypoints; the bodies, with their joints in the colour of their
-    confidence; the bodies from the side, seen from the right of the camera.
+    confidence; the bodies from the side, seen from the right of the camera; close-ups of fitted
+    hands, of three people at most, those nearest to the camera.
 
     Args:
         fits: The people of the image.
@@ -66,16 +53,16 @@ def overlay_picture(
     dot = max(3.5, 0.008 * height)
     detected = empty.copy()
     for keypoints in fits.keypoints_2d:
-        _draw_keypoints(detected, keypoints, fits.skeleton, zoom, dot)
+        draw_keypoints(detected, keypoints, fits.skeleton, zoom, dot)
     over = empty.copy()
     farthest_first = np.argsort(-np.nan_to_num(fits.transl[:, 2]))
     for row in farthest_first:
         centre = fits.centre_px[row] * zoom
         camera = Pinhole(float(fits.focal_px[row]) * zoom, (float(centre[0]), float(centre[1])))
         paint_mesh(over, bodies.vertices[row], bodies.faces, camera, BODY, OPACITY)
-        _draw_joints(over, fits, row, bodies.joints[row], camera, dot)
+        draw_joints(over, fits, row, bodies.joints[row], camera, dot)
     side = _side_view(fits, bodies, height, dot)
-    panels = paste([detected, over, side])
+    panels = paste([detected, over, side, *hand_columns(fits, bodies, empty, height)])
     whole = images.new("RGB", (panels.width, panels.height + LEGEND_PX), (255, 255, 255))
     whole.paste(panels, (0, 0))
     _draw_legend(whole, panels.height, fits.confidence_distance_mm)
@@ -107,62 +94,9 @@ def _side_view(fits: Fits, bodies: PosedBodies, height: int, dot: float) -> Any:
     draw_lines(canvas, np.array([[[0, floor], [width, floor]]], float), (196, 196, 204), 2)
     for row in np.argsort(-joints[:, 0, 2]):
         paint_mesh(canvas, vertices[row], bodies.faces, camera, BODY)
-        _draw_joints(canvas, fits, posed[row], joints[row], camera, dot)
+        draw_joints(canvas, fits, posed[row], joints[row], camera, dot)
     draw_text(canvas, (8, 6), "from the side, camera on the left", 13)
     return canvas
-
-
-def _draw_keypoints(
-    canvas: Any,  # noqa: ANN401
-    keypoints: NDArray[Any],
-    skeleton: Skeleton,
-    zoom: float,
-    dot: float,
-) -> None:
-    seen = keypoints[:, 2] > LEAST_CONF
-    places = np.where(seen[:, None], keypoints[:, :2] * zoom, np.nan)
-    body = np.zeros(len(keypoints), bool)
-    body[list(shared_joints(skeleton, BODY_25)[0])] = True
-    colours = np.tile(DETECTED, (len(keypoints), 1))
-    for some, size in ((~body, FINE * dot), (body, dot)):
-        draw_lines(canvas, _bones(places, skeleton.parents, some), DETECTED, size / 3)
-    for some, size in ((~body, FINE * dot), (body, dot)):
-        draw_dots(canvas, places[some], colours[some], size)
-
-
-def _draw_joints(
-    canvas: Any,  # noqa: ANN401
-    fits: Fits,
-    row: int,
-    joints: NDArray[Any],
-    camera: Pinhole,
-    dot: float,
-) -> None:
-    if not np.isfinite(joints).all():
-        return
-    points, parents = camera.project(joints), fits.kind.skeleton.parents
-    colours = confidence_colours(fits.joint_confidence[row])
-    numbers = np.arange(len(joints))
-    fingers = np.isin(numbers, [*_range(fits, "left_hand_pose"), *_range(fits, "right_hand_pose")])
-    for some, size in ((fingers, FINE * dot), (numbers < BODY_JOINTS, dot)):
-        draw_lines(canvas, _bones(points, parents, some), INK, size / 3)
-        draw_dots(canvas, points[some], colours[some], size)
-
-
-def _range(fits: Fits, part: str) -> range:
-    """The joints of a part of the pose; none if the body does not have it."""
-    joints = fits.kind.parts.get(part, slice(0, 0))
-    return range(joints.start, joints.stop)
-
-
-def _bones(points: NDArray[Any], parents: tuple[int, ...], some: NDArray[np.bool_]) -> NDArray[Any]:
-    """Ends (n, 2, 2) of the lines from some of the points (J, 2) to their parents."""
-    pairs = [
-        (points[joint], points[parent])
-        for joint, parent in enumerate(parents)
-        if parent >= 0 and some[joint]
-    ]
-    return np.array(pairs, float).reshape(-1, 2, 2)
 
 
 def _draw_legend(canvas: Any, top: int, distance_mm: float) -> None:  # noqa: ANN401

@@ -34,7 +34,7 @@ def person_content(fits: Fits, row: int) -> dict[str, Any]:
         }
         for joint, name in enumerate(fits.kind.skeleton.joint_names)
     }
-    pose = {name: _listed(getattr(fits, name)[row].reshape(-1), 5) for name in fits.kind.parts}
+    pose = {name: _listed(getattr(fits, name)[row].reshape(-1), 7) for name in fits.kind.parts}
     hands: dict[str, Any] = {}
     if fits.hands is not None:
         hands["hands"] = dict(zip(("left", "right"), fits.hands[row].tolist(), strict=True))
@@ -60,8 +60,8 @@ def person_content(fits: Fits, row: int) -> dict[str, Any]:
             "model_type": fits.kind.model_type,
             **pose,
             **hands,
-            "betas": _listed(fits.betas[row], 4),
-            "transl": _listed(fits.transl[row], 4),
+            "betas": _listed(fits.betas[row], 6),
+            "transl": _listed(fits.transl[row], 6),
         },
         "confidence_is_the_probability_within_mm": fits.confidence_distance_mm,
         "joints": joints,

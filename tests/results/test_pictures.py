@@ -1,5 +1,6 @@
 """Pictures, meshes and JSON of people."""
 
+import dataclasses
 import json
 import struct
 
@@ -15,6 +16,7 @@ from flowprior.results.painting import Pinhole, draw_dots, paint_mesh
 from flowprior.results.person_file import person_content, write_person
 from flowprior.skeleton import SMPL_24
 from tests.results.helpers import small_fits
+from tests.view.people import people, with_hands
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow draws pictures: flowprior[fit]")
 trimesh = pytest.importorskip("trimesh")
@@ -115,6 +117,38 @@ def test_the_overlay_of_a_smaller_photo_shows_the_same():
     small = overlay_picture(fits, bodies, np.full((120, 160, 3), 99, np.uint8), height=240)
     assert whole.shape == small.shape
     assert np.abs(whole.astype(int) - small).mean() < 1
+
+
+def with_fingers(flexion, hands=("fitted", "at rest")):
+    """The overlay of somebody with bent left fingers."""
+    fits = with_hands(people(1), flexion)
+    fits = dataclasses.replace(fits, hands=np.array([hands]))
+    bodies = pose_bodies(fits, BodyModel(hands=True))
+    return overlay_picture(fits, bodies, height=240).astype(int), fits
+
+
+def test_the_overlay_shows_posed_hands():
+    flat, fits = with_fingers(0.0)
+    bent, _ = with_fingers(1.2)
+    # The second panel, between its left edge and the side view.
+    changed = np.abs(bent - flat)[:240, 328:648].max(axis=-1) > 20
+    rows, columns = np.nonzero(changed)
+    zoom = 240 / fits.image_size[0, 1]
+    wrist = fits.joints[0, 20]
+    place = zoom * (fits.focal_px[0] * wrist[:2] / wrist[2] + fits.centre_px[0])
+    reach = zoom * fits.focal_px[0] * 0.3 / wrist[2]
+    assert len(rows) > 10
+    assert np.abs(np.stack([columns, rows], axis=1) - place).max() < reach
+    # The close-up of the fitted hand, above nothing.
+    close_up, other = np.abs(bent - flat)[:118, -118:], bent[122:240, -118:]
+    assert (close_up.max(axis=-1) > 20).mean() > 0.1
+    assert (other == 255).all()
+
+
+def test_hands_at_rest_have_no_close_up():
+    wide, _ = with_fingers(0.0)
+    narrow, _ = with_fingers(0.0, ("at rest", "at rest"))
+    assert wide.shape[1] - narrow.shape[1] == 118 + 8  # its column and the gap
 
 
 def test_the_overlay_of_people_without_a_fit():
