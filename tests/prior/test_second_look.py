@@ -121,3 +121,31 @@ def test_gradients_and_results_are_those_without_it():
         first = torch.autograd.grad(model.log_prob(theta, context).sum(), theta)[0]
     again = torch.autograd.grad(model.log_prob(theta, context).sum(), theta)[0]
     assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize(
+    ("verb", "shape", "edge"),
+    [("rotvec", (4, 3), 8 * math.pi), ("points", (4, 3), 100.0), ("transl", (3,), 1000.0)],
+)
+def test_values_are_implausible_beyond_the_limit(verb, shape, edge, rows):
+    values = torch.zeros(rows, *shape)
+    for sign in (-1, 1):
+        values[-1].view(-1)[-1] = sign * 0.999 * edge
+        getattr(SecondLook(), verb)(values)
+        values[-1].view(-1)[-1] = sign * 1.001 * edge
+        with pytest.warns(UserWarning, match=str(round(1.001 * edge))):
+            getattr(SecondLook(), verb)(values)
+
+
+def test_only_the_first_rows_are_looked_at():
+    values = torch.zeros(257, 4, 3)
+    values[256] = 1e4
+    for verb in ("rotvec", "points", "transl"):
+        # Translations have no joints.
+        rows = values[:, 0] if verb == "transl" else values
+        rows = rows.clone()
+        getattr(SecondLook(), verb)(rows)
+        rows[255].view(-1)[-1] = 2e4
+        with pytest.warns(UserWarning, match="20000"):
+            getattr(SecondLook(), verb)(rows)
