@@ -1,4 +1,5 @@
 import copy
+import itertools
 import math
 import pickle
 
@@ -271,3 +272,11 @@ def test_the_degrees_of_freedom_of_the_grid_survive_half_precision():
     grid = torch.tensor(DEGREES_OF_FREEDOM)
     assert torch.equal(grid.bfloat16().float(), grid)
     assert torch.equal(grid.half().float(), grid)
+
+
+def test_the_grid_of_degrees_of_freedom_has_no_gap():
+    pairs = list(itertools.pairwise(DEGREES_OF_FREEDOM))
+    # With two or fewer there is no variance; a thousand are normal.
+    assert 2 < DEGREES_OF_FREEDOM[0] <= 3
+    assert DEGREES_OF_FREEDOM[-1] >= 1000
+    assert all(1 < high / low <= 2 for low, high in pairs)

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowprior.flow import LULinear
+from flowprior.flow.lu_linear import _unit_inverse as unit_inverse
 from tests.flow.helpers import assert_close, draw
 
 
@@ -75,3 +76,18 @@ def _under(parameters):
 def test_no_rows():
     layer = random_layer(4)
     assert layer.inverse(layer(draw(0, 4))[0]).shape == (0, 4)
+
+
+@given(features=st.integers(1, 9), seed=st.integers(0, 99), upper=st.booleans())
+def test_unit_triangular_matrices_are_inverted_by_products(features, seed, upper):
+    triangular = draw(3, features, features, seed=seed).tril(-1) + torch.eye(features).double()
+    triangular = triangular.mT if upper else triangular
+    found = unit_inverse(triangular)
+    assert found.dtype == torch.float64
+    assert_close(found @ triangular, torch.eye(features).expand(3, -1, -1), 1e-8)
+
+
+def test_factors_are_where_the_weights_are():
+    layer = LULinear(4).to("meta")
+    assert all(each.device.type == "meta" for each in layer.factors(torch.float32))
+    assert unit_inverse(torch.empty(2, 4, 4, device="meta")).device.type == "meta"

@@ -180,6 +180,11 @@ def test_every_flow_option_passes_through():
             "context_features=4, joints=3, space='points', head=False, mode='exact'",
         ),
         (
+            {"rest_joints": (2, 1), "base": "normal"},
+            "context_features=4, joints=3, space='so3', layout='columns', rest_joints=(1, 2), "
+            "head=True, mode='exact'",
+        ),
+        (
             {"space": "points", "coupling": "affine"},
             "context_features=4, joints=3, space='points', mode='by ascent'",
         ),

@@ -38,6 +38,19 @@ def test_every_known_regressor_has_a_stand_in():
     assert set(REGRESSORS) == set(STAND_INS)
 
 
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_facts_have_their_form(name):
+    entry = REGRESSORS[name]
+    assert re.fullmatch(r"[\w-]+/[\w-]+", entry.repository)
+    assert re.fullmatch("[0-9a-f]{40}", entry.commit)
+    assert entry.body in ("SMPL", "SMPL-X", "MHR", "SMPL or SMPL-X, fitted to its points")
+    assert entry.space in ("so3", "points")
+    assert entry.layout in (None, *rotations.LAYOUTS)
+    assert (entry.layout is not None) == entry.representation.startswith(("6D", "tokens"))
+    assert entry.rest_joints in ((), (22, 23))
+    assert ("joint 0" in entry.root) == (entry.space == "so3")
+
+
 @pytest.mark.parametrize("name", TAPPED)
 @torch.no_grad()
 def test_the_answer_of_a_frozen_regressor_is_unchanged_to_the_last_bit(name):

@@ -8,6 +8,8 @@ from pathlib import Path
 __all__ = ["ROOT", "Mutant", "files_of", "mutants_of", "mutated"]
 
 ROOT = Path(__file__).parents[2]
+# Longer lines are shortened.
+LONG = 400
 
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE,
@@ -233,4 +235,17 @@ def _changed_lines(place: _Place, variant: ast.AST) -> tuple[str, str]:
     first, second = (
         " / ".join(line.strip() for line in lines[start : len(lines) - end]) for lines in (old, new)
     )
-    return first, second
+    return _shortened(first, second)
+
+
+def _shortened(first: str, second: str) -> tuple[str, str]:
+    """Two lines; of long ones, such as tables, the surroundings of the difference."""
+    if max(len(first), len(second)) <= LONG:
+        return first, second
+    shortest = min(len(first), len(second))
+    start = next((i for i in range(shortest) if first[i] != second[i]), shortest)
+    end = next((i for i in range(shortest - start) if first[-1 - i] != second[-1 - i]), 0)
+    begin = max(0, start - LONG // 4)
+    texts = (each[begin : len(each) - max(0, end - LONG // 4)] for each in (first, second))
+    before, after = (f"... {text} ..." for text in texts)
+    return before, after

@@ -98,27 +98,29 @@ class Runner:
     def _trace(self) -> None:
         """Find out which lines each test reaches and how long it takes.
 
-        The results of a file of tests are kept until it, the library or a helper changes.
+        The results of a file of tests are kept until it changes, or a helper, or a module of the
+        library that it reaches.
         """
         files: dict[str, list[str]] = defaultdict(list)
         for name in self.items:
             files[name.partition("::")[0]].append(name)
-        common = _digest(path for path in _sources() if not path.name.startswith("test_"))
+        helpers = _digest(*(path for path in _tests() if not path.name.startswith("test_")))
         kept: dict[str, Any] = {}
-        if (
-            REACH.exists()
-            and (found := json.loads(REACH.read_text(encoding="utf-8")))["common"] == common
-        ):
-            kept = found["files"]
+        if REACH.exists():
+            found = json.loads(REACH.read_text(encoding="utf-8"))
+            kept = found["files"] if found["helpers"] == helpers else {}
         for file, names in files.items():
-            state = _digest([ROOT / file]) + hashlib.sha256("\n".join(names).encode()).hexdigest()
-            if file not in kept or kept[file]["state"] != state:
+            state = _digest(ROOT / file)
+            if file not in kept or kept[file]["state"] != state or _changed(kept[file]["sources"]):
                 traced = in_fork(lambda names=names: self._trace_of(names), 3600)  # type: ignore[misc]
                 if traced is None or traced["failed"]:
                     failed = file if traced is None else traced["failed"]
                     raise pytest.UsageError(f"this test fails without any change: {failed}")
-                kept[file] = {"state": state, **traced}
-                REACH.write_text(json.dumps({"common": common, "files": kept}), encoding="utf-8")
+                sources = {path for _, lines, _ in traced["reached"] for path, _ in lines}
+                digests = {path: _digest(ROOT / path) for path in sorted(sources)}
+                kept[file] = {"state": state, "sources": digests, **traced}
+                text = json.dumps({"helpers": helpers, "files": kept})
+                REACH.write_text(text, encoding="utf-8")
             for name, lines, seconds in kept[file]["reached"]:
                 self.seconds[name] = seconds
                 for path, line in lines:
@@ -214,11 +216,21 @@ class Runner:
         )
 
 
-def _sources() -> list[Path]:
-    return sorted((*ROOT.glob("flowprior/**/*.py"), *ROOT.glob("tests/**/*.py")))
+def _tests() -> list[Path]:
+    folders = [ROOT / each for each in TESTS if (ROOT / each).is_dir()]
+    found = [path for folder in folders for path in folder.rglob("*.py")]
+    return sorted((*found, *ROOT.glob("tests/*.py")))
 
 
-def _digest(paths: Any) -> str:
+def _changed(digests: dict[str, str]) -> bool:
+    """Whether a file has another digest, or is gone."""
+    return any(
+        not (ROOT / path).exists() or _digest(ROOT / path) != digest
+        for path, digest in digests.items()
+    )
+
+
+def _digest(*paths: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())
