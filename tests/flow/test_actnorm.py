@@ -111,3 +111,13 @@ def test_a_flag_that_was_seen_is_not_read_again():
     layer.initialized = torch.tensor(True, device="meta")  # reading it would fail
     assert layer.is_initialized()
     assert not ActNorm(3).to("meta").is_initialized()
+
+
+def test_a_layer_knows_whether_it_was_changed():
+    layer = ActNorm(3)
+    assert not layer.was_changed()
+    for value in (layer.log_scale, layer.shift):
+        value.data[1] = -0.1
+        assert layer.was_changed()
+        value.data.zero_()
+    assert not ActNorm(3).to("meta").was_changed()

@@ -364,3 +364,15 @@ def test_auto_keeps_the_dtype_where_there_is_no_choice(amx, convert):
 def test_other_words_are_refused():
     with pytest.raises(ValueError, match="floating point or 'auto', got 'fast'"):
         scrambled_flow().freeze("fast")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"coupling": "spline"}, {"batch_norm": True}, {"anchored": True, "base": "student_t"}],
+    ids=str,
+)
+def test_nothing_of_a_frozen_flow_takes_a_gradient(options):
+    frozen = ConditionalFlow(4, 3, hidden_features=8, num_steps=2, **options).freeze()
+    values = [*frozen.parameters(), *frozen.buffers()]
+    assert values
+    assert not any(value.requires_grad for value in values)

@@ -603,6 +603,17 @@ def test_arrays_are_refused_by_name():
         prior.log_prob(np.zeros((5, J, 6)), draw(5, C))
     with pytest.raises(TypeError, match=r"context must be a torch\.Tensor, got list"):
         prior([1.0] * C)
+    posterior, theta, context = prior(draw(5, C)), draw(5, J, 6), draw(5, C)
+    calls = {
+        "theta": (posterior.log_prob, posterior.encode, lambda theta: prior.nll(theta, context)),
+        "z": (posterior.decode,),
+        "centre": (lambda centre: prior(context, centre=centre),),
+        "valid": (lambda valid: prior.nll(theta, context, valid),),
+    }
+    for name, verbs in calls.items():
+        for verb in verbs:
+            with pytest.raises(TypeError, match=rf"^{name} must be a torch\.Tensor, got ndarray"):
+                verb(np.zeros((5, J, 6)))
 
 
 # --- freeze --------------------------------------------------------------------------------------

@@ -172,8 +172,11 @@ def test_kinds_that_a_prior_does_not_know_are_an_error():
         prior.given(joints_3d=torch.zeros(24, 3))
     with pytest.raises(ValueError, match=r"prior\(context\), not evidence"):
         ConditionalPosePrior(5).given()
-    with pytest.raises(TypeError, match="joints_3d"):
-        make().given(joints_3d=[0.0])
+    for name in ("joints_3d", "keypoints_2d", "rotations"):
+        with pytest.raises(TypeError, match=rf"^{name} must be a torch\.Tensor, got list"):
+            make().given(**{name: [0.0]})
+    with pytest.raises(TypeError, match=r"^known must be a torch\.Tensor, got list"):
+        make().given(rotations=poses(2, 23), known=[True] * 23)
 
 
 @pytest.mark.parametrize(

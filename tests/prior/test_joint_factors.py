@@ -107,6 +107,29 @@ def test_rows_without_spread_are_left_out():
     assert fit_factors(errors, radii, groups, SOME, FLIP)[:, 3].eq(1).all()
 
 
+def test_answers_without_error_have_a_small_factor():
+    errors = errors_of(3, 50, 0.2, 4)
+    errors[:, 3] = 0
+    groups = torch.arange(3).repeat_interleave(50)
+    radii = chi_radii(len(errors))
+    found = fit_factors(errors, radii, groups, SOME, FLIP)
+    assert found.isfinite().all()
+    assert found[:, 3].max() < 1e-3
+    errors[:, 3] = 1e-12
+    assert torch.equal(fit_factors(errors, radii, groups, SOME, FLIP), found)
+
+
+def test_joints_share_what_is_known_of_the_spread_between_people():
+    errors = errors_of(3, 400, 0.0, 5)
+    groups = torch.arange(3).repeat_interleave(400)
+    radii = chi_radii(len(errors))
+    plain = fit_factors(errors, radii, groups, SOME, FLIP)
+    errors[:, 3] *= torch.tensor([0.3, 1.0, 3.0])[groups]
+    varied = fit_factors(errors, radii, groups, SOME, FLIP)
+    assert (varied[2] > 1.2 * plain[2]).all()
+    assert varied[2, 3] > 1.2 * varied[2, 0]
+
+
 def test_a_person_is_a_name_or_a_number():
     assert numbered(["b", "a", "b"], 3).tolist() == [0, 1, 0]
     assert numbered(torch.tensor([7, 7, 3]), 3).tolist() == [0, 0, 1]

@@ -441,6 +441,28 @@ def test_so3_under_transforms_and_devices():
         torch.testing.assert_close(density(theta), expected)
 
 
+@pytest.mark.parametrize(
+    ("joints", "body"),
+    [
+        (21, "as in VPoser"),
+        (22, "SMPL without the hands"),
+        (23, "SMPL's body_pose"),
+        (24, "SMPL's"),
+        (52, "SMPL-H's"),
+        (55, "SMPL-X's"),
+        (7, ""),
+    ],
+)
+def test_the_body_of_another_number_of_joints_is_named(joints, body):
+    found = rf"this has {joints} joints \(.*{body}.*\) instead of 25" if body else ""
+    found = found or f"this has {joints} joints instead of 25"
+    shapes = [(4, joints, 6), (4, joints, 3), (joints, 3, 3), (joints, 3)]
+    shapes += [(6 * joints,), (2, 3 * joints)] if body else []
+    for shape in shapes:
+        with pytest.raises(ValueError, match=found):
+            So3Space(25).to_vector(torch.zeros(shape))
+
+
 @pytest.mark.parametrize("shape", [(4, 23, 6), (4, 72), (4, 24, 4), (4, 24, 2, 3), (), (143,)])
 def test_other_shapes_are_refused_and_accepted_ones_named(shape):
     for space in (Rot6dSpace(24), So3Space(24)):

@@ -25,6 +25,7 @@ TESTS = (
     "tests/prior",
     "tests/test_rotations.py",
     "tests/test_autocast.py",
+    "tests/test_weights.py",
 )
 REACH = ROOT / "outputs" / "mutants-reach.json"
 # Tests of compilation take longer than all others together and repeat their computations.

@@ -249,6 +249,16 @@ def test_one_flag_per_person_stands_for_all_blocks(prior, context):
     torch.testing.assert_close(expected, prior.nll(theta[[0, 2]], context[[0, 2]]))
 
 
+def test_every_block_takes_its_noise_from_the_generator(prior, context):
+    trained = copy.deepcopy(prior).train()
+    theta = prior.sample(context, generator=generator())[:, 0].detach()
+    for number in range(3):
+        flags = (torch.arange(3) <= number).expand(3, 3)  # the hands take the body's flag too
+        first = trained.nll(theta, context, flags, generator=generator(1))
+        assert torch.equal(trained.nll(theta, context, flags, generator=generator(1)), first)
+        assert not torch.equal(trained.nll(theta, context, flags, generator=generator(2)), first)
+
+
 def test_nll_is_minus_the_mean_density(prior, context):
     theta = rotation_vectors(3, 52)
     torch.testing.assert_close(prior.nll(theta, context), -prior.log_prob(theta, context).mean())
@@ -357,6 +367,20 @@ def test_evidence_about_one_hand_is_broadcast():
     assert posterior.sample(4).shape == (3, 4, 52, 6)
     assert posterior.mode().shape == (3, 52, 6)
     assert posterior.log_prob(posterior.sample(4)).shape == (3, 4)
+
+
+@torch.no_grad()
+def test_points_of_a_mirrored_hand_are_mirrored():
+    body = body_prior(context_features=0, anchored=True)
+    hand = hand_prior(context_features=None, evidence=("joints_3d",), encoder_features=8)
+    prior = BlockPrior(body, "mirrored", hand)
+    points = 0.1 * torch.randn(3, 21, 3, generator=generator())
+    axes = torch.tensor([-1.0, 1.0, 1.0])
+    left = prior.given(left_hand_joints_3d=points).mode()[:, LEFT]
+    right = prior.given(right_hand_joints_3d=points * axes).mode()[:, RIGHT]
+    assert right.std(dim=0).max() > 1e-4  # it depends on the points
+    image = torch.diag(axes) @ rotations.rot6d_to_matrix(right) @ torch.diag(axes)
+    torch.testing.assert_close(rotations.rot6d_to_matrix(left), image, rtol=0, atol=1e-5)
 
 
 def test_double_precision_and_copies(prior, context):
