@@ -77,6 +77,16 @@ def test_a_line_of_a_class_or_a_module_runs_at_import(tmp_path, monkeypatch):
     assert [each.lines for each in found] == [(1, 1), (3, 3), (5, 5)]
 
 
+def test_long_lines_are_shortened_around_the_change(tmp_path, monkeypatch):
+    words = [f"word_{number}" for number in range(200)]
+    found = mutants_in(f"TABLE = {words!r}\n", tmp_path, monkeypatch)
+    assert len({each.key for each in found}) == len(words)
+    for mutant, word in zip(found, words, strict=True):
+        assert f"'{word}'" in mutant.before
+        assert f"'{word}?'" in mutant.after
+        assert len(mutant.after) < 300
+
+
 @pytest.mark.parametrize("path", ["flowprior/flow/held.py", "flowprior/prior/picking.py"])
 def test_a_mutant_changes_one_statement(path):
     source = (ROOT / path).read_text(encoding="utf-8")

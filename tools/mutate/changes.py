@@ -244,7 +244,8 @@ def _shortened(first: str, second: str) -> tuple[str, str]:
         return first, second
     shortest = min(len(first), len(second))
     start = next((i for i in range(shortest) if first[i] != second[i]), shortest)
-    end = next((i for i in range(shortest - start) if first[-1 - i] != second[-1 - i]), 0)
+    rest = shortest - start
+    end = next((i for i in range(rest) if first[-1 - i] != second[-1 - i]), rest)
     begin = max(0, start - LONG // 4)
     texts = (each[begin : len(each) - max(0, end - LONG // 4)] for each in (first, second))
     before, after = (f"... {text} ..." for text in texts)
