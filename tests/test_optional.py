@@ -50,13 +50,13 @@ def test_a_body_needs_no_other_package(without, package):
     assert BodyModel().keypoints(torch.zeros(24, 3)).shape == (44, 3)
 
 
-def test_a_package_that_fails_to_import_says_why(tmp_path, monkeypatch):
+def test_failed_import_keeps_its_reason(tmp_path, monkeypatch):
     (tmp_path / "brittle.py").write_text("import nowhere_to_be_found", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImportError, match=r"flowprior\[dev\].*nowhere_to_be_found"):
         import_optional("brittle", purpose="It", package="brittle", extra="dev")
 
 
-def test_what_is_there_is_returned():
+def test_installed_package_is_returned():
     module = import_optional("json.decoder", purpose="It", package="json", extra="dev")
     assert module is sys.modules["json.decoder"]

@@ -224,7 +224,7 @@ def test_the_ball_of_the_chart():
 
 
 @pytest.mark.parametrize("angle", ANGLES)
-def test_the_chart_is_its_formula(angle):
+def test_chart_equals_its_formula(angle):
     matrix = rotations.rotvec_to_matrix(angle * AXIS)
     u = chart_length(angle) * AXIS
     assert_close(rotations.matrix_to_chart(matrix), u, 1e-14)
@@ -247,7 +247,7 @@ def test_the_polynomials_of_the_chart_are_exact_to_rounding(dtype, tolerance):
 
 
 @given(st.floats(0, math.pi), axes)
-def test_the_chart_is_its_formula_at_every_angle(angle, axis):
+def test_chart_equals_its_formula_at_every_angle(angle, axis):
     matrix = rotations.rotvec_to_matrix(angle * unit(axis))
     u = chart_length(angle) * unit(axis)
     assert_close(rotations.chart_to_matrix(u), matrix, 1e-12)
@@ -286,7 +286,7 @@ def test_the_volume_of_the_chart_is_constant(length):
 
 
 @pytest.mark.parametrize("angle", [0.3, 1, 2, 3, math.pi - 1e-7])
-def test_the_jacobian_of_the_chart_is_its_formula(angle):
+def test_jacobian_of_the_chart_equals_its_formula(angle):
     along = torch.outer(AXIS, AXIS)
     length = chart_length(angle)
     stretching = 2 * (1 - math.cos(angle)) / length**2 * along
@@ -359,7 +359,7 @@ def test_chart_has_finite_gradients_from_the_identity_to_half_turns(short, dtype
 
 
 @pytest.mark.parametrize("angle", [3.2, 4, 6, 6.2, 6.4, 7, 9.4, 9.5, 12, 13, 25.2, 40])
-def test_beyond_the_ball_the_angle_goes_on(angle):
+def test_angle_is_continuous_beyond_the_ball(angle):
     u = chart_length(angle) * AXIS
     matrix = rotations.rotvec_to_matrix(angle * AXIS)
     assert_close(rotations.chart_to_matrix(u), matrix, 1e-11)
@@ -384,7 +384,7 @@ def test_wrapping_keeps_the_rotation(length, axis):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_wrapping_leaves_vectors_inside_the_ball_as_they_are(dtype):
+def test_wrapping_keeps_vectors_inside_the_ball(dtype):
     u = draw(2000, 3)
     u = (u * (2.66 / u.norm(dim=-1, keepdim=True).clamp(min=2.66))).to(dtype).requires_grad_()
     wrapped = rotations.wrap_chart(u)

@@ -5,7 +5,7 @@
 The interpreter is that of an environment with the wheel, as ``nox -s guides`` makes it. Each page
 has a new folder, which contains what a reader has: the example programs of a clone and a file of
 keypoints. The Python blocks of a page share a namespace, and a warning is an error. ``pip install
-'.[fit]'`` installs the wheel.
+'.[fit]'`` and ``pip install 'flowprior[fit]'`` install the wheel.
 
 A comment before a block states why it is not run, or why one of its commands is not::
 
@@ -42,7 +42,7 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 MARK = re.compile(r"<!-- not run(?: `(?P<command>[^`]+)`)?: (?P<reason>.+?) -->")
-INSTALL = re.compile(r"\bpip install '\.\[(?P<extras>[\w,]+)\]'")
+INSTALL = re.compile(r"\bpip install '(?:\.|flowprior)\[(?P<extras>[\w,]+)\]'")
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("pages", nargs="*", type=Path, help="default: README, home page, guides")
-    parser.add_argument("--wheel", type=Path, help="what `pip install '.[extra]'` installs")
+    parser.add_argument("--wheel", type=Path, help="what `pip install '.[fit]'` installs")
     parser.add_argument("--jobs", type=int, default=1, help="pages at a time (default: 1)")
     options = parser.parse_args(arguments)
     wheel = options.wheel.resolve() if options.wheel else None

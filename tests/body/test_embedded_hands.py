@@ -88,7 +88,7 @@ def test_hands_are_mirror_images(body):
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("finger", FINGERS)
 @pytest.mark.parametrize("joint", [1, 2, 3])
-def test_a_joint_bends_its_finger_alone(body, side, finger, joint):
+def test_joint_bends_only_its_finger(body, side, finger, joint):
     theta = torch.zeros(52, 3)
     # Flexion of a left finger is a rotation about -z.
     theta[SMPLH_52.index(f"{side}_{finger}{joint}"), 2] = -1.0 if side == "left" else 1.0

@@ -412,7 +412,7 @@ def test_mirrored_poses_of_a_body():
         mirror_pose(torch.zeros(24, 6), body.skeleton)
 
 
-def test_a_hand_is_no_body(tmp_path):
+def test_hand_model_is_not_a_body(tmp_path):
     _, right = mano_pair()
     path = save(tmp_path / "MANO_RIGHT.pkl", right)
     with pytest.raises(

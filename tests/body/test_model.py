@@ -102,7 +102,7 @@ def test_agrees_with_smplx(which, dtype, tolerance, embedded, smpl_file):
     assert model.faces.tolist() == theirs.faces.tolist()
 
 
-def test_the_embedded_body_is_what_it_claims(embedded):
+def test_embedded_body_matches_its_description(embedded):
     out = embedded(torch.zeros(24, 3))
     assert out.joints.shape == (24, 3)
     assert out.vertices.shape == (1229, 3)
@@ -206,7 +206,7 @@ def test_every_form_of_theta(layout):
         torch.testing.assert_close(model(theta).vertices, expected, rtol=0, atol=1e-10)
 
 
-def test_what_a_prior_gives_is_what_a_body_takes(embedded):
+def test_body_accepts_the_output_of_a_prior(embedded):
     prior = ConditionalPosePrior(8, hidden_features=16).eval()
     posterior = prior(torch.randn(2, 8))
     out = embedded(posterior.sample(5), torch.randn(2, 10))
@@ -327,7 +327,7 @@ COPIES = {
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("made_inside", [False, True])
-def test_what_is_made_on_demand_does_not_depend_on_the_mode(mode, how, made_inside):
+def test_lazy_tensors_do_not_depend_on_the_mode(mode, how, made_inside):
     theta = torch.randn(2, 24, 3)
     expected = BodyModel().keypoints(theta, BODY_25)
     outside = None if made_inside else BodyModel()
@@ -355,7 +355,7 @@ def test_keypoints_made_before_a_conversion_are_those_made_after_it(dtype):
     torch.testing.assert_close(first, second, rtol=0, atol=tolerance)
 
 
-def test_what_is_made_while_tracing_is_not_kept():
+def test_tensors_created_while_tracing_are_not_cached():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     model, theta = BodyModel(), torch.randn(2, 24, 3)
@@ -364,7 +364,7 @@ def test_what_is_made_while_tracing_is_not_kept():
     assert model.keypoints(theta, BODY_25).isfinite().all()
 
 
-def test_a_checkpoint_holds_nothing_of_the_body(embedded):
+def test_checkpoint_excludes_the_body(embedded):
     embedded.keypoints(torch.zeros(24, 3))
     assert not embedded.state_dict()
     assert not list(embedded.parameters())
@@ -411,7 +411,7 @@ def test_an_official_file_without_chumpy(tmp_path, chumpy, protocol):
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_hostile_file_runs_nothing(tmp_path, chumpy, protocol):
+def test_hostile_file_executes_nothing(tmp_path, chumpy, protocol):
     marker = tmp_path / "marker"
 
     class Hostile:
@@ -529,7 +529,7 @@ def test_a_regressor_may_be_a_tensor(tmp_path):
     torch.testing.assert_close(model.keypoints(theta, PROHMR_19), expected)
 
 
-def test_it_prints_what_it_is(embedded):
+def test_repr_describes_the_body(embedded):
     assert "vertices=1229, layout='columns'" in repr(embedded)
 
 
@@ -716,7 +716,7 @@ def test_gradients_are_those_of_smplx(smpl_file):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12 * expected.abs().max())
 
 
-def test_another_module_is_no_smplx_body():
+def test_other_modules_are_not_smplx_bodies():
     with pytest.raises(
         TypeError, match="expected a smplx body model, but Linear has no v_template"
     ):

@@ -162,7 +162,7 @@ def test_a_conversion_does_not_keep_the_rounding_of_float32():
     assert back.float()(rotation.float(), betas.float())[0].dtype == torch.float32
 
 
-def test_nothing_of_it_is_in_a_state_dict():
+def test_skinning_is_not_in_the_state_dict():
     parents = SMPL_24.parents
     tree, surface = build(made_up(parents), parents)
     assert not tree.state_dict()

@@ -40,7 +40,7 @@ def test_without_a_detector_the_options_are_listed(wanted):
     assert "file of keypoints" in message
 
 
-def test_auto_takes_what_is_installed(installed, monkeypatch):
+def test_auto_selects_an_installed_detector(installed, monkeypatch):
     installed.add("transformers")
     assert name_of() == "ViTPose"
     installed.add("mediapipe")

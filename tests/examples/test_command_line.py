@@ -23,12 +23,12 @@ def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
         device_of("tpu")
 
 
-def test_what_is_wrong_is_one_line_and_code_2(capsys):
+def test_usage_error_is_one_line_and_exit_code_2(capsys):
     assert fail(ValueError("no such file")) == 2
     assert capsys.readouterr().err == "error: no such file\n"
 
 
-def test_an_interrupted_program_says_so_and_ends_with_130(capsys):
+def test_interrupted_program_reports_it_and_exits_with_130(capsys):
     @interruptible("nothing was written")
     def main(argv=None, *, stop=True):
         """A program."""
@@ -55,7 +55,7 @@ def test_output_that_cannot_be_encoded_is_escaped(monkeypatch):
     assert raw.getvalue() == rb"\u65e5\u672c" + os.linesep.encode()
 
 
-def test_every_program_escapes_what_it_cannot_print():
+def test_programs_escape_unprintable_characters():
     for path in sorted(Path(examples.__path__[0]).glob("*/*.py")):
         text = path.read_text(encoding="utf-8")
         if "\ndef main(" in text:

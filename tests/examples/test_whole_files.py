@@ -87,7 +87,7 @@ def test_every_writer_follows_links_and_keeps_permissions(tmp_path, name):
     assert {*os.listdir(tmp_path)} == {name, "elsewhere"}
 
 
-def test_a_file_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
+def test_old_file_is_replaced_by_a_complete_one(tmp_path):
     path = tmp_path / "file"
     write_text(path, "old")
 
@@ -103,13 +103,13 @@ def test_a_file_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
-def test_an_error_names_the_file_that_was_wanted(tmp_path):
+def test_error_names_the_requested_file(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         write_text(tmp_path / "nowhere" / "file", "")
     assert caught.value.filename == str(tmp_path / "nowhere" / "file")
 
 
-def test_a_folder_is_cleared_of_what_killed_programs_left_and_of_nothing_else(tmp_path):
+def test_only_leftovers_of_killed_programs_are_removed(tmp_path):
     kept = {"kept", ".hidden", "own.partial", ".own.partial", "deep"}
     (tmp_path / "deep").mkdir()
     for name in (*kept - {"deep"}, ".a.npz.0123abcd.partial", "deep/.last.ckpt.00000000.partial"):

@@ -83,7 +83,7 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_it_is_told_by_its_content(name, tmp_path):
+def test_kind_follows_from_the_content(name, tmp_path):
     make, words = MAKERS[name]
     path = tmp_path / "SMPL_NEUTRAL.pkl"
     make(path)
@@ -91,7 +91,7 @@ def test_it_is_told_by_its_content(name, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"hello", b"\x80\x09abc", b"PQ", b"\0" * 100, b"12345678{"])
-def test_nothing_is_said_of_what_is_not_known(content, tmp_path):
+def test_unknown_files_have_no_kind(content, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(content)
     assert not_the_file(path) == ""

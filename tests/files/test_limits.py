@@ -47,7 +47,7 @@ READERS = {
     ],
 )
 @pytest.mark.parametrize("reader", READERS)
-def test_nothing_but_files_is_read(reader, place, tmp_path):
+def test_only_regular_files_are_read(reader, place, tmp_path):
     read, name, error = READERS[reader]
     path = tmp_path / name
     if place == "pipe":

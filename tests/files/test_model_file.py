@@ -36,7 +36,7 @@ def rewrite(path, *, tensors=None, **metadata):
     safetensors.torch.save_file(old if tensors is None else tensors(old), path, header)
 
 
-def test_what_is_loaded_is_what_was_saved(prior, saved):
+def test_round_trip_of_a_model_file(prior, saved):
     rng = torch.get_rng_state()
     loaded = ConditionalPosePrior.load(saved)
     assert torch.equal(torch.get_rng_state(), rng)
@@ -80,7 +80,7 @@ def test_a_crash_leaves_the_old_file_whole(prior, saved, monkeypatch, broken):
     assert os.listdir(saved.parent) == [saved.name]
 
 
-def test_a_saved_model_does_not_lean_on_what_its_preset_means(saved, monkeypatch):
+def test_saved_model_does_not_depend_on_its_preset(saved, monkeypatch):
     monkeypatch.setitem(
         PRESETS, "default", {"batch_norm": True, "dropout": 0.3, "context_norm": False}
     )
@@ -140,7 +140,7 @@ def test_the_configuration_of_another_model_is_refused(saved, config):
         ConditionalPosePrior.load(saved)
 
 
-def test_every_tensor_that_does_not_fit_is_named(saved):
+def test_error_lists_every_mismatched_tensor(saved):
     def spoil(tensors):
         tensors.pop("flow.steps.0.actnorm.log_scale")
         tensors["flow.steps.1.actnorm.log_scale"] = torch.zeros(5)
@@ -154,7 +154,7 @@ def test_every_tensor_that_does_not_fit_is_named(saved):
     assert "flow.steps.1.actnorm.log_scale is (5,) instead of (9,)" in str(error.value)
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_folder_instead_of_a_file(tmp_path):
     with pytest.raises(CheckpointError, match="is a folder"):
         ConditionalPosePrior.load(tmp_path)
 
@@ -322,7 +322,7 @@ def test_tensors_of_odd_dtypes(saved, code):
     "dtype",
     [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.int64, torch.bool],
 )
-def test_weights_of_dtypes_that_compute_nothing(saved, dtype):
+def test_weights_of_dtypes_without_arithmetic(saved, dtype):
     content = model_file.load(saved)
     name = next(name for name in content.tensors if name.endswith("weight"))
     tensors = {**content.tensors, name: content.tensors[name].to(dtype)}

@@ -79,7 +79,7 @@ def edit_weights(folder, change, header=True):
     [{}, {"preset": "prohmr"}, {"coupling": "spline", "dropout": 0.25}, {"space": "so3"}],
     ids=str,
 )
-def test_what_is_read_is_what_was_written(tmp_path, options):
+def test_round_trip_of_a_model_folder(tmp_path, options):
     prior = make_prior(**options)
     prior.provenance = {"data": "twelve poses"}
     assert prior.save_pretrained(tmp_path / "a" / "b") is None
@@ -300,7 +300,7 @@ def test_the_weights_file_has_the_last_word_on_the_configuration(prior, folder):
     assert again.space.layout == "rows"
 
 
-def test_an_argument_nobody_knows(folder):
+def test_unknown_argument(folder):
     edit_weights(folder, lambda tensors: None, header=False)
     edit_config(folder, depth=3)
     with pytest.raises(CheckpointError, match=r"not a pose prior.*depth"):
@@ -371,7 +371,7 @@ def front_matter(folder):
     return yaml.safe_load(front), body
 
 
-def test_a_card_says_what_the_user_said(prior, tmp_path):
+def test_card_contains_the_users_text(prior, tmp_path):
     prior.save_pretrained(
         tmp_path / "walker",
         model_card_kwargs={
@@ -397,7 +397,7 @@ def test_a_card_says_what_the_user_said(prior, tmp_path):
     assert [result.metric_value for result in card.data.eval_results] == [81.25, -312]
 
 
-def test_a_card_without_anything_said(folder):
+def test_card_without_text(folder):
     front, body = front_matter(folder)
     assert "license" not in front
     assert "model-index" not in front
@@ -410,7 +410,7 @@ def test_a_card_of_a_prior_over_6d_vectors(tmp_path):
     assert "3 joint rotations given a context of 4 numbers" in front_matter(tmp_path)[1]
 
 
-def test_a_card_says_where_the_mode_comes_from(tmp_path):
+def test_card_describes_the_mode(tmp_path):
     make_prior(head_features=0, base="student_t").save_pretrained(tmp_path / "a")
     body = front_matter(tmp_path / "a")[1]
     assert "its mode is exactly the centre passed with the context" in body
@@ -419,7 +419,7 @@ def test_a_card_says_where_the_mode_comes_from(tmp_path):
     assert "anchored:" not in front_matter(tmp_path / "b")[1]
 
 
-def test_a_card_is_kept_unless_something_is_said(prior, folder):
+def test_card_is_kept_without_new_text(prior, folder):
     (folder / "README.md").write_text("my own", encoding="utf-8")
     prior.save_pretrained(folder)
     assert (folder / "README.md").read_text(encoding="utf-8") == "my own"
@@ -427,7 +427,7 @@ def test_a_card_is_kept_unless_something_is_said(prior, folder):
     assert front_matter(folder)[0]["license"] == "mit"
 
 
-def test_a_wrong_card_is_told_before_anything_is_written(prior, tmp_path):
+def test_wrong_card_is_rejected_before_writing(prior, tmp_path):
     with pytest.raises(TypeError, match="licence"):
         prior.save_pretrained(tmp_path / "a", model_card_kwargs={"licence": "mit"})
     for value in (float("nan"), "80 mm", True):
@@ -515,7 +515,7 @@ def response(status, code=None):
         (lambda e: e.HFValidationError("x"), FileNotFoundError, "nor a valid name on the hub"),
     ],
 )  # fmt: skip
-def test_what_the_hub_refuses(monkeypatch, raised, kind, message):
+def test_names_rejected_by_the_hub(monkeypatch, raised, kind, message):
     def snapshot_download(*args, **kwargs):
         raise raised(hub.errors)
 

@@ -449,7 +449,7 @@ def npz(**arrays):
     return buffer.getvalue()
 
 
-def test_an_npz_entry_that_is_no_array(tmp_path):
+def test_npz_entry_without_an_array(tmp_path):
     header = io.BytesIO()
     announced = {"descr": "|O", "fortran_order": False, "shape": ()}
     np.lib.format.write_array_header_1_0(header, announced)

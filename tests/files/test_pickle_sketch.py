@@ -108,7 +108,7 @@ def test_honest_pickles(name, protocol, tmp_path):
         assert found == HONEST[name]
 
 
-def test_an_object_may_refer_to_what_it_is_in(tmp_path):
+def test_object_may_refer_to_its_container(tmp_path):
     # As omegaconf's configurations refer to their parents.
     program = b"\x80\x02}(X\x01\0\0\0acomegaconf\nNode\n)\x81q\x00}X\x06\0\0\0parenth\x00sbu."
     assert type(in_pickle(tmp_path, program)["a"]).__qualname__ == "Node"

@@ -27,7 +27,7 @@ def test_pictures_are_read_as_they_are(tmp_path):
     assert picture_facts(path) == ((4, 6), None)
 
 
-def test_pictures_are_turned_as_exif_says(tmp_path):
+def test_pictures_are_rotated_by_exif(tmp_path):
     path = saved(tmp_path / "a.png", orientation=6)
     np.testing.assert_array_equal(read_picture(path), np.rot90(PIXELS, -1))
     assert picture_facts(path)[0] == (6, 4)

@@ -61,7 +61,7 @@ def error(actual, expected):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stored_model_computes_what_it_computed_in_float64(name):
+def test_stored_model_reproduces_float64_results(name):
     stored, prior = values(name), load(name).double()
     actual = computed(prior, stored["inputs"], stored["outputs"])
     # The files have twelve decimals; rounding grows through the flow's steps, by less than 1e4.
@@ -70,7 +70,7 @@ def test_a_stored_model_computes_what_it_computed_in_float64(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if values(name)["dtype"] == "float32"])
-def test_a_stored_model_computes_what_it_computed_in_its_own_dtype(name):
+def test_stored_model_reproduces_results_in_its_dtype(name):
     stored = values(name)
     actual = computed(load(name), stored["inputs"], stored["outputs"])
     # float32 has seven digits, of which the flow's steps lose less than four.

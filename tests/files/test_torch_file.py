@@ -289,7 +289,7 @@ def test_registered_extensions_are_not_reached():
         copyreg.remove_extension(*function, 77)
 
 
-def test_what_a_pickle_may_not_do_to_its_objects():
+def test_forbidden_operations_of_a_pickle():
     tensor = tensor_of(4, (4,), (1,)).split(b"q\x01", 1)[1].split(b"s.")[0]
     assert read(archived(b"}S'a'\n" + tensor + b"s."))["a"].equal(torch.zeros(4))
     # A gradient, another storage, other attributes, elements, addition, a call.

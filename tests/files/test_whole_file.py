@@ -74,7 +74,7 @@ def test_a_symbolic_link_is_followed(tmp_path, absolute):
 
 
 @needs_links
-def test_a_link_to_nothing_makes_its_target(tmp_path):
+def test_dangling_link_creates_its_target(tmp_path):
     (tmp_path / "link").symlink_to("target")
     write_whole(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink()
@@ -145,7 +145,7 @@ def test_folders_and_pipes_are_not_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["write", "fsync", "replace"])
-def test_what_a_killed_program_leaves_is_removed_at_the_next_write(tmp_path, monkeypatch, step):
+def test_next_write_removes_leftovers_of_a_killed_program(tmp_path, monkeypatch, step):
     path = tmp_path / "file"
     write_whole(path, b"old")
 
@@ -170,7 +170,7 @@ def test_what_a_killed_program_leaves_is_removed_at_the_next_write(tmp_path, mon
     assert path.read_bytes() == b"new"
 
 
-def test_only_what_nobody_writes_is_removed(tmp_path):
+def test_files_in_use_are_not_removed(tmp_path):
     mine = ".a.01234567.partial"
     others = [".a", ".a.b.01234567.partial", ".a.b.partial", "a.01234567.partial"]
     for name in (mine, *others):

@@ -96,7 +96,7 @@ def test_only_anchored_flows_keep_it():
 
 
 @given(kwargs=options)
-def test_what_a_flow_says_of_itself(kwargs):
+def test_repr_of_a_flow(kwargs):
     flow = make(**kwargs)
     for model in (flow, flow.freeze()):
         assert model.has_closed_entropy == (kwargs["coupling"] != "contracting")
@@ -209,7 +209,7 @@ def test_every_parameter_gets_a_gradient_from_log_prob_and_from_samples(kind):
 
 
 @given(kwargs=options)
-def test_nothing_is_more_likely_than_the_origin(kwargs):
+def test_density_is_highest_at_the_origin(kwargs):
     flow = make(**kwargs)
     context = draw(3, kwargs["context_features"])
     origin = torch.zeros(3, kwargs["features"], dtype=torch.float64)
@@ -412,7 +412,7 @@ def test_copies_compute_the_same(kind, clone, frozen):
 
 
 @every_kind
-def test_the_state_dict_says_everything(kind):
+def test_state_dict_is_complete(kind):
     flow, other = make(**kind), ConditionalFlow(5, 3, anchored=True, hidden_features=16,
                                                 num_blocks=1, num_steps=3, **kind)  # fmt: skip
     other = other.double().eval()

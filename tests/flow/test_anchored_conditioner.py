@@ -38,7 +38,7 @@ def test_the_output_at_the_origin_is_exactly_zero(dtype, size, seed, scale):
 
 
 @given(size=sizes)
-def test_it_equals_its_formula(size):
+def test_conditioner_equals_its_formula(size):
     network, x = make(**size), draw(4, size["in_features"])
     context = draw(4, size["context_features"])
     thresholds = network.threshold.expand(4, -1)

@@ -247,7 +247,7 @@ def test_names_are_those_of_the_classes():
     [lambda b: b.frozen(4), copy.deepcopy, lambda b: pickle.loads(pickle.dumps(b))],
     ids=["frozen", "deepcopy", "pickle"],
 )
-def test_copies_have_tensors_of_their_own(base, clone):
+def test_copies_do_not_share_tensors(base, clone):
     other, z = clone(base), draw(3, 4)
     assert type(other) is type(base)
     torch.testing.assert_close(other.log_prob(z), base.log_prob(z), rtol=1e-6, atol=1e-6)

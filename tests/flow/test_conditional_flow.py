@@ -140,7 +140,7 @@ def test_samples_carry_their_log_prob(training):
     assert_close(flow.log_prob(samples, context), log_prob.detach(), 1e-10)
 
 
-def test_nothing_is_denser_than_the_mode():
+def test_density_is_highest_at_the_mode():
     flow, _ = random_flow(6, 4)
     context = draw(3, 4)
     _, log_prob = flow.sample_and_log_prob(context, 1000)
@@ -455,7 +455,7 @@ def test_an_unconditional_flow_takes_no_context():
 
 
 @pytest.mark.parametrize("value", [[1.0], (1.0,), np.ones(1)], ids=["list", "tuple", "array"])
-def test_only_what_can_be_converted_is_told_so(value):
+def test_conversion_hint_only_for_convertible_input(value):
     with pytest.raises(TypeError, match=r"torch\.as_tensor converts arrays"):
         require_tensor("x", value)
     with pytest.raises(TypeError, match=r"got dict$"):
@@ -480,7 +480,7 @@ def test_one_sample_if_no_number_is_given():
 
 
 @pytest.mark.parametrize("context_features", [0, 2])
-def test_a_context_that_is_no_tensor_is_named(context_features):
+def test_error_for_a_context_that_is_not_a_tensor(context_features):
     flow = ConditionalFlow(4, context_features, hidden_features=8)
     with pytest.raises(TypeError, match=r"^context must be a torch.Tensor"):
         flow.project_context(np.zeros((3, 2)))

@@ -86,7 +86,7 @@ def test_one_input_feature_has_the_widest_start():
     assert 0.95 < net.input.weight.abs().max() <= 1
 
 
-def test_two_rows_in_training_have_statistics_of_their_own():
+def test_batch_statistics_of_two_rows():
     net = make(batch_norm=True)
     before = net.blocks[0].norms[0].running_mean.clone()
     net(draw(2, 6), net.project_context(draw(2, 7)))

@@ -82,7 +82,7 @@ def test_an_anchored_conditioner_has_neither_batch_norm_nor_dropout(kind):
             COUPLINGS[kind](4, 2, 8, 1, odd_moves=True, anchored=True, **options)
 
 
-def test_small_scales_are_those_that_were_asked_for():
+def test_small_scales_are_exact():
     numbers = torch.tensor([[1e-3, 0.0]])
     assert_close(COUPLINGS["affine"].move(torch.ones(1), numbers, inverse=False)[1], 1e-3, 1e-9)
 

@@ -83,7 +83,7 @@ def test_the_legacy_forward_is_frozen_as_such():
 
 
 @given(kwargs=options)
-def test_it_inverts_itself_and_its_log_det_is_that_of_the_jacobian(kwargs):
+def test_inverse_and_log_det_agree_with_the_jacobian(kwargs):
     frozen = scrambled_flow(**kwargs).freeze()
     x, context = draw(2, kwargs["features"]), draw(2, kwargs["context_features"])
     z, log_abs_det = frozen(x, context)
@@ -143,13 +143,13 @@ def test_a_dtype_without_fractions_is_refused():
         ConditionalFlow(4, 2).freeze(torch.int8)
 
 
-def test_a_processor_without_the_arithmetic_is_named(monkeypatch):
+def test_error_names_a_processor_without_the_arithmetic(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     with pytest.warns(UserWarning, match="bfloat16"):
         ConditionalFlow(4, 2).freeze(torch.bfloat16)
 
 
-def test_it_stays_in_evaluation_mode_and_apart_from_its_flow():
+def test_frozen_flow_stays_in_evaluation_mode():
     flow = scrambled_flow(batch_norm=True, dropout=0.5)
     frozen = flow.freeze()
     x, context = draw(5, 6), draw(5, 4)
@@ -164,7 +164,7 @@ def test_it_stays_in_evaluation_mode_and_apart_from_its_flow():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_it_shares_no_memory_with_its_flow_and_needs_no_gradient(dtype):
+def test_frozen_flow_shares_no_memory_and_has_no_gradient(dtype):
     flow = scrambled_flow(context_norm=True, batch_norm=True).to(dtype)
     frozen = flow.freeze()
     theirs = {value.data_ptr() for value in flow.state_dict(keep_vars=True).values()}
@@ -272,7 +272,7 @@ def test_a_training_step_compiles_as_one_graph():
         assert_close(ours, theirs, 1e-10)
 
 
-def test_nothing_of_it_hangs_on_the_weights_it_was_made_of():
+def test_frozen_flow_does_not_depend_on_the_original_weights():
     frozen = scrambled_flow(context_norm=True, batch_norm=True).eval().freeze()
     tensors = [*frozen.parameters(), *frozen.buffers()]
     for module in frozen.modules():
@@ -341,7 +341,7 @@ def test_auto_obeys_a_limit_on_instructions(amx, monkeypatch, limit, dtype):
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [((7, 5), None), ((8, 0), torch.bfloat16)])
-def test_auto_goes_by_the_compute_capability_of_a_gpu(monkeypatch, capability, dtype):
+def test_auto_follows_the_compute_capability(monkeypatch, capability, dtype):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert faster_conditioner_dtype(torch.float32, torch.device("cuda:1")) == dtype
 
@@ -356,7 +356,7 @@ def test_auto_never_warns_and_leaves_densities_alone():
 
 
 @pytest.mark.parametrize("convert", [torch.nn.Module.double, lambda flow: flow.to("meta")])
-def test_auto_keeps_the_dtype_where_there_is_no_choice(amx, convert):
+def test_auto_keeps_the_dtype_without_alternative(amx, convert):
     amx(True)
     assert convert(scrambled_flow().float()).freeze("auto").steps[0].inverse_conditioner is None
 

@@ -143,7 +143,7 @@ def test_the_context_terms_are_bounded():
     assert norm.abs().max() <= 3.0
 
 
-def test_the_ascent_takes_as_many_steps_as_it_is_told(monkeypatch):
+def test_number_of_ascent_steps(monkeypatch):
     flow, context, calls = make(**OPTIONS["affine"]), draw(2, 3), []
     base_log_prob = flow.base.log_prob
 
@@ -163,7 +163,7 @@ def test_the_ascent_takes_as_many_steps_as_it_is_told(monkeypatch):
     assert_close(flow.mode(context, max_steps=0), start.detach(), 1e-12)
 
 
-def test_a_mode_that_was_climbed_to_is_a_constant_of_a_constant_flow():
+def test_mode_by_ascent_has_no_gradient_in_a_constant_flow():
     frozen = make(**OPTIONS["affine"]).freeze()
     assert not frozen.mode(draw(2, 3)).requires_grad
 
@@ -196,7 +196,7 @@ def test_calibration_needs_data():
         make().calibrate(draw(0, 5), draw(0, 3))
 
 
-def test_the_temperature_that_is_returned_is_a_number_of_its_own():
+def test_returned_temperature_is_a_copy():
     flow, context = make(), draw(50, 3)
     first = flow.calibrate(draw(50, 5), context)
     before = first.clone()

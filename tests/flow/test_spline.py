@@ -31,7 +31,7 @@ def test_inverse_and_derivative(value, seed, size):
     assert_close(log_derivative, slope.log(), 1e-8)
 
 
-def test_it_is_monotone_and_keeps_its_interval():
+def test_spline_is_monotone_on_its_interval():
     x = torch.linspace(-BOUND, BOUND, 2001, dtype=torch.float64)
     image, _ = rational_quadratic_spline(x, 2 * draw(23).expand(2001, 23))
     assert (image.diff() > 0).all()

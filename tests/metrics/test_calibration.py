@@ -143,7 +143,7 @@ def test_pit_needs_degrees_of_freedom(nu):
             latent_pit(torch.zeros(3), value)
 
 
-def test_coverage_counts_what_is_at_most_the_level():
+def test_coverage_counts_values_up_to_the_level():
     pit = torch.tensor([[0.1, 0.25], [0.5, 1.0]])
     covered = coverage(pit, [0.0, 0.25, 0.3, 0.99, 1.0])
     assert covered.dtype == torch.float64

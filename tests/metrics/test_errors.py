@@ -144,7 +144,7 @@ def test_dtype_and_shape_of_the_input_are_kept(metric, dtype):
 
 
 @pytest.mark.parametrize("metric", [mpjpe, pa_mpjpe])
-def test_a_bad_row_stays_alone(metric):
+def test_bad_row_does_not_affect_others(metric):
     pred, target = random_joints(0, 2, 3, 17)
     expected = metric(pred, target)
     pred[1, 4] = float("nan")
@@ -304,12 +304,12 @@ def test_quantised_samples_are_samples_and_stand_for_every_cluster():
         (torch.full((2, 4, 3), torch.nan), 1, "NaN"),
     ],
 )
-def test_what_cannot_be_quantised_is_refused(samples, n, message):
+def test_quantisation_rejects_unsuitable_input(samples, n, message):
     with pytest.raises(ValueError, match=message):
         quantise(samples, n)
 
 
-def test_diversity_is_told_apart_by_visibility():
+def test_diversity_by_visibility():
     samples = torch.zeros(1, 2, 3, 3)
     samples[0, 0, 0, 0], samples[0, 1, 0, 0] = 1.0, -1.0
     samples[0, 0, 1, 0], samples[0, 1, 1, 0] = 5.0, 1.0
@@ -345,7 +345,7 @@ def test_consistency_counts_keypoints_with_confidence_only():
 # --- datasets ------------------------------------------------------------------------------------
 
 
-def test_a_tally_counts_what_it_leaves_out():
+def test_tally_counts_excluded_rows():
     tally = Tally()
     tally.add({"mpjpe": torch.tensor([1.0, torch.nan, 3.0])}, ["walk", "sit", "walk"])
     tally.add({"mpjpe": torch.tensor([6.0, torch.inf])}, ["sit", "sit"])

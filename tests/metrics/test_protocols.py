@@ -177,7 +177,7 @@ def test_a_real_posterior_and_masks():
         torch.testing.assert_close(result.quantised[4][metric], error.amin(dim=1))
 
 
-def test_what_cannot_be_judged_is_left_out_and_counted():
+def test_invalid_rows_are_excluded_and_counted():
     pytest.importorskip("sklearn", reason="quantised samples need scikit-learn")
     posterior = Drawn()
     target = torch.randn(3, 17, 3)

@@ -76,7 +76,7 @@ def test_one_person_is_the_plain_share(error, radius):
     assert float(found.mean) == pytest.approx(float((error <= radius).double().mean()))
 
 
-def test_what_does_not_fit_is_an_error():
+def test_mismatched_input_is_an_error():
     some = torch.ones(3)
     for error, unsure, match in (
         (some, torch.ones(2), "one shape"),

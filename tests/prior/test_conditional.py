@@ -79,7 +79,7 @@ def test_unconditional():
     assert prior.nll(theta.detach()).shape == ()
 
 
-def test_the_prior_answers_as_its_posterior():
+def test_prior_agrees_with_its_posterior():
     prior, context, theta = make(), draw(5, C), rot6d(5)
     posterior = prior(context)
     assert torch.equal(prior.log_prob(theta, context), posterior.log_prob(theta))
@@ -626,7 +626,7 @@ def test_arrays_are_refused_by_name():
      {"encoder_features": 8}],
     ids=str,
 )  # fmt: skip
-def test_a_frozen_prior_gives_the_same_answers(options):
+def test_frozen_prior_agrees_with_the_prior(options):
     prior = make(0.1, **options)
     frozen, context = prior.freeze(), draw(4, C)
     seeds = (torch.Generator().manual_seed(3) for _ in range(2))

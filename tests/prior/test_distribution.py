@@ -26,7 +26,7 @@ def posterior(request):
     return make_prior(**request.param)(torch.randn(2, 3, 4))
 
 
-def test_it_is_a_distribution_of_the_posteriors_shapes(posterior):
+def test_distribution_has_the_shapes_of_the_posterior(posterior):
     view = posterior.distribution()
     assert isinstance(view, Distribution)
     assert view.batch_shape == (2, 3)
@@ -118,7 +118,7 @@ def test_expanding_copies_nothing():
         assert ours.norm.data_ptr() == theirs.norm.data_ptr()
 
 
-def test_a_batch_it_does_not_broadcast_to(posterior):
+def test_batch_that_does_not_broadcast(posterior):
     with pytest.raises(RuntimeError, match="expanded"):
         posterior.distribution().expand((2, 4))
 

@@ -33,7 +33,7 @@ def by_hand(encoder, context):
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3), (0,)], ids=str)
 @pytest.mark.parametrize("options", [{}, {"encoder_skip": False}, {"anchored": False}], ids=str)
-def test_head_and_flow_read_what_the_encoder_says(shape, options):
+def test_head_and_flow_use_the_encoder(shape, options):
     prior = make_prior(**options)
     skip = options.get("encoder_skip", options.get("anchored", True))
     context = torch.randn(*shape, 5)
@@ -174,7 +174,7 @@ def test_the_original_has_none():
         to_state_dict(prior)
 
 
-def test_theta_and_context_the_wrong_way_round_are_told_apart():
+def test_swapped_theta_and_context_are_detected():
     prior = ConditionalPosePrior(5, joints=2, hidden_features=8, encoder_features=7)
     theta, context = torch.zeros(3, 2, 6), torch.zeros(3, 5)
     with pytest.raises(ValueError, match="log_prob takes theta first"):

@@ -161,7 +161,7 @@ class TestContext:
         ({"known": torch.ones(23)}, "rotations is missing"),
     ],
 )
-def test_evidence_that_does_not_fit_is_an_error(arguments, message):
+def test_mismatched_evidence_is_an_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         make().given(**arguments)
 
@@ -226,14 +226,14 @@ class TestPosteriors:
         )
         assert (log_prob <= posterior.log_prob(posterior.mode())[:, None] + 1e-3).all()
 
-    def test_everything_known_leaves_nothing(self, freeze):
+    def test_fully_known_pose(self, freeze):
         theta = poses(2, 23)
         posterior = self.prior(freeze).given(rotations=theta)
         assert torch.equal(posterior.sample(3), theta[:, None].expand(-1, 3, -1, -1))
         torch.testing.assert_close(posterior.log_prob(theta), torch.zeros(2))
         torch.testing.assert_close(posterior.entropy(), torch.zeros(2))
 
-    def test_without_evidence_it_is_the_marginal(self, freeze):
+    def test_no_evidence_gives_the_marginal(self, freeze):
         prior = self.prior(freeze)
         posterior = prior.given()
         assert posterior.batch_shape == ()
@@ -276,7 +276,7 @@ def test_a_distribution_and_a_centre_hold_the_same_joints():
     assert torch.equal(prior.mode(context), prior(context).mode())
 
 
-def test_gradients_reach_what_trains():
+def test_gradients_reach_the_trained_weights():
     prior, theta, known = make().train(), poses(8, 23), masks(8, 23)
     context = prior.evidence.context(rotations=theta, known=known)
     loss = prior.nll(theta, context, known=known)

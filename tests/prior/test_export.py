@@ -40,7 +40,7 @@ def make_inputs(prior, verb, batch, samples):
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_program_answers_as_the_prior(verb, size, programs):
+def test_exported_program_agrees_with_the_prior(verb, size, programs):
     prior, program = programs[verb]
     inputs, expected = make_inputs(prior, verb, *size)
     torch.testing.assert_close(program(**inputs), expected, atol=2e-5, rtol=2e-5)
@@ -83,7 +83,7 @@ def test_a_program_can_be_saved(tmp_path, verb):
     torch.testing.assert_close(again(**inputs), expected, atol=2e-5, rtol=2e-5)
 
 
-def test_a_program_has_its_own_weights():
+def test_exported_program_copies_the_weights():
     prior = make_prior().double()
     program = export_program(prior, "mode").module()
     context = torch.randn(2, 4, dtype=torch.float64)
@@ -103,7 +103,7 @@ def test_a_program_has_its_own_weights():
         ({"coupling": "spline"}, "mode", "computes its mode by ascent"),
     ],
 )
-def test_what_is_no_program(options, verb, message):
+def test_files_that_are_not_programs(options, verb, message):
     with pytest.raises(ValueError, match=message):
         export_program(make_prior(**options), verb)
 
@@ -133,7 +133,7 @@ def sessions(made_once):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("verb", VERBS)
-def test_onnxruntime_answers_as_the_prior(verb, size, sessions):
+def test_onnxruntime_agrees_with_the_prior(verb, size, sessions):
     prior, session = sessions[0], sessions[1][verb]
     inputs, expected = make_inputs(prior, verb, *size)
     assert {each.name for each in session.get_inputs()} == set(inputs)

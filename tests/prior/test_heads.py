@@ -54,7 +54,7 @@ def poses(space: PoseSpace, *batch: int) -> Tensor:
 
 @pytest.mark.parametrize("layout", rotations.LAYOUTS)
 @spaces
-def test_a_new_head_answers_the_identity_or_the_origin(space, layout):
+def test_new_head_predicts_the_identity_or_the_origin(space, layout):
     space = make_space(space, J, layout)
     pose = MeanHead(C, space, 16)(torch.randn(5, C))
     assert pose.shape == (5, *space.event_shape)
@@ -152,7 +152,7 @@ def test_latents_of_the_mode_are_zero(space):
     st.integers(0, 1000),
     st.booleans(),
 )
-def test_nothing_is_more_likely_than_the_mode(space, coupling, base, spread, seed, given_centre):
+def test_mode_has_the_highest_density(space, coupling, base, spread, seed, given_centre):
     prior = make(spread, space=space, coupling=coupling, base=base)
     prior.flow.temperature.fill_(0.5 + (seed % 7))
     context = draw(3, C, seed=seed)

@@ -52,7 +52,7 @@ def test_the_smpl_family_shares_22_joints(joints):
     assert torch.equal(found[:, 22:], torch.eye(3).expand(3, 2, 3, 3))
 
 
-def test_smpl_is_left_alone():
+def test_smpl_is_unchanged():
     theta = poses(2, 24)
     assert to_smpl_24(theta) is theta
 

@@ -140,7 +140,7 @@ def test_nlf_has_an_answer_but_no_layer():
 
 @pytest.mark.parametrize("name", list(REGRESSORS))
 @pytest.mark.parametrize("output", [None, {}, [{}], {"mhr": None}, 3])
-def test_another_output_is_an_error_that_names_what_is_expected(name, output):
+def test_error_for_another_output_names_the_expected_one(name, output):
     entry = REGRESSORS[name]
     with pytest.raises(ValueError, match=re.escape(f"not the output of {entry.name}: expected")):
         entry.centre(output)

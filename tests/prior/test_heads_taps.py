@@ -211,7 +211,7 @@ def test_torchscript_is_refused():
         tap(scripted, "")
 
 
-def test_an_input_that_is_no_tensor_does_not_stop_the_model():
+def test_tap_ignores_inputs_other_than_tensors():
     class Batch(nn.Module):
         def __init__(self):
             super().__init__()

@@ -348,7 +348,7 @@ def test_damaged_factors_are_an_error(tmp_path, name):
         ConditionalPosePrior.load(path)
 
 
-def test_what_does_not_fit_is_an_error(body):
+def test_mismatched_input_is_an_error(body):
     prior, theta, context, groups = wide_people(body, people=2, each=3)
     before = prior.flow.temperature.clone()
     with pytest.raises(ValueError, match="take both"):

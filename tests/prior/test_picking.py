@@ -112,7 +112,7 @@ def test_points_and_batches_of_any_shape():
     torch.testing.assert_close(mean, samples.mean(dim=2))
 
 
-def test_what_does_not_fit_is_an_error(posterior):
+def test_mismatched_input_is_an_error(posterior):
     with pytest.raises(ValueError, match="answer must be one of"):
         posterior.pick("median")
     with pytest.raises(ValueError, match="belongs to the answer"):

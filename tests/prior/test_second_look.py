@@ -78,7 +78,7 @@ def test_points_of_a_flat_vector_are_looked_at_too():
         model.log_prob(1000 * draw(5, 51), draw(5, 4))
 
 
-def test_what_a_prior_gives_back_never_warns():
+def test_results_of_a_prior_never_warn():
     for options in ({}, {"layout": "interleaved"}, {"space": "so3"}, {"space": "points"}):
         model = prior(**options)
         samples = model.sample(draw(5, 4), 30)
@@ -98,7 +98,7 @@ def test_only_the_first_inputs_are_looked_at():
     other.rotvec(torch.rad2deg(poses(2)))
 
 
-def test_what_cannot_be_seen_is_passed_over():
+def test_unseen_values_are_ignored():
     look = SecondLook()
     for bad in (torch.nan, torch.inf):
         look.rotvec(torch.full((24, 3), bad))

@@ -396,7 +396,7 @@ def test_so3_density_is_the_same_for_every_full_turn(axis, angle, turns):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_so3_does_not_hide_what_is_not_finite(bad):
+def test_so3_keeps_non_finite_values_visible(bad):
     space = So3Space(2)
     matrix = roma.random_rotmat((3, 2))
     for theta in (rotations.matrix_to_rot6d(matrix), matrix, rotations.matrix_to_rotvec(matrix)):
@@ -470,7 +470,7 @@ def test_other_shapes_are_refused_and_accepted_ones_named(shape):
             space.to_vector(torch.zeros(shape))
 
 
-def test_so3_does_not_take_its_own_vectors_for_poses():
+def test_so3_vectors_are_not_poses():
     with pytest.raises(ValueError, match=r"accepted are 6D .*flat 6D \(..., 144\)"):
         So3Space(24).to_vector(torch.zeros(4, 72))
 
@@ -484,7 +484,7 @@ def test_spaces_by_name(name):
     assert getattr(space, "layout", "rows") == "rows"
 
 
-def test_flat_rotation_vectors_are_told_what_to_do():
+def test_error_for_flat_rotation_vectors_names_the_remedy():
     with pytest.raises(ValueError, match=r"theta.unflatten\(-1, \(24, 3\)\)"):
         Rot6dSpace(24).to_vector(torch.zeros(4, 72))
 

@@ -225,7 +225,7 @@ def test_fingers_take_the_factors_of_the_wrist():
     assert set(nearest[37:]) == {SMPL_24.index("right_wrist")}
 
 
-def test_what_does_not_fit_is_an_error(body):
+def test_mismatched_input_is_an_error(body):
     with pytest.raises(ValueError, match="over the rotations of joints"):
         ConditionalPosePrior(3, joints=17, space="points")(torch.zeros(3)).joint_uncertainty(body)
     posterior = make().given()

@@ -193,7 +193,7 @@ def test_another_layout_is_not_written():
 
 
 @pytest.mark.parametrize("options", [{"context_norm": True}, {"coupling": "affine"}])
-def test_what_the_original_cannot_compute_is_not_written(options):
+def test_options_unknown_to_the_original_are_not_written(options):
     prior = ConditionalPosePrior(5, joints=2, preset="prohmr", hidden_features=16, **options)
     with pytest.raises(ValueError, match="has a counterpart in the original"):
         to_state_dict(prior)
@@ -222,7 +222,7 @@ def test_flows_with_a_counterpart():
 # --- files that do not fit -----------------------------------------------------------------------
 
 
-def test_everything_that_does_not_fit_is_named(tmp_path):
+def test_error_lists_all_mismatches(tmp_path):
     state = tensors(oracle.random_state_dict(48, 10, hidden_features=16))
     del state["_transform._transforms.1.bias"]
     state["_transform._transforms.3.shift"] = torch.zeros(7)
@@ -329,7 +329,7 @@ def test_the_legacy_forward_equals_the_reference():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trained_with", ["exact", "legacy"])
-def test_calibration_tells_which_forward_map_the_weights_were_trained_with(tmp_path, trained_with):
+def test_calibration_identifies_the_forward_map(tmp_path, trained_with):
     prior = ConditionalPosePrior(
         2,
         joints=4,

@@ -116,8 +116,9 @@ def test_the_first_error_ends_the_page(tmp_path, code, message):
 
 
 @needs_shell
-def test_pip_installs_the_wheel(tmp_path):
-    page = write(tmp_path, "```bash\npip install '.[fit,view]'\n```\n")
+@pytest.mark.parametrize("source", [".", "flowprior"])
+def test_pip_installs_the_wheel(tmp_path, source):
+    page = write(tmp_path, f"```bash\npip install '{source}[fit,view]'\n```\n")
     outcome = run_page(page, tmp_path / "work", tmp_path / "missing.whl")
     assert "missing.whl[fit,view]" in outcome.error
 

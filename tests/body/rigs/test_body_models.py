@@ -155,7 +155,7 @@ def test_bones_with_their_own_axes_at_rest():
     torch.testing.assert_close(body(theta).vertices, vertices, rtol=0, atol=1e-5)
 
 
-def test_coefficients_reproduce_their_own_poses():
+def test_coefficients_reproduce_the_poses():
     """As in SKEL: hips with three angles, knees with one."""
     model = StandInModel(coefficients=True)
     body = RigBody.from_body_models(model)

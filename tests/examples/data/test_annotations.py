@@ -286,7 +286,7 @@ class TestFaults:
         for name in ("global_orient", "body_pose", "betas", "keypoints_2d", "keypoints_3d"):
             assert np.isfinite(getattr(rows, name)).all()
 
-    def test_nan_that_nobody_claims_is_no_fault(self, written):
+    def test_nan_without_confidence_is_accepted(self, written):
         columns = prohmr_columns()
         columns["has_body_pose"][1] = columns["has_betas"][1] = 0
         columns["body_pose"][1] = columns["betas"][1] = np.nan
@@ -338,7 +338,7 @@ class TestFaults:
         assert report.facts["images"] == str(tmp_path)
 
     @given(st.data())
-    def test_whatever_is_in_there_what_is_kept_is_finite(self, tmp_path_factory, data):
+    def test_kept_values_are_finite(self, tmp_path_factory, data):
         columns = prohmr_columns(3)
         for _ in range(data.draw(st.integers(1, 6))):
             key = data.draw(st.sampled_from([k for k, v in columns.items() if v.dtype.kind == "f"]))
@@ -428,7 +428,7 @@ class TestErrors:
 
 class TestRows:
     @given(st.integers(0, 8), st.integers(0, 8))
-    def test_parts_put_together_are_the_whole(self, start, stop):
+    def test_concatenated_parts_equal_the_whole(self, start, stop):
         rows, _ = annotations.sift(annotations.prohmr_rows(made_columns(8), report()), report())
         start, stop = sorted((start, stop))
         parts = [rows[:start], rows[start:stop], rows[stop:]]
@@ -448,7 +448,7 @@ class TestRows:
         with pytest.raises(IndexError):
             rows[6]
 
-    def test_nothing_put_together(self):
+    def test_concatenation_of_nothing(self):
         assert len(Annotations.concatenate([])) == 0
 
     def test_a_column_of_a_wrong_shape(self):

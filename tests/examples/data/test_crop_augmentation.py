@@ -91,7 +91,7 @@ def test_a_generator_decides_everything():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_generator_for_each_person_makes_the_draw_the_persons_own():
+def test_one_generator_per_person_makes_draws_independent():
     together = draw_augmentation(4, [generator(seed) for seed in (3, 1, 4, 1)])
     alone = draw_augmentation(1, [generator(4)])
     for name, value in vars(alone).items():
@@ -285,7 +285,7 @@ def test_twice_flipped_and_turned_back_is_where_it_was(seed, flip):
 
 
 @given(SEEDS)
-def test_what_is_not_seen_is_cleared_and_touches_nothing(seed):
+def test_unseen_keypoints_are_cleared(seed):
     augmentation = draw(8, seed)
     keypoints = torch.randn(8, 44, 4, generator=generator(seed))
     keypoints[..., 3] = torch.rand(8, 44, generator=generator(seed)) - 0.5
@@ -297,7 +297,7 @@ def test_what_is_not_seen_is_cleared_and_touches_nothing(seed):
     assert (dirty[dirty[..., 3] == 0] == 0).all()
 
 
-def test_what_is_not_turned_keeps_its_numbers():
+def test_unrotated_crops_are_unchanged():
     long = torch.tensor([[0.0, 4.0, 0.0], [0.0, 4.0, 0.0]])
     augmentation = only(2, rotation=torch.tensor([0.0, 0.1]))
     root, _ = augment_pose(long, torch.zeros(2, 69), augmentation)
@@ -305,7 +305,7 @@ def test_what_is_not_turned_keeps_its_numbers():
     assert root[1].norm() < math.pi
 
 
-def test_a_bad_pose_stays_alone():
+def test_bad_pose_does_not_affect_others():
     augmentation = draw(6, rotation_probability=1.0)
     pose = torch.randn(6, 3), torch.randn(6, 69)
     clean = augment_pose(*pose, augmentation)

@@ -398,7 +398,7 @@ def rows_of(batch, rows):
 
 @settings(max_examples=10)
 @given(SEEDS, st.booleans())
-def test_nobody_depends_on_a_neighbour(seed, antialias):
+def test_people_are_independent(seed, antialias):
     regions = Regions.whole(photographs(seed), *boxes(seed))
     labels, augmentation = random_labels(seed), draw(4, seed, extreme=torch.ones(4).bool())
     together = make_crops(regions, labels, augmentation, size=48, antialias=antialias)
@@ -417,7 +417,7 @@ def test_nobody_depends_on_a_neighbour(seed, antialias):
 
 
 @given(SEEDS)
-def test_what_is_not_known_spoils_nothing(seed):
+def test_unknown_values_do_not_spread(seed):
     regions = Regions.whole(photographs(seed), *boxes(seed))
     labels, augmentation = random_labels(seed), draw(4, seed, extreme=torch.ones(4).bool())
     hidden = torch.rand(4, 44, generator=generator(seed)) < 0.3

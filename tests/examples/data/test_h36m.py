@@ -172,7 +172,7 @@ class TestFaults3D:
         with pytest.raises(ValueError, match=message):
             read_h36m(tmp_path / "x.npz", subjects=None if "S1" in str(content) else ("S1",))
 
-    def test_nothing_usable_is_no_error_of_its_own(self, tmp_path):
+    def test_no_usable_rows(self, tmp_path):
         path = write_3d(tmp_path / "x.npz", {"S1": {"Jumping": positions_3d()["S1"]["Photo"]}})
         pairs, report = read_h36m(path, subjects=("S1",))
         assert len(pairs) == report.kept == 0

@@ -111,7 +111,7 @@ class TestDecode:
             decode(path)
 
     @pytest.mark.parametrize("place", ["pipe", "device", "folder"])
-    def test_nothing_but_files_is_read(self, tmp_path, place):
+    def test_only_regular_files_are_read(self, tmp_path, place):
         path = tmp_path / "a.png"
         if place == "pipe":
             os.mkfifo(path)

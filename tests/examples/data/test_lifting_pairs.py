@@ -52,7 +52,7 @@ def test_joining_undoes_selecting(sizes):
     assert_same(join_pairs(parts), whole)
 
 
-def test_what_cannot_be_joined():
+def test_pairs_that_cannot_be_joined():
     with pytest.raises(ValueError, match="got 0 of 0 kinds"):
         join_pairs([])
     with pytest.raises(ValueError, match="2 kinds: H36M-17 to H36M-17, PROHMR lifting 2D to"):
@@ -110,7 +110,7 @@ class TestStats:
             assert sorted(file.files) == ["mean", "std"]
             assert file["mean"].shape == file["std"].shape == (17, 2)
 
-    def test_keypoints_nothing_can_be_fitted_to(self):
+    def test_keypoints_without_a_fit(self):
         keypoints = pairs_of(5).keypoints_2d
         keypoints[:, 4, 2] = 0
         keypoints[:, 7, 1] = 3

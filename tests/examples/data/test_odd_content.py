@@ -90,7 +90,7 @@ def test_groups(tmp_path_factory, data):
 
 @pytest.mark.parametrize("odd", [*ODD, (), (1, 2), {1: 2, "a": 3}])
 @pytest.mark.parametrize("reader", [threedpw, view_groups])
-def test_pickles_of_something_else(tmp_path, reader, odd):
+def test_pickles_of_other_content(tmp_path, reader, odd):
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps(odd))
     assert not reader.matches(path)

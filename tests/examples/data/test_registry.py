@@ -177,7 +177,7 @@ def test_help_has_the_formats_and_codes(capsys):
 
 @pytest.mark.parametrize("suffix", [".npz", ".pkl", ".json", ".npy", ".csv", ".mat"])
 @pytest.mark.parametrize("place", ["pipe", "device"])
-def test_nothing_but_files_is_read(tmp_path, suffix, place):
+def test_only_regular_files_are_read(tmp_path, suffix, place):
     path = tmp_path / f"a{suffix}"
     if place == "pipe":
         os.mkfifo(path)

@@ -163,7 +163,7 @@ class TestGroup:
         assert report.clean
         assert sorted(Annotations.concatenate(found).imgname.tolist()) == sorted(names)
 
-    def test_what_is_left_out(self):
+    def test_excluded_views(self):
         names = ["a.1", "a.2", "b.1", "c.1", "c.2", "c.1"]
         found, report = view_groups.group(named(names), key=lambda name: name[0])
         assert [views.imgname.tolist() for views in found] == [["a.1", "a.2"]]

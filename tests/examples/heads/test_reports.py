@@ -51,7 +51,7 @@ def judged(prior, drawn, body):
     return judge(prior, drawn, body, num_samples=100)
 
 
-def test_a_posterior_that_is_right_covers_what_it_promises(judged, drawn):
+def test_coverage_of_a_correct_posterior_is_nominal(judged, drawn):
     summary = report(judged, drawn)["overall"]
     for unit in ("mm", "degrees"):
         assert summary[f"inside_50_{unit}"] == pytest.approx(0.5, abs=0.03)
@@ -78,7 +78,7 @@ def test_an_overconfident_posterior_is_seen_and_calibrated(people, drawn, body, 
     assert after["nll_nats"] < before["nll_nats"] - 5
 
 
-def test_what_does_not_move_is_left_out(judged):
+def test_constant_joints_are_excluded(judged):
     assert "pelvis" not in judged.joints
     assert {"left_hand", "right_hand"} <= set(judged.joints)
     assert "pelvis" in judged.rotated
@@ -135,7 +135,7 @@ def test_tables_show_every_joint_and_group(judged, drawn):
     assert f"| all | 500 | {found['overall']['nll_nats']:.1f} |" in first
 
 
-def test_the_surest_people_are_ranked_by_their_spread():
+def test_people_are_ranked_by_spread():
     size = torch.linspace(1, 10, 10)[:, None]
     nothing = torch.zeros(10, 0)
     radii = {50: size, 90: 2 * size}

@@ -48,7 +48,7 @@ def test_subjects_are_not_shared(people, seed):
     assert len(sets[0]) == 7
 
 
-def test_without_subjects_rows_are_drawn_and_that_is_said(people):
+def test_without_subjects_rows_are_split_with_a_notice(people):
     unknown = torch.full_like(people.subject, -1)
     parts = split(changed(without_parts(people), subject=unknown))
     assert "may share people" in parts.by
@@ -118,7 +118,7 @@ def test_a_constant_feature_does_not_matter(people):
 
 
 @pytest.mark.slow
-def test_an_own_answer_is_trained(people):
+def test_separate_answer_is_trained(people):
     """Poses that the features determine, and a regressor that always answers the rest pose."""
     weights = torch.randn(6, 24, 3, generator=torch.Generator().manual_seed(1))
     rotvec = 0.15 * torch.einsum("nf,fjc->njc", (people.features - 50) / 7, weights)

@@ -14,7 +14,7 @@ PAPER = CONFIGS / "paper.yaml"
 
 class TestFiles:
     @pytest.mark.parametrize("path", [DEFAULT, PAPER], ids=lambda path: path.stem)
-    def test_a_file_has_every_setting_and_says_what_it_is(self, path):
+    def test_file_describes_every_setting(self, path):
         config = read_settings(Config, path)
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# ")

@@ -163,13 +163,13 @@ class TestParts:
         settle(lifter, views, "regressor")
         assert unmoved(lifter) == self.flow(lifter)
 
-    def test_the_flow_s_phase_trains_nothing_else(self, views):
+    def test_phase_of_the_flow_trains_only_the_flow(self, views):
         lifter = self.lifter(views, regressor_share=0.5)
         settle(lifter, views, "flow")
         assert unmoved(lifter) == self.regressor(lifter)
         assert all(p.grad is None for n, p in lifter.named_parameters() if ".flow." not in n)
 
-    def test_the_flow_s_phase_leaves_the_answer_as_it_is_to_the_last_bit(self, views):
+    def test_phase_of_the_flow_does_not_change_the_answer(self, views):
         lifter = self.lifter(views, regressor_share=0.5)
         for _ in range(2):
             settle(lifter, views, "regressor")
@@ -214,7 +214,7 @@ class TestParts:
         lifter.loss_of("flow", views)
         assert lifter.model.encoder.training
 
-    def test_the_mode_is_what_the_head_answers(self, views):
+    def test_mode_is_the_answer_of_the_head(self, views):
         lifter = self.lifter(views)
         settle(lifter, views)
         lifter.eval()

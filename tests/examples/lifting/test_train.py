@@ -42,7 +42,7 @@ def run(*argv):
 
 
 class TestTrain:
-    def test_what_it_writes(self, tmp_path, capsys):
+    def test_files_of_a_run(self, tmp_path, capsys):
         out = tmp_path / "made" / "here"
         assert run("--out", out, "--steps", 6, "--seed", 4, *TINY, "val_every=3") == 0
         assert sorted(path.name for path in out.rglob("*") if path.is_file()) == [
@@ -90,9 +90,7 @@ class TestTrain:
         assert any("encoder" in name for name in changed)
 
     @pytest.mark.parametrize(("share", "stop"), [(0.0, 3), (0.5, 2), (0.5, 4), (0.5, 6)])
-    def test_stopped_it_ends_with_the_weights_of_an_unbroken_run(
-        self, tmp_path, monkeypatch, share, stop
-    ):
+    def test_stopped_run_resumes_to_the_same_weights(self, tmp_path, monkeypatch, share, stop):
         """Stopped in the regressor's phase, between the phases, and in the flow's."""
         argv = ("--steps", 8, *TINY, "checkpoint_every=1", "dropout=0.3", "val_every=4")
         argv += (f"regressor_share={share}",)

@@ -45,7 +45,7 @@ class TestPoseViews:
         ]
         torch.testing.assert_close(*lengths)
 
-    def test_drawn_people_have_other_proportions_unless_told_not_to(self, poses):
+    def test_drawn_people_vary_in_proportions_by_default(self, poses):
         kept = source(poses, vary_bones=0.0, mirror=False).draw(400, seeded())
         varied = source(poses, vary_bones=0.1, mirror=False).draw(400, seeded())
 
@@ -72,7 +72,7 @@ class TestRecordedViews:
         assert torch.equal(record.held_out(5, seeded()).joints, views.joints[rows])
         assert RecordedViews(views, ViewOptions()).held_out_groups(5) == []
 
-    def test_what_a_detector_missed_stays_hidden(self, views):
+    def test_missed_detections_stay_hidden(self, views):
         record = RecordedViews(views, ViewOptions("crop", noise_px=2.0))
         assert not (record.held_out(12, seeded()).visible & ~views.visible).any()
 

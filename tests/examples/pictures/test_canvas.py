@@ -11,7 +11,7 @@ bytes_ = st.integers(0, 255)
 
 
 @given(arrays(np.uint8, (3, 4, 3), elements=bytes_), arrays(np.uint8, (3, 4, 3), elements=bytes_))
-def test_a_layer_covers_as_much_as_it_is_opaque(image, colour):
+def test_layer_covers_by_its_opacity(image, colour):
     def layer(alpha):
         return np.concatenate([colour, np.full((3, 4, 1), alpha, np.uint8)], axis=-1)
 

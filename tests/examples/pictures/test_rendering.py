@@ -188,7 +188,7 @@ def test_a_platform_that_the_user_chose_stays(monkeypatch):
     assert "PYOPENGL_PLATFORM" not in os.environ
 
 
-def test_a_camera_projects_as_it_says():
+def test_camera_projects_as_documented():
     camera = Camera((100.0, 200.0), (10.0, 20.0), (0.0, 0.0, 2.0))
     np.testing.assert_allclose(camera.project(np.array([[1.0, -1, 0]])), [[60, -80]])
 
@@ -215,7 +215,7 @@ def test_impossible_cameras_are_refused(values):
         ({"colours": ("red", "blue")}, "expected 1 colours, or one, got 2"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(change, message):
+def test_undrawable_meshes_are_rejected(change, message):
     good = {"vertices": np.eye(4)[:, :3], "faces": np.array([[0, 1, 2]])}
     with pytest.raises(ValueError, match=message):
         render_bodies(**(good | {"camera": CAMERA, "size": SIZE} | change), backend="matplotlib")

@@ -157,7 +157,7 @@ def test_bones_join_the_keypoints_of_each_person():
         (np.zeros((9, 9, 3), np.uint8), np.full((17, 2), np.nan), "not finite"),
     ],
 )
-def test_what_is_no_image_or_no_keypoints_is_refused(image, keypoints, message):
+def test_invalid_images_and_keypoints_are_rejected(image, keypoints, message):
     with pytest.raises(ValueError, match=message):
         overlay_keypoints(image, keypoints, COCO_17)
 
@@ -204,6 +204,6 @@ def test_a_picture_of_spread_has_its_scale(pose, tmp_path):
         ({"views": ()}, "expected views"),
     ],
 )
-def test_pictures_refuse_what_they_cannot_draw(pose, tmp_path, changes, message):
+def test_undrawable_input_is_rejected(pose, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         skeleton_views_picture(tmp_path / "x.png", **({"pose": pose, "title": "x"} | changes))

@@ -144,7 +144,7 @@ def test_bad_input_is_code_2(folder, tmp_path, capsys, argv, words):
     assert words in capsys.readouterr().err
 
 
-def test_a_gpu_that_is_not_there_is_said(folder, tmp_path, capsys, monkeypatch):
+def test_missing_gpu_is_reported(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert run(folder, tmp_path, folder, "--dataset", "val", "--device", "cuda") == 2
     assert "--device cuda" in capsys.readouterr().err

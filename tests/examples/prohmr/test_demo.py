@@ -208,7 +208,7 @@ def test_bad_input_is_code_2(photos, checkpoint, capsys, argv, words):
     assert words in capsys.readouterr().err
 
 
-def test_no_image_is_said(tmp_path, checkpoint, capsys):
+def test_missing_images_are_reported(tmp_path, checkpoint, capsys):
     (tmp_path / "empty").mkdir()
     assert run(tmp_path / "empty", checkpoint)[0] == 2
     assert "no image in" in capsys.readouterr().err

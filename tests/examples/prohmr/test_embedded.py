@@ -52,7 +52,7 @@ def test_the_outline_is_where_the_surface_projects(scenes):
     assert whole > 3
 
 
-def test_what_is_hidden_is_said_to_be(scenes):
+def test_hidden_joints_are_marked(scenes):
     assert any(not scene.keypoints_2d[:, 2].all() for scene in scenes)
     for scene in scenes:
         x, y, seen = scene.keypoints_2d.T

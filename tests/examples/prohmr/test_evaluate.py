@@ -96,7 +96,7 @@ def test_fits_stand_beside_the_regression(folder, tmp_path, capsys):
     assert f"| + fitting | {results['3DPW-TEST']['all']['fit_pa_mpjpe_mm']:.1f} |" in printed
 
 
-def test_limbs_cut_off_are_a_data_set_of_their_own(folder, tmp_path, capsys):
+def test_truncated_limbs_are_a_separate_data_set(folder, tmp_path, capsys):
     assert run(folder, tmp_path, "--samples", "2", "--datasets", "test", "--cut") == 0
     results = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     assert results["test, cut"]["images"] == 4

@@ -101,7 +101,7 @@ def test_somebody_alone_is_fitted_as_in_the_batch(model, body, prediction, batch
     torch.testing.assert_close(alone.theta, together.theta[rows], atol=1e-4, rtol=0)
 
 
-def test_judged_as_the_mode_is_where_nothing_can_be_fitted(model, body, batch):
+def test_without_usable_keypoints_the_mode_is_evaluated(model, body, batch):
     keypoints = batch.keypoints_2d.clone()
     keypoints[0, :, 2] = 0
     valid = batch.valid.clone()
@@ -140,7 +140,7 @@ def test_views_agree_on_one_body(model, body, prediction, batch, opened):
     torch.testing.assert_close(refined.betas, expected)  # regressed, their mean, fixed
 
 
-def test_views_are_judged_each_from_its_camera(model, body, batch, opened):
+def test_views_are_evaluated_in_their_cameras(model, body, batch, opened):
     weights = MultiviewWeights(keypoints=1.0, pose=16.0)
     fitter = ImageFitter(model, body, options(views=weights))
     valid = batch.valid.clone()
@@ -158,7 +158,7 @@ def test_views_are_judged_each_from_its_camera(model, body, batch, opened):
     assert all(value.isnan().all() for value in found.values())
 
 
-def test_options_that_cannot_be_are_refused():
+def test_impossible_options_are_rejected():
     with pytest.raises(ValueError, match="frame must be one of crop, full"):
         FitOptions(frame="wide")
     with pytest.raises(ValueError, match="at least one step"):

@@ -38,7 +38,7 @@ def test_some_images_are_evenly_chosen(dataset):
     assert sum(len(batch) for batch in batches_of(dataset, 3)) == 4
 
 
-def test_a_person_is_judged_alone_as_in_company(dataset):
+def test_errors_of_a_person_do_not_depend_on_the_batch(dataset):
     torch.manual_seed(0)
     prior = {"hidden_features": 16, "num_steps": 2, "context_norm": True}
     model = ProHMR("resnet-small", size=32, head_features=8, prior=prior).eval()

@@ -123,7 +123,7 @@ def test_a_term_equals_its_value_by_hand(term, samples):
     assert float(objective(*given)[term]) == pytest.approx(by_hand(*given)[term], abs=1e-9)
 
 
-def test_the_whole_is_weighted_as_published():
+def test_loss_has_the_published_weights():
     given = made()
     expected = sum(PUBLISHED[name] * value for name, value in by_hand(*given).items())
     assert float(total(objective(*given), LossWeights())) == pytest.approx(expected, abs=1e-9)
@@ -166,7 +166,7 @@ def spoil(supervision, row):
     )
 
 
-def test_what_is_not_annotated_has_no_say():
+def test_missing_annotations_do_not_count():
     samples, supervision, nll, judged = made()
     leaf = samples.theta.clone().requires_grad_()
     points = samples.keypoints_3d.clone().requires_grad_()

@@ -60,7 +60,7 @@ def original():
     return model, discriminator, {"state_dict": state, "global_step": 500_000}
 
 
-def test_it_has_the_sizes_of_the_original(original):
+def test_sizes_are_those_of_the_original(original):
     model, discriminator, checkpoint = original
     assert count(model.backbone) == 23_508_032
     assert count(model.prior) == 25_893_856
@@ -288,7 +288,7 @@ def test_a_checkpoint_of_a_training_without_weights(tmp_path, content):
         load_model(tmp_path / "last.ckpt")
 
 
-def test_a_pipe_is_no_model(tmp_path):
+def test_pipe_instead_of_a_model(tmp_path):
     os.mkfifo(tmp_path / "last.ckpt")
     with pytest.raises(CheckpointError, match="named pipe"):
         load_model(tmp_path / "last.ckpt")

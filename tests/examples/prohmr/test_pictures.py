@@ -19,7 +19,7 @@ def test_the_camera_is_that_of_the_labels(side):
     np.testing.assert_allclose(crop_camera(camera, side).project(points.numpy()), expected)
 
 
-def test_a_crop_becomes_the_picture_it_was():
+def test_crop_is_restored_to_its_picture():
     pixels = torch.randint(0, 256, (3, 16, 16)).float()
     mean, std = (torch.tensor(each)[:, None, None] for each in (MEAN, STD))
     picture = crop_picture((pixels / 255 - mean) / std, 16)

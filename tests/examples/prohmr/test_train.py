@@ -72,7 +72,7 @@ def rewrite(file, **columns):
     np.savez(file, **{name: value for name, value in content.items() if value is not None})
 
 
-def test_what_it_writes(data, tmp_path, capsys):
+def test_files_of_a_run(data, tmp_path, capsys):
     assert run(data, tmp_path / "out", "--steps", "4", "val_every=2") == 0
     names = {str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("*")}
     assert names >= {
@@ -238,9 +238,7 @@ class Stopped(Exception):
         ("before the results", ("preset=prohmr", "dropout=0.3", "context_norm=false")),
     ],
 )
-def test_stopped_it_ends_with_the_files_of_an_unbroken_run(
-    own_data, tmp_path, monkeypatch, where, settings
-):
+def test_stopped_run_resumes_to_the_same_files(own_data, tmp_path, monkeypatch, where, settings):
     names = np.load(own_data / "train.npz")["imgname"].copy()
     names[::3] = "train/nowhere.jpg"  # counted in the results
     rewrite(own_data / "train.npz", imgname=names)
@@ -375,7 +373,7 @@ def test_the_scale_of_the_loss_is_not_in_the_step(data, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_with_half_batches_do_what_one_does(data, tmp_path):
+def test_two_processes_with_half_batches_agree_with_one(data, tmp_path):
     extra = ["--steps", "20", "backbone=vit-small", "validation={}"]
     assert run(data, tmp_path / "one", *extra) == 0
     argv = ["--data", str(data), "--out", str(tmp_path / "two"), "--device", "cpu", *TINY, *extra]
@@ -443,7 +441,7 @@ def test_a_step_of_nan_is_reported_and_leaves_the_weights(data, tmp_path, capsys
     assert all(value.isfinite().all() for value in weights(tmp_path / "out").values())
 
 
-def test_a_training_that_comes_to_nothing_ends(data, tmp_path, capsys, monkeypatch):
+def test_failed_training_ends(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(module_file, "TOLERATED", 3)
     monkeypatch.setattr(module_file, "total", lambda terms, _: terms["orth"] * torch.nan)
     assert run(data, tmp_path / "out", "--steps", "50", "validation={}") == 1

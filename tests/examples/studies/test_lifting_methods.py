@@ -35,7 +35,7 @@ def small(monkeypatch, poses):
 
 
 class TestCompare:
-    def test_every_method_is_trained_judged_and_drawn(self, small, tmp_path, capsys):
+    def test_every_method_is_trained_evaluated_and_drawn(self, small, tmp_path, capsys):
         assert small(tmp_path) == 0
         results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
         assert set(results) == {"clear", "ambiguous"}
@@ -73,7 +73,7 @@ class TestCompare:
         assert small(tmp_path, *argv) == 0
         assert file.read_text(encoding="utf-8") == before
 
-    def test_interrupted_between_runs_it_goes_on(self, small, tmp_path, monkeypatch, capsys):
+    def test_comparison_resumes_between_runs(self, small, tmp_path, monkeypatch, capsys):
         fit, calls = lifting_methods.fit, []
 
         def interrupted(*args):

@@ -30,7 +30,7 @@ def test_it_is_imported_without_the_packages_of_other_examples():
 
 
 @pytest.mark.slow
-def test_it_answers_every_task(library, tmp_path, monkeypatch, capsys):
+def test_demo_covers_every_task(library, tmp_path, monkeypatch, capsys):
     for name in OTHERS:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(rendering, "_has_gl", lambda: False)  # a cached answer of another test
@@ -48,7 +48,7 @@ def test_it_answers_every_task(library, tmp_path, monkeypatch, capsys):
     assert "the pictures are in" in capsys.readouterr().out
 
 
-def test_it_says_what_is_wrong(tmp_path, capsys):
+def test_errors_are_reported(tmp_path, capsys):
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert demo.main(["--out", str(tmp_path / "file")]) == 2
     assert "error: " in capsys.readouterr().err

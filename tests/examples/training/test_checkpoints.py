@@ -74,7 +74,7 @@ class TestWeights:
 
 
 class TestWholeFiles:
-    def test_nothing_of_a_checkpoint_is_executed(self, tmp_path):
+    def test_checkpoint_executes_nothing(self, tmp_path):
         class Evil:
             def __reduce__(self):
                 return os.mkdir, (str(tmp_path / "made"),)
@@ -103,7 +103,7 @@ class TestWholeFiles:
         with pytest.raises(CheckpointError, match=r"last\.ckpt"):
             WholeFiles().load_checkpoint(path)
 
-    def test_a_missing_file_is_no_damage(self, tmp_path):
+    def test_missing_file_is_not_reported_as_damaged(self, tmp_path):
         with pytest.raises(FileNotFoundError):
             WholeFiles().load_checkpoint(tmp_path / "last.ckpt")
 

@@ -99,7 +99,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_stopped_at_any_moment_it_ends_with_the_files_of_an_unbroken_run(
+def test_run_stopped_at_any_moment_resumes_to_the_same_files(
     poses, whole, tmp_path, monkeypatch, moment
 ):
     out = tmp_path / "out"

@@ -57,7 +57,7 @@ def test_overrides_win(file):
         (["rate=["], "not a YAML value"),
     ],
 )
-def test_what_cannot_be_is_named(file, overrides, words):
+def test_error_names_impossible_settings(file, overrides, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         read_settings(Some, file, overrides)
 
@@ -99,7 +99,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
     ],
     ids=range(14),
 )
-def test_a_file_that_exhausts_or_is_no_yaml(file, text):
+def test_oversized_or_invalid_yaml(file, text):
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"some\.yaml"):
         read_settings(Some, file)
@@ -132,7 +132,7 @@ def test_an_override_that_exhausts(file):
 
 
 @pytest.mark.parametrize("place", ["pipe", "device", "folder"])
-def test_nothing_but_files_is_read(tmp_path, place):
+def test_only_regular_files_are_read(tmp_path, place):
     path = tmp_path / "some.yaml"
     if place == "pipe":
         os.mkfifo(path)
