@@ -40,7 +40,8 @@ class Evidence:
       the mean of the known ones. A prior without a root takes them in the root's frame: the pelvis
       at the origin, in the axes of its rotation. A prior over the 15 joints of a hand takes the 21
       points of :data:`flowprior.skeleton.MANO_21` in the wrist's frame, see
-      :func:`flowprior.body.hand_points`; 84 numbers.
+      :func:`flowprior.body.hand_points`; 84 numbers. The wrist is the origin, so it is known where
+      any other point is.
     * ``rotations``: six numbers of the rotation in layout "columns" and a flag per joint of the
       prior; 7 J numbers.
 
@@ -189,6 +190,9 @@ class Evidence:
         joints = at_least_float32(joints)
         known = ~joints.isnan().any(dim=-1, keepdim=True)
         joints = torch.where(known, joints, 0)
+        if self.points == MANO_21:  # the wrist is the origin of the others
+            wrist = known[..., :1, :] | known.any(dim=-2, keepdim=True)
+            known = torch.cat((wrist, known[..., 1:, :]), dim=-2)
         self.space.second_look.points(joints)
         if self.frame == "camera":
             number = known.sum(dim=-2, keepdim=True).clamp(min=1)

@@ -58,6 +58,15 @@ class TestHands:
         assert not part[0, 4].any()
         assert part[..., 3].sum() == 41
 
+    def test_the_wrist_is_known_where_another_point_is(self):
+        points = torch.full((3, 21, 3), torch.nan)
+        points[0, 16:] = torch.randn(5, 3)
+        points[1, 16:], points[1, 0] = points[0, 16:].clone(), 0.0
+        found = self.evidence.context(joints_3d=points)
+        assert torch.equal(found[0], found[1])
+        assert found[0, 3] == 1
+        assert not found[2].any()
+
     def test_other_numbers_of_points(self):
         with pytest.raises(ValueError, match=r"\(\.\.\., 21, 3\) in the order of MANO-21"):
             self.evidence.context(joints_3d=torch.zeros(24, 3))
