@@ -12,9 +12,10 @@ and 16 samples. Without a prior, it is the distances alone, from the mean pose.
 """
 
 import argparse
+import copy
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -24,12 +25,13 @@ from benchmarks.priors.data import log_haar
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
 from flowprior.fitting import inverse_kinematics, minimize
+from flowprior.prior import PosePrior
 from flowprior.skeleton import MANO_16
 from tools.priors.drawing import noisy
 from tools.priors.hand_chain import HandChain
 from tools.priors.hand_drawing import FINGERS, TIPS, finger_joints, points_of
 from tools.priors.hand_poses import wrong_way
-from tools.priors.hands import load_hands
+from tools.priors.hands import SIZE, Hands, load_hands
 
 __all__ = ["GaussianHand", "main"]
 
@@ -60,6 +62,16 @@ class GaussianHand:
         self.mean = flat.mean(dim=0)
         self.covariance = flat.T.cov()
         self.factor = torch.linalg.cholesky(self.covariance)
+
+    def blurred(self, size: float, validation: Tensor) -> "GaussianHand":
+        """With further noise, radians, and a temperature that fits validation poses (N, 15, 3)."""
+        found = copy.copy(self)
+        found.covariance = self.covariance + size**2 * torch.eye(len(self.mean)).double()
+        found.factor = torch.linalg.cholesky(found.covariance)
+        away = (validation.flatten(1).double() - self.mean).T
+        z = torch.linalg.solve_triangular(found.factor, away, upper=False)
+        found.factor = found.factor * z.square().mean().sqrt()
+        return found
 
     def pose(self, z: Tensor) -> Tensor:
         """Latents (..., 45) -> rotation vectors (..., 15, 3)."""
@@ -135,7 +147,7 @@ def searched(
 
 
 def ik_table(
-    prior: ConditionalPosePrior,
+    prior: PosePrior,
     gaussian: GaussianHand,
     chain: HandChain,
     rotvecs: Tensor,
@@ -190,7 +202,7 @@ def _best(chain: HandChain, rotation: Tensor, points: Tensor, which: list[int]) 
 
 @torch.no_grad()
 def completion_table(
-    prior: ConditionalPosePrior, gaussian: GaussianHand, chain: HandChain, rotvecs: Tensor
+    prior: PosePrior, gaussian: GaussianHand, chain: HandChain, rotvecs: Tensor
 ) -> list[str]:
     """Errors of one finger, given the other four."""
     truth = rotations.rotvec_to_matrix(rotvecs)
@@ -231,17 +243,23 @@ def completion_table(
 
 @torch.no_grad()
 def density_table(
-    prior: ConditionalPosePrior, gaussian: GaussianHand, chain: HandChain, rotvecs: Tensor
+    prior: PosePrior, gaussian: GaussianHand, chain: HandChain, hands: Hands, number: int
 ) -> list[str]:
     """Densities of poses with a degree of noise, and of the same with a finger bent backwards."""
+    rotvecs = hands.test[:number]
     generator = torch.Generator().manual_seed(3)
     natural = noisy(rotations.rotvec_to_matrix(rotvecs), generator)
     bent = rotations.rotvec_to_matrix(wrong_way(rotvecs, "index2", 60.0, chain))
     odd = noisy(bent, generator)
     marginal = prior.given()
-    methods = {
+    validation = noisy(rotations.rotvec_to_matrix(hands.val), generator)
+    blurred = gaussian.blurred(SIZE["target_noise"], rotations.matrix_to_rotvec(validation))
+    methods: dict[str, Callable[[Tensor], Tensor]] = {
         "ours": lambda theta: marginal.log_prob(theta),
         "Gaussian": lambda theta: gaussian.log_prob(rotations.matrix_to_rotvec(theta)),
+        "Gaussian with our noise of training": lambda theta: blurred.log_prob(
+            rotations.matrix_to_rotvec(theta)
+        ),
     }
     lines = [
         "| density | NLL, nats | above the same with a finger bent backwards |",
@@ -280,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "One finger unknown, mm over its joints and its tip": completion_table(
             prior, gaussian, chain, test
         ),
-        "Density": density_table(prior, gaussian, chain, test),
+        "Density": density_table(prior, gaussian, chain, hands, args.hands),
     }
     for title, lines in tables.items():
         print(f"\n{title}, {len(test)} hands\n")

@@ -4,10 +4,11 @@
     python -m benchmarks.skinning --bodies smplh smplx mano
 
 Three tasks: the joints, keypoints (OpenPose's 25, or the 21 of a hand), the whole surface; each
-without gradients and with gradients to rotations and shape. The bodies: the embedded one, and
-arrays of the size of SMPL, SMPL-H, SMPL-X and MANO with pose corrections. smplx always poses the
-whole surface, because its keypoints are read from it. Each round runs both once per case; the table
-has medians.
+without gradients and with gradients to rotations and shape. The bodies: the embedded one, without
+and with hands, and arrays of the size of SMPL, SMPL-H, SMPL-X and MANO with pose corrections.
+smplx always poses the whole surface, because its keypoints are read from it. Each round runs both
+once per case; the table has medians. With --cpu-time these are of the processor's time, which other
+programs on a busy machine hardly change.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from flowprior.skeleton import BODY_25, HAND_21, mapping
 
 BATCHES = (1, 64, 1024)
 BODIES = ("embedded", "smpl")
+EMBEDDED = {"embedded": "smpl", "embedded_hands": "smplh"}
 LAYERS = {"smpl": "SMPLLayer", "smplh": "SMPLHLayer", "smplx": "SMPLXLayer", "mano": "MANOLayer"}
 
 
@@ -68,12 +70,15 @@ def bodies(name: str) -> tuple[BodyModel, Callable[[Tensor, Tensor], Any]]:
     """Our body and smplx's layer with the same arrays."""
     import smplx
 
-    kind = KINDS["smpl" if name == "embedded" else name]
+    kind = KINDS[EMBEDDED.get(name, name)]
     numbers = None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{kind.model_type}.npz"
-        if name == "embedded":
-            arrays, ours = read_body(None), BodyModel()
+        if name in EMBEDDED:
+            with_hands = name == "embedded_hands"
+            arrays, ours = read_body(None, with_hands), BodyModel(hands=with_hands)
+            for side in kind.hands:  # smplx reads them also where matrices are given
+                arrays |= {f"hands_mean{side}": np.zeros(45), f"hands_components{side}": np.eye(45)}
             numbers = dict(zip(kind.smplx_names, arrays["vertex_ids"].tolist(), strict=True))
         else:
             arrays = arrays_of_official_size(kind)
@@ -128,15 +133,20 @@ def cases(name: str) -> dict[str, tuple[Callable[..., Tensor], Callable[..., Ten
     return found
 
 
-def seconds(call: Callable[..., Tensor], inputs: tuple[Tensor, Tensor], gradients: bool) -> float:
+def seconds(
+    call: Callable[..., Tensor],
+    inputs: tuple[Tensor, Tensor],
+    gradients: bool,
+    clock: Callable[[], float],
+) -> float:
     """Time of one call."""
     leaves = tuple(x.detach().clone().requires_grad_(gradients) for x in inputs)
-    start = time.perf_counter()
+    start = clock()
     with torch.set_grad_enabled(gradients):
         points = call(*leaves)
         if gradients:
             torch.autograd.grad(points.sum(), leaves)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,15 +156,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument(
-        "--bodies", nargs="+", default=BODIES, choices=("embedded", *KINDS), help="%(default)s"
+        "--bodies", nargs="+", default=BODIES, choices=(*EMBEDDED, *KINDS), help="%(default)s"
+    )
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="measure the processor's time, with one thread"
     )
     args = parser.parse_args(argv)
+    if args.cpu_time and args.threads > 1:
+        parser.error("--cpu-time adds the times of all threads: --threads 1")
+    clock = time.process_time if args.cpu_time else time.perf_counter
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     print("| body | task | people | gradients | ours, ms | smplx, ms | smplx / ours |")
     print("|---|---|---|---|---|---|---|")
     for body in args.bodies:
-        joints = KINDS["smpl" if body == "embedded" else body].num_joints
+        joints = KINDS[EMBEDDED.get(body, body)].num_joints
         for task, pair in cases(body).items():
             for people in args.batches:
                 turns = rotations.rotvec_to_matrix(0.5 * torch.randn(people, joints, 3))
@@ -163,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     times: tuple[list[float], list[float]] = ([], [])
                     for _ in range(args.rounds + 1):
                         for taken, call in zip(times, pair, strict=True):
-                            taken.append(seconds(call, inputs, gradients))
+                            taken.append(seconds(call, inputs, gradients, clock))
                     # The first round only warms up.
                     ours, theirs = (1000 * statistics.median(taken[1:]) for taken in times)
                     print(
