@@ -35,7 +35,7 @@ from flowprior.files.limits import (
 )
 from flowprior.files.sealed_pickle import Inert, SealedUnpickler
 
-__all__ = ["read_npy", "read_npz", "read_pickle"]
+__all__ = ["read_npy", "read_npy_object", "read_npz", "read_pickle"]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -143,15 +143,41 @@ def read_npy(path: str | os.PathLike[str]) -> Array:
         ValueError: If the file is not an ``.npy`` file, is damaged, contains pickled objects, or
             exceeds the limits of :mod:`~flowprior.files.limits`.
     """
+    found = _read_npy(path, objects=False)
+    assert isinstance(found, np.ndarray)
+    return found
+
+
+def read_npy_object(path: str | os.PathLike[str]) -> Array | object:
+    """Read an ``.npy`` file that may contain pickled objects, without executing anything in it.
+
+    Args:
+        path: The file, as written by ``numpy.save``, such as ARCTIC's ``.mano.npy``.
+
+    Returns:
+        The array, or the object of a file that contains a single one.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not an ``.npy`` file, is damaged, exceeds the limits of
+            :mod:`~flowprior.files.limits`, or refers to code that has no place in a data file.
+    """
+    return _read_npy(path, objects=True)
+
+
+def _read_npy(path: str | os.PathLike[str], *, objects: bool) -> Array | object:
     content = read_limited(path)
     if not content.startswith(np.lib.format.MAGIC_PREFIX):
         found = not_the_file(path) or "does not start like one"
         raise ValueError(f"{os.fspath(path)} is not an .npy file: it {found}")
     try:
         # Read from memory: from a file, NumPy would allocate whatever the header declares.
-        if _holds_objects(io.BytesIO(content), len(content)):
+        stream = io.BytesIO(content)
+        if not _holds_objects(stream, len(content)):
+            return _sound(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False))
+        if not objects:
             raise Refusal(f"contains pickled objects instead of numbers. {ADVICE}")
-        return _sound(np.lib.format.read_array(io.BytesIO(content), allow_pickle=False))
+        return _unpickled(stream.read(), "contains a pickle")
     except Refusal as refusal:
         raise ValueError(f"{os.fspath(path)} {refusal}") from None
     # As above.
@@ -161,16 +187,21 @@ def read_npy(path: str | os.PathLike[str]) -> Array:
         ) from error
 
 
+def _unpickled(program: bytes, what: str) -> Array | object:
+    """The array of the pickle behind a header, or the object of a single entry."""
+    content = _loads(program)
+    if not isinstance(content, np.ndarray):
+        raise Refusal(f"{what} that is not an array")
+    return content.item() if content.ndim == 0 else content
+
+
 def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array | object:
     # NumPy writes no other kinds; unpacking an LZMA stream can require gigabytes.
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise Refusal(f"has an entry {info.filename!r} that NumPy did not compress")
     with archive.open(info) as entry:
         if _holds_objects(entry, info.file_size):
-            content = _loads(entry.read())
-            if not isinstance(content, np.ndarray):
-                raise Refusal(f"has an entry {info.filename!r} that is not an array")
-            return content.item() if content.ndim == 0 else content
+            return _unpickled(entry.read(), f"has an entry {info.filename!r}")
     with archive.open(info) as entry:
         return _sound(np.lib.format.read_array(entry, allow_pickle=False))
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from flowprior.files import limits
-from flowprior.files.numpy_file import read_npy, read_npz, read_pickle
+from flowprior.files.numpy_file import read_npy, read_npy_object, read_npz, read_pickle
 from flowprior.files.sealed_pickle import Inert
 
 
@@ -559,6 +559,28 @@ def test_no_npy(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"data\.npy .*{message}"):
         read_npy(path)
+
+
+def test_npy_with_objects(tmp_path):
+    path = tmp_path / "file.npy"
+    np.save(path, {"pose": np.arange(3.0), "trans": [1]}, allow_pickle=True)
+    found = read_npy_object(path)
+    np.testing.assert_array_equal(found["pose"], np.arange(3.0))
+    assert found["trans"] == [1]
+    with pytest.raises(ValueError, match="pickled objects"):
+        read_npy(path)
+    np.save(path, np.array(["a", None], dtype=object), allow_pickle=True)
+    assert read_npy_object(path).tolist() == ["a", None]
+    np.save(path, np.arange(4))
+    np.testing.assert_array_equal(read_npy_object(path), np.arange(4))
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="damaged"):
+        read_npy_object(path)
+    np.save(path, np.array(1, dtype=object), allow_pickle=True)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"\x80")] + pickle.dumps("text"))
+    with pytest.raises(ValueError, match=r"file\.npy contains a pickle that is not an array"):
+        read_npy_object(path)
 
 
 def test_text_of_characters_that_do_not_exist(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel, hand_points
 from flowprior.skeleton import MANO_16, MANO_21
+from tests.body.made_up import mano_pair
 from tools.priors import __main__ as program
 from tools.priors import hand_poses, hands
 from tools.priors.hand_chain import HandChain
@@ -139,45 +140,63 @@ def test_hands_get_every_combination_of_evidence(chain, rotvecs):
     assert (placed == tips_only).all(dim=1).float().mean() > 0.08
 
 
-# --- files of poses ---
+# --- poses of a file ---
 
 
-@pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("suffix", [".npz", ".npy"])
-def test_own_poses(tmp_path, chain, rotvecs, flat, suffix):
-    poses = rotvecs[:100].numpy()
-    poses = poses.reshape(100, 45) if flat else poses
-    path = tmp_path / f"hands{suffix}"
-    if suffix == ".npz":
-        np.savez(path, poses=poses, subject=np.arange(100))
-    else:
-        np.save(path, poses)
-    found = hands.load_hands(path, chain, 0)
+def test_own_poses_are_split_in_their_order(tmp_path, chain, rotvecs):
+    np.savez(tmp_path / "hands.npz", poses=rotvecs[:100].numpy(), subject=np.arange(100))
+    found = hands.load_hands(tmp_path / "hands.npz", chain, 0)
     assert [len(part) for part in (found.train, found.val, found.test)] == [80, 10, 10]
     assert torch.equal(torch.cat([found.train, found.val, found.test]), rotvecs[:100])
-    assert found.source == path.name
+    assert found.source == "hands.npz"
+
+
+def test_constant_hands_are_left_out(tmp_path, chain, rotvecs, capsys):
+    """Issue 28 of nghorbani/amass: many hands of motion capture never move."""
+    poses = rotvecs[:80].clone()
+    poses[:30] = poses[0].clone()
+    np.save(tmp_path / "hands.npy", poses)
+    found = hands.load_hands(tmp_path / "hands.npy", chain, 0)
+    assert torch.equal(torch.cat([found.train, found.val, found.test]), rotvecs[30:80])
+    assert "left out 30 of 80 hands" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    ("poses", "message"),
     [
-        ({"poses": np.zeros((20, 16, 3))}, "drop the wrist"),
-        ({"poses": np.zeros((3, 15, 3))}, "at least ten"),
-        ({"poses": np.full((20, 15, 3), np.nan)}, "NaN"),
-        ({"poses": np.ones((20, 15, 3))}, "all hands are the same"),
-        ({"left": np.zeros((20, 15, 3)), "right": np.zeros((20, 15, 3))}, "named poses"),
+        (np.zeros((3, 15, 3)), "3 hands, expected at least 10"),
+        (np.ones((20, 15, 3)), "the hands do not move, as in data without fingers"),
     ],
 )
-def test_unsuitable_files(tmp_path, chain, arrays, message):
-    np.savez(tmp_path / "hands.npz", **arrays)
+def test_too_few_hands(tmp_path, chain, poses, message):
+    np.savez(tmp_path / "hands.npz", poses=poses)
     with pytest.raises(ValueError, match=message):
         hands.load_hands(tmp_path / "hands.npz", chain, 0)
 
 
-def test_own_hands_do_not_replace_the_shipped_ones(tmp_path, capsys):
-    np.savez(tmp_path / "hands.npz", poses=np.zeros((20, 15, 3)))
-    assert program.main(["hands", "--data", str(tmp_path / "hands.npz")]) == 2
-    assert "--out" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "FILE"], "own are not the procedural ones: --out"),
+        (["--data", "FILE", "--out", "OUT"], "does not say what zero is: --flat-hand-mean if"),
+        (["--data", "FILE", "--out", "OUT", "--no-flat-hand-mean"], "--mano MANO_RIGHT.pkl, and"),
+        (
+            ["--data", "FILE", "--out", "OUT", "--flat-hand-mean", "--mano", "FILE"],
+            "adds no mean pose",
+        ),
+        (["--out", "OUT", "--flat-hand-mean"], "belong to --data"),
+        (["--out", "OUT", "--device", "abacus"], "--device abacus: "),
+    ],
+)
+def test_the_convention_of_the_poses_is_required(tmp_path, capsys, rotvecs, options, message):
+    np.savez(tmp_path / "hands.npz", poses=rotvecs[:100].numpy())
+    places = {"FILE": str(tmp_path / "hands.npz"), "OUT": str(tmp_path / "out")}
+    threads = torch.get_num_threads()
+    try:
+        assert program.main(["hands", *(places.get(each, each) for each in options)]) == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert message in capsys.readouterr().err
 
 
 # --- training ---
@@ -203,18 +222,37 @@ def test_training_lowers_both_losses(tmp_path, body, chain, rotvecs):
 @pytest.mark.slow
 def test_the_program_trains_on_own_poses(tmp_path, monkeypatch, rotvecs):
     monkeypatch.setattr(hands, "SIZE", {**hands.SIZE, **SMALL})
-    np.savez(tmp_path / "mine.npz", poses=rotvecs[:200].numpy())
+    rows = np.pad(rotvecs[:200].numpy().reshape(200, 1, 45), ((0, 0), (0, 0), (3, 13)))
+    (tmp_path / "training_mano.json").write_text(json.dumps(rows.tolist()), encoding="utf-8")
     out = tmp_path / "prior"
-    arguments = ["--data", str(tmp_path / "mine.npz"), "--out", str(out)]
+    _, right = mano_pair()
+    right["hands_mean"][:] = 0.01
+    np.savez(tmp_path / "MANO_RIGHT.npz", **right)
+    arguments = [
+        "--data",
+        str(tmp_path / "training_mano.json"),
+        "--out",
+        str(out),
+        "--threads",
+        "2",
+    ]
+    arguments += ["--no-flat-hand-mean", "--mano", str(tmp_path / "MANO_RIGHT.npz")]
+    seen = []
+    monkeypatch.setattr(
+        hands, "train", lambda run, settings: seen.append(run.rotvecs) or train(run, settings)
+    )
     threads = torch.get_num_threads()
     try:
         steps = ["--steps", "20", "--flow-steps", "5", "--batch", "8"]
         assert program.main(["hands", *arguments, *steps]) == 0
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
     made = ConditionalPosePrior.from_pretrained(str(out))
     assert made.given().sample(3).shape == (3, 15, 6)
-    assert made.provenance["data"] == "mine.npz"
+    torch.testing.assert_close(seen[0], rotvecs[:160] + 0.01)
+    assert made.provenance["data"] == "training_mano.json"
     text = (out / "README.md").read_text(encoding="utf-8")
-    assert "`mine.npz`" in text
+    assert "`training_mano.json`" in text
+    assert "2 threads" in text
     assert "procedural, not captured" not in text

@@ -4,16 +4,19 @@
     python -m tools.priors body-pose --data cmu_mocap.npz
 
     python -m tools.priors people --data cmu_mocap.npz --only-factors
-    python -m tools.priors hands [--data poses.npz]
+    python -m tools.priors hands
+    python -m tools.priors hands --data training_mano.json --no-flat-hand-mean \
+        --mano MANO_RIGHT.pkl --out my-hands
     python -m tools.priors motion --data cmu_clips.npz
 
 Writes weights, configuration and model card to ``flowprior/assets/people`` or ``body-pose``. About
 two hours on one core of a busy machine. A stopped training resumes with the same command.
 With --only-factors, the conformal factors of the joints are fitted again; other weights stay.
-``hands`` trains a prior over hands in a few minutes, on procedural poses or on a file of MANO's
-rotation vectors (N, 15, 3), and writes ``flowprior/assets/hands-procedural``. ``motion`` trains a
-motion prior on clips in a quarter of an hour; of the options, it takes --data, --out, --steps,
---seed, --threads, --batch, --rate and --only-figures.
+``hands`` trains a prior over hands in a few minutes: on procedural poses, for
+``flowprior/assets/hands-procedural``, or on captured ones, for another folder. It reads files of
+FreiHAND, InterHand2.6M, ARCTIC, AMASS, and arrays of MANO's rotation vectors (N, 15, 3). ``motion``
+trains a motion prior on clips in a quarter of an hour; of the options, it takes --data, --out,
+--steps, --seed, --threads, --batch, --rate and --only-figures.
 """
 
 import argparse
@@ -42,7 +45,7 @@ from tools.priors.hands import NAME as HANDS_NAME
 from tools.priors.hands import train_hands
 from tools.priors.motion import train_motion
 from tools.priors.step import held_joints, losses
-from tools.priors.training import Run, Settings, context_of, train, train_flow
+from tools.priors.training import Run, Settings, context_of, train, train_flow, where_of
 
 __all__ = ["figures_of", "main", "make_prior"]
 
@@ -195,6 +198,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--photographed", type=Path, metavar="DIR", help="people of SAM 3D Body to compare with"
     )
     parser.add_argument(
+        "--flat-hand-mean",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="hands of --data: whether zero is the flat hand, or the mean pose of --mano",
+    )
+    parser.add_argument(
+        "--mano",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="with --no-flat-hand-mean: MANO_RIGHT.pkl, and MANO_LEFT.pkl for left hands",
+    )
+    parser.add_argument(
         "--only-figures", action="store_true", help="evaluate the prior in --out on test people"
     )
     parser.add_argument(
@@ -220,12 +237,27 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def device_named(name: str) -> torch.device:
+    """A device by its name, such as "cuda:1"; ValueError if there is none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: PyTorch finds no GPU")
+    return device
+
+
 @interruptible("the same command resumes from the last checkpoint")
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, calibrate, evaluate and write the prior; returns the exit code."""
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
     kind: Kind = args.kind
+    try:
+        device = device_named(args.device)
+    except ValueError as error:
+        return fail(error)
     out: Path = args.out or ASSETS / (HANDS_NAME if kind == "hands" else kind)
     command = f"python -m tools.priors {shlex.join(argv if argv is not None else sys.argv[1:])}"
     if args.rate is None:
@@ -243,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return fail("hands of your own are not the procedural ones: --out DIR")
         try:
             prepare_folder(out)
-            return train_hands(args, out, command)
+            return train_hands(args, device, out, command)
         except (OSError, ValueError) as error:
             return fail(error)
     try:
@@ -278,7 +310,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         crossed=args.crossed,
     )
     validation = Validation(kind, val, body, args.seed + 2)
-    device = torch.device(args.device)
     # As a context, a device slows every call a little.
     with nullcontext() if device.type == "cpu" else device:
         there = BodyModel().to(device)
@@ -310,7 +341,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "batch": settings.batch,
         "seed": args.seed,
         "minutes": (spent["seconds"] + more["seconds"]) / 60,
-        "where": "one thread" if args.device == "cpu" else torch.cuda.get_device_name(device),
+        "where": where_of(device),
         "command": command,
         "count": min(JUDGED, len(parts["test"])),
         "temperature": temperature,

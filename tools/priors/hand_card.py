@@ -53,7 +53,7 @@ over the 15 joints, or over the joints and the tip that the unknown rotations mo
 {table}
 
 Trained for {steps} steps of {batch} examples, and the flow alone for {flow_steps} more, seed
-{seed}, within {minutes} minutes on one thread of a busy machine: `{command}`. Rotations have noise
+{seed}, within {minutes} minutes on {where}: `{command}`. Rotations have noise
 of 1 degree about each axis, in training and in the NLL."""
 
 PROCEDURAL = """**These hands are procedural, not captured.** There was no free capture of hands,
@@ -87,7 +87,7 @@ def hand_card(
         figures: Figures on test poses, by name.
         source: Name of the file of captured poses; None for procedural ones.
         training: ``steps``, ``flow_steps``, ``batch``, ``seed``, ``minutes``, ``command``,
-            ``count``, ``temperature``.
+            ``count``, ``temperature``, ``where``.
     """
     rows = [f"| {name} | {value:.4g} |" for name, value in figures.items()]
     table = "\n".join(["| figure | value |", "|---|---|", *rows])

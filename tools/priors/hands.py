@@ -3,24 +3,27 @@
 import argparse
 import json
 import math
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
+from flowprior.prior.blocks.annotation import repeated_poses
 from flowprior.skeleton import MANO_16
 from tools.priors.drawing import Examples, noisy
 from tools.priors.hand_card import hand_card
 from tools.priors.hand_chain import HandChain
 from tools.priors.hand_drawing import FINGERS, TIPS, draw_hands, finger_joints, points_of
+from tools.priors.hand_files import read_hand_means, read_hands, right_hands
 from tools.priors.hand_poses import sample_hands, wrong_way
 from tools.priors.step import held_joints, losses
-from tools.priors.training import Run, Settings, context_of, train, train_flow
+from tools.priors.training import Run, Settings, context_of, train, train_flow, where_of
 
 __all__ = [
     "HandValidation",
@@ -46,6 +49,7 @@ SIZE: dict[str, Any] = {
 }
 DRAWN = {"train": 60_000, "val": 3000, "test": 1000}
 JUDGED = 1000
+LEAST = 10  # hands of a file
 BEST_OF = 10
 
 
@@ -66,53 +70,75 @@ class Hands:
     source: str
 
 
-def load_hands(path: Path | None, chain: HandChain, seed: int) -> Hands:
+def load_hands(
+    path: Path | None,
+    chain: HandChain,
+    seed: int,
+    means: Mapping[str, Tensor] | None = None,
+) -> Hands:
     """Poses from a file, or procedural ones.
 
     Args:
-        path: An ``.npz`` or ``.npy`` file with an array (N, 15, 3) or (N, 45) of rotation vectors
-            of right hands in MANO's order, zero being the flat hand: named ``poses``, or the only
-            array. Of its poses in their order, the last tenth is for tests and the tenth before
-            for validation. None for procedural poses.
+        path: A file or a folder, see :mod:`tools.priors.hand_files`. Of the poses in their order,
+            the last tenth is for tests and the tenth before for validation. Poses that many hands
+            have exactly are left out, as the constant hands of motion capture. None for procedural
+            poses.
         chain: The right hand.
         seed: Seed of the procedural poses.
+        means: Mean poses (15, 3) of the hands, by side, that are added to those of the file; None
+            if zero is the flat hand.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it holds no such array, or fewer than ten poses.
+        ValueError: If it holds no such poses, or fewer than ten that differ.
     """
     if path is None:
         generator = torch.Generator().manual_seed(seed)
         train, val, test = (sample_hands(count, generator, chain) for count in DRAWN.values())
         return Hands(train, val, test, "procedural")
-    arrays = _arrays(path)
-    name = "poses" if "poses" in arrays else next(iter(arrays), "")
-    if not arrays or (len(arrays) > 1 and name != "poses"):
-        raise ValueError(f"{path} must hold an array named poses; it holds {', '.join(arrays)}")
-    poses = np.asarray(arrays[name])
-    joints = MANO_16.num_joints - 1
-    if poses.ndim == 2 and poses.shape[1] == 3 * joints:
-        poses = poses.reshape(-1, joints, 3)
-    if poses.ndim != 3 or poses.shape[1:] != (joints, 3) or len(poses) < 10:
-        raise ValueError(
-            f"{path}: {name} has shape {poses.shape}, expected rotation vectors (N, {joints}, 3) "
-            "of at least ten hands; drop the wrist of MANO's 16"
+    found, left = read_hands(path)
+    if len(found) < LEAST:
+        raise ValueError(f"{path} has {len(found)} hands, expected at least {LEAST}")
+    captured = ~repeated_poses(found)
+    constant = len(found) - int(captured.sum())
+    if constant:
+        print(
+            f"{path}: left out {constant} of {len(found)} hands, whose pose many others have "
+            "exactly, as in data without fingers"
         )
-    if not np.isfinite(poses).all():
-        raise ValueError(f"{path}: {name} holds NaN or infinity")
-    if not poses.std(axis=0).any():
-        raise ValueError(f"{path}: all hands are the same, as in data without fingers")
-    rotvecs = torch.from_numpy(poses).float()
+    if int(captured.sum()) < LEAST:
+        raise ValueError(f"{path}: the hands do not move, as in data without fingers")
+    rotvecs = right_hands(found[captured], left[captured], means, str(path))
     tenth = len(rotvecs) // 10
     train, val, test = rotvecs.split([len(rotvecs) - 2 * tenth, tenth, tenth])
     return Hands(train, val, test, path.name)
 
 
-def _arrays(path: Path) -> dict[str, Any]:
-    if path.suffix == ".npy":
-        return {"poses": np.load(path, allow_pickle=False)}
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+def means_of(args: argparse.Namespace) -> dict[str, Tensor] | None:
+    """The mean poses that the command line adds to poses of a file; None for none.
+
+    Raises:
+        OSError: If a file of MANO cannot be read.
+        ValueError: If the convention of the poses is not given, or does not fit the arguments.
+    """
+    if args.data is None:
+        if args.flat_hand_mean is not None or args.mano:
+            raise ValueError("--flat-hand-mean and --mano belong to --data")
+        return None
+    if args.flat_hand_mean is None:
+        raise ValueError(
+            "a file does not say what zero is: --flat-hand-mean if it is the flat hand, as in "
+            "AMASS; --no-flat-hand-mean --mano MANO_RIGHT.pkl [MANO_LEFT.pkl] if it is the mean "
+            "pose of MANO's file, as in FreiHAND, InterHand2.6M and ARCTIC's .mano.npy"
+        )
+    if args.flat_hand_mean and args.mano:
+        raise ValueError("--flat-hand-mean adds no mean pose, so it takes no --mano")
+    if not args.flat_hand_mean and not args.mano:
+        raise ValueError(
+            "--no-flat-hand-mean adds the mean pose of MANO's file: --mano MANO_RIGHT.pkl, and "
+            "MANO_LEFT.pkl for left hands"
+        )
+    return None if args.flat_hand_mean else read_hand_means(args.mano)
 
 
 def make_hand_prior(**changes: Any) -> ConditionalPosePrior:
@@ -135,6 +161,12 @@ class HandValidation:
         self._target = noisy(self._drawn.theta, generator)
         self._chain = chain
 
+    def to(self, device: torch.device, chain: HandChain) -> "HandValidation":
+        """Move to a device; ``chain`` is there already."""
+        self._drawn, self._target = self._drawn.to(device), self._target.to(device)
+        self._chain = chain
+        return self
+
     @torch.no_grad()
     def __call__(self, prior: ConditionalPosePrior) -> dict[str, float]:
         """Mean distance in mm and negative log-likelihood, with the evidence of training."""
@@ -145,7 +177,7 @@ class HandValidation:
             self._target,
             context_of(prior, self._drawn),
             held_joints(prior, self._drawn.known),
-            torch.Generator().manual_seed(0),
+            torch.Generator(self._target.device).manual_seed(0),
             likelihood=True,
         )
         assert nll is not None
@@ -210,11 +242,12 @@ def hand_figures(
     return found
 
 
-def train_hands(args: argparse.Namespace, out: Path, command: str) -> int:
+def train_hands(args: argparse.Namespace, device: torch.device, out: Path, command: str) -> int:
     """Train, calibrate, evaluate and write the prior; returns the exit code.
 
     Args:
         args: The command line of ``tools.priors``.
+        device: Where it trains; figures are on the CPU.
         out: The folder.
         command: The command, for the card.
 
@@ -224,7 +257,7 @@ def train_hands(args: argparse.Namespace, out: Path, command: str) -> int:
     """
     body = BodyModel(hands=True)
     chain = HandChain(body)
-    hands = load_hands(args.data, chain, args.seed)
+    hands = load_hands(args.data, chain, args.seed, means_of(args))
     if args.only_figures:
         prior = ConditionalPosePrior.from_pretrained(str(out))
         print(json.dumps(hand_figures(prior, hands.test[:JUDGED], chain), indent=2))
@@ -242,8 +275,13 @@ def train_hands(args: argparse.Namespace, out: Path, command: str) -> int:
         checkpoint_seconds=60.0,
     )
     evaluate = HandValidation(hands.val, chain, args.seed + 2)
-    run = Run("hands", prior, hands.train, body, out, evaluate)
-    spent, more = train(run, settings), train_flow(run, settings)
+    # As a context, a device slows every call a little.
+    with nullcontext() if device.type == "cpu" else device:
+        there = BodyModel(hands=True).to(device)
+        evaluate.to(device, HandChain(there))
+        run = Run("hands", prior.to(device), hands.train.to(device), there, out, evaluate)
+        spent, more = train(run, settings), train_flow(run, settings)
+    prior.to("cpu")
     generator = torch.Generator().manual_seed(args.seed + 1)
     examples: Examples = draw_hands(hands.val, chain, generator)
     temperature = prior.calibrate(
@@ -260,6 +298,7 @@ def train_hands(args: argparse.Namespace, out: Path, command: str) -> int:
         "batch": settings.batch,
         "seed": args.seed,
         "minutes": math.ceil((spent["seconds"] + more["seconds"]) / 60),
+        "where": where_of(device),
         "command": command,
         "count": len(hands.test[:JUDGED]),
         "temperature": temperature,

@@ -32,6 +32,7 @@ __all__ = [
     "schedule",
     "train",
     "train_flow",
+    "where_of",
 ]
 
 CHECKPOINT = "training.pt"
@@ -304,3 +305,11 @@ def follow(average: nn.Module, prior: nn.Module, decay: float, *, first: bool) -
 
 def _short(value: float) -> float:
     return float(f"{value:.5g}")
+
+
+def where_of(device: torch.device) -> str:
+    """Where a training ran, for its card."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return "one thread" if threads == 1 else f"{threads} threads"

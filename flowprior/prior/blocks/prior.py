@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flowprior.files.model_file import CheckpointError
-from flowprior.prior.blocks.annotation import repeated_poses
+from flowprior.prior.blocks.annotation import REPEATS, repeated_poses
 from flowprior.prior.blocks.checks import (
     annotation_flags,
     facts,
@@ -322,7 +322,7 @@ class BlockPrior(nn.Module):
             losses.append(trained.nll(pose, own, rows, generator=generator))
         return torch.stack(losses).sum()
 
-    def annotated(self, theta: Tensor, *, repeats: int = 10) -> Tensor:
+    def annotated(self, theta: Tensor, *, repeats: int = REPEATS) -> Tensor:
         """Find the blocks that people of a data set are annotated with: ``valid`` of :meth:`nll`.
 
         A hand counts as missing if it is NaN, or one of the constant hands that motion capture

@@ -37,21 +37,21 @@ def test_only_poses_with_enough_copies_are_repeated(copies, others, repeats, see
 def test_constant_hands_are_not_annotated():
     """Issue 28 of nghorbani/amass: hands of most subjects never move."""
     prior = BlockPrior(body_prior(), "mirrored", evidence_hand())
-    theta = rotation_vectors(40, 52)
-    theta[:15, LEFT] = 0.0  # flat
-    theta[:12, RIGHT] = theta[0, RIGHT].clone()  # the mean pose
-    theta[20, RIGHT] = torch.nan
-    theta[30, 3] = torch.nan
-    theta[31:34, LEFT] = 0.1  # too few to tell
+    theta = rotation_vectors(60, 52)
+    theta[:25, LEFT] = 0.0  # flat
+    theta[:22, RIGHT] = theta[0, RIGHT].clone()  # the mean pose
+    theta[40, RIGHT] = torch.nan
+    theta[50, 3] = torch.nan
+    theta[51:54, LEFT] = 0.1  # too few to tell
     found = prior.annotated(theta)
-    expected = torch.ones(40, 3, dtype=torch.bool)
-    expected[:15, 1] = False
-    expected[:12, 2] = False
-    expected[20, 2] = False
-    expected[30, 0] = False
+    expected = torch.ones(60, 3, dtype=torch.bool)
+    expected[:25, 1] = False
+    expected[:22, 2] = False
+    expected[40, 2] = False
+    expected[50, 0] = False
     assert torch.equal(found, expected)
     assert torch.equal(
-        prior.annotated(theta, repeats=3)[31:34, 1], torch.zeros(3, dtype=torch.bool)
+        prior.annotated(theta, repeats=3)[51:54, 1], torch.zeros(3, dtype=torch.bool)
     )
     assert prior.annotated(theta[:0]).shape == (0, 3)
     with pytest.raises(ValueError, match="one pose per person"):
