@@ -13,6 +13,7 @@ ORDER = (
     "inverse_kinematics",
     "people_from_keypoints",
     "denoising",
+    "motion",
     "latent_interpolation",
     "fitting",
     "hands",

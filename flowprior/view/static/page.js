@@ -207,6 +207,13 @@ function lookAtHand(side) {
   scene.draw();
 }
 
+// In a sequence the camera moves along with the person, without turning or zooming.
+function follow(before, person) {
+  if (!scene || !before?.mesh || !person?.mesh) return;
+  scene.target = scene.target.map((value, axis) =>
+    value + person.origin[axis] - before.origin[axis]);
+}
+
 function lookAtPerson() {
   const person = data.people[state.person];
   if (!scene || !person || !person.mesh) return;
@@ -356,10 +363,10 @@ function choose(change) {
   element("facts").textContent = person ? factsOf(person) : "Nobody in this image";
   showPhoto();
   showTable();
-  const same = data.people[before.person]?.person === person?.person;
-  // In a sequence the camera stays while the person moves.
-  if ((before.image !== state.image || before.person !== state.person) && !(data.skin && same))
-    lookAtPerson();
+  if (before.image !== state.image || before.person !== state.person)
+    if (data.skin && data.people[before.person]?.person === person?.person)
+      follow(data.people[before.person], person);
+    else lookAtPerson();
   showBody();
 }
 
