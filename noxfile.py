@@ -127,7 +127,8 @@ def guides(session: nox.Session) -> None:
         wheel = _wheel(session, Path(folder))
         with _timed(session, "packages of the guides"):
             session.install(
-                *("--disable-pip-version-check", "--constraint", constraints, "torch"),
+                *("--disable-pip-version-check", "--constraint", constraints),
+                *("--no-compile", "torch"),  # Python compiles what the pages import
                 *(f"{wheel}[{GUIDE_EXTRAS}]", *GUIDE_PACKAGES),
             )
         with _timed(session, "code of README and guides"):

@@ -60,6 +60,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "write_computation_times": False,
     "plot_gallery": "True",
+    "parallel": 2,
     "thumbnail_size": (480, 300),
 }
 

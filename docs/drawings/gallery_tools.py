@@ -34,9 +34,11 @@ class ReadingOrder:
 
 
 def scrape(block, block_vars, gallery_conf):
-    """Move the PNG files that the program wrote to its page."""
+    """Move the PNG files that the program wrote to its page: plot_a.py writes a*.png."""
     targets = []
-    for path in sorted(Path(block_vars["src_file"]).parent.glob("*.png")):
+    # Programs of the same folder run at the same time.
+    program = Path(block_vars["src_file"])
+    for path in sorted(program.parent.glob(f"{program.stem.removeprefix('plot_')}*.png")):
         targets.append(next(block_vars["image_path_iterator"]))
         shutil.move(path, targets[-1])
     return figure_rst(targets, gallery_conf["src_dir"])

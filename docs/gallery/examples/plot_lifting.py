@@ -78,7 +78,7 @@ mode, samples = posterior.mode(), posterior.sample(100)
 hidden = (~views.visible).sum(dim=-1)
 for name, person in (("clear", int(hidden.argmin())), ("hidden", int(hidden.argmax()))):
     lifting_picture(
-        Path(f"{name}.png"),
+        Path(f"lifting_{name}.png"),
         keypoints=views.keypoints[person].numpy(),
         visible=views.visible[person].numpy(),
         mode=upright(mode[person]),
