@@ -82,6 +82,14 @@ def test_comments_of_the_pages_are_readable(path):
     assert len([each for block in blocks for each in block.skipped]) == text.count("<!-- not run")
 
 
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.stem)
+def test_commands_of_the_pages_need_only_the_wheel_and_the_examples(path):
+    blocks = blocks_of(path.read_text(encoding="utf-8"), path.name)
+    found = [each for b in blocks if b.language == "bash" for each in commands_of(b.code)]
+    known = ("pip install '", "flowprior ", "python -m flowprior ", "python -m examples.")
+    assert [each for each in found if not each.startswith(known)] == []
+
+
 @pytest.fixture(autouse=True)
 def _same_folder(monkeypatch):
     monkeypatch.chdir(ROOT)  # restored afterwards
