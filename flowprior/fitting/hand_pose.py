@@ -8,6 +8,9 @@ from torch import Tensor
 
 from flowprior import rotations
 from flowprior.fitting.pose_variables import DensityPose, LatentPose, latent_or_density, pretrained
+from flowprior.prior.blocks import BlockPosterior, BlockPrior
+from flowprior.prior.blocks.checks import reads_body
+from flowprior.prior.blocks.layout import Block
 from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.posterior import PosePosterior, PosePrior
 from flowprior.skeleton.whole_body_sets import HAND_JOINTS
@@ -20,7 +23,7 @@ DEFAULT_HANDS = "flowprior/hands-procedural"
 HandPrior: TypeAlias = PosePrior | PosePosterior | str
 """A prior over one hand: over 15 joint rotations in MANO's order."""
 
-HandsPrior: TypeAlias = HandPrior | tuple[HandPrior, HandPrior]
+HandsPrior: TypeAlias = HandPrior | tuple[HandPrior, HandPrior] | BlockPrior | BlockPosterior
 """Priors of fingers that :func:`fit_keypoints` accepts."""
 
 
@@ -82,9 +85,9 @@ def hand_poses(prior: HandsPrior, people: int, like: Tensor) -> tuple[HandPose, 
     """The variables of the left and the right hand.
 
     Args:
-        prior: A prior over right hands, whose mirror image serves the left ones, or a pair of one
-            over left and one over right hands. Priors with evidence are used without any; one with
-            a context must be given as a posterior, ``prior(context)``.
+        prior: A prior over right hands, whose mirror image serves the left ones, a pair of one
+            over left and one over right hands, or blocks with both hands. Priors with evidence are
+            used without any; one with a context must be given as a posterior, ``prior(context)``.
         people: Number P of people.
         like: A tensor of the dtype and on the device of the variables.
 
@@ -92,8 +95,16 @@ def hand_poses(prior: HandsPrior, people: int, like: Tensor) -> tuple[HandPose, 
         TypeError: It is no prior.
         FileNotFoundError: No pretrained prior has that name.
         ValueError: A prior is over other joints than the 15 of a hand, needs a context, or has
-            another number of contexts or another dtype or device.
+            another number of contexts or another dtype or device; or a hand of the blocks is
+            missing or depends on the body.
     """
+    if isinstance(prior, BlockPrior | BlockPosterior):
+        blocks = prior if isinstance(prior, BlockPrior) else prior.prior
+        left, right = (_block(prior, name) for name in ("left_hand", "right_hand"))
+        mirrored = ("left_hand" in blocks.mirrored, "right_hand" in blocks.mirrored)
+        first = _fingers(left, people, like)
+        second = first if left is right else _fingers(right, people, like)
+        return HandPose(first, mirrored[0]), HandPose(second, mirrored[1])
     if isinstance(prior, tuple):
         if len(prior) != 2:
             raise ValueError(f"expected a pair of priors, left and right, got {len(prior)}")
@@ -101,6 +112,20 @@ def hand_poses(prior: HandsPrior, people: int, like: Tensor) -> tuple[HandPose, 
         return HandPose(left), HandPose(right)
     fingers = _fingers(prior, people, like)
     return HandPose(fingers, mirrored=True), HandPose(fingers)
+
+
+def _block(prior: BlockPrior | BlockPosterior, name: Block) -> HandPrior:
+    """The prior or posterior of one hand of blocks."""
+    hand = (prior if isinstance(prior, BlockPrior) else prior.prior).prior_of(name)
+    if hand is None:
+        raise ValueError(f"the prior has no {name}: pass hands_prior")
+    if reads_body(hand):
+        raise ValueError(f"{name} depends on the body, but hands of fits do not: pass hands_prior")
+    if isinstance(prior, BlockPrior):
+        return hand
+    posterior = prior.hands[name]
+    assert isinstance(posterior, PosePosterior)
+    return posterior
 
 
 def both_hands(left: HandPose, x: Tensor, right: HandPose, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,8 +145,8 @@ def _fingers(prior: HandPrior, people: int, like: Tensor) -> LatentPose | Densit
         prior = pretrained(prior, like.device, like.dtype)
     if not isinstance(prior, PosePrior | PosePosterior):
         raise TypeError(
-            "expected a prior over hands: a ConditionalPosePrior, a PosePosterior, or the name of "
-            f"a pretrained one, got {type(prior).__name__}"
+            "expected a prior over hands: a ConditionalPosePrior, a PosePosterior, the name of a "
+            f"pretrained one, a pair of these or a BlockPrior, got {type(prior).__name__}"
         )
     if isinstance(prior, ConditionalPosePrior):
         prior = prior.freeze()

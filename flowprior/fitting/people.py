@@ -32,6 +32,7 @@ from flowprior.fitting.whole_body_points import (
 )
 from flowprior.fitting.whole_body_pose import WholeBodyPose, has_fingers, theta_on
 from flowprior.keypoints import check_keypoints, seen_keypoints
+from flowprior.prior.blocks import BlockPosterior, BlockPrior
 from flowprior.skeleton import (
     BODY_25,
     BODY_67,
@@ -100,7 +101,7 @@ with hands at rest, then all variables are optimised."""
 
 def fit_keypoints(
     keypoints_2d: Tensor,
-    prior: Prior = DEFAULT_PRIOR,
+    prior: Prior | BlockPrior | BlockPosterior = DEFAULT_PRIOR,
     *,
     body: Body | None = None,
     skeleton: Skeleton | None = None,
@@ -112,7 +113,7 @@ def fit_keypoints(
     transl: Tensor | None = None,
     joints_3d: Tensor | None = None,
     weights: KeypointWeights | None = None,
-    hands_prior: HandsPrior = DEFAULT_HANDS,
+    hands_prior: HandsPrior | None = None,
     stages: Sequence[Stage] = ONE_STAGE,
     hand_stages: Sequence[Stage] = HAND_STAGES,
     free_focal: bool = False,
@@ -142,7 +143,8 @@ def fit_keypoints(
         prior: One of
 
             * a :class:`~flowprior.PosePosterior` over SMPL's 24 joints or the 23 below the root,
-              with one context per person or a single context for all;
+              or over these without the two hands, with one context per person or a single context
+              for all;
             * a :class:`~flowprior.ConditionalPosePrior` over the same joints, or the name of a
               pretrained one such as ``flowprior/people``, the default. If 2D keypoints are among
               its evidence, it is conditioned on ``keypoints_2d``; with other evidence only, as
@@ -151,7 +153,9 @@ def fit_keypoints(
               BODY-25 or the 44 keypoints of ProHMR (recognised by its width);
             * a :class:`PoseMixture`, SMPLify's prior;
             * None for no prior;
-            * :class:`PoseVariables` of the P people, such as ``LatentPose(posterior)``.
+            * :class:`PoseVariables` of the P people, such as ``LatentPose(posterior)``;
+            * a :class:`~flowprior.prior.BlockPrior` or its posterior: its body, and its hands where
+              the body has fingers.
         body: The body, in layout "columns"; the embedded body if None. Keypoints with fingers need
             fingers: ``BodyModel(hands=True)``, the default for them, or a file of SMPL-H or SMPL-X.
             Other rigs have the rest pose of SMPL and ten shape coefficients; their joints take
@@ -178,9 +182,11 @@ def fit_keypoints(
         hands_prior: The prior of the fingers, where the body has some: over the 15 joint rotations
             of a hand in MANO's order. Either one over right hands, whose mirror image serves the
             left ones, or a pair of one over left and one over right hands, such as
-            ``ConditionalPosePrior.from_pretrained("my-hands")`` or the name of a pretrained one. A
-            prior with evidence is used without any; one with a context is given as a posterior,
-            ``prior(context)``, with one context per person or a single one.
+            ``ConditionalPosePrior.from_pretrained("my-hands")`` or the name of a pretrained one, or
+            a BlockPrior with both hands. A prior with evidence is used without any; one with a
+            context is given as a posterior, ``prior(context)``, with one context per person or a
+            single one. If None, the hands of ``prior`` if that has blocks, otherwise
+            ``flowprior/hands-procedural``.
         stages: The schedule, `ONE_STAGE` or `SMPLIFY_STAGES`.
         hand_stages: The schedule that follows for keypoints with fingers.
         free_focal: Whether the focal lengths are optimised too.
@@ -224,6 +230,11 @@ def fit_keypoints(
             f"expected keypoints_2d (P, {skeleton.num_joints}, 3) for {skeleton.name}, got "
             f"{tuple(keypoints.shape)}"
         )
+    if isinstance(prior, BlockPrior | BlockPosterior):
+        hands_prior = hands_prior or prior
+        if prior.body is None:
+            raise ValueError("the prior has no body: pass its hands as hands_prior")
+        prior = prior.body
     hands = len(finger_joints(skeleton)) > 0
     body = body or BodyModel(hands=hands).to(keypoints.device)
     if hands and not has_fingers(body):
@@ -251,7 +262,7 @@ def fit_keypoints(
     like = pose.start(people)
     keypoints, everything = keypoints.to(like), everything.to(like)
     if has_fingers(body) and not isinstance(pose, WholeBodyPose):
-        pose = WholeBodyPose(pose, *hand_poses(hands_prior, people, like))
+        pose = WholeBodyPose(pose, *hand_poses(hands_prior or DEFAULT_HANDS, people, like))
     if cameras is None:
         cameras = cameras_for(keypoints, image_size, focal_px, frame=frame)
     elif not (image_size is None and focal_px is None and frame is None):

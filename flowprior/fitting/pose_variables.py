@@ -102,8 +102,8 @@ class _FlowPose:
     """Base of the forms over a flow.
 
     Args:
-        posterior: Posterior over SMPL's 24 joints, the 23 below the root or the 15 of a hand, with
-            P contexts or a single one for all.
+        posterior: Posterior over SMPL's 24 joints or the 23 below the root, over these without the
+            two hands, or over the 15 joints of a hand, with P contexts or a single one for all.
 
     Raises:
         ValueError: The posterior is over other joints, or not over rotations.
@@ -113,7 +113,8 @@ class _FlowPose:
 
     def __post_init__(self) -> None:
         space = self.posterior.prior.space
-        if not isinstance(space, RotationSpace) or space.joints not in (24, 23, HAND_JOINTS):
+        known = (24, 23, 22, 21, HAND_JOINTS)
+        if not isinstance(space, RotationSpace) or space.joints not in known:
             raise ValueError(
                 "expected a prior over the rotations of SMPL's 24 joints, or of the 23 below the "
                 f"root, got one over poses of shape {tuple(space.event_shape)}"
@@ -133,8 +134,8 @@ class _FlowPose:
 
     @property
     def free_root(self) -> bool:
-        """Whether the prior models only the 23 joints below the root."""
-        return self.space.joints == BODY_JOINTS
+        """Whether the prior models only the joints of the body below the root."""
+        return self.space.joints in (BODY_JOINTS, BODY_JOINTS - 2)
 
     def _some(self, rows: Tensor) -> PosePosterior:
         return self.posterior[rows] if self.posterior.batch_shape else self.posterior
@@ -162,8 +163,8 @@ class LatentPose(_FlowPose):
     not depend on theta, it is -2 log p(theta | c) relative to its minimum.
 
     Args:
-        posterior: Posterior over SMPL's 24 joints, the 23 below the root or the 15 of a hand, with
-            P contexts or a single one for all.
+        posterior: Posterior over SMPL's 24 joints or the 23 below the root, over these without the
+            two hands, or over the 15 joints of a hand, with P contexts or a single one for all.
 
     Raises:
         ValueError: The posterior is over other joints, or not over rotations.
@@ -193,7 +194,7 @@ class LatentPose(_FlowPose):
         return LatentPose(self._some(rows))
 
     def theta(self, x: Tensor) -> Tensor:
-        """Convert x (P, size) to theta (P, 24, 6), or (P, 15, 6) of a hand."""
+        """Convert x (P, size) to theta (P, 24, 6), (P, 22, 6) or, of a hand, (P, 15, 6)."""
         root, z = self._split(x)
         return self._theta(root, self.posterior.decode(z, check=False))
 
@@ -240,7 +241,7 @@ class DensityPose(_FlowPose):
         return DensityPose(self._some(rows))
 
     def theta(self, x: Tensor) -> Tensor:
-        """Convert x (P, size) to theta (P, 24, 6), or (P, 15, 6) of a hand."""
+        """Convert x (P, size) to theta (P, 24, 6), (P, 22, 6) or, of a hand, (P, 15, 6)."""
         root, vector = self._split(x)
         return self._theta(root, self.space.to_pose(vector, self.posterior.centre))
 

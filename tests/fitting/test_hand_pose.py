@@ -9,6 +9,7 @@ from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
 from flowprior.fitting.hand_pose import DEFAULT_HANDS, HandPose, both_hands, hand_poses
 from flowprior.fitting.pose_variables import DensityPose, LatentPose, variables_of
+from flowprior.prior import BlockPrior
 from flowprior.skeleton import BODY_25, BODY_67
 
 LEFT, RIGHT = slice(25, 46), slice(46, 67)
@@ -114,6 +115,40 @@ def test_posteriors_with_a_context_for_each_person():
     assert left.sample(rows, 3).shape == (2, 3, 15, 6)
     with pytest.raises(ValueError, match="one context for each of 5 people"):
         hand_poses((prior(contexts[0]), prior(contexts[1])), 5, LIKE)
+
+
+def test_blocks_give_their_hands():
+    prior, body = small_prior(), ConditionalPosePrior(0, joints=22, hidden_features=8).eval()
+    x, y = variables(seed=3), variables(seed=4)
+    for blocks in (BlockPrior(body, "mirrored", prior), BlockPrior(body, prior, "mirrored")):
+        for source in (blocks, blocks(None)):
+            left, right = hand_poses(source, 4, LIKE)
+            assert left.mirrored != right.mirrored
+            theta = torch.cat(
+                [body(None).mode().expand(4, 22, 6), *both_hands(left, x, right, y)], 1
+            )
+            with torch.no_grad():
+                here = blocks(None).log_prob(theta)
+                start = torch.cat(
+                    [theta[:, :22], left.theta(left.start(4)), right.theta(right.start(4))], 1
+                )
+                fall = blocks(None).log_prob(start) - here
+            torch.testing.assert_close(
+                left.penalty(x) + right.penalty(y), 2 * fall, rtol=1e-3, atol=1e-2
+            )
+
+
+def test_blocks_without_hands_of_their_own_are_refused():
+    prior, body = small_prior(), ConditionalPosePrior(0, joints=22, hidden_features=8).eval()
+    with pytest.raises(ValueError, match="the prior has no left_hand"):
+        hand_poses(BlockPrior(body, None, prior), 4, LIKE)
+    follows = ConditionalPosePrior(12, joints=15, hidden_features=8)
+    for blocks in (
+        BlockPrior(body, "mirrored", follows),
+        BlockPrior(body, "mirrored", follows)(None),
+    ):
+        with pytest.raises(ValueError, match="left_hand depends on the body"):
+            hand_poses(blocks, 4, LIKE)
 
 
 def test_samples_are_those_of_the_prior(hands):

@@ -10,6 +10,7 @@ from flowprior.body.kinds import KINDS
 from flowprior.fitting import KeypointWeights, fit_keypoints
 from flowprior.fitting.hand_pose import DEFAULT_HANDS, hand_poses
 from flowprior.fitting.whole_body_points import as_body_67, finger_joints
+from flowprior.prior import BlockPrior
 from flowprior.skeleton import (
     BODY_25,
     BODY_67,
@@ -341,6 +342,38 @@ def test_a_hand_prior_of_the_user(whole, scene, fits):
     ]
     assert one.hands == [("fitted", "fitted")] * 3
     assert max(angles[1:]) < 0.5 * angles[0], angles
+
+
+@pytest.mark.parametrize("joints", [22, 21])
+def test_blocks_as_a_prior(whole, body, scene, joints):
+    torch.manual_seed(0)
+    hand = ConditionalPosePrior(0, joints=15, hidden_features=16, num_steps=2).eval()
+    own = ConditionalPosePrior(0, joints=joints, hidden_features=16, num_steps=2).eval()
+    blocks = BlockPrior(own, "mirrored", hand)
+    options = OPTIONS | {"max_iterations": 2}
+    fits = fit_keypoints(scene[1][:1], blocks, body=whole, **options)
+    assert fits.theta.shape == (1, 52, 3, 3)
+    assert fits.objective.pose.right.fingers.prior.space.joints == 15
+    apart = fit_keypoints(scene[1][:1], own, hands_prior=hand, body=whole, **options)
+    torch.testing.assert_close(fits.theta, apart.theta)
+    # Without fingers, the body's block is the prior.
+    alone = fit_keypoints(scene[1][:1, :25], blocks(None), body=body, **options)
+    assert alone.theta.shape == (1, 24, 3, 3)
+    torch.testing.assert_close(alone.theta[:, 22:], torch.eye(3).expand(1, 2, 3, 3))
+    assert fits.joint_uncertainty(num_samples=4).std_mm.shape == (1, 52)
+    with pytest.raises(ValueError, match="the prior has no body"):
+        fit_keypoints(scene[1][:1], BlockPrior(None, "mirrored", hand), body=whole)
+
+
+@pytest.mark.slow
+def test_one_person_does_not_depend_on_the_others(whole, scene):
+    keypoints = scene[1].clone()
+    keypoints[1, RIGHT] = 0
+    options = {"body": whole, "image_size": SIZE, "focal_px": 1145.0, "max_iterations": 5}
+    together = fit_keypoints(keypoints, **options)
+    for person in range(3):
+        alone = fit_keypoints(keypoints[person], **options)
+        assert torch.equal(alone.theta[0], together.theta[person])
 
 
 def test_few_keypoints_of_a_hidden_hand_do_not_move_it(whole, scene):
