@@ -100,11 +100,13 @@ def hand_poses(prior: HandsPrior, people: int, like: Tensor) -> tuple[HandPose, 
     """
     if isinstance(prior, BlockPrior | BlockPosterior):
         blocks = prior if isinstance(prior, BlockPrior) else prior.prior
-        left, right = (_block(prior, name) for name in ("left_hand", "right_hand"))
-        mirrored = ("left_hand" in blocks.mirrored, "right_hand" in blocks.mirrored)
-        first = _fingers(left, people, like)
-        second = first if left is right else _fingers(right, people, like)
-        return HandPose(first, mirrored[0]), HandPose(second, mirrored[1])
+        one, other = _block(prior, "left_hand"), _block(prior, "right_hand")
+        first = _fingers(one, people, like)
+        second = first if one is other else _fingers(other, people, like)
+        return (
+            HandPose(first, mirrored="left_hand" in blocks.mirrored),
+            HandPose(second, mirrored="right_hand" in blocks.mirrored),
+        )
     if isinstance(prior, tuple):
         if len(prior) != 2:
             raise ValueError(f"expected a pair of priors, left and right, got {len(prior)}")
