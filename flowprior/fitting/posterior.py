@@ -183,7 +183,8 @@ class FitPosterior:
         for side, (hand, joints) in enumerate(zip((pose.left, pose.right), places, strict=True)):
             rows = unseen[:, side].nonzero()[:, 0]
             drawn = hand.sample(rows, theta.shape[1], generator=generator)
-            theta[rows[:, None], :, torch.tensor(joints, device=rows.device)] = drawn.transpose(1, 2)
+            columns = torch.tensor(joints, device=rows.device)
+            theta[rows[:, None], :, columns] = drawn.transpose(1, 2)
         return theta
 
     def _factor(self) -> Tensor:
