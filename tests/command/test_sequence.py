@@ -205,6 +205,14 @@ def test_an_interrupted_sequence_resumes(tmp_path, capsys, monkeypatch):
     assert "(sequence differ)" in capsys.readouterr().err
 
 
+def test_a_rate_that_makes_people_implausibly_fast_is_reported(tmp_path, capsys):
+    """Motion-X#43: the label of the rate is kept, with a warning."""
+    folder = crossing.write(tmp_path / "walk", crossing.keypoints(12)[:1])
+    assert command(folder, tmp_path / "out", "--fps", 240, *LITTLE, "--skip", "page") == 0
+    assert "at 240 frames per second, the person would move" in capsys.readouterr().err
+    assert Fits.load(tmp_path / "out").fps == 240
+
+
 def test_nobody(tmp_path, capsys):
     folder = crossing.write(tmp_path / "walk", np.zeros((1, 3, 25, 3)))
     assert command(folder, tmp_path / "out", "--fps", 30) == 0

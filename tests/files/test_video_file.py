@@ -1,5 +1,7 @@
 """Frames of videos, written here without loss."""
 
+import subprocess
+
 import numpy as np
 import pytest
 
@@ -35,10 +37,9 @@ def test_the_rate_is_that_of_the_file(tmp_path):
     ],
 )
 def test_what_ffmpeg_says_of_the_rate(tmp_path, monkeypatch, line, rate):
-    program = tmp_path / "ffmpeg"
-    program.write_text(f"#!/bin/sh\necho '  Stream #0:0(und): {line}' >&2\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(video_file, "_program", lambda: str(program))
+    said = subprocess.CompletedProcess([], 0, "", f"  Stream #0:0(und): {line}\n")
+    monkeypatch.setattr(video_file, "_program", lambda: "ffmpeg")
+    monkeypatch.setattr(video_file.subprocess, "run", lambda *_, **__: said)
     (tmp_path / "a.mp4").write_bytes(b"")
     if rate is not None:
         assert video_rate(tmp_path / "a.mp4") == pytest.approx(rate)
