@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowprior._optional import import_optional
+from flowprior.fitting.whole_body_points import finger_joints
 from flowprior.results.bodies import PosedBodies
 from flowprior.results.fits import Fits
 from flowprior.results.painting import Pinhole, draw_text, paint_mesh
@@ -19,6 +20,7 @@ AROUND = 1.6
 OPACITY = 0.85
 SMALLEST_PX = 4.0
 """Hands with a smaller extent in the image are not enlarged."""
+PAPER = (245, 245, 248)
 SIDES = ("left", "right")
 
 
@@ -74,21 +76,27 @@ def _close_up(
     points = camera.project(bodies.joints[row, [wrist, *fingers]])
     low, high = points.min(axis=0), points.max(axis=0)
     extent = AROUND * max(float((high - low).max()), SMALLEST_PX)
+    extent = min(extent, float(fits.image_size[row].max()))  # a hand beside the camera
     corner = (low + high) / 2 - extent / 2
     # The photo may have been made smaller than the image that the camera refers to.
     shrunk = image.width / float(fits.image_size[row, 0])
-    box = [*(shrunk * corner), *(shrunk * (corner + extent))]
-    view = images.new("RGB", (side_px, side_px), (245, 245, 248))
-    crop = image.crop([round(value) for value in box])
-    view.paste(crop.resize((side_px, side_px), images.Resampling.BICUBIC))
+    left, top = (round(float(value)) for value in shrunk * corner)
+    size = max(1, round(shrunk * extent))
+    crop = images.new("RGB", (size, size), PAPER)
+    crop.paste(image, (-left, -top))
+    view = crop.resize((side_px, side_px), images.Resampling.BICUBIC)
     zoom = side_px / extent
     near = Pinhole(zoom * camera.focal, _pair(zoom * (np.asarray(camera.centre) - corner)))
     dot = 0.022 * side_px
     paint_mesh(view, bodies.vertices[row], bodies.faces, near, BODY, OPACITY)
     shifted = fits.keypoints_2d[row].copy()
     shifted[:, :2] -= corner
+    wrists = [n for n, same in enumerate(fits.skeleton.meanings) if same == f"{side}_wrist"]
+    other = np.ones(len(shifted), bool)
+    other[[*finger_joints(fits.skeleton, side), *wrists]] = False
+    shifted[other, 2] = 0
     draw_keypoints(view, shifted, fits.skeleton, zoom, 0.7 * dot, fine=0.8)
-    draw_joints(view, fits, row, bodies.joints[row], near, dot, fine=0.8)
+    draw_joints(view, fits, row, bodies.joints[row], near, dot, fine=0.8, only=[wrist, *fingers])
     return view
 
 

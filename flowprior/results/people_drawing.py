@@ -1,5 +1,6 @@
 """Keypoints and joints of people in pictures."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ def draw_joints(
     camera: Pinhole,
     dot: float,
     fine: float = FINE,
+    only: Collection[int] | None = None,
 ) -> None:
     """Draw the joints of a body in the colours of their confidence.
 
@@ -70,6 +72,7 @@ def draw_joints(
         camera: The camera, in pixels of the canvas.
         dot: Radius of the dots of the body, pixels of the canvas.
         fine: Size of the dots of fingers and face, relative to those of the body.
+        only: The joints that are drawn, with the bones to their parents; all if None.
     """
     if not np.isfinite(joints).all():
         return
@@ -77,7 +80,8 @@ def draw_joints(
     colours = confidence_colours(fits.joint_confidence[row])
     numbers = np.arange(len(joints))
     fingers = np.isin(numbers, [*finger_range(fits, "left"), *finger_range(fits, "right")])
-    for some, size in ((fingers, fine * dot), (numbers < BODY_JOINTS, dot)):
+    chosen = np.ones(len(joints), bool) if only is None else np.isin(numbers, list(only))
+    for some, size in ((fingers & chosen, fine * dot), ((numbers < BODY_JOINTS) & chosen, dot)):
         draw_lines(canvas, _bones(points, parents, some), INK, size / 3)
         draw_dots(canvas, points[some], colours[some], size)
 

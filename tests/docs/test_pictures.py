@@ -69,3 +69,11 @@ def test_page_pictures(chromium, tmp_path):
     assert_drawn(tmp_path / "page.png", pictures.FOLDER / "page.png")
     width = matplotlib.image.imread(tmp_path / "page_narrow.png").shape[1]
     assert width == matplotlib.image.imread(pictures.FOLDER / "page_narrow.png").shape[1]
+
+
+@pytest.mark.slow
+def test_whole_body_picture(chromium, tmp_path):
+    pictures = script("whole_body_picture")
+    pictures.draw(chromium, pictures.fit(tmp_path), tmp_path)
+    for name in ("fit/whole_body.png", "view/page_hand.png"):
+        assert_drawn(tmp_path / name, pictures.STATIC / name)
