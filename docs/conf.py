@@ -73,6 +73,7 @@ nitpicky = True
 nitpick_ignore = [  # type variables
     ("py:class", "flowprior.files.model_folder.Model"),
     ("py:class", "flowprior.fitting.line_search.State"),
+    ("py:class", "flowprior.prior.blocks.conditioned.Self"),
     ("py:class", "Verbs"),
 ]
 nitpick_ignore_regex = [
@@ -108,7 +109,8 @@ def homes_of_public_names():
             continue
         module = importlib.import_module(info.name)
         for name in getattr(module, "__all__", ()):
-            for package in ("flowprior", info.name.rpartition(".")[0]):
+            parts = info.name.split(".")
+            for package in (".".join(parts[:length]) for length in range(1, len(parts))):
                 parent = importlib.import_module(package)
                 if getattr(parent, name, None) is getattr(module, name):
                     names[f"{package}.{name}"] = f"{info.name}.{name}"

@@ -140,7 +140,7 @@ class MotionPrior(SharedModel):
             up: (3,) or (*batch, 3), the direction against gravity in the axes of the poses, such as
                 (0, -1, 0) in those of a level camera; None if it is unknown.
             keypoints_2d: (*batch, 17 or 25, 3) of the next pose, as for
-                :meth:`flowprior.PosePrior.given`.
+                :meth:`flowprior.prior.PosePrior.given`.
             joints_3d: (*batch, 24, 3) of the next pose.
 
         Returns:

@@ -44,7 +44,7 @@ class BlockPrior(nn.Module):
     which SMPL-H does not have, must be at rest in the body's prior.
 
     A block can be missing: it stays at rest, outside the density. Hands without a body are two
-    hands beside a body at rest, or beside a known one, see :meth:`BlockPosterior.with_known`.
+    hands beside a body at rest, or beside a known one, see :meth:`ConditionedBlocks.with_known`.
 
     What a hand depends on follows from its prior:
 
@@ -190,7 +190,7 @@ class BlockPrior(nn.Module):
             joints_3d: Of the body, (*batch, 24, 3).
             rotations: (*batch, J, k) of the whole pose, in any accepted form. Single joints can be
                 known in blocks whose prior takes rotations as evidence; for a block that is known
-                as a whole, :meth:`BlockPosterior.with_known` works with every prior.
+                as a whole, :meth:`ConditionedBlocks.with_known` works with every prior.
             known: (*batch, J) bool, the joints whose rotations are known; if None, those without
                 NaN.
             left_hand_joints_3d: (*batch, 21, 3) of the left hand in the order of
