@@ -8,7 +8,9 @@ from torch import Tensor
 from flowprior._checks import require_count, require_tensor
 from flowprior.prior.blocks.conditioned import ConditionedBlocks
 from flowprior.prior.blocks.layout import BLOCKS, Block
-from flowprior.prior.posterior import PosePosterior
+from flowprior.prior.posterior import POSED_AT_ONCE, PosePosterior
+from flowprior.prior.uncertainty import JointUncertainty, Measurement, PosedBody, joined
+from flowprior.skeleton import Skeleton
 
 __all__ = ["BlockPosterior"]
 
@@ -161,6 +163,55 @@ class BlockPosterior(ConditionedBlocks):
             each = posterior.entropy(num_samples=1, generator=generator)
             total = total + each.mean(dim=-1)
         return total
+
+    def joint_uncertainty(
+        self,
+        body: PosedBody,
+        *,
+        num_samples: int = 200,
+        skeleton: Skeleton | None = None,
+        betas: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> JointUncertainty:
+        """How far each joint, with the fingers, may lie from the mode, in mm and degrees.
+
+        From samples. Blocks that are known or missing have no uncertainty of their own, but move
+        with the others. Conformal factors are not applied: those of the body's prior were fitted to
+        the body alone, ``posterior.body.joint_uncertainty(body)``.
+
+        Args:
+            body: A body with SMPL-H's joints, such as ``BodyModel(hands=True)``.
+            num_samples: Number n of samples per context, at least 2.
+            skeleton: The joint set of the positions, with K joints; the joints of the body if None.
+            betas: Shape of the body, (10,) or (*batch, 10); the average shape if None.
+            generator: Source of the samples; torch's global one if None.
+
+        Returns:
+            Radii, standard deviations, directions and, by methods, confidences.
+
+        Raises:
+            ValueError: If there are fewer than two samples, or the body lacks the joints.
+        """
+        require_count("num_samples", num_samples, 2)
+        space, batch = self.prior.space, self.batch_shape
+        whole = self if batch else self.expand(torch.Size([1]))
+        shapes = None
+        if betas is not None:
+            shapes = betas.expand(*batch, betas.shape[-1]).reshape(batch.numel(), betas.shape[-1])
+        parts = []
+        for rows in torch.arange(batch.numel()).split(max(1, POSED_AT_ONCE // num_samples)):
+            some = whole[torch.unravel_index(rows.to(self._like.device), whole.batch_shape)]
+            measurement = Measurement(
+                space.to_matrix(some.mode()),
+                body,
+                body.skeleton if skeleton is None else skeleton,
+                None if shapes is None else shapes[rows],
+            )
+            for start in range(0, num_samples, POSED_AT_ONCE):
+                drawn = min(POSED_AT_ONCE, num_samples - start)
+                measurement.add(space.to_matrix(some.sample(drawn, generator=generator)))
+            parts.append(measurement.result())
+        return joined(parts, batch)
 
     def encode(self, theta: Tensor) -> Tensor:
         """Map theta to the latents of its blocks, each given the blocks before it.

@@ -16,7 +16,7 @@ def stand_in():
 
 @pytest.fixture(scope="module")
 def real():
-    package = pytest.importorskip("anny", reason="the package anny is not installed")
+    package = pytest.importorskip("anny", reason="loads the package: flowprior[anny]")
     body = RigBody.from_anny(package.Anny(rig="anny", topology="notoes_collapse10pc"))
     assert body(torch.zeros(body.num_joints, 3)).joints.dtype == torch.float64  # as the package
     return body.float()

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from flowprior import rotations
+from flowprior.body import BodyModel
 from flowprior.prior import BLOCKS, BlockPrior
+from flowprior.skeleton import SMPLH_52
 from tests.prior.blocks.made_up import (
     BODY,
     LEFT,
@@ -257,6 +259,35 @@ def test_entropy_without_a_closed_form(context):
     assert ((found + log_prob.mean(dim=-1)).abs() < 5 * error).all()
     with pytest.raises(ValueError, match="num_samples"):
         posterior.entropy(num_samples=0)
+
+
+# --- uncertainty of joints ---
+
+
+@torch.no_grad()
+def test_joints_of_the_whole_pose_have_an_uncertainty(context):
+    body = BodyModel(hands=True)
+    prior = BlockPrior(body_prior(), "mirrored", evidence_hand())
+    posterior = prior(context)
+    found = posterior.joint_uncertainty(body, num_samples=40, generator=generator())
+    assert found.radius_90_mm.shape == found.std_degrees.shape == (3, 52)
+    # The bodies among samples are those of the body alone.
+    alone = posterior.body.joint_uncertainty(
+        body, num_samples=40, calibrated=False, generator=generator()
+    )
+    torch.testing.assert_close(found.std_mm[:, :22], alone.std_mm[:, :22], rtol=1e-4, atol=1e-2)
+    assert found.std_degrees[:, 22:].min() > 1
+    pose = posterior.mode()
+    known = posterior.with_known(pose, ("body", "left_hand"))
+    found = known.joint_uncertainty(body, num_samples=20, betas=torch.zeros(10))
+    assert found.std_mm[:, :37].abs().max() < 1e-2
+    fingertips = [SMPLH_52.index(f"right_{finger}3") for finger in ("index", "ring", "thumb")]
+    assert found.std_mm[:, fingertips].min() > 0.1
+    single = prior(context[0]).joint_uncertainty(body, num_samples=2)
+    assert single.radius_50_degrees.shape == (52,)
+    assert prior(context[:0]).joint_uncertainty(body).std_mm.shape == (0, 52)
+    with pytest.raises(ValueError, match="num_samples"):
+        posterior.joint_uncertainty(body, num_samples=1)
 
 
 # --- batches ---
