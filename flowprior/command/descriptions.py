@@ -49,17 +49,23 @@ def describe_fits(fits: Fits, file: Path) -> str:
     seen = np.where(fits.keypoints_2d[..., 2] > 0, extent, np.nan)
     error = "-"
     if np.isfinite(fits.reprojection_px).any():
-        height = np.array([np.ptp(row[np.isfinite(row)]) if len(row) else np.nan for row in seen])
+        height = np.array(
+            [np.ptp(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in seen]
+        )
         share = fits.reprojection_px / np.maximum(height, 1)
         error = (
             f"{np.nanmedian(fits.reprojection_px):.1f} px, "
             f"{100 * np.nanmedian(share):.1f} % of the person's height (medians)"
         )
     confidence = fits.joint_confidence
+    people = f"{len(fits)} in {len(fits.images)} images"
+    if fits.fps is not None:
+        tracks = len(np.unique(fits.person))
+        people = f"{tracks} in {len(fits.images)} frames at {fits.fps:g} per second"
     return _table(
         {
             "file": f"{file} ({megabytes(file)})",
-            "people": f"{len(fits)} in {len(fits.images)} images",
+            "people": people,
             "body": f"{fits.body}, {fits.kind.num_joints} joints of {fits.kind.name}, "
             f"{fits.betas.shape[1]} shape coefficients",
             **_hands(fits),

@@ -153,7 +153,7 @@ def _page(
         "spread_ticks": _ticks(SPREAD),
         "distance": f"{fits.confidence_distance_mm:.0f}",
         "footer": html.escape(
-            f"{len(fits)} people in {len(data['images'])} images{left_out}. Written by flowprior; "
+            f"{_counted(fits)}{left_out}. Written by flowprior; "
             "everything on this page is in this file."
         ),
         # A closing tag within a string would end the script.
@@ -286,6 +286,14 @@ def _numbers(values: NDArray[Any], digits: int) -> list[Any]:
     known = rounded.astype(object)
     known[~np.isfinite(rounded)] = None
     return known.tolist()
+
+
+def _counted(fits: Fits) -> str:
+    """How many people and images there are."""
+    if fits.fps is None:
+        return f"{len(fits)} people in {len(fits.images)} images"
+    tracks = len(np.unique(fits.person))
+    return f"{tracks} people in {len(fits.images)} frames at {fits.fps:g} per second"
 
 
 def _ticks(scale: Scale) -> str:

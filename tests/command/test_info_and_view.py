@@ -1,10 +1,12 @@
 """``flowprior info`` on fits, keypoints and shipped priors; ``flowprior view``."""
 
+import numpy as np
 import pytest
 
 from flowprior.command import main, view
 from tests.keypoint_files.written import flat, openpose, write
 from tests.results.helpers import small_fits
+from tests.view.people import sequence
 
 
 def test_info_describes_fits(tmp_path, capsys):
@@ -17,6 +19,18 @@ def test_info_describes_fits(tmp_path, capsys):
     assert rows["samples"] == "4 per person"
     assert main(["info", str(tmp_path / "fits.npz")]) == 0
     assert capsys.readouterr().out == first
+
+
+def test_info_describes_a_sequence(tmp_path, capsys):
+    """Also with frames in which nobody was seen."""
+    fits = sequence()
+    fits.keypoints_2d[2] = 0
+    fits.reprojection_px[2] = np.nan
+    fits.save(tmp_path / "fits.npz")
+    assert main(["info", str(tmp_path)]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert rows["people"] == "2 in 6 frames at 20 per second"
+    assert rows["reprojection"].startswith(f"{np.nanmedian(fits.reprojection_px):.1f} px")
 
 
 def test_info_describes_keypoints(tmp_path, capsys):

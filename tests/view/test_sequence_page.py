@@ -24,7 +24,9 @@ def test_a_sequence_has_one_shape_per_track_and_its_rate(tmp_path):
     """viser#326: one HTML file, without a server."""
     fits = sequence()
     write_page(fits, tmp_path / "index.html")
-    data = json.loads(DATA.search((tmp_path / "index.html").read_text(encoding="utf-8"))[1])
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "2 people in 6 frames at 20 per second" in text
+    data = json.loads(DATA.search(text)[1])
     assert data["images_per_second"] == 20
     assert sorted(data["skin"]["tracks"]) == ["0", "1"]
     assert [image["people"] for image in data["images"]] == [[0], [1], [2], [3, 4], [5, 6], [7, 8]]
