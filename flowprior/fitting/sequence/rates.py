@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import resources
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,12 @@ __all__ = ["DEFAULT_RATES", "MotionRates"]
 DEGREES_OF_FREEDOM = 4.0
 """Of Student's t distribution of accelerations: most are small, some are large."""
 
+STEP_SECONDS = 0.1
+VELOCITY_LOOSENESS = 30.0
+SHRINKAGE = 0.3  # of correlations
+THINNEST = 0.4  # axis of a joint, of the joint's rate: no joint is a perfect hinge
+SIZE = 3 * SMPL_24.num_joints
+
 
 @dataclass(frozen=True)
 class MotionRates:
@@ -23,22 +31,27 @@ class MotionRates:
     Accelerations are white noise: over a time step :math:`\Delta` the velocity changes by a
     standard deviation of :math:`s\,\Delta^{1/2}`, so the second difference of a rotation has
     :math:`s\,\Delta^{3/2}`, at any frame rate. Rates of velocities work in the same way, one order
-    lower.
+    lower. Joints move together, and knees and elbows about one axis, so accelerations have a
+    covariance.
 
     Args:
         acceleration: 24 rates s, one per joint of SMPL, radians / s^1.5.
         velocity: 24 rates, radians / s^0.5.
         transl_acceleration: Of the translation, metres / s^1.5.
         transl_velocity: Of the translation, metres / s^0.5.
+        covariance: (72, 72) of the accelerations about the joints' axes, divided by the rates of
+            their joints; the identity if None.
 
     Raises:
-        ValueError: If there are not 24 rates, or one is not positive.
+        ValueError: If there are not 24 rates, one is not positive, or the covariance has another
+            shape.
     """
 
     acceleration: tuple[float, ...]
     velocity: tuple[float, ...]
     transl_acceleration: float
     transl_velocity: float
+    covariance: Tensor | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         joints = SMPL_24.num_joints
@@ -48,6 +61,10 @@ class MotionRates:
         every += (self.transl_acceleration, self.transl_velocity)
         if not all(0 < rate < math.inf for rate in every):
             raise ValueError("rates must be positive and finite")
+        if self.covariance is not None and self.covariance.shape != (SIZE, SIZE):
+            raise ValueError(
+                f"the covariance must be ({SIZE}, {SIZE}), got {tuple(self.covariance.shape)}"
+            )
 
     @classmethod
     def learn(
@@ -56,59 +73,96 @@ class MotionRates:
         transl: Sequence[Tensor],
         fps: float,
         *,
-        looseness: float = 8.0,
+        looseness: float = 3.5,
     ) -> "MotionRates":
-        """Learn the rates from clips.
+        """Learn the rates from clips; left and right are taken as mirror images.
+
+        Joints of motion capture tremble from frame to frame and move in steps of a tenth of a
+        second, so differences are taken over this time: the rates of feet and wrists would be three
+        times as high from consecutive frames, those of hips and elbows the same.
 
         Args:
             rotations: Rotations (F, 24, 3, 3) of each clip.
             transl: Translations (F, 3) of each clip, metres.
             fps: Frames per second.
-            looseness: Factor of the robust scale of the accelerations. People that were not
-                recorded move faster than those that were; 8 was the best of 4, 8 and 16 on the
-                validation clips. The velocities have three times this factor.
+            looseness: Factor of the root mean square of the accelerations. Those of one motion are
+                no white noise, and people that were not recorded move faster than those that were;
+                the default was chosen on the validation clips. The velocities have the factor 30,
+                which matters where little is known: lower ones, which expect slow motions, were
+                worse.
 
         Returns:
             The rates.
+
+        Raises:
+            ValueError: If no clip is longer than a fifth of a second.
         """
-        steps = [matrix_to_rotvec(each[:-1].mT @ each[1:]) for each in rotations]
-        change = torch.cat([each[1:] - each[:-1] for each in steps])
-        turn = torch.cat(steps)
-        moves = [each[1:] - each[:-1] for each in transl]
-        bend = torch.cat([each[1:] - each[:-1] for each in moves])
-        move = torch.cat(moves)
-        second, first = looseness * fps**1.5, 3 * looseness * fps**0.5
+        step = max(1, round(STEP_SECONDS * fps))
+        turns, changes, moves, bends = [], [], [], []
+        for turned, place in zip(rotations, transl, strict=True):
+            for start in range(min(step, len(turned) - 2 * step)):
+                some, points = turned[start::step], place[start::step]
+                turns.append(matrix_to_rotvec(some[:-1].mT @ some[1:]))
+                changes.append(turns[-1].diff(dim=0))
+                moves.append(points.diff(dim=0)[:, None])
+                bends.append(points.diff(n=2, dim=0)[:, None])
+        if not turns:
+            raise ValueError("the clips are too short to learn rates from")
+        change = _both_sides(torch.cat(changes))
+        rate = fps / step
+        second, first = looseness * rate**1.5, VELOCITY_LOOSENESS * rate**0.5
         return cls(
-            tuple((second * _robust_scale(change)).tolist()),
-            tuple((first * _robust_scale(turn)).tolist()),
-            float(second * _robust_scale(bend[:, None])),
-            float(first * _robust_scale(move[:, None])),
+            tuple((second * _scale(change)).tolist()),
+            tuple((first * _scale(_both_sides(torch.cat(turns)))).tolist()),
+            float(second * _scale(torch.cat(bends))),
+            float(first * _scale(torch.cat(moves))),
+            _relative_covariance(change),
         )
 
 
-def _robust_scale(x: Tensor) -> Tensor:
-    """Scale (J,) per coordinate of vectors (N, J, 3) under Student's t distribution."""
-    square = x.double().square().sum(dim=-1)
-    scale = (square.mean(dim=0) / 3).clamp(min=1e-12)
-    for _ in range(60):
-        weight = (DEGREES_OF_FREEDOM + 3) / (DEGREES_OF_FREEDOM + square / scale)
-        scale = ((weight * square).mean(dim=0) / 3).clamp(min=1e-9)
-    return scale.sqrt()
+def _both_sides(rotvec: Tensor) -> Tensor:
+    """Changes (N, 24, 3) and their mirror images, in double precision."""
+    sides = torch.tensor([1.0, -1.0, -1.0]).to(rotvec)
+    return torch.cat([rotvec, rotvec[:, list(SMPL_24.flip)] * sides]).double()
 
 
-DEFAULT_RATES = MotionRates(
-    acceleration=(
-        *(8.322, 12.233, 12.233, 8.741, 6.041, 6.041, 5.308, 12.106, 12.106, 6.318, 22.971, 22.971),
-        *(5.991, 2.915, 2.915, 5.991, 13.723, 13.723, 9.984, 9.984, 23.093, 23.093, 0.05, 0.05),
-    ),
-    velocity=(
-        *(1.32, 1.904, 1.904, 0.876, 1.234, 1.234, 0.589, 1.57, 1.57, 0.575, 1.63, 1.63),
-        *(0.779, 0.55, 0.55, 0.779, 2.41, 2.41, 1.633, 1.633, 1.985, 1.985, 0.005, 0.005),
-    ),
-    transl_acceleration=1.708,
-    transl_velocity=0.648,
-)
-"""Rates of 251 training clips of the CMU Graphics Lab Motion Capture Database, equal on both sides.
+def _scale(x: Tensor) -> Tensor:
+    """Root mean square (J,) of the coordinates of vectors (N, J, 3)."""
+    return x.double().square().mean(dim=(0, 2)).clamp(min=1e-9).sqrt()
 
-``MotionRates.learn`` gives them, before left and right are averaged. The hands are at rest there.
+
+def _relative_covariance(change: Tensor) -> Tensor:
+    """Covariance (72, 72) of changes (N, 24, 3) over the scales of their joints."""
+    joint = _scale(change).repeat_interleave(3)
+    flat = change.flatten(start_dim=1)
+    axis = (flat.square().mean(dim=0).sqrt() / joint).clamp(min=THINNEST)
+    axis = torch.where(joint > 1e-4, axis, 1)
+    flat = flat / (axis * joint)
+    # All joints of a frame are fast or slow together: fast frames alone would decide.
+    energy = flat.square().mean(dim=1, keepdim=True)
+    flat = flat / (energy + energy.median()).sqrt()
+    correlation = flat.mT @ flat
+    size = correlation.diagonal().clamp(min=1e-9).sqrt()
+    correlation = (1 - SHRINKAGE) * correlation / size[:, None] / size
+    correlation.diagonal().fill_(1)
+    return (axis[:, None] * correlation * axis).float()
+
+
+def _default_rates() -> MotionRates:
+    file = resources.files("flowprior") / "assets" / "motion_rates.npz"
+    with resources.as_file(file) as path, np.load(path) as values:
+        move, speed = values["transl"].tolist()
+        return MotionRates(
+            tuple(values["acceleration"].tolist()),
+            tuple(values["velocity"].tolist()),
+            move,
+            speed,
+            torch.from_numpy(values["covariance"]),
+        )
+
+
+DEFAULT_RATES = _default_rates()
+"""Rates of 251 training clips of the CMU Graphics Lab Motion Capture Database.
+
+``python -m tools.motion_rates`` makes them. The hands are at rest there.
 """

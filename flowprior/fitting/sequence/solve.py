@@ -71,7 +71,7 @@ class Problem:
     known_shape: KnownShape | None = None
 
     @torch.no_grad()
-    def minimise(self, state: State, iterations: int, late: int = 2) -> Solved:
+    def minimise(self, state: State, iterations: int, late: int = 1) -> Solved:
         """Take steps from a start.
 
         Args:
@@ -84,12 +84,15 @@ class Problem:
             pose = self.pose if number >= late else None
             if pose is not None and (number - late) % EXPAND_EVERY == 0:
                 pose.linearise(state.rotation)
-            step = self._step(state, pose, self.motion if number >= late else None)
+            motion = self.motion if number >= late else None
+            step = self._step(state, pose, motion, rough=number < late)
             state = self._moved(state, step)
         assert step is not None
         return Solved(state, step)
 
-    def _step(self, state: State, pose: PoseTerm | None, motion: MotionTerm | None) -> Step:
+    def _step(
+        self, state: State, pose: PoseTerm | None, motion: MotionTerm | None, *, rough: bool
+    ) -> Step:
         windows, frames = state.rotation.shape[:2]
         size = 3 * len(self.joints) + 3
         shapes = state.shape.shape[-1] if self.fit_shape else 0
@@ -97,7 +100,7 @@ class Problem:
             state.transl, windows, frames, size, shapes, state.person, len(state.shape)
         )
         self.measurement.add_to(system, state, self.joints)
-        self.walk.add_to(system, state.rotation, state.transl)
+        self.walk.add_to(system, state.rotation, state.transl, rough=rough)
         if pose is not None:
             pose.add_to(system, state.rotation, self.joints)
         if motion is not None:

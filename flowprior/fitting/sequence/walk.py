@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,8 +37,17 @@ class Walk:
     moves: bool = True
     strength: float = 1.0
 
-    def add_to(self, system: NormalEquations, rotation: Tensor, transl: Tensor) -> None:
-        """Add the terms for rotations (B, T, 24, 3, 3) and translations (B, T, 3)."""
+    def add_to(
+        self, system: NormalEquations, rotation: Tensor, transl: Tensor, *, rough: bool = False
+    ) -> None:
+        """Add the terms for rotations (B, T, 24, 3, 3) and translations (B, T, 3).
+
+        Args:
+            system: The system.
+            rotation: The rotations.
+            transl: The translations.
+            rough: Whether to leave out the covariances between joints, which saves time.
+        """
         if rotation.shape[1] < 2:
             return
         own = rotation[:, :, list(self.joints)]
@@ -50,8 +60,21 @@ class Walk:
             change = velocity[:, 1:] - velocity[:, :-1]
             parts = (-before[:, :-1], before[:, 1:] - after[:, :-1], after[:, 1:])
             weight = self._weights(change, self.rates.acceleration, 3)
-            self._add(system, change, parts, weight)
+            if self.whitening is None or rough:
+                self._add(system, change, parts, weight)
+            else:
+                self._add_correlated(system, change, parts, weight, self.whitening.to(change))
         self._add_translation(system, transl)
+
+    @cached_property
+    def whitening(self) -> Tensor | None:
+        """W (3 M, 3 M) with W^T W the inverse covariance of accelerations over their rates."""
+        if self.rates.covariance is None:
+            return None
+        own = (3 * torch.tensor(self.joints)[:, None] + torch.arange(3)).flatten()
+        lower = torch.linalg.cholesky(self.rates.covariance.double()[own[:, None], own])
+        identity = torch.eye(len(own), dtype=lower.dtype)
+        return torch.linalg.solve_triangular(lower, identity, upper=False)
 
     def _weights(self, residual: Tensor, rates: Sequence[float], power: int) -> Tensor:
         scale = residual.new_tensor([rates[joint] for joint in self.joints])
@@ -79,6 +102,27 @@ class Walk:
                 place = bands[late - early][:, early : early + count, :size, :size]
                 blocks = place.unflatten(-1, (-1, 3)).unflatten(-3, (-1, 3))
                 blocks.diagonal(dim1=-4, dim2=-2).add_(block.permute(0, 1, 3, 4, 2))
+
+    def _add_correlated(
+        self,
+        system: NormalEquations,
+        residual: Tensor,
+        parts: tuple[Tensor, ...],
+        weight: Tensor,
+        whitening: Tensor,
+    ) -> None:
+        """The same for accelerations with a covariance."""
+        count, size = residual.shape[1], 3 * len(self.joints)
+        bands = (system.diagonal, system.first, system.second)
+        root = weight.sqrt()[..., None]
+        white = (root * residual).flatten(start_dim=-2) @ whitening.mT
+        by_joint = whitening.mT.unflatten(0, (-1, 3))  # (M, 3, 3 M)
+        turned = [((root[..., None] * part).mT @ by_joint).flatten(-3, -2) for part in parts]
+        for late, left in enumerate(turned):
+            system.gradient[:, late : late + count, :size] += (left @ white[..., None])[..., 0]
+            for early in range(late + 1):
+                block = left @ turned[early].mT
+                bands[late - early][:, early : early + count, :size, :size] += block
 
     def _add_translation(self, system: NormalEquations, transl: Tensor) -> None:
         size = 3 * len(self.joints)

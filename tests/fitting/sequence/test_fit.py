@@ -177,17 +177,29 @@ def test_keypoints_of_few_frames(prior, body, motion, frames):
 
 
 def test_rates_are_those_of_the_clips():
+    """Accelerations of one joint in its axes; two joints turn alike."""
     generator = torch.Generator().manual_seed(0)
-    step = 0.02 * torch.randn(400, 24, 3, generator=generator)
-    velocity = step.cumsum(dim=0)
+    step = 0.02 * torch.randn(2000, 24, 3, generator=generator)
+    step[:, 4:6, 1:] *= 0.5  # knees
+    step[:, 16:18] = 0.5 * step[:, 13:15]
+    velocity = 0.2 * step.cumsum(dim=0)
+    velocity = velocity - velocity.mean(dim=0)
     pose = [torch.eye(3).expand(24, 3, 3)]
     for each in rotvec_to_matrix(velocity):
         pose.append(pose[-1] @ each)
     clip, place = torch.stack(pose), velocity[:, 0]
     rates = MotionRates.learn([clip], [place], FPS, looseness=1.0)
-    # The t distribution with four degrees of freedom has a smaller scale than a normal one.
-    expected = 0.02 * FPS**1.5
-    assert all(0.6 * expected < rate < 1.1 * expected for rate in rates.acceleration)
+    # Over three frames 19 of 27 parts of the variance of continuous time.
+    expected = 0.2 * 0.02 * FPS**1.5 * math.sqrt(19 / 27)
+    assert rates.acceleration[7] == pytest.approx(expected, rel=0.1)
+    covariance = rates.covariance
+    assert torch.linalg.eigvalsh(covariance).min() > 0
+    of_knee = covariance[12:15, 12:15].diagonal()
+    assert of_knee[0] > 1.5 > 0.7 > of_knee[1]
+    assert covariance[3 * 13, 3 * 16] == pytest.approx(0.7, abs=0.1)  # shrunk by 0.3
+    assert covariance[3 * 13, 3 * 17].abs() < 0.1
+    with pytest.raises(ValueError, match="too short"):
+        MotionRates.learn([clip[:5]], [place[:5]], FPS)
 
 
 def test_bad_input_is_named(prior, joints):
@@ -214,6 +226,8 @@ def test_bad_input_is_named(prior, joints):
         SequenceOptions(smoothing=0.0)
     with pytest.raises(ValueError, match="24 rates"):
         MotionRates((1.0,), (1.0,), 1.0, 1.0)
+    with pytest.raises(ValueError, match=r"covariance must be \(72, 72\)"):
+        MotionRates((1.0,) * 24, (1.0,) * 24, 1.0, 1.0, torch.eye(66))
 
 
 def test_a_level_out_of_range_raises(prior, joints):

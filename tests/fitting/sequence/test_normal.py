@@ -1,5 +1,7 @@
 """Gradients of the terms of a sequence against autograd, and the solved systems against dense."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -109,21 +111,34 @@ def test_rotations(state):
     check(state, lambda system: term.add_to(system, state, JOINTS), objective)
 
 
-def test_random_walk(state):
+@pytest.mark.parametrize("together", [False, True])
+def test_random_walk(state, together):
     own = rates.DEFAULT_RATES
+    if not together:
+        own = dataclasses.replace(own, covariance=None)
     walk = Walk(own, FPS, JOINTS, strength=2.0)
+
+    def scaled(values, power):
+        return 2 * FPS**power / torch.tensor(values[:22], dtype=torch.float64) ** 2
 
     def objective(at):
         velocity = matrix_to_rotvec(at.rotation[:, :-1].mT @ at.rotation[:, 1:])[..., :22, :]
-        total = torch.zeros((), dtype=torch.float64)
-        for step, scale, power in ((velocity, own.velocity, 1), (None, own.acceleration, 3)):
-            each = velocity.diff(dim=1) if step is None else step
-            scale = torch.tensor(scale[:22], dtype=torch.float64)
-            square = 2 * FPS**power * each.square().sum(dim=-1) / scale**2
+        square = scaled(own.velocity, 1) * velocity.square().sum(dim=-1)
+        total = heavy(square, 3, rates.DEGREES_OF_FREEDOM).sum()
+        bend = velocity.diff(dim=1)
+        square = scaled(own.acceleration, 3) * bend.square().sum(dim=-1)
+        if together:  # the weights of the joints are held
+            nu = rates.DEGREES_OF_FREEDOM
+            size = (scaled(own.acceleration, 3) * (nu + 3) / (nu + square.detach())).sqrt()
+            whole = (size[..., None] * bend).flatten(start_dim=-2)
+            covariance = own.covariance[:SIZE, :SIZE].double()
+            solved = torch.linalg.solve(covariance, whole[..., None])[..., 0]
+            total = total + (whole * solved).sum() / 2
+        else:
             total = total + heavy(square, 3, rates.DEGREES_OF_FREEDOM).sum()
         for number, scale in ((1, own.transl_velocity), (2, own.transl_acceleration)):
-            bend = at.transl.diff(n=number, dim=1).square().sum()
-            total = total + FPS ** (2 * number - 1) * bend / scale**2
+            away = at.transl.diff(n=number, dim=1).square().sum()
+            total = total + FPS ** (2 * number - 1) * away / scale**2
         return total
 
     check(state, lambda system: walk.add_to(system, state.rotation, state.transl), objective)
