@@ -155,7 +155,11 @@ def run_2d(prior: PosePrior, clips: list[Clip], *, mistakes: bool) -> dict[str, 
             scores[name].add("CPU seconds per frame", torch.tensor([seconds / len(clip)]))
             found = fit.swapped == case.swapped
             scores[name].add("sides right", found.float())
-    return {name: each.row() for name, each in scores.items()}
+    rows = {name: each.row() for name, each in scores.items()}
+    for name, each in scores.items():
+        if "largest jump" in each.values:
+            rows[name]["worst jump"] = float(torch.cat(each.values["largest jump"]).max())
+    return rows
 
 
 def sequence_2d(
