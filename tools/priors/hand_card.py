@@ -62,7 +62,8 @@ PIP, neighbouring fingers drawn along, hands that close as a whole), and without
 into each other. How often hands are open, closed or pointing is a choice of the authors. So the
 prior knows which poses are possible, and roughly how fingers move together; it does not know how
 often people use them. Do not take its densities for statistics of people. Train it on captured
-poses where you have some: `python -m tools.priors hands --data poses.npz --out DIR`.
+poses where you have some:
+`python -m tools.priors hands --data poses.npz --flat-hand-mean --out DIR`.
 
 **Not for**: sign language, musicians' or injured hands, hands that hold objects, statements on what
 is normal for a person."""

@@ -180,4 +180,4 @@ for ax, name, best, several in zip(axes, fingers, modes, samples, strict=True):
 plt.show()
 
 # %%
-# Errors on a thousand hands, next to a Gaussian prior, are on the page :doc:`/how-to/hands`.
+# Errors on 500 hands, next to a Gaussian prior, are on the page :doc:`/how-to/hands`.
