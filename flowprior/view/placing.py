@@ -130,13 +130,20 @@ class PersonPosterior:
         self.transl = tensor(fits.transl[row])
         if not all(bool(each.isfinite().all()) for each in (whole, self.betas, self.transl)):
             raise ValueError("this person was not fitted")
-        self.samples = _of_smpl(rotvec_to_matrix(tensor(fits.samples[row])))
+        sampled = rotvec_to_matrix(tensor(fits.samples[row]))
+        self.samples = _of_smpl(sampled)
+        self._hands = torch.cat([whole[None], sampled])[:, BODY_JOINTS:]
         self.known = fits.joint_confidence[row, places], fits.joint_std_mm[row, places]
         self.keypoints = tensor(_coco(fits.keypoints_2d[row], fits.skeleton))
         self._following: tuple[tuple[int, tuple[int, ...], bool], Conditioning] | None = None
         with torch.no_grad():
             self.joints = self.joints_of(self.theta)
             self.points = self.body.keypoints(self.theta, COCO_17, self.betas, self.transl)
+
+    def hold_hands(self, sample: int = 0) -> None:
+        """Pose the hands as in a sample of the file, counted from 1, or as in the fit."""
+        if isinstance(self.body, HeldHands):
+            self.body.held = self._hands[sample]
 
     @torch.no_grad()
     def fit(self) -> Answer:

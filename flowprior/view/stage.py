@@ -99,14 +99,14 @@ class Stage:
         """Show a sample, from 1 to `num_samples`, or the most likely pose, 0."""
         if not 0 <= sample <= self.num_samples:
             raise ValueError(f"sample must be from 0 to {self.num_samples}, got {sample}")
-        self.sample = sample
+        self._choose(sample)
         self.amounts = [0.0] * NUM_DIRECTIONS
         if self.answer is not None:
             self._theta = self.answer.samples[sample - 1] if sample else self.answer.theta
 
     def show_direction(self, direction: int, amount: float) -> None:
         """Show the pose at an amount along a direction, in standard deviations of the latent."""
-        self.sample = 0
+        self._choose(0)
         self.amounts[direction] = amount
         if self.answer is not None and self.person is not None:
             z = self.directions.latent(self.amounts)
@@ -117,7 +117,8 @@ class Stage:
         if self.person is None or self.answer is None:
             return
         self._require_movable(joint)
-        self.sample, self.amounts = 0, [0.0] * NUM_DIRECTIONS
+        self._choose(0)
+        self.amounts = [0.0] * NUM_DIRECTIONS
         self.placed = {**self.placed, joint: np.asarray(place, np.float64)}
         self._theta = self.person.follow(
             self.answer, self.placed, keep_keypoints=self.keep_keypoints
@@ -222,6 +223,12 @@ class Stage:
             away = "" if error is None else f", {error:.0f} mm away"
             lines.append(f"- {SMPL_24.joint_names[joint].replace('_', ' ')}{away}")
         return "\n".join(lines)
+
+    def _choose(self, sample: int) -> None:
+        """Show a sample; those given placed joints have the hands of the fit."""
+        self.sample = sample
+        if self.person is not None:
+            self.person.hold_hands(0 if self.placed or not self.keep_keypoints else sample)
 
     def _poses(self, row: int) -> Poses | None:
         """The body of a person as fitted."""

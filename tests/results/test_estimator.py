@@ -129,6 +129,19 @@ def test_visibility_weighs_joints_in_metres():
     assert spread(1.0) < spread(0.5) < spread(0.0)
 
 
+def test_joints_in_metres_beside_hands_at_rest():
+    people = seen(2)
+    joints = BodyModel()(torch.zeros(24, 3)).joints.numpy() * [1, -1, -1]
+    conf = np.full((2, 24, 1), 0.7)
+    space = np.concatenate([np.tile(joints, (2, 1, 1)), conf], axis=-1).astype(np.float32)
+    fits = estimator(hands=True)(dataclasses.replace(people, joints_3d=space))
+    assert fits.hands.tolist() == [["at rest"] * 2] * 2
+    assert fits.samples.shape == (2, 16, 52, 3)
+    # Hands that nobody saw vary as their prior does.
+    assert (fits.rotation_std_deg[:, 22:] > 3).all()
+    assert np.isfinite(fits.joint_radius_90_mm).all()
+
+
 def test_a_prior_without_the_root():
     fits = Estimator("flowprior/body-pose", max_iterations=3)(seen())
     root = rotations.rotvec_to_matrix(torch.from_numpy(fits.global_orient[0, 0]))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flowprior.body import BodyModel
 from flowprior.results.bodies import pose_bodies
 from flowprior.skeleton import SMPL_24
+from flowprior.view.meshes import poses_of
 from flowprior.view.stage import Stage, photo_plane
 from tests.view.people import with_hands
 
@@ -134,7 +135,9 @@ def test_hands_are_posed_and_follow_the_wrist(prior, fits):
     assert stage.joint_colours().shape == (24, 3)
     flat = Stage(with_hands(fits, flexion=0.0), body, prior).body_on_screen()[0]
     assert np.linalg.norm(flat - vertices, axis=-1).max() > 0.03
-    stage.show_sample(1)
+    stage.show_sample(1)  # of the file, with flat hands
+    sampled = poses_of(bent, 0, body).vertices[1]
+    np.testing.assert_allclose(stage.body_on_screen()[0], sampled, atol=1e-4)
     stage.move(WRIST, shown[WRIST] + [0.05, -0.2, 0.0])
     stage.settle()
     moved = stage.body_on_screen()[0]
