@@ -70,7 +70,8 @@ linkcheck_anchors = False  # pages that are made by scripts have theirs only in 
 
 # Every reference inside the library must resolve; those that leave it have no inventory here.
 nitpicky = True
-nitpick_ignore = [  # type variables
+nitpick_ignore = [  # type variables and private protocols
+    ("py:class", "flowprior.command.run_folder.Part"),
     ("py:class", "flowprior.files.model_folder.Model"),
     ("py:class", "flowprior.fitting.line_search.State"),
     ("py:class", "flowprior.prior.blocks.conditioned.Self"),
