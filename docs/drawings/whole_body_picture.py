@@ -71,7 +71,9 @@ def fit(folder: Path) -> Path:
     """Run the command; returns the folder of its results."""
     entry = {"image_id": "whole body.png", "category_id": 1, "score": 1.0}
     file = folder / "keypoints.json"
-    file.write_text(json.dumps([entry | {"keypoints": keypoints().round(2).ravel().tolist()}]))
+    file.write_text(
+        json.dumps([entry | {"keypoints": keypoints().round(2).ravel().tolist()}]), encoding="utf-8"
+    )
     camera = ["--image-size", f"{WIDTH}x{HEIGHT}", "--focal", f"{FOCAL}"]
     flowprior(["fit", str(file), "--out", str(folder / "results"), "--quiet", *camera])
     return folder / "results"
