@@ -10,7 +10,7 @@ from flowprior.files.limits import read_json
 from flowprior.files.whole_file import remove_partials, write_whole
 from flowprior.results import Fits
 
-__all__ = ["RunFolder"]
+__all__ = ["Part", "RunFolder"]
 
 RUN_FILE = "run.json"
 FITS_FILE = "fits.npz"
