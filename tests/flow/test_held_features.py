@@ -162,14 +162,19 @@ def test_only_anchored_flows_hold_features():
 
 
 @given(
-    size=st.integers(1, 8), seed=st.integers(0, 99), shared=st.booleans(), exporting=st.booleans()
+    leading=st.lists(st.integers(1, 3), max_size=3).map(tuple),
+    size=st.integers(1, 8),
+    seed=st.integers(0, 99),
+    shared=st.booleans(),
+    exporting=st.booleans(),
 )
-def test_the_held_product_is_solved(size, seed, shared, exporting):
+def test_the_held_product_is_solved(leading, size, seed, shared, exporting):
     generator = torch.Generator().manual_seed(seed)
-    free = (torch.rand(5, 1 if shared else 3, size, generator=generator) < 0.5).double()
+    shape = (*leading[:-1], 1) if shared and leading else leading
+    free = (torch.rand(*shape, size, generator=generator) < 0.5).double()
     lower = torch.eye(size).double() + draw(size, size, seed=seed).tril(-1)
     upper = draw(size, size, seed=seed + 1).triu(1) + torch.eye(size).double()
-    x = draw(5, 3, size, seed=seed + 2)
+    x = draw(*leading, size, seed=seed + 2)
     y = held_product(x, lower, upper, free)
     with mock.patch("flowprior.flow.lu_linear.is_exporting", return_value=exporting):
         assert_close(held_solution(y, lower, upper, free), x * free)

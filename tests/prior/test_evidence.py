@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.keypoints import example_keypoints, keypoint_context
-from flowprior.prior import PosePrior, make_space
+from flowprior.prior import PosePrior, So3Space, make_space
 from flowprior.prior.evidence import Evidence
 from flowprior.skeleton import BODY_25, COCO_17, MANO_21, mapping
 
@@ -173,6 +173,12 @@ class TestContext:
 def test_mismatched_evidence_is_an_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         make().given(**arguments)
+
+
+@pytest.mark.parametrize(("joints", "frame"), [(24, "camera"), (23, "root"), (15, "wrist")])
+def test_the_frame_of_joints(joints, frame):
+    assert Evidence(["joints_3d"], So3Space(joints)).frame == frame
+    assert Evidence(["rotations"], So3Space(joints)).frame is None
 
 
 def test_kinds_that_a_prior_does_not_know_are_an_error():

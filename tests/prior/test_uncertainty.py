@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
 from flowprior.keypoints import example_keypoints
-from flowprior.prior.uncertainty import nearest_joints, on_body
+from flowprior.prior.uncertainty import assembled, nearest_joints, on_body
 from flowprior.skeleton import COCO_17, MANO_16, SMPL_24, SMPLH_52, SMPLX_55
 from tests.prior.test_evidence import make, masks, poses
 
@@ -246,3 +248,19 @@ def test_mismatched_input_is_an_error(body):
     free = ConditionalPosePrior(3, space="rot6d", anchored=False)(torch.zeros(3))
     with pytest.raises(ValueError, match="anchored"):
         free.joint_uncertainty(body, method="linear")
+
+
+@given(rank=st.integers(1, 3), scale=st.floats(1e-3, 1e3), seed=st.integers(0, 99))
+def test_shares_of_the_variance_along_a_direction(rank, scale, seed):
+    factor = scale * torch.randn(20, 2, 3, rank, generator=torch.Generator().manual_seed(seed))
+    covariance = factor @ factor.mT
+    nothing = torch.zeros(20, 2, 2)
+    found = assembled(nothing, covariance, nothing, None, None)
+    assert (found.direction_share <= 1).all()
+    assert (found.direction_share >= 1 / 3).all()
+    variance = covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+    torch.testing.assert_close(found.std_mm.square(), variance, rtol=1e-4, atol=0)
+    along = (found.direction[..., None, :] @ covariance @ found.direction[..., None]).flatten(1)
+    torch.testing.assert_close(along, found.direction_share * variance, rtol=1e-3, atol=0)
+    if rank == 1:
+        torch.testing.assert_close(found.direction_share, torch.ones(20, 2), rtol=1e-4, atol=0)

@@ -197,11 +197,11 @@ class Runner:
     def _tests_of(self, mutant: Mutant) -> list[str]:
         """The tests that reach a mutant, those that notice the most mutants per second first."""
         lines = range(mutant.lines[0], mutant.lines[1] + 1)
-        if mutant.at_import:
-            tests = self.by_file[mutant.path]
+        own = f"_{Path(mutant.path).stem}.py::"
+        if mutant.at_import:  # a test that reads a constant runs no line of the module
+            tests = self.by_file[mutant.path] | {name for name in self.seconds if own in name}
         else:
             tests = set().union(*(self.by_line.get((mutant.path, line), ()) for line in lines))
-        own = f"test_{Path(mutant.path).stem}.py::"
 
         def promise(name: str) -> tuple[float, str]:
             kills = 1 + self.kills["", name] + 10 * self.kills[mutant.path, name]

@@ -369,6 +369,25 @@ def test_evidence_about_one_hand_is_broadcast():
     assert posterior.log_prob(posterior.sample(4)).shape == (3, 4)
 
 
+def test_contexts_of_one_hand_are_broadcast(prior, context):
+    theta = rotation_vectors(3, 5, 52)
+    found = prior(context[0], right_hand=context)
+    assert found.batch_shape == (3,)
+    expected = prior(context[:1].expand(3, 4), right_hand=context)
+    torch.testing.assert_close(found.log_prob(theta), expected.log_prob(theta))
+    torch.testing.assert_close(found.mode(), expected.mode())
+
+
+def test_arrays_are_refused_by_name(prior, context):
+    with pytest.raises(TypeError, match=r"^valid must be a torch\.Tensor, got list"):
+        prior.nll(rotation_vectors(3, 52), context, [True] * 3)
+    hand = hand_prior(context_features=None, evidence=("joints_3d",), encoder_features=8)
+    hands = BlockPrior(left_hand=hand, right_hand=hand)
+    for name in ("left_hand_joints_3d", "right_hand_joints_3d"):
+        with pytest.raises(TypeError, match=rf"^{name} must be a torch\.Tensor, got list"):
+            hands.given(**{name: [0.0]})
+
+
 @torch.no_grad()
 def test_points_of_a_mirrored_hand_are_mirrored():
     body = body_prior(context_features=0, anchored=True)
