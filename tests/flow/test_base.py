@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flowprior.flow import BASES, ConditionalFlow, Normal, StudentT, standard_normal_log_prob
+from flowprior.flow import base as base_module
 from flowprior.flow.base import DEGREES_OF_FREEDOM, make_base
 from tests.flow.helpers import assert_close, draw
 
@@ -275,8 +276,8 @@ def test_the_degrees_of_freedom_of_the_grid_survive_half_precision():
 
 
 def test_the_grid_of_degrees_of_freedom_has_no_gap():
-    pairs = list(itertools.pairwise(DEGREES_OF_FREEDOM))
+    grid = base_module.DEGREES_OF_FREEDOM
     # With two or fewer there is no variance; a thousand are normal.
-    assert 2 < DEGREES_OF_FREEDOM[0] <= 3
-    assert DEGREES_OF_FREEDOM[-1] >= 1000
-    assert all(1 < high / low <= 2 for low, high in pairs)
+    assert 2 < grid[0] <= 3
+    assert grid[-1] >= 1000
+    assert all(1 < high / low <= 2 for low, high in itertools.pairwise(grid))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowprior import ConditionalFlow, ConditionalPosePrior, PosePosterior, rotations
+from flowprior.files import model_file
 from flowprior.flow import FlowOptions
 from tests.flow.helpers import assert_close, draw
 
@@ -595,6 +596,27 @@ def test_bad_calls(call, message):
 def test_bad_construction(kwargs, message):
     with pytest.raises(ValueError, match=message):
         ConditionalPosePrior(**{"context_features": C, **kwargs})
+
+
+def test_files_from_before_priors_could_be_anchored(tmp_path):
+    prior = make(anchored=False, space="rot6d")
+    prior.save(tmp_path / "prior.safetensors")
+    content = model_file.load(tmp_path / "prior.safetensors")
+    old = {
+        key: value
+        for key, value in content.config.items()
+        if key not in ("anchored", "base", "head_features", "encoder_skip")
+    }
+    model_file.save(tmp_path / "old.safetensors", model_file.ModelFile(content.tensors, old))
+    loaded = ConditionalPosePrior.load(tmp_path / "old.safetensors")
+    assert loaded.config == prior.config
+    theta, context = draw(5, J, 6), draw(5, C)
+    assert_close(loaded.log_prob(theta, context), prior.log_prob(theta, context), 1e-12)
+
+
+def test_an_anchored_prior_has_a_head_of_128_features():
+    assert ConditionalPosePrior(C, joints=J).config["head_features"] == 128
+    assert ConditionalPosePrior(C, joints=J, anchored=False).config["head_features"] == 0
 
 
 def test_arrays_are_refused_by_name():

@@ -146,6 +146,9 @@ def test_forks(monkeypatch):
     assert in_fork(lambda: {"pid": os.getpid()}, 60)["pid"] != os.getpid()
     assert in_fork(lambda: os.kill(os.getpid(), signal.SIGKILL), 60) is None
 
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        in_fork(lambda: {"share": 1 / 0}, 60)
+
     def busy():
         while True:
             pass

@@ -6,6 +6,7 @@ import os
 import resource
 import select
 import signal
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,9 @@ def in_fork(work: Callable[[], dict[str, Any]], cpu_s: float) -> dict[str, Any] 
 
     Returns:
         The result; None if the fork takes too long or dies.
+
+    Raises:
+        RuntimeError: If the function raises.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -37,8 +41,12 @@ def in_fork(work: Callable[[], dict[str, Any]], cpu_s: float) -> dict[str, Any] 
             devnull = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(devnull, stream)
+            try:
+                found: dict[str, Any] = {"result": work()}
+            except Exception:
+                found = {"error": traceback.format_exc()}
             with os.fdopen(writer, "w", encoding="utf-8") as result:
-                json.dump(work(), result)
+                json.dump(found, result)
         finally:
             os._exit(0)
     os.close(writer)
@@ -53,4 +61,9 @@ def in_fork(work: Callable[[], dict[str, Any]], cpu_s: float) -> dict[str, Any] 
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    return json.loads(text) if text else None
+    if not text:
+        return None
+    found = json.loads(text)
+    if "error" in found:
+        raise RuntimeError(f"the work in a fork raised\n{found['error']}")
+    return found["result"]

@@ -371,11 +371,20 @@ def test_evidence_about_one_hand_is_broadcast():
 
 def test_contexts_of_one_hand_are_broadcast(prior, context):
     theta = rotation_vectors(3, 5, 52)
-    found = prior(context[0], right_hand=context)
-    assert found.batch_shape == (3,)
     expected = prior(context[:1].expand(3, 4), right_hand=context)
-    torch.testing.assert_close(found.log_prob(theta), expected.log_prob(theta))
-    torch.testing.assert_close(found.mode(), expected.mode())
+    for shared in (context[0], context[:1]):
+        found = prior(shared, right_hand=context)
+        assert found.batch_shape == (3,)
+        torch.testing.assert_close(found.log_prob(theta), expected.log_prob(theta))
+        torch.testing.assert_close(found.mode(), expected.mode())
+
+
+def test_hands_without_a_context_do_not_read_that_of_the_body(context):
+    body, hand = body_prior(), hand_prior(context_features=0, anchored=True)
+    theta = rotation_vectors(3, 52)
+    found = BlockPrior(body, left_hand=hand, right_hand=None)(context)
+    expected = BlockPrior(body)(context).log_prob(theta) + hand().log_prob(theta[:, LEFT])
+    torch.testing.assert_close(found.log_prob(theta), expected)
 
 
 def test_arrays_are_refused_by_name(prior, context):
