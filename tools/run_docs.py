@@ -5,7 +5,7 @@
 The interpreter is that of an environment with the wheel, as ``nox -s guides`` makes it. Each page
 has a new folder, which contains what a reader has: the example programs of a clone and a file of
 keypoints. The Python blocks of a page share a namespace, and a warning is an error. ``pip install
-'.[fit]'`` and ``pip install 'flowprior[fit]'`` install the wheel.
+'.[fit]'`` and ``pip install 'flowprior[fit]'`` install the wheel, or nothing without ``--wheel``.
 
 A comment before a block states why it is not run, or why one of its commands is not::
 
@@ -178,7 +178,7 @@ def run_page(path: Path, folder: Path, wheel: Path | None) -> Outcome:
     Args:
         path: The page.
         folder: Where its code runs; created with what a reader has.
-        wheel: What ``pip install`` installs; None leaves the commands as they are.
+        wheel: What ``pip install '.[fit]'`` installs; None if the environment has everything.
 
     Returns:
         What ran; the first error ends the page.
@@ -210,9 +210,8 @@ def run_page(path: Path, folder: Path, wheel: Path | None) -> Outcome:
             elif os.name != "posix":
                 skipped.append(Skipped(block.place, block.code.strip(), "needs a POSIX shell"))
             else:
-                code = block.code
-                if wheel is not None:
-                    code = INSTALL.sub(rf"python -m pip install '{wheel}[\g<extras>]'", code)
+                install = f"python -m pip install '{wheel}[\\g<extras>]'" if wheel else "true"
+                code = INSTALL.sub(install, block.code)
                 done = subprocess.run(
                     ["bash", "-euo", "pipefail", "-c", code],
                     env={**os.environ, "PATH": binaries},

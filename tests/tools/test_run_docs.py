@@ -131,6 +131,12 @@ def test_pip_installs_the_wheel(tmp_path, source):
     assert "missing.whl[fit,view]" in outcome.error
 
 
+@needs_shell
+def test_without_a_wheel_nothing_is_installed(tmp_path):
+    page = write(tmp_path, "```bash\npip install '.[fit]'    # a comment\n```\n")
+    assert run_page(page, tmp_path / "work", None).error is None
+
+
 def test_the_exit_code_and_the_report(tmp_path, capfd):
     page = write(tmp_path, "<!-- not run: needs a GPU -->\n```bash\nls\n```\n")
     assert main([str(page)]) == 0
