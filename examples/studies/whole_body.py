@@ -6,9 +6,8 @@ Virtual cameras see people of the validation subjects with the embedded body and
 fingers; their COCO-WholeBody keypoints have noise. A body of 24 joints is fitted to the
 keypoints of the body, and one of 52 joints to all keypoints, also with the ring and the little
 finger or the right hand hidden. Settings are chosen on some subjects and reported on others
-(``--subjects``). The outputs of SAM 3D Body, files
-``*.npz`` of its arrays, are fitted from their 2D keypoints alone and with their 3D joints as
-further evidence.
+(``--subjects``). The outputs of SAM 3D Body, files ``*.npz`` of its arrays, are fitted from their
+2D keypoints alone and with their 3D joints as further evidence.
 """
 
 import argparse
@@ -310,8 +309,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         subjects = args.subjects or list(poses.subjects[args.split])
         rotvecs = rotvecs[torch.from_numpy(np.isin(poses.subject_of[args.split], subjects))]
         outputs = [] if args.mhr is None else sorted(args.mhr.glob("*.npz"))
-        if not len(rotvecs) or (args.mhr is not None and not outputs):
-            raise ValueError(f"no people in {poses.source if outputs else args.mhr}")
+        if not len(rotvecs):
+            raise ValueError(f"no people of {', '.join(subjects)} in {poses.source}")
+        if args.mhr is not None and not outputs:
+            raise ValueError(f"no outputs of SAM 3D Body in {args.mhr}")
         prepare_folder(args.out)
     except (OSError, ValueError) as error:
         return fail(error)

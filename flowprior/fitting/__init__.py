@@ -15,6 +15,7 @@ from flowprior.fitting.multiview_objective import (
 from flowprior.fitting.objective import IGNORED, KeypointObjective, KeypointWeights, Parts
 from flowprior.fitting.people import (
     HAND_STAGES,
+    HAND_STAGES_IN_SPACE,
     ONE_STAGE,
     SMPLIFY_STAGES,
     Stage,
@@ -55,6 +56,7 @@ __all__ = [
     "FOCAL_PX",
     "FRAMES",
     "HAND_STAGES",
+    "HAND_STAGES_IN_SPACE",
     "IGNORED",
     "METHODS",
     "ONE_STAGE",

@@ -386,7 +386,7 @@ class KeypointObjective:
         Args:
             x: (P, D) variables that provide the values of the frozen slices.
             free: Names of the slices to optimise.
-            weights: Weights of the terms; those of the keypoints of hips, neck and hands stay.
+            weights: Weights of the terms; those of the keypoints of hips and neck stay.
 
         Raises:
             ValueError: There is no slice of that name.
@@ -399,12 +399,14 @@ class KeypointObjective:
         other = object.__new__(KeypointObjective)
         other.__dict__.update(self.__dict__)
         own = self.weights
-        other.weights = replace(
-            weights,
-            use_hips=own.use_hips,
-            trunk_noise=own.trunk_noise,
-            hand_noise=own.hand_noise,
-        )
+        other.weights = replace(weights, use_hips=own.use_hips, trunk_noise=own.trunk_noise)
+        fingers = list(finger_joints(self.skeleton))
+        if fingers and weights.hand_noise != own.hand_noise:
+            weight = self._data.weight.clone()
+            weight[:, fingers] *= (own.hand_noise / weights.hand_noise) ** 2
+            other._data = other._few = replace(self._data, weight=weight)
+            other._rows = None
+            other._groups = other._grouped(other._data, other._whole)
         other.frozen = tuple(place for name, place in self.slices.items() if name not in free)
         other._start = x.detach()
         return other

@@ -45,6 +45,7 @@ from flowprior.skeleton import (
 
 __all__ = [
     "HAND_STAGES",
+    "HAND_STAGES_IN_SPACE",
     "ONE_STAGE",
     "SMPLIFY_STAGES",
     "Stage",
@@ -71,6 +72,7 @@ class Stage:
         sigma: Factor on the scale of the robust loss.
         free: The variables to optimise, names of `KeypointObjective.slices`.
         max_iterations: Maximum number of iterations of this stage; that of the fit if None.
+        hand_noise: Factor on the standard deviation of the keypoints of fingers.
     """
 
     pose: float = 1.0
@@ -78,6 +80,7 @@ class Stage:
     sigma: float = 1.0
     free: tuple[str, ...] = ("root", "body", "betas", "camera")
     max_iterations: int | None = None
+    hand_noise: float = 1.0
 
 
 ONE_STAGE = (Stage(),)
@@ -91,12 +94,18 @@ SMPLIFY_STAGES = (
 )
 """SMPLify's schedule: first root and camera, then all variables with decreasing weights."""
 
-HAND_STAGES = (
-    Stage(max_iterations=40),
-    Stage(free=("root", "body", "hands", "betas", "camera")),
-)
+_WITH_HANDS = ("root", "body", "hands", "betas", "camera")
+HAND_STAGES = (Stage(max_iterations=40), Stage(free=_WITH_HANDS))
 """The schedule of hands, after that of the body: the keypoints of the fingers first turn the wrists
 with hands at rest, then all variables are optimised."""
+
+HAND_STAGES_IN_SPACE = (
+    Stage(hand_noise=2.0, max_iterations=40),
+    Stage(hand_noise=2.0, free=_WITH_HANDS, max_iterations=40),
+    Stage(free=_WITH_HANDS),
+)
+"""The same where joints in space are given: these first decide how the wrists are turned, which the
+picture alone often leaves open, so the fingers in the picture count less at first."""
 
 
 def fit_keypoints(
@@ -115,7 +124,7 @@ def fit_keypoints(
     weights: KeypointWeights | None = None,
     hands_prior: HandsPrior | None = None,
     stages: Sequence[Stage] = ONE_STAGE,
-    hand_stages: Sequence[Stage] = HAND_STAGES,
+    hand_stages: Sequence[Stage] | None = None,
     free_focal: bool = False,
     method: str = "lbfgs",
     max_iterations: int = 150,
@@ -188,7 +197,8 @@ def fit_keypoints(
             single one. If None, the hands of ``prior`` if that has blocks, otherwise
             ``flowprior/hands-procedural``.
         stages: The schedule, `ONE_STAGE` or `SMPLIFY_STAGES`.
-        hand_stages: The schedule that follows for keypoints with fingers.
+        hand_stages: The schedule that follows for keypoints with fingers. If None, `HAND_STAGES`,
+            or `HAND_STAGES_IN_SPACE` with ``joints_3d``.
         free_focal: Whether the focal lengths are optimised too.
         method: "lbfgs" or "adam", see :func:`minimize`.
         max_iterations: Maximum number of iterations of each stage.
@@ -314,6 +324,7 @@ def fit_keypoints(
                 pose=weights.pose * stage.pose,
                 shape=weights.shape * stage.shape,
                 sigma=weights.sigma * stage.sigma,
+                hand_noise=weights.hand_noise * stage.hand_noise,
             )
             part = objective.only(x, stage.free, scaled)
             kicks = pose_kicks(part, again if stage is plan[-1] else 0)
@@ -363,6 +374,8 @@ def fit_keypoints(
             free_focal=free_focal,
             joints_3d=everything_3d,
         )
+        if hand_stages is None:
+            hand_stages = HAND_STAGES if joints_3d is None else HAND_STAGES_IN_SPACE
         further = solve(with_hands, solution.x, hand_stages, max_iterations)
         solution = _where(sees_hands(everything, BODY_67).any(dim=1), further, solution)
         objective, keypoints = with_hands, everything

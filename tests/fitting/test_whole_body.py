@@ -1,5 +1,7 @@
 """Whole-body fits: keypoints with fingers, hands at rest, uncertainty, and the parameters."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import Body, BodyModel
 from flowprior.body.kinds import KINDS
-from flowprior.fitting import KeypointWeights, fit_keypoints
+from flowprior.fitting import KeypointObjective, KeypointWeights, fit_keypoints
 from flowprior.fitting.hand_pose import DEFAULT_HANDS, hand_poses
 from flowprior.fitting.whole_body_points import as_body_67, finger_joints
 from flowprior.prior import BlockPrior
@@ -180,6 +182,20 @@ def test_bodies_without_fingers_are_refused(body, scene):
 def test_joints_in_space_of_another_shape_are_refused(whole, scene):
     with pytest.raises(ValueError, match="expected joints_3d"):
         fit_keypoints(scene[1], body=whole, joints_3d=torch.zeros(3, 24, 3))
+
+
+def test_stages_change_the_weight_of_fingers(whole, scene):
+    fits = fit_keypoints(scene[1][:2], body=whole, **(OPTIONS | {"max_iterations": 1}))
+    given, x, rows = fits.objective, fits.variables, torch.arange(2)
+    weights = replace(given.weights, hand_noise=3.0)
+    scaled = given.only(x, tuple(given.slices), weights)
+    fresh = KeypointObjective(
+        *(whole, scene[1][:2], BODY_67, given.cameras, given.pose, given.transl), weights=weights
+    )
+    torch.testing.assert_close(scaled(x, rows), fresh(x, rows))
+    assert (scaled(x, rows) < given(x, rows)).all()
+    back = scaled.only(x, tuple(given.slices), given.weights)
+    torch.testing.assert_close(back(x, rows), given(x, rows))
 
 
 def test_hand_weights_are_checked():
