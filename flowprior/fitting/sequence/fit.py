@@ -51,8 +51,8 @@ class SequenceOptions:
         motion_weight: Weight of a motion prior per frame, where there is one.
         motion_smoothing: Factor of the random walk beside a motion prior.
         prior_weight: Weight of the pose prior per frame at 30 frames per second; at other rates it
-            counts the same per second. Neighbouring frames show nearly the same pose, so it is far
-            below 1.
+            counts the same per second, but at most once per frame. Neighbouring frames show nearly
+            the same pose, so it is far below 1.
         iterations: Steps of Gauss-Newton.
         window: Seconds of a window; longer sequences are fitted in overlapping windows.
         overlap: Seconds at each inner end of a window whose results come from its neighbour.
@@ -226,6 +226,7 @@ def _solve(
     share = 1.0 if motion is None else options.motion_smoothing
     walk = Walk(options.rates, fps, joints, moves, share * options.smoothing)
     weight = options.prior_weight * REFERENCE_FPS / fps
+    weight = min(weight, max(1.0, options.prior_weight))  # far below 30, frames are independent
     stride = max(1, round(PRIOR_SECONDS * fps))
     length = max(3, round(options.window * fps))
     if lag is None:

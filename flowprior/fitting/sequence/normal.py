@@ -59,8 +59,8 @@ class NormalEquations:
         self.cross += jacobian.mT @ weighted
         hessian = (shape_jacobian.mT @ weighted).sum(dim=1)
         gradient = (weighted.mT @ residual[..., None])[..., 0].sum(dim=1)
-        self.shape_hessian.index_add_(0, self.person, hessian)
-        self.shape_gradient.index_add_(0, self.person, gradient)
+        self.shape_hessian.index_add_(0, self.person, hessian.to(self.shape_hessian))
+        self.shape_gradient.index_add_(0, self.person, gradient.to(self.shape_gradient))
 
     def solve(self, damping: Tensor) -> "Step":
         """Solve with ``damping`` (D,) added to the diagonal of every frame."""
@@ -99,9 +99,16 @@ class Step:
     coupled: Tensor
     shape_information: Tensor
 
+    def to(self, like: Tensor) -> "Step":
+        """The step in the dtype of a tensor; the factor keeps its own."""
+        move, shape, coupled, information = (
+            each.to(like) for each in (self.move, self.shape, self.coupled, self.shape_information)
+        )
+        return Step(move, shape, self.factor, coupled, information)
+
     def covariance(self, person: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Covariances of frames (B, T, D, D), of shapes (B, S, S), and between (B, T, D, S)."""
-        own = self.factor.inverse_diagonal()
+        own = self.factor.inverse_diagonal().to(self.coupled)
         shape = torch.linalg.inv(self.shape_information)[person]
         between = -self.coupled @ shape[:, None]
         return own - between @ self.coupled.mT, shape, between

@@ -149,7 +149,7 @@ class Output:
     def _sampled(self, windows: Windows, state: State, step: Step) -> Tensor:
         """Rotations (B, T, S, 24, 3, 3) of sampled motions."""
         noise = windows.gather(self.noise)
-        moved = step.factor.spread(noise)
+        moved = step.factor.spread(noise.to(step.factor.lower[0])).to(noise)
         if step.coupled.shape[-1]:
             lower = torch.linalg.cholesky(step.shape_information)
             shape = torch.linalg.solve_triangular(

@@ -20,6 +20,8 @@ DAMPING = 1.0
 TRANSL_DAMPING = 1e-3
 LONGEST_TURN = 0.6  # radians, of a joint in one step
 EXPAND_EVERY = 2
+PRECISE_FPS = 60.0
+"""Above it, in float64: the random walk grows with the cube of the rate, other terms do not."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,12 @@ class Problem:
         windows, frames = state.rotation.shape[:2]
         size = 3 * len(self.joints) + 3
         shapes = state.shape.shape[-1] if self.fit_shape else 0
+        like = state.transl.double() if self.walk.fps > PRECISE_FPS else state.transl
         system = NormalEquations(
-            state.transl, windows, frames, size, shapes, state.person, len(state.shape)
+            like, windows, frames, size, shapes, state.person, len(state.shape)
         )
         self.measurement.add_to(system, state, self.joints)
-        self.walk.add_to(system, state.rotation, state.transl, rough=rough)
+        self.walk.add_to(system, state.rotation.to(like), like, rough=rough)
         if pose is not None:
             pose.add_to(system, state.rotation, self.joints)
         if motion is not None:
@@ -112,9 +115,9 @@ class Problem:
             information, away = self.known_shape.information, state.shape - self.known_shape.mean
             system.shape_hessian += information
             system.shape_gradient += (information @ away[..., None])[..., 0]
-        damping = torch.full((size,), DAMPING).to(state.transl)
+        damping = torch.full((size,), DAMPING).to(like)
         damping[-3:] = TRANSL_DAMPING
-        return system.solve(damping)
+        return system.solve(damping).to(state.transl)
 
     def _moved(self, state: State, step: Step) -> State:
         size = 3 * len(self.joints)

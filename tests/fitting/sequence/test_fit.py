@@ -176,6 +176,18 @@ def test_keypoints_of_few_frames(prior, body, motion, frames):
     assert fit.points.shape == (frames, 17, 3)
 
 
+@pytest.mark.parametrize("fps", [0.5, 12, 240, 3000])
+def test_any_positive_rate(prior, body, motion, fps):
+    """SMPL-to-FBX#14: rates far from 30."""
+    seen = keypoints_of(body, motion[:12])
+    fit = fit_sequence(prior, fps=fps, keypoints_2d=seen, num_samples=2, **CAMERA)
+    assert fit.samples.isfinite().all()
+    assert fit.radius_mm().isfinite().all()
+    assert fit.points.dtype == fit.samples.dtype == torch.float32
+    pixels = 1000 * fit.points[..., :2] / fit.points[..., 2:] + 500
+    assert (pixels - seen[..., :2]).norm(dim=-1).mean() < 25
+
+
 def test_rates_are_those_of_the_clips():
     """Accelerations of one joint in its axes; two joints turn alike."""
     generator = torch.Generator().manual_seed(0)
