@@ -2,9 +2,10 @@
 
     python -m benchmarks.motion --data cmu_clips.npz --json motion.json
     python -m benchmarks.motion --data cmu_clips.npz --split val --every 4 --tasks 3d
+    python -m benchmarks.motion --data cmu_clips.npz --methods "sequence, motion prior" vae
 
-Widths of filters are the best on the validation clips. One seed. Times are those of the CPU, of
-all threads together: run with one thread for the time of one core.
+Widths of filters, and weights of the VAE, are the best on the validation clips. One seed. Times are
+those of the CPU, of all threads together: run with one thread for the time of one core.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from benchmarks.motion.tasks import (
     Case3d,
     detected,
 )
+from benchmarks.motion.vae import best_weights, fit_motions, trained_vae
+from benchmarks.priors.methods.vae import Vae
 from flowprior import ConditionalPosePrior
 from flowprior.body import BodyModel
 from flowprior.fitting.sequence import (
@@ -37,6 +40,7 @@ from flowprior.fitting.sequence import (
     fit_sequence,
     rig_of,
 )
+from flowprior.prior import MotionPrior
 from flowprior.prior.posterior import PosePrior
 from flowprior.skeleton import COCO_17, H36M_17, SMPL_24
 
@@ -52,6 +56,10 @@ FILTERS: dict[str, tuple[Filter, tuple[float, ...]]] = {
 WITHOUT = SequenceOptions(prior_weight=0.0)
 # Single frames have no neighbours to share the prior with.
 ALONE = SequenceOptions(prior_weight=0.3)
+WITH_MOTION = "sequence, motion prior"
+VAE = "vae"
+VAE_SECONDS = 60.0
+EVERY_SO_MANY = 4  # validation clips on which the weights of the VAE are chosen
 
 
 def cases(clips: list[Clip], task: str, seed: int) -> Iterator[Case3d]:
@@ -74,7 +82,13 @@ def best_width(clips: list[Clip], task: str, name: str) -> float:
 
 
 def sequence_3d(
-    prior: PosePrior, rig: PointRig, case: Case3d, options: SequenceOptions, *, alone: bool = False
+    prior: PosePrior,
+    rig: PointRig,
+    case: Case3d,
+    options: SequenceOptions,
+    *,
+    alone: bool = False,
+    motion: MotionPrior | None = None,
 ) -> SequenceFit:
     """A sequence fit of a clip, or independent fits of its frames."""
     points = case.points[:, None] if alone else case.points
@@ -86,24 +100,30 @@ def sequence_3d(
         skeleton=H36M_17,
         rig=rig,
         moves=False,
+        motion=motion,
         options=options,
     )
 
 
 def run_3d(
-    prior: PosePrior, rig: PointRig, clips: list[Clip], chosen: list[Clip], task: str
+    prior: PosePrior,
+    rig: PointRig,
+    clips: list[Clip],
+    chosen: list[Clip],
+    task: str,
+    motion: MotionPrior | None,
+    methods: list[str],
 ) -> dict[str, dict[str, float]]:
-    """Errors of every method on one task."""
-    widths = {name: best_width(chosen, task, name) for name in FILTERS}
-    scores = {
-        name: Scores()
-        for name in ("input", *(f"{n} ({w:g})" for n, w in widths.items()), "frames alone")
-    }
-    scores |= {"sequence, no prior": Scores(), "sequence": Scores()}
+    """Errors of the methods on one task."""
+    filters = [name for name in FILTERS if name in methods]
+    widths = {name: best_width(chosen, task, name) for name in filters}
+    scores = {name: Scores() for name in methods if name not in FILTERS}
+    scores |= {f"{name} ({width:g})": Scores() for name, width in widths.items()}
     for case in cases(clips, task, 0):
         truth, root = case.clip.joints, case.clip.root
         filled = interpolated(case.points)
-        scores["input"].add_motion(filled, truth, ANKLES_17, root)
+        if "input" in methods:
+            scores["input"].add_motion(filled, truth, ANKLES_17, root)
         for name, width in widths.items():
             result = FILTERS[name][0](filled, width)
             scores[f"{name} ({width:g})"].add_motion(result, truth, ANKLES_17, root)
@@ -111,12 +131,22 @@ def run_3d(
             ("frames alone", ALONE),
             ("sequence, no prior", WITHOUT),
             ("sequence", SequenceOptions()),
+            (WITH_MOTION, SequenceOptions()),
         ):
+            if name not in methods or (name == WITH_MOTION and motion is None):
+                continue
             if name == "frames alone" and not bool(case.points.isfinite().all()):
                 continue
             begin = time.process_time()
             alone = name == "frames alone"
-            fit = sequence_3d(prior, rig, case, options, alone=alone)
+            fit = sequence_3d(
+                prior,
+                rig,
+                case,
+                options,
+                alone=alone,
+                motion=motion if name == WITH_MOTION else None,
+            )
             seconds = time.process_time() - begin
             points = fit.points[:, 0] if alone else fit.points
             covariance = fit.point_covariance[:, 0] if alone else fit.point_covariance
@@ -127,12 +157,38 @@ def run_3d(
     return {name: each.row() for name, each in scores.items() if each.values}
 
 
-def run_2d(prior: PosePrior, clips: list[Clip], *, mistakes: bool) -> dict[str, dict[str, float]]:
+def run_vae(
+    vae: Vae, rig: PointRig, clips: list[Clip], chosen: list[Clip], task: str
+) -> dict[str, dict[str, float]]:
+    """Errors of a VAE of poses with smooth joints on one task."""
+    problems, scores = list(cases(clips, task, 0)), Scores()
+    weights = best_weights(vae, rig, list(cases(chosen, task, 1)))
+    begin = time.process_time()
+    fits = fit_motions(vae, rig, problems, weights)
+    seconds = time.process_time() - begin
+    for case, points in zip(problems, fits, strict=True):
+        scores.add_motion(points, case.clip.joints, ANKLES_17, case.clip.root)
+    scores.add("CPU seconds per frame", torch.tensor([seconds / sum(map(len, clips))]))
+    name = f"VAE, smooth joints (order {weights.order}, {1000 * weights.change:g} mm)"
+    return {name: scores.row()}
+
+
+def run_2d(
+    prior: PosePrior,
+    clips: list[Clip],
+    motion: MotionPrior | None,
+    methods: list[str],
+    *,
+    mistakes: bool,
+) -> dict[str, dict[str, float]]:
     """Lifted clips: the mode of each frame, filtered modes, and sequences."""
     body, generator = BodyModel(), torch.Generator().manual_seed(0)
     joints_rig = rig_of(body, SMPL_24)
-    methods = ("mode of each frame", "modes, Gaussian (2)", "sequence, no prior", "sequence")
-    scores = {name: Scores() for name in methods}
+    fits = {"sequence, no prior": WITHOUT, "sequence": SequenceOptions()}
+    if motion is not None:
+        fits[WITH_MOTION] = SequenceOptions()
+    fits = {name: options for name, options in fits.items() if name in methods}
+    scores = {name: Scores() for name in ("mode of each frame", "modes, Gaussian (2)", *fits)}
     for clip in clips:
         case = detected(clip, body, generator, mistakes=mistakes)
         truth = case.joints - case.joints[:, :1]
@@ -144,9 +200,9 @@ def run_2d(prior: PosePrior, clips: list[Clip], *, mistakes: bool) -> dict[str, 
         lifted = interpolated(lifted)
         scores["mode of each frame"].add_motion(lifted, truth, ANKLES_24)
         scores["modes, Gaussian (2)"].add_motion(gaussian(lifted, 2), truth, ANKLES_24)
-        for name, options in (("sequence, no prior", WITHOUT), ("sequence", SequenceOptions())):
+        for name, options in fits.items():
             begin = time.process_time()
-            fit = sequence_2d(prior, body, case, options)
+            fit = sequence_2d(prior, body, case, options, motion if name == WITH_MOTION else None)
             seconds = time.process_time() - begin
             points = joints_rig.pose(fit.rotation, fit.shape).points[:, :BODY_JOINTS]
             points = points - points[:, :1]
@@ -163,7 +219,11 @@ def run_2d(prior: PosePrior, clips: list[Clip], *, mistakes: bool) -> dict[str, 
 
 
 def sequence_2d(
-    prior: PosePrior, body: BodyModel, case: Case2d, options: SequenceOptions
+    prior: PosePrior,
+    body: BodyModel,
+    case: Case2d,
+    options: SequenceOptions,
+    motion: MotionPrior | None = None,
 ) -> SequenceFit:
     """A sequence fit of keypoints."""
     return fit_sequence(
@@ -175,6 +235,7 @@ def sequence_2d(
         body=body,
         focal_px=FOCAL_PX,
         principal_point_px=MIDDLE_PX,
+        motion=motion,
         options=options,
     )
 
@@ -226,20 +287,30 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="only one clip of this many")
     parser.add_argument("--tasks", nargs="+", default=["3d", "2d", "speed"])
     parser.add_argument("--prior", default="flowprior/people")
+    parser.add_argument("--motion", default="flowprior/motion", help="motion prior, or none")
+    every = ("input", *FILTERS, VAE, "frames alone", "sequence, no prior", "sequence", WITH_MOTION)
+    parser.add_argument("--methods", nargs="+", choices=every, default=list(every))
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     prior = ConditionalPosePrior.from_pretrained(arguments.prior).freeze()
-    rig = learned_rig(load_clips(arguments.data, "train"))
+    motion = None
+    if arguments.motion != "none":
+        motion = MotionPrior.from_pretrained(arguments.motion).freeze()
+    training, methods = load_clips(arguments.data, "train"), arguments.methods
+    rig = learned_rig(training)
     chosen = load_clips(arguments.data, "val")[:: arguments.every]
     clips = load_clips(arguments.data, arguments.split)[:: arguments.every]
     tables: dict[str, dict[str, dict[str, float]]] = {}
     if "3d" in arguments.tasks:
+        vae = trained_vae(training, VAE_SECONDS) if VAE in methods else None
         for task in TASKS_3D:
-            tables[task] = run_3d(prior, rig, clips, chosen, task)
+            tables[task] = run_3d(prior, rig, clips, chosen, task, motion, methods)
+            if vae is not None:
+                tables[task] |= run_vae(vae, rig, clips, chosen[::EVERY_SO_MANY], task)
             show(task, tables[task])
     if "2d" in arguments.tasks:
         for title, mistakes in (("lifted clips", False), ("a detector's mistakes", True)):
-            tables[title] = run_2d(prior, clips, mistakes=mistakes)
+            tables[title] = run_2d(prior, clips, motion, methods, mistakes=mistakes)
             show(title, tables[title])
     if "speed" in arguments.tasks:
         tables["speed"] = run_speed(prior, rig, clips)

@@ -8,10 +8,11 @@ import numpy as np
 
 from flowprior.flow.base import StudentT
 from flowprior.prior.conditional import ConditionalPosePrior
+from flowprior.prior.motion import MotionPrior
 from flowprior.prior.spaces import RotationSpace
 from flowprior.results import Fits
 
-__all__ = ["describe_fits", "describe_prior", "megabytes"]
+__all__ = ["describe_fits", "describe_motion_prior", "describe_prior", "megabytes"]
 
 POSES = {"rot6d": "joints in 6D", "so3": "joints on SO(3)", "points": "keypoints"}
 """Descriptions of the pose spaces."""
@@ -37,6 +38,23 @@ def describe_prior(prior: ConditionalPosePrior, file: Path) -> str:
             "actnorm": "initialised"
             if prior.flow.is_initialized()
             else "not initialised: untrained",
+            "provenance": ", ".join(f"{k}: {v}" for k, v in prior.provenance.items()) or "-",
+        }
+    )
+
+
+def describe_motion_prior(prior: MotionPrior, file: Path) -> str:
+    """Describe a motion prior and the folder that it was read from."""
+    low, high = prior.rates
+    flow = prior.step.flow
+    return _table(
+        {
+            "file": f"{file} ({megabytes(file)})",
+            "pose": f"the next of {prior.config['joints']} {POSES['so3']}, given the last two",
+            "frame rates": f"{low:g} to {high:g} per second",
+            "evidence": ", ".join(prior.config["evidence"]) or "-",
+            "temperature": f"{float(flow.temperature):.4g}",
+            "parameters": f"{sum(p.numel() for p in prior.parameters()):,}",
             "provenance": ", ".join(f"{k}: {v}" for k, v in prior.provenance.items()) or "-",
         }
     )

@@ -35,7 +35,7 @@ LIBRARY = "flowprior"
 
 BUNDLED = {
     f"flowprior/{name}": Path(__file__).parents[1] / "assets" / name
-    for name in ("people", "body-pose", "hands-procedural")
+    for name in ("people", "body-pose", "hands-procedural", "motion")
 }
 """Models that ship with the library, by name; loading them needs no network."""
 

@@ -43,6 +43,16 @@ def test_info_describes_shipped_priors(capsys):
     assert main(["info", "flowprior/people"]) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows["pose"].startswith("24 joints on SO(3)")
+    assert main(["info", "flowprior/motion"]) == 0
+    printed = capsys.readouterr().out
+    assert "the next of 24 joints on SO(3), given the last two" in printed
+    assert "7.5 to 30 per second" in printed
+
+
+def test_info_on_a_folder_of_another_model_names_the_first_error(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["info", str(tmp_path)]) == 1
+    assert "model.safetensors" in capsys.readouterr().err
 
 
 def test_view_serves_the_fits(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from flowprior import ConditionalPosePrior, rotations
 from flowprior.body import BodyModel
 from flowprior.files.model_folder import BUNDLED
 from flowprior.keypoints import example_keypoints
+from flowprior.prior import MotionPrior
 from flowprior.skeleton import COCO_17, SMPL_24
 from tests.processes import run_python
 
@@ -166,3 +167,35 @@ def test_legs_follow_the_rest_of_the_body(body_pose, body):
         for answer in (posterior.mode(), marginal)
     ]
     assert apart[0] < apart[1]
+
+
+def test_motion_prior_knows_motion_from_jitter():
+    motion = MotionPrior.from_pretrained("flowprior/motion").freeze()
+    time = torch.arange(20) / 30
+    pose = torch.zeros(20, 24, 3)
+    pose[:, 16, 2], pose[:, 17, 2] = -1.1, 1.1  # the arms hang
+    pose[:, 18, 1] = -0.5 - 0.4 * torch.sin(3 * time)
+    clip = rotations.rotvec_to_matrix(pose)
+    noise = 0.05 * torch.randn(20, 22, 3, generator=seeded())
+    jittered = clip.clone()
+    jittered[:, :22] = clip[:, :22] @ rotations.rotvec_to_matrix(noise)
+    assert motion.log_prob(clip, fps=30) > motion.log_prob(jittered, fps=30) + 500
+    motions = motion.rollout(clip[None, :2], 30, 3, fps=30, generator=seeded())
+    turn = rotations.geodesic_distance(
+        rotations.rot6d_to_matrix(motions[..., 1:, :, :]),
+        rotations.rot6d_to_matrix(motions[..., :-1, :, :]),
+    )[..., :22]
+    assert turn.mean() < 0.1  # radians per frame
+    assert turn.max() < 1.5
+
+
+def test_motion_prior_expects_a_step_better_than_constant_velocity_when_a_motion_stops():
+    """Which fast motions do, the next frame moves less far."""
+    motion = MotionPrior.from_pretrained("flowprior/motion").freeze()
+    first = torch.zeros(1, 24, 3)
+    second = first.clone()
+    second[:, 18, 1] = -0.5  # the elbow, 15 radians per second
+    previous = rotations.rotvec_to_matrix(torch.stack([first, second], dim=1))
+    mode = rotations.rot6d_to_matrix(motion(previous, fps=30).mode())
+    angle = rotations.geodesic_distance(mode[:, 18], torch.eye(3))
+    assert 0.5 < angle < 1.0

@@ -162,7 +162,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, metavar="FILE", help="poses; embedded if left out")
     parser.add_argument("--out", type=Path, metavar="DIR", help="flowprior/assets if left out")
     parser.add_argument(
-        "--steps", type=positive, metavar="N", help="54,000, 56,000, 4,000 or 5,000 if left out"
+        "--steps", type=positive, metavar="N", help="54,000, 56,000, 4,000 or 3,600 if left out"
     )
     parser.add_argument(
         "--flow-steps",

@@ -23,7 +23,7 @@ from tools.priors.training import CHECKPOINT, follow, schedule
 
 __all__ = ["losses_of", "make_motion_prior", "motion_figures", "train_motion"]
 
-STEPS = 5000
+STEPS = 3600
 SIZE: dict[str, Any] = {
     "evidence": ("keypoints_2d", "joints_3d"),
     "encoder_features": 128,
@@ -250,6 +250,7 @@ def train_motion(args: argparse.Namespace, out: Path, command: str) -> int:
         "minutes": math.ceil(spent["seconds"] / 60),
         "command": command,
         "temperature": temperature,
+        "remark": "",
     }
     prior.save_pretrained(
         out, repo_id="flowprior/motion", model_card_kwargs=motion_card(found, training)

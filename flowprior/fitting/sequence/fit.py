@@ -48,8 +48,9 @@ class SequenceOptions:
     Args:
         rates: Rates of the random walk.
         smoothing: Factor of the random walk: 4 expects accelerations half as large.
-        motion_weight: Weight of a motion prior per frame, where there is one.
-        motion_smoothing: Factor of the random walk beside a motion prior.
+        motion_weight: Weight of a motion prior per frame, where there is one. It describes what
+            follows two exact poses; over a whole motion, its errors add up.
+        motion_smoothing: Factor of the random walk beside a motion prior, on top of ``smoothing``.
         prior_weight: Weight of the pose prior per frame at 30 frames per second; at other rates it
             counts the same per second, but at most once per frame. Neighbouring frames show nearly
             the same pose, so it is far below 1.
@@ -62,8 +63,8 @@ class SequenceOptions:
 
     rates: MotionRates = field(default=DEFAULT_RATES)
     smoothing: float = 1.0
-    motion_weight: float = 0.05
-    motion_smoothing: float = 1.0
+    motion_weight: float = 0.1
+    motion_smoothing: float = 0.3
     prior_weight: float = 0.1
     iterations: int = 4
     window: float = 5.0
