@@ -16,9 +16,9 @@ from flowprior.prior import MotionPrior
 
 PICTURE = Path(__file__).parents[1] / "_static" / "motion" / "rollout.png"
 FPS = 15
-SECONDS = 3
-MOTIONS = 4
-SEED = 3
+SECONDS = 2
+MOTIONS = 3
+SEED = 8
 
 
 def main(path: Path = PICTURE, name: str = "flowprior/motion") -> None:
@@ -34,9 +34,9 @@ def main(path: Path = PICTURE, name: str = "flowprior/motion") -> None:
     motions = motion.rollout(start, SECONDS * FPS, MOTIONS, fps=FPS, generator=generator)[0]
     rows = []
     for each in motions:
-        shown = torch.cat([start[0], each[4::5]])
+        shown = torch.cat([start[0], each[2::3]])
         vertices = upright_vertices(body, shown[:, 1:])
-        rows.append(interpolation_strip(vertices, body.faces.numpy(), height=200))
+        rows.append(interpolation_strip(vertices, body.faces.numpy(), height=150))
     width = max(row.shape[1] for row in rows)
     filled = [_padded(row, width) for row in rows]
     path.parent.mkdir(exist_ok=True)
