@@ -1,22 +1,18 @@
 """The blocks of a whole pose, given one batch of contexts."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from flowprior.prior.blocks.checks import reads_body
-from flowprior.prior.blocks.layout import BLOCKS, Block
+from flowprior.prior.blocks.layout import BLOCKS, Block, PoseLayout
 from flowprior.prior.posterior import PosePosterior, PosePrior
+from flowprior.prior.spaces import Rot6dSpace
 
-if TYPE_CHECKING:
-    from flowprior.prior.blocks.prior import BlockPrior
-
-__all__ = ["ConditionedBlocks"]
+__all__ = ["Blocks", "ConditionedBlocks"]
 
 MISSING = (
     '{} depends on the body, which is missing: posterior.with_known(theta, ("body",)) says what '
@@ -24,6 +20,19 @@ MISSING = (
 )
 
 Self = TypeVar("Self", bound="ConditionedBlocks")
+
+
+class Blocks(Protocol):
+    """What a posterior needs of its :class:`~flowprior.prior.BlockPrior`, which makes it."""
+
+    joints: int
+    space: Rot6dSpace
+    layout: PoseLayout
+    parts: Mapping[Block, slice]
+    latent_parts: Mapping[Block, slice]
+
+    def prior_of(self, name: str) -> PosePrior | None:
+        """The prior of a block, the same object for both hands if they are mirrored."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,7 +50,7 @@ class ConditionedBlocks:
         known: The known blocks.
     """
 
-    prior: BlockPrior
+    prior: Blocks
     body: PosePosterior | None
     hands: Mapping[Block, PosePosterior | Tensor | None]
     theta: Tensor | None = None
