@@ -35,7 +35,7 @@ __all__ = ["SequenceOptions", "fit_sequence"]
 # Frames that are solved at once, which bounds the memory, and that the shape of a person in a
 # longer sequence is estimated from.
 FRAMES_AT_ONCE = 512
-FRAMES_FOR_SHAPE = 1200
+FRAMES_FOR_SHAPE = 600
 PRIOR_SECONDS = 0.1  # between frames that carry the pose prior
 TRAILING_SECONDS = 0.7  # that a causal result looks back
 HANDS = (22, 23)
@@ -67,8 +67,8 @@ class SequenceOptions:
     motion_smoothing: float = 0.3
     prior_weight: float = 0.1
     iterations: int = 4
-    window: float = 5.0
-    overlap: float = 0.5
+    window: float = 5.5
+    overlap: float = 0.25
     spread: float = 1.06
     repair_sides: bool = True
 
@@ -139,7 +139,7 @@ def fit_sequence(
         transl: Translations (P, T, 3) that belong to ``theta``, metres, smoothed as well.
         moves: Whether people move through space; False for joints relative to a root.
         start: First poses (P, T, 24, 3, 3); from the posterior of each frame if None.
-        lag: Frames that a result waits for; None for all frames.
+        lag: Frames that a result waits for; None for all frames. The shape is that of all frames.
         num_samples: Number of sampled motions per person.
         generator: Source of randomness of the samples; the default one if None.
         motion: A motion prior over SMPL's 24 joints, which joins the random walk. Its rates must
