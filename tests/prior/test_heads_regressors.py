@@ -51,6 +51,45 @@ def test_facts_have_their_form(name):
     assert ("joint 0" in entry.root) == (entry.space == "so3")
 
 
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("hmr2", ("HMR2 (4D-Humans)", "shubham-goel/4D-Humans", "6ec79656a23c", "SMPL")),
+        ("camerahmr", ("CameraHMR", "pixelite1201/CameraHMR", "65d11a0640d2", "SMPL")),
+        ("tokenhmr", ("TokenHMR", "saidwivedi/TokenHMR", "198645f7784a", "SMPL")),
+        ("sam_3d_body", ("SAM 3D Body", "facebookresearch/sam-3d-body", "b5c765a0d89d", "MHR")),
+        ("multi_hmr", ("Multi-HMR", "naver/multi-hmr", "651fb411e1cb", "SMPL-X")),
+        ("prompthmr", ("PromptHMR", "yufu-wang/PromptHMR", "ea85d0abc71d", "SMPL-X")),
+        ("nlf", ("NLF", "isarandi/nlf", "6f7ba6d6807d", "SMPL or SMPL-X, fitted to its points")),
+        ("spin", ("SPIN", "nkolot/SPIN", "2476c4360130", "SMPL")),
+        ("prohmr", ("ProHMR", "nkolot/ProHMR", "3b1a9926f97b", "SMPL")),
+    ],
+)
+def test_facts_are_those_of_the_page(name, facts):
+    entry = REGRESSORS[name]
+    assert (entry.name, entry.repository, entry.commit[:12], entry.body) == facts
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("hmr2", ("smpl_head.decpose", 1024, "last", "so3", 24, "columns", ())),
+        ("camerahmr", ("smpl_head.decpose", 1024, "last", "so3", 24, "columns", ())),
+        ("tokenhmr", ("smpl_head.decpose", 1024, "last", "so3", 24, "columns", ())),
+        ("sam_3d_body", ("head_pose.proj", 1024, "last", "points", 70, None, ())),
+        ("multi_hmr", ("x_attention_head.decpose", 1024, "last", "so3", 24, "columns", (22, 23))),
+        ("prompthmr", ("smpl_decoder.pose_head", None, "all", "so3", 24, "rows", (22, 23))),
+        ("nlf", ("", None, "last", "so3", 24, None, (22, 23))),
+        ("spin", ("decpose", 1024, "last", "so3", 24, "interleaved", ())),
+        ("prohmr", ("flow", 2048, "last", "so3", 24, "columns", ())),
+    ],
+)
+def test_layers_and_answers_are_those_of_the_page(name, facts):
+    entry = REGRESSORS[name]
+    found = (entry.layer, entry.width, entry.calls, entry.space, entry.joints, entry.layout)
+    assert (*found, entry.rest_joints) == facts
+
+
 @pytest.mark.parametrize("name", TAPPED)
 @torch.no_grad()
 def test_the_answer_of_a_frozen_regressor_is_unchanged_to_the_last_bit(name):
