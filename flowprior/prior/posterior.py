@@ -806,7 +806,7 @@ class PosePosterior:
         space, known = self.prior.space, self.known
         if known is None or not space.log_volume:
             return space.log_volume
-        volume = (~known).sum(dim=-1) * (space.log_volume / space.joints)
+        volume = (~known).sum(dim=-1).to(log_prob.dtype) * (space.log_volume / space.joints)
         return volume.reshape((*volume.shape, *(1,) * (log_prob.ndim - volume.ndim)))
 
     def _vector_of(self, theta: Tensor, *, finite: bool = True) -> Tensor:
