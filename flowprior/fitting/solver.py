@@ -39,9 +39,10 @@ of indices is the same object, so an objective can cache the data selected by it
 METHODS = ("lbfgs", "adam")
 
 # The path of a problem does not depend on the others, bit by bit, if every operation rounds its row
-# in the same way. On a CPU, BLAS sums fewer rows than these in another order, and other
-# instructions may compute the last numbers of a batch; hence the spare row at its end.
-LEAST_ROWS = 8
+# in the same way. On a CPU, BLAS sums fewer rows than these in another order (up to 7 with AVX2, up
+# to 15 with AVX-512), and other instructions may compute the last numbers of a batch; hence the
+# spare row at its end.
+LEAST_ROWS = 16
 SPARE_ROWS = 1
 FINISHED_SHARE = 8  # the batch is compacted once one in so many problems has finished
 
@@ -120,7 +121,7 @@ def with_spare(rows: Tensor) -> Tensor:
         rows: (n,) row numbers.
 
     Returns:
-        (n + 1,) or more, at least 8. On a CPU, results for the first n rows then do not depend on
+        (n + 1,) or more, at least 16. On a CPU, results for the first n rows then do not depend on
         the number of rows.
     """
     if not len(rows):

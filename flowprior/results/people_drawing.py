@@ -15,6 +15,7 @@ from flowprior.skeleton import BODY_25, Skeleton, shared_joints
 __all__ = ["BODY", "draw_joints", "draw_keypoints", "finger_range"]
 
 BODY = (176, 188, 204)
+"""Colour of the surface."""
 DETECTED = (255, 138, 61)
 INK = (20, 20, 26)
 # The hands of SMPL are one joint beyond the wrists, without a keypoint of their own.

@@ -291,7 +291,7 @@ def test_refuses_what_makes_no_sense(x0, options, error, message):
 
 
 def test_refuses_an_objective_that_joins_its_problems():
-    with pytest.raises(ValueError, match=r"8 values of torch.float32 .* got \(\)"):
+    with pytest.raises(ValueError, match=r"16 values of torch.float32 .* got \(\)"):
         minimize(lambda x, rows: x.sum(), torch.zeros(2, 2))
 
 

@@ -20,6 +20,7 @@ __all__ = [
 
 # Bounds the memory of posteriors of single frames.
 FRAMES_AT_ONCE = 512
+"""Number of frames whose single fits or posteriors are computed together."""
 
 
 def kernel(width: float, like: Tensor) -> Tensor:
