@@ -54,9 +54,10 @@ def test_the_last_input_is_captured():
         assert opened.value.shape == (3, 8)
 
 
-def test_all_inputs_can_be_joined():
+@pytest.mark.parametrize("counts", [(2,), (2, 3), (2, 0, 1)])
+def test_all_inputs_can_be_joined(counts):
     model = ByImage()
-    images = [torch.randn(count, 3) for count in (2, 0, 1)]
+    images = [torch.randn(count, 3) for count in counts]
     with tap(model, "pose", calls="all") as opened:
         model(images)
     assert torch.equal(opened.value, torch.cat(images))

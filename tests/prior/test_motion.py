@@ -307,3 +307,41 @@ def test_velocities_are_those_of_each_joint() -> None:
     turn = matrix_to_rotvec(clip[:, 0].mT @ clip[:, 1])
     torch.testing.assert_close(past.velocity, 12 * turn)
     assert past.moving.all()
+
+
+@pytest.mark.parametrize("evidence", [(), ("joints_3d",), ("keypoints_2d", "joints_3d")])
+@torch.no_grad()
+def test_each_clip_has_its_own_densities(evidence: tuple[str, ...]) -> None:
+    """Several batch axes against single clips, and the loss against geodesic distances."""
+    prior = make(evidence=evidence).double()
+    clips = poses(2, 3, 5).double()
+    noise = torch.Generator().manual_seed(1)
+    given = {
+        "joints_3d": torch.randn(2, 3, 5, 24, 3, generator=noise).double(),
+        "keypoints_2d": torch.cat(
+            (100 * torch.rand(2, 3, 5, 17, 2, generator=noise), torch.ones(2, 3, 5, 17, 1)), dim=-1
+        ).double(),
+    }
+    told = {name: given[name] for name in evidence}
+    last = {name: value[..., 2, :, :] for name, value in told.items()}
+    up = UP.double()
+    whole = prior.frame_log_prob(clips, fps=25.0, up=up, **told)
+    posterior = prior(clips[:, :, :2], fps=25.0, up=up, **last)
+    step = posterior.log_prob(clips[:, :, 2])
+    mode, distances = posterior.mode(), []
+    for row in range(2):
+        for column in range(3):
+            at = (row, column)
+            one = {name: value[at] for name, value in told.items()}
+            torch.testing.assert_close(
+                prior.frame_log_prob(clips[at], fps=25.0, up=up, **one), whole[at]
+            )
+            now = {name: value[at] for name, value in last.items()}
+            alone = prior(clips[at][:2], fps=25.0, up=up, **now)
+            torch.testing.assert_close(alone.log_prob(clips[at][2]), step[at])
+            torch.testing.assert_close(alone.mode(), mode[at])
+            away = geodesic_distance(rot6d_to_matrix(alone.mode()), clips[at][2])[:22]
+            distances.append(2 * (away / 2).sin())
+    loss = prior.mode_loss(clips[:, :, 2], clips[:, :, :2], fps=25.0, up=up, **last)
+    assert loss.item() == pytest.approx(torch.stack(distances).mean().item(), rel=1e-3)
+    assert repr(prior) == f"MotionPrior(joints=24, rates=(7.5, 30.0), evidence={evidence})"

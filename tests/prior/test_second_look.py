@@ -123,6 +123,15 @@ def test_gradients_and_results_are_those_without_it():
     assert torch.equal(first, again)
 
 
+def test_a_look_records_no_graph():
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda value: value):
+        SecondLook().rotvec(poses(3).requires_grad_())
+        SecondLook().points(poses(3).requires_grad_())
+        SecondLook().transl(draw(3, 3).requires_grad_())
+    assert not kept
+
+
 @pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize(
     ("verb", "shape", "edge"),
