@@ -128,7 +128,7 @@ def test_lengths_are_finite_where_rounding_makes_variances_negative():
 def test_nodes_are_even():
     """Every third of a normal distribution along each axis holds a third of the nodes."""
     nodes = _nodes(None)
-    assert nodes.shape == (NODES, 3)
+    assert (nodes.shape, nodes.dtype) == ((NODES, 3), torch.float64)
     assert nodes.mean(dim=0).abs().max() < 0.01
     assert (nodes.square().mean(dim=0) - 1).abs().max() < 0.04
     for limit, share in ((-0.43073, 1 / 3), (0.43073, 2 / 3), (1.64485, 0.95)):

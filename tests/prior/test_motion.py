@@ -326,6 +326,11 @@ def test_each_clip_has_its_own_densities(evidence: tuple[str, ...]) -> None:
     last = {name: value[..., 2, :, :] for name, value in told.items()}
     up = UP.double()
     whole = prior.frame_log_prob(clips, fps=25.0, up=up, **told)
+    for frames in (2, 3):
+        short = {name: value[:, :, :frames] for name, value in told.items()}
+        found = prior.frame_log_prob(clips[:, :, :frames], fps=25.0, up=up, **short)
+        torch.testing.assert_close(found, whole[..., :frames])
+    assert whole[..., 1:].abs().amin() > 0
     posterior = prior(clips[:, :, :2], fps=25.0, up=up, **last)
     step = posterior.log_prob(clips[:, :, 2])
     mode, distances = posterior.mode(), []

@@ -514,3 +514,13 @@ def test_points_refuse_rotations():
 def test_bad_names(args, message):
     with pytest.raises(ValueError, match=message):
         make_space(*args)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["so3", "rot6d", "points"])
+def test_vectors_keep_their_dtype(name, dtype):
+    space = make_space(name, 4, "columns")
+    x = torch.randn(2, 3, space.features, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert space.settled(x).dtype == space.to_pose(x).dtype == dtype
+    assert space.settled(x).shape == x.shape
+    assert space.to_pose(x).shape == (2, 3, *space.event_shape)

@@ -191,6 +191,10 @@ def test_messages_name_the_block(priors):
     ):
         with pytest.raises((ValueError, IndexError), match=message):
             act()
+    with pytest.raises(ValueError, match=r"^theta must be \(N, J, k\), one pose per person, got 4"):
+        prior.annotated(bad)
+    with pytest.raises(ValueError, match=r"^theta must be \(N, J, k\), one pose per person, got 2"):
+        prior.annotated(bad[0, 0])
     posterior.with_known(bad, ("body", "right_hand"))
     with pytest.raises(TypeError, match=r"^z must be a torch\.Tensor"):
         posterior.decode([0.0])
