@@ -26,6 +26,7 @@ class Blocks(Protocol):
     """What a posterior needs of its :class:`~flowprior.prior.BlockPrior`, which makes it."""
 
     joints: int
+    mirrored: tuple[str, ...]
     space: Rot6dSpace
     layout: PoseLayout
     parts: Mapping[Block, slice]
