@@ -338,3 +338,15 @@ def test_the_summary_says_what_the_prior_is():
     assert points.endswith("mode='by ascent')")
     assert "layout" not in points
     assert "head" not in points
+
+
+@torch.no_grad()
+def test_the_mode_of_a_prior_is_that_of_its_posterior():
+    """Also where a head answers, but the flow moves the origin."""
+    for anchored in (True, False):
+        prior = made(space="so3", head_features=8, anchored=anchored)
+        assert prior.has_exact_mode
+        mode = prior(contexts(*BATCH)).mode()
+        torch.testing.assert_close(prior.mode(contexts(*BATCH)), mode)
+        centre = prior(contexts(*BATCH)).centre.pose
+        assert torch.allclose(mode, centre) is anchored
