@@ -203,7 +203,7 @@ class MotionPrior(SharedModel):
         keypoints_2d: Tensor | None = None,
         joints_3d: Tensor | None = None,
     ) -> Tensor:
-        """Mean angle between the expected and the next pose, which trains the head.
+        """Mean of 2 sin(angle / 2) between the expected and the next pose, which trains the head.
 
         Args:
             theta: (*batch, J, k), the next poses.
@@ -214,7 +214,7 @@ class MotionPrior(SharedModel):
             joints_3d: Evidence.
 
         Returns:
-            Scalar () in radians, the mean over joints that are not at rest.
+            Scalar (), for small angles the angle in radians; the mean over joints not at rest.
 
         Raises:
             TypeError: If an argument is not a tensor.
