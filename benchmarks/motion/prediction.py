@@ -163,7 +163,7 @@ def main() -> None:
     for title, rows in tables.items():
         show(title, rows)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(tables, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

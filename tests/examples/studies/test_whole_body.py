@@ -66,7 +66,7 @@ def test_fingers_are_hidden_on_one_or_both_sides():
 def test_two_people_are_fitted_and_written(tmp_path, capsys):
     assert main(["--people", "2", "--out", str(tmp_path)]) == 0
     assert "ring and little finger hidden" in capsys.readouterr().out
-    results = json.loads((tmp_path / "val.json").read_text())["results"]
+    results = json.loads((tmp_path / "val.json").read_text(encoding="utf-8"))["results"]
     assert set(results) >= {"24 joints", "whole body", "right hand hidden"}
     whole, hidden = results["whole body"], results["right hand hidden"]
     assert hidden["std_right_hand_mm"] > whole["std_right_hand_mm"] > 0
