@@ -37,7 +37,14 @@ TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scipy")
 NOT_IN_WHEEL = ("benchmarks", "examples", "docs", "tools")
 # What the guides need besides the library; the `examples` extra has more.
 GUIDE_EXTRAS = "body,demo,export,fit,view"
-GUIDE_PACKAGES = ("body-models", "kornia", "opencv-python-headless", "pyrender", "scikit-learn")
+GUIDE_PACKAGES = (
+    "body-models",
+    "kornia",
+    "opencv-python-headless",
+    "pyrender",
+    "scikit-learn",
+    "transformers",
+)
 FIRST_LOG_PROB_S = 60
 FIRST_FIT_S = 30
 FIRST_COMMAND_S = 60
