@@ -3,7 +3,7 @@
 Run as ``python docs/drawings/whole_body_picture.py``; writes ``fit/whole_body.png`` and
 ``view/page_hand.png`` in ``docs/_static``. It needs Chromium and Playwright.
 
-The keypoints are those of the embedded body in a pose that nobody captured, with noise of 2 pixels.
+The keypoints are those of the embedded body in a pose set by hand, with noise of 2 pixels.
 """
 
 import json

@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from flowprior.command.images import write_images
 from flowprior.command.progress import Progress
 from flowprior.command.run_folder import FITS_FILE, PARTS, RunFolder
 from flowprior.command.sighting_part import SightingPart
-from flowprior.command.sources import Pictures, Source, Video
-from flowprior.files.picture_file import Pixels, read_picture
+from flowprior.command.sources import Pictures, Source, Video, photos_of
 from flowprior.files.video_file import video_rate
 from flowprior.files.whole_file import write_whole
 from flowprior.fitting import SequenceOptions
@@ -218,7 +216,7 @@ def _fit_tracks(
         if not args.quiet:
             print(f"track {place}: {len(parts[-1])} frames", file=sys.stderr)
     if not parts:
-        fits = estimator.nobody(people.skeleton)
+        fits = estimator.empty(people.skeleton)
     else:
         fits = Fits.joined(parts)
         fits = fits[np.lexsort((fits.person, np.concatenate(times)))]
@@ -281,22 +279,15 @@ def _write_images(args: argparse.Namespace, fits: Fits, body: BodyModel | None) 
     for start in range(0, len(images), IMAGES_AT_ONCE):
         some = images[start : start + IMAGES_AT_ONCE]
         rows = [row for image in some for row in rows_of[image]]
-        write_images(args.out, fits[rows], body, _photos(fits[rows]), args.skip)
+        write_images(
+            args.out,
+            fits[rows],
+            body,
+            photos_of(fits.image[rows], fits.image_path[rows]),
+            args.skip,
+        )
         progress.add(len(some), len(rows))
     progress.close()
-
-
-def _photos(fits: Fits) -> Callable[[str], Pixels | None]:
-    paths = dict(zip(fits.image.tolist(), fits.image_path.tolist(), strict=True))
-
-    def photo(image: str) -> Pixels | None:
-        path = paths.get(image, "")
-        try:
-            return read_picture(path) if path else None
-        except (OSError, ValueError):
-            return None
-
-    return photo
 
 
 def _export(args: argparse.Namespace, source: Source, fits: Fits, body: BodyModel | None) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,7 +28,16 @@ from flowprior.keypoints import LEAST_CONF
 from flowprior.results.estimator import Sighting
 from flowprior.skeleton import BODY_25B, Skeleton
 
-__all__ = ["Camera", "Chunk", "Keypoints", "Pictures", "Source", "Video", "open_source"]
+__all__ = [
+    "Camera",
+    "Chunk",
+    "Keypoints",
+    "Pictures",
+    "Source",
+    "Video",
+    "open_source",
+    "photos_of",
+]
 
 FRAME_PX = 1280
 """Longest side of the frames of a video that are kept for the pictures."""
@@ -194,7 +203,13 @@ class Keypoints:
                 some.joints_3d,
                 some.track,
             )
-            yield Chunk(number, len(names), people, _photos(people), tuple(faults))
+            yield Chunk(
+                number,
+                len(names),
+                people,
+                photos_of(people.image, people.image_path),
+                tuple(faults),
+            )
 
     def close(self) -> None:
         """Nothing to release."""
@@ -289,7 +304,13 @@ class Pictures:
                 focal = self.camera.focal(shape, exif)
                 crowd.add(self.detector(), picture, name, str(path.resolve()), focal)
             people = crowd.sighting(self.detector())
-            yield Chunk(number, stop - start, people, _photos(people), tuple(faults))
+            yield Chunk(
+                number,
+                stop - start,
+                people,
+                photos_of(people.image, people.image_path),
+                tuple(faults),
+            )
 
     def close(self) -> None:
         """Release the detector."""
@@ -344,11 +365,11 @@ class Video:
             count += 1
             if (frame + 1) % size == 0:
                 people = crowd.sighting(self.detector())
-                yield Chunk(number, count, people, _photos(people))
+                yield Chunk(number, count, people, photos_of(people.image, people.image_path))
                 crowd, count = _Crowd(), 0
         if count:
             people = crowd.sighting(self.detector())
-            yield Chunk(frame // size, count, people, _photos(people))
+            yield Chunk(frame // size, count, people, photos_of(people.image, people.image_path))
 
     def close(self) -> None:
         """Release the detector."""
@@ -464,11 +485,17 @@ def open_source(
     return Pictures(files, names, camera, open_detector)
 
 
-def _photos(people: Sighting) -> Callable[[str], Pixels | None]:
-    paths = dict(zip(people.image, people.image_path, strict=True))
+def photos_of(images: Iterable[str], paths: Iterable[str]) -> Callable[[str], Pixels | None]:
+    """A function from the name of an image to its photo, None if there is none that can be read.
+
+    Args:
+        images: Names of the images.
+        paths: Paths of their photos, empty where there is none.
+    """
+    path_of = dict(zip(map(str, images), map(str, paths), strict=True))
 
     def photo(image: str) -> Pixels | None:
-        path = paths.get(image, "")
+        path = path_of.get(image, "")
         try:
             return read_picture(path) if path else None
         except (OSError, ValueError):

@@ -11,7 +11,7 @@ Gauss-Newton matrix of the image term and the precision of the latents as invers
 Latents drawn from it pass through the flow, so poses are not normal: limbs keep their lengths, and
 hidden parts vary as the prior has learned.
 
-Hands that nobody saw are drawn from their prior.
+Hidden hands are drawn from their prior.
 
 A prior given the same keypoints has read them before, and nobody's limbs are quite those of the
 body. `SPREAD` corrects for both: it was chosen on people whom no prior has seen.
@@ -173,7 +173,7 @@ class FitPosterior:
         return joined(parts, torch.Size([len(self)]))
 
     def _with_prior_hands(self, theta: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Samples (P, n, J, 6) in which hands that nobody saw are drawn from their prior."""
+        """Samples (P, n, J, 6) in which hidden hands are drawn from their prior."""
         pose = self.objective.pose
         if not isinstance(pose, WholeBodyPose):
             return theta

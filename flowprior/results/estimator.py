@@ -24,7 +24,7 @@ from flowprior.results.bodies import EMBEDDED
 from flowprior.results.fits import CONFIDENCE_DISTANCE_MM, Fits, keypoint_set_name
 from flowprior.skeleton import BODY_25, COCO_17, Skeleton, shared_joints
 
-__all__ = ["Estimator", "Sighting"]
+__all__ = ["Estimator", "Sighting", "keypoints_to_fit", "placed_in"]
 
 LEAST_VISIBILITY = 0.5
 DRAWS = 256
@@ -177,21 +177,12 @@ class Estimator:
         joints = torch.where(known[..., None], space[..., :3], torch.nan)
         if "keypoints_2d" not in evidence.kinds:
             return self.prior.given(joints_3d=joints)
-        source, target = shared_joints(skeleton, COCO_17)
-        coco = keypoints.new_zeros(len(keypoints), COCO_17.num_joints, 3)
-        coco[:, list(target)] = keypoints[:, list(source)]
+        coco = placed_in(COCO_17, keypoints, skeleton)
         return self.prior.given(keypoints_2d=coco, joints_3d=joints)
 
     def _keypoints(self, people: Sighting) -> tuple[Tensor, Skeleton]:
-        """Keypoints in COCO's order or BODY-25's, those of fits, zeros where unseen."""
         keypoints = torch.from_numpy(np.asarray(people.keypoints_2d, np.float32)).to(self.device)
-        skeleton = people.skeleton
-        if skeleton not in (COCO_17, BODY_25):
-            source, target = shared_joints(skeleton, BODY_25)
-            placed = keypoints.new_zeros(len(keypoints), BODY_25.num_joints, 3)
-            placed[:, list(target)] = keypoints[:, list(source)]
-            keypoints, skeleton = placed, BODY_25
-        return seen_keypoints(keypoints), skeleton
+        return keypoints_to_fit(keypoints, people.skeleton)
 
     def body_for(self, skeleton: Skeleton) -> BodyModel:
         """The body that is fitted to keypoints of a joint set."""
@@ -321,7 +312,7 @@ class Estimator:
         return spread, rotations.matrix_to_rotvec(samples[:, kept.to(samples.device)])
 
     def _empty(self, body: BodyModel, skeleton: Skeleton) -> Fits:
-        """Fits of nobody."""
+        """Fits without people."""
         joints = np.zeros((0, body.num_joints))
         points = np.zeros((0, body.num_joints, 3))
         pose: dict[str, Any] = {name: points[:, part] for name, part in body.parts.items()}
@@ -363,3 +354,36 @@ def _smpl_theta(fits: fitting.Fits) -> Tensor:
         return fits.theta
     x = torch.where(fits.variables.isfinite(), fits.variables, 0)[:, : pose.body.size]
     return rotations.rot6d_to_matrix(pose.body.theta(x))
+
+
+def placed_in(target: Skeleton, keypoints: Tensor, skeleton: Skeleton) -> Tensor:
+    """Move keypoints to another joint set.
+
+    Args:
+        target: The joint set, with T joints.
+        keypoints: (N, K, 3), x and y in pixels and confidence.
+        skeleton: Their joint set.
+
+    Returns:
+        (N, T, 3), zeros for joints that the keypoints lack.
+    """
+    ours, theirs = shared_joints(skeleton, target)
+    placed = keypoints.new_zeros(len(keypoints), target.num_joints, 3)
+    placed[:, list(theirs)] = keypoints[:, list(ours)]
+    return placed
+
+
+def keypoints_to_fit(keypoints: Tensor, skeleton: Skeleton) -> tuple[Tensor, Skeleton]:
+    """Keypoints as fits of the body take them.
+
+    Args:
+        keypoints: (N, K, 3), x and y in pixels and confidence.
+        skeleton: Their joint set.
+
+    Returns:
+        (N, 17 or 25, 3) with zeros where a joint is not seen, and their joint set: COCO's for
+        COCO's, BODY-25 for any other.
+    """
+    if skeleton not in (COCO_17, BODY_25):
+        keypoints, skeleton = placed_in(BODY_25, keypoints, skeleton), BODY_25
+    return seen_keypoints(keypoints), skeleton

@@ -13,12 +13,13 @@ from flowprior.body import BodyModel
 from flowprior.fitting import DEFAULT_PRIOR, SequenceOptions, fit_sequence
 from flowprior.fitting.sequence import SequenceFit
 from flowprior.fitting.sequence.ball import ball_radius, ball_share
-from flowprior.keypoints import LEAST_CONF, seen_keypoints
+from flowprior.keypoints import LEAST_CONF
 from flowprior.prior.conditional import ConditionalPosePrior
 from flowprior.prior.posterior import PosePrior
 from flowprior.prior.spaces import RotationSpace
+from flowprior.results.estimator import keypoints_to_fit, placed_in
 from flowprior.results.fits import CONFIDENCE_DISTANCE_MM, Fits, keypoint_set_name
-from flowprior.skeleton import BODY_25, COCO_17, SMPL_24, Skeleton, shared_joints
+from flowprior.skeleton import COCO_17, SMPL_24, Skeleton
 
 __all__ = ["SequenceEstimator", "TrackFrames"]
 
@@ -135,7 +136,7 @@ class SequenceEstimator:
         )
         return self._fits(frames, keypoints, skeleton, centre, fit)
 
-    def nobody(self, skeleton: Skeleton) -> Fits:
+    def empty(self, skeleton: Skeleton) -> Fits:
         """The fits of a sequence without people.
 
         Args:
@@ -145,15 +146,8 @@ class SequenceEstimator:
         return self(TrackFrames([""], [""], frame, skeleton, np.ones(2, np.float32), 1.0, 0))[:0]
 
     def _keypoints(self, frames: TrackFrames) -> tuple[Tensor, Skeleton]:
-        """Keypoints in COCO's order or BODY-25's, those of fits, zeros where unseen."""
         keypoints = torch.from_numpy(np.asarray(frames.keypoints_2d, np.float32)).to(self.device)
-        skeleton = frames.skeleton
-        if skeleton not in (COCO_17, BODY_25):
-            source, target = shared_joints(skeleton, BODY_25)
-            placed = keypoints.new_zeros(len(keypoints), BODY_25.num_joints, 3)
-            placed[:, list(target)] = keypoints[:, list(source)]
-            keypoints, skeleton = placed, BODY_25
-        return seen_keypoints(keypoints), skeleton
+        return keypoints_to_fit(keypoints, frames.skeleton)
 
     @torch.no_grad()
     def _fits(
@@ -220,10 +214,7 @@ class SequenceEstimator:
 
     def _log_prob(self, theta: Tensor, keypoints: Tensor, skeleton: Skeleton) -> Tensor:
         """Log-density (T,) of poses under the posterior of each frame, nats."""
-        source, target = shared_joints(skeleton, COCO_17)
-        coco = keypoints.new_zeros(len(keypoints), COCO_17.num_joints, 3)
-        coco[:, list(target)] = keypoints[:, list(source)]
-        posterior = self.prior.given(keypoints_2d=coco)
+        posterior = self.prior.given(keypoints_2d=placed_in(COCO_17, keypoints, skeleton))
         own = theta if self.space.joints == SMPL_24.num_joints else theta[:, 1:]
         return posterior.log_prob(own)
 

@@ -81,7 +81,7 @@ print("frames with left and right exchanged:", motion.swapped.nonzero()[:, 0].to
 # The height of the right wrist above the pelvis, and how fast its velocity changes: the
 # acceleration shows the jitter. Grey is the truth, yellow each frame alone, pink the sequence.
 # Where left and right are exchanged, the frames alone jump, beyond the lower axis. In the missing
-# frames (shaded), the arm moves smoothly from one place to the other, but nobody saw it wave.
+# frames (shaded), the arm moves smoothly from one place to the other; the wave itself is lost.
 
 wrist = 21
 

@@ -1,4 +1,4 @@
-"""Poses that a data set repeats, as those of hands that nobody captured."""
+"""Poses that a data set repeats, such as those of hands that were not captured."""
 
 import torch
 from torch import Tensor

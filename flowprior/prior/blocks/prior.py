@@ -284,7 +284,7 @@ class BlockPrior(nn.Module):
             generator: Source of the noise in training.
 
         Returns:
-            Scalar () in nats; zero, with zero gradients, for blocks that nobody is annotated with.
+            Scalar () in nats; zero, with zero gradients, for blocks without an annotated person.
 
         Raises:
             TypeError: If a block is frozen and so has no ``nll``.
